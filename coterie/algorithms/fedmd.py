@@ -32,7 +32,7 @@ from torch import Tensor
 from coterie.algorithms import posteriors as said
 from coterie.algorithms.local import LocalOptions, LocalSGD, local_step
 from coterie.core import rng
-from coterie.core.algorithm import Algorithm, Context, Federation, Recipe
+from coterie.core.algorithm import Algorithm, Context, Recipe
 from coterie.core.errors import require
 from coterie.core.task import Batch, Score, Task, masked_sums
 from coterie.core.tree import Tree
@@ -74,10 +74,6 @@ def fedmd(
     approach: Score = absolute_difference if match == "logits" else partial(distillation, temperature=temperature)
 
     def bind(task: Task) -> Algorithm:
-        def init(weights: Tree | None, federation: Federation) -> Tree:
-            said.seed_set_of(federation)
-            return {"consensus": said.nothing_yet()}
-
         def start(sent: Tree, state: Tree, ctx: Context) -> Tree:
             carry, consensus = local.begin(state, state, ctx), sent["consensus"]
             agreed = consensus.numel() > 0
@@ -128,7 +124,7 @@ def fedmd(
             streams={"private": local.stream()},
             weights={"scores": "one"},
             lr=local.rate,
-            init=init,
+            init=lambda weights, federation: {"consensus": said.nothing_yet()},
             client_init=partial(said.begins_with, local),
             broadcast=lambda state: state,
             personal=said.own_model,
@@ -136,6 +132,7 @@ def fedmd(
         )
 
     return bind
+            seed_set=True,
 
 
 def _mean(score: Score, outputs: Tensor, y: Tensor) -> Tensor:

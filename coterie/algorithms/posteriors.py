@@ -19,8 +19,7 @@ from torch import Tensor
 from coterie.algorithms.local import LocalSGD
 from coterie.core import tree
 from coterie.core.aggregate import Aggregator, Composite, Sum
-from coterie.core.algorithm import Context, Federation, Report
-from coterie.core.data import Examples
+from coterie.core.algorithm import Context, Report
 from coterie.core.errors import Mistake, require
 from coterie.core.task import Batch, Task, masked_sums
 from coterie.core.tree import Tree
@@ -28,17 +27,6 @@ from coterie.objectives.distillation import distillation
 
 AT_ONCE = 500
 """Examples of the seed set in one forward."""
-
-
-def seed_set_of(federation: Federation) -> Examples:
-    """The seed set.
-
-    Raises:
-        Mistake: there is none.
-    """
-    if federation.public is None:
-        raise Mistake("this algorithm needs a seed set that every client holds; give one as `public`")
-    return federation.public
 
 
 def outputs(task: Task, weights: Tree, ctx: Context) -> Tensor:

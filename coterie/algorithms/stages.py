@@ -42,7 +42,12 @@ def stages(parts: Sequence[tuple[Recipe, int | None]]) -> Recipe:
                 state |= algorithm.init(weights, federation)
             return state
 
-        return replace(bound[-1], init=init, at=lambda round: bound[sum(round > end for end in ends)])
+        return replace(
+            bound[-1],
+            init=init,
+            seed_set=any(algorithm.needs_seed_set for algorithm in bound),
+            at=lambda round: bound[sum(round > end for end in ends)],
+        )
 
     return bind
 

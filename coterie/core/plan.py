@@ -85,10 +85,10 @@ class Plan:
         """What the client's steps draw from: one entry per stream of the algorithm.
 
         Raises:
-            Mistake: the algorithm needs public data and there are none.
+            Mistake: the algorithm needs a seed set and there is none.
         """
         streams = self.algorithm.streams.items()
-        if not self.public and any(stream.source == "public" for _, stream in streams):
+        if not self.public and self.algorithm.needs_seed_set:
             raise Mistake("this algorithm needs a seed set that every client holds: give one as `public`")
         own = self.clients[client]  # once: a lazy mapping makes them anew at every look
         if self.attack is not None and self.attack.poison is not None and client in self.attackers():

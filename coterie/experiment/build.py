@@ -11,7 +11,7 @@ from torch import nn
 
 from coterie import api, attacks, data
 from coterie.aggregation import aggregation
-from coterie.core.algorithm import Federation, Recipe
+from coterie.core.algorithm import Recipe
 from coterie.core.attack import Attack
 from coterie.core.data import Clients, Examples
 from coterie.core.errors import Mistake
@@ -132,7 +132,7 @@ def _with_seed_set(settings: Settings, plan: Plan) -> Plan:
     """The plan with the seed set where its algorithm wants it: for comparisons at equal data, an algorithm that has no
     use for one trains each client on it too.
     """
-    wanted = _wants_seed_set(plan)
+    wanted = plan.algorithm.needs_seed_set
     if wanted and plan.public is None:
         raise Mistake(
             f"algorithm.seed_examples_per_client is missing; {settings.algorithm['name']} needs a seed set, to which "
@@ -179,20 +179,6 @@ def _own_test(source: Source, clients: Clients) -> Mapping[str, Examples] | None
         return None
     # "pooled" is the one client of an algorithm that pools all data; the others may be made on demand, so none is made
     return ChainMap(found, {"pooled": source.test})  # type: ignore[arg-type]
-
-
-def _wants_seed_set(plan: Plan) -> bool:
-    """Whether the algorithm draws batches from a seed set, or refuses to begin without one."""
-    if any(stream.source == "public" for stream in plan.algorithm.streams.values()):
-        return True
-    whole = next(iter(plan.initial.values())) if len(plan.initial) == 1 else None
-    if whole is None and not plan.algorithm.own_models:
-        return False  # which is refused later, for that reason
-    try:
-        plan.algorithm.init(whole, Federation(plan.ids, lambda: 1, None))
-    except Mistake:
-        return True
-    return False
 
 
 def _model(settings: Settings, source: Source, name: str) -> nn.Module:

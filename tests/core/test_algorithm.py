@@ -1,5 +1,7 @@
 """What an algorithm need not say."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -53,3 +55,10 @@ def test_models_of_several_architectures_have_no_average() -> None:
 
 def test_a_stream_is_one_pass_over_the_client_s_own_data() -> None:
     assert (Stream().epochs, Stream().steps, Stream().source, Stream().once) == (1, None, "private", False)
+
+
+def test_who_needs_a_seed_set_says_so_or_draws_from_one() -> None:
+    from_one = {"private": Stream(), "seed": Stream(source="public")}
+    assert not minimal().needs_seed_set
+    assert replace(minimal(), streams=from_one).needs_seed_set
+    assert replace(minimal(), seed_set=True).needs_seed_set
