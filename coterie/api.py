@@ -20,7 +20,7 @@ from coterie.core.plan import Plan, Resume, Round
 from coterie.core.sampling import Available, Cohort
 from coterie.core.task import Score
 from coterie.core.team import ALONE, Team
-from coterie.core.transform import Transform, identity
+from coterie.core.transform import Transform, chain, identity
 from coterie.core.tree import Tree
 from coterie.engines.sequential import Sequential
 from coterie.models.functional import Augment, functional, initial_weights
@@ -102,7 +102,7 @@ def plan(
         num_classes: where it cannot be told from the test labels.
         augment: what is done to training examples; `coterie.data.augmentation("crop_flip")`, say.
         aggregation: how updates become one; the weighted mean unless given.
-        up: what is done to updates before they travel.
+        up: what is done to updates before they travel; what the algorithm itself does comes after it.
         faults: what the cohort suffers. available: (round, client) -> whether it can be asked.
         public: a seed set that everyone holds.
         attack: what some of the clients do to harm the others, to see how well the aggregator withstands it.
@@ -150,13 +150,19 @@ def plan(
         cohort=_cohort(cohort),
         available=available,
         aggregator=aggregation or Sum(),
-        up=up or identity(),
+        up=_wire(up, first.wire),
         faults=faults or Faults(),
         evaluation=Evaluation(test, evaluate_every, evaluate_clients, own_test, shares),
         public=public,
         attack=attack,
         team=team,
     )
+
+
+def _wire(chosen: Transform | None, algorithms_own: Transform | None) -> Transform:
+    """What is done to updates: what the user chose first, so that it sees the numbers as they are."""
+    given = [transform for transform in (chosen, algorithms_own) if transform is not None]
+    return chain(*given) if len(given) > 1 else given[0] if given else identity()
 
 
 def _by_architecture(model: Models, ids: Sequence[str]) -> tuple[dict[str, nn.Module], Callable[[str], str]]:

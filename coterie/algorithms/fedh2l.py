@@ -52,6 +52,7 @@ def fedh2l(
     mutual_lr: float | None = None,
     mutual_batch_size: int | Literal["full"] | None = None,
     exchange: Literal["sum", "tables"] = "sum",
+    send_as: said.SendAs = "float32",
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
     """FedH2L-style mutual learning, a reconstruction. It needs a seed set that every client holds, labelled or not.
@@ -66,12 +67,14 @@ def fedh2l(
         mutual_lr: the learning rate of mutual steps, which decays as `lr` does; `lr` unless given.
         mutual_batch_size: seed examples per mutual step; `batch_size` unless given.
         exchange: whether a client gets its peers' posteriors as one sum or as a table for each.
+        send_as: how a client's posteriors are rounded on their way up.
         **local_options: see `LocalSGD`. Momentum is always kept between rounds.
 
     Raises:
         Mistake: a value is out of its range, or `conflict` needs both gradients at the same weights.
     """
     local, travel, rule = LocalSGD(**local_options), said.exchange(exchange), checked(conflict)
+    wire = said.rounded(send_as)
     for name, value in (("mutual_weight", mutual_weight), ("seed_weight", seed_weight)):
         require(name, value, 0 <= value < float("inf"), "0 or more")
     require("temperature", temperature, 0 < temperature < float("inf"), "a number above 0")
@@ -146,6 +149,7 @@ def fedh2l(
             personal=said.own_model,
             aggregation={"posteriors": travel.aggregation},
             own_models=True,
+            wire=wire,
         )
 
     return bind

@@ -46,6 +46,7 @@ def fedmd(
     digest_batch_size: int | None = None,
     digest_lr: float | None = None,
     match: Literal["logits", "posteriors"] = "logits",
+    send_as: said.SendAs = "float32",
     temperature: float = 1.0,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
@@ -57,6 +58,7 @@ def fedmd(
         digest_batch_size: seed examples per step; 32 unless given.
         digest_lr: the learning rate on the seed set, which decays with `lr`; `lr` unless given.
         match: what the consensus is about.
+        send_as: how a client's scores are rounded on their way up; "uint8" with posteriors alone.
         temperature: T, for posteriors.
         **local_options: how clients train on private data; see `LocalSGD`. Momentum is always kept between rounds.
 
@@ -70,6 +72,7 @@ def fedmd(
     require("digest_lr", digest_lr, digest_lr is None or 0 < digest_lr < float("inf"), "a number above 0")
     require("match", match, match in ("logits", "posteriors"), '"logits" or "posteriors"')
     require("temperature", temperature, 0 < temperature < float("inf"), "a number above 0")
+    wire = said.rounded(send_as, probabilities=match == "posteriors")
     ratio, size = (1.0 if digest_lr is None else digest_lr / local.lr), digest_batch_size or 32
     approach: Score = absolute_difference if match == "logits" else partial(distillation, temperature=temperature)
 
@@ -129,10 +132,11 @@ def fedmd(
             broadcast=lambda state: state,
             personal=said.own_model,
             own_models=True,
+            wire=wire,
+            seed_set=True,
         )
 
     return bind
-            seed_set=True,
 
 
 def _mean(score: Score, outputs: Tensor, y: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -22,8 +22,12 @@ from coterie.core.aggregate import Aggregator, Composite, Sum
 from coterie.core.algorithm import Context, Report
 from coterie.core.errors import Mistake, require
 from coterie.core.task import Batch, Task, masked_sums
+from coterie.core.transform import Transform, cast, eight_bits
 from coterie.core.tree import Tree
 from coterie.objectives.distillation import distillation
+
+SendAs: TypeAlias = Literal["float32", "float16", "uint8"]
+"""The numbers that travel: as they are, or rounded; uint8 has 256 steps from 0 to 1, which suits posteriors alone."""
 
 AT_ONCE = 500
 """Examples of the seed set in one forward."""
@@ -34,6 +38,17 @@ def outputs(task: Task, weights: Tree, ctx: Context) -> Tensor:
     assert ctx.public is not None, "a federation without a seed set was refused before"
     parts = torch.split(ctx.public.x, AT_ONCE)
     return torch.cat([task.predict(weights["params"], weights["buffers"], x) for x in parts])
+
+
+def rounded(send_as: SendAs, probabilities: bool = True) -> Transform | None:
+    """What is done to a table before it travels.
+
+    Raises:
+        Mistake: there is no such kind of number, or it cannot hold what the table holds.
+    """
+    require("send_as", send_as, send_as in ("float32", "float16", "uint8"), '"float32", "float16" or "uint8"')
+    require("send_as", send_as, probabilities or send_as != "uint8", '"float32" or "float16" where match = "logits"')
+    return {"float32": None, "float16": cast(torch.float16), "uint8": eight_bits()}[send_as]
 
 
 def begins_with(local: LocalSGD, weights: Tree) -> Tree:

@@ -25,6 +25,7 @@ from coterie.core.aggregate import Aggregator
 from coterie.core.data import Examples
 from coterie.core.errors import Mistake
 from coterie.core.task import Batch, Task
+from coterie.core.transform import Transform
 from coterie.core.tree import Tree
 
 Weight: TypeAlias = Literal["examples", "processed", "one"]
@@ -125,8 +126,9 @@ class Algorithm:
             it is.
         own_models: each client ends with a model of its own, and `personal` depends on C_i.
         pooled: a baseline that needs all data in one place: the federation is one client that holds everything.
-        measures: (S before a round, S after it) -> further numbers of the round, [] each.
+        wire: what is done to its messages before they travel, after whatever the user chose.
         seed_set: it looks at the seed set besides what a stream draws from it, as `Context.public`.
+        measures: (S before a round, S after it) -> further numbers of the round, [] each.
         at: (round) -> what runs in that round, for an algorithm of several stages over one S; see
             `coterie.algorithms.stages`. None: the same in every round.
     """
@@ -145,15 +147,16 @@ class Algorithm:
     aggregation: Mapping[str, Callable[[Aggregator], Aggregator]] = field(default_factory=dict)
     own_models: bool = False
     pooled: bool = False
-    measures: Callable[[Tree, Tree], Mapping[str, Tensor]] = field(default=lambda before, after: {})
+    wire: Transform | None = None
     seed_set: bool = False
+    measures: Callable[[Tree, Tree], Mapping[str, Tensor]] = field(default=lambda before, after: {})
     at: Callable[[int], Algorithm] | None = None
-
 
     @property
     def needs_seed_set(self) -> bool:
         """Whether there must be a seed set that every client holds."""
         return self.seed_set or any(stream.source == "public" for stream in self.streams.values())
+
 
 Recipe: TypeAlias = Callable[[Task], Algorithm]
 """An algorithm with its hyper-parameters chosen, before it knows the architecture: `fedavg(lr=0.1)` is one."""

@@ -13,7 +13,7 @@ from coterie import Examples, Faults, Mistake, Recipe, Round
 from coterie.core import tree
 from coterie.core.aggregate import Coordinatewise
 from coterie.core.checkpoint import Checkpoints
-from coterie.core.transform import cast, eight_bits
+from coterie.core.transform import Transform, cast, eight_bits
 from coterie.engines.sequential import Sequential
 from coterie.engines.vectorised import Vectorised
 from tests.algorithms.mutual import by_hand
@@ -166,12 +166,24 @@ def test_posteriors_are_all_that_travels():
             assert torch.allclose(update["posteriors"].sum(-1), torch.ones(len(SEED)))
 
 
-@pytest.mark.parametrize(("up", "each"), [(cast(torch.float16), 2), (eight_bits(), 1)])
-def test_posteriors_can_be_rounded(up, each):
-    float32 = [copy.deepcopy(m).float() for m in models().values()]
-    exact, rounded = (run(full(), engine=Sequential(), model=float32, **o) for o in ({}, {"up": up}))
+@pytest.mark.parametrize(("send_as", "up", "each"), [("float16", cast(torch.float16), 2), ("uint8", eight_bits(), 1)])
+def test_posteriors_can_be_rounded(send_as, up, each):
+    """Two bytes or one for each number; the same as the transform given by hand."""
+    given = {"engine": Sequential(), "model": [copy.deepcopy(m).float() for m in models().values()]}
+    exact, rounded, by_hand = run(full(), **given), run(full(send_as=send_as), **given), run(full(), up=up, **given)
+    assert exact.bytes_up == 3 * 4 * len(SEED) * 3
     assert rounded.bytes_up == 3 * each * len(SEED) * 3
     assert 0 < distance(exact.weights("1"), rounded.weights("1")) < 0.02
+    assert distance(by_hand.weights("1"), rounded.weights("1")) == 0
+
+
+def test_a_transform_of_the_user_s_own_comes_before_the_rounding():
+    """Every number is halved on its way and doubled after it, so that the bytes are of halves."""
+    halves = Transform(lambda message, state, key: (tree.scale(message, 0.5), state), lambda wire: tree.scale(wire, 2))
+    plan = coterie.plan(full(send_as="uint8"), models(), CLIENTS, rounds=1, public=SEED, up=halves)
+    wire, _ = plan.up.encode({"posteriors": torch.tensor([1.0])}, {}, torch.tensor(0))
+    assert (wire["posteriors"].dtype, wire["posteriors"].item()) == (torch.uint8, 128)  # 255 / 2, rounded to even
+    assert plan.up.decode(wire)["posteriors"].item() == pytest.approx(256 / 255)
 
 
 def test_momentum_belongs_to_the_client():
@@ -205,6 +217,7 @@ def test_a_median_of_posteriors_is_refused():
         ({"mutual_steps": 0}, "algorithm.mutual_steps = 0: it must be 1 or more"),
         ({"mutual_lr": 0.0}, "algorithm.mutual_lr = 0.0: it must be a number above 0"),
         ({"exchange": "peers"}, 'algorithm.exchange = peers: it must be "sum" or "tables"'),
+        ({"send_as": "int4"}, 'algorithm.send_as = int4: it must be "float32", "float16" or "uint8"'),
         ({"order": "both"}, 'algorithm.order = both: it must be "joint" or "successive"'),
         ({"conflict": "agem"}, "algorithm.conflict = agem: it must be one of project_global"),
         (

@@ -122,6 +122,8 @@ def test_scores_are_all_that_travels():
     assert (first.bytes_up, first.bytes_down) == (3 * size, 0)
     assert (second.bytes_up, second.bytes_down) == (3 * size, 3 * size)
     assert run(2, up=cast(torch.float32, back=torch.float64)).bytes_up == 3 * size // 2
+    assert run(2, send_as="float16").bytes_up == 3 * size // 4
+    assert run(2, send_as="uint8", match="posteriors").bytes_up == 3 * size // 8
 
 
 @pytest.mark.parametrize(
@@ -132,6 +134,7 @@ def test_scores_are_all_that_travels():
         ({"digest_batch_size": 0}, r"algorithm.digest_batch_size = 0: it must be 1 or more"),
         ({"digest_lr": 0.0}, r"algorithm.digest_lr = 0.0: it must be a number above 0"),
         ({"match": "scores"}, r'algorithm.match = scores: it must be "logits" or "posteriors"'),
+        ({"send_as": "uint8"}, r'algorithm.send_as = uint8: it must be "float32" or "float16" where match = "logits"'),
         ({"temperature": 0.0}, r"algorithm.temperature = 0.0: it must be a number above 0"),
     ],
 )
