@@ -168,16 +168,18 @@ def _wire(chosen: Transform | None, algorithms_own: Transform | None) -> Transfo
 def _by_architecture(model: Models, ids: Sequence[str]) -> tuple[dict[str, nn.Module], Callable[[str], str]]:
     if isinstance(model, nn.Module):
         return {"model": model}, lambda client: "model"
+    given = list(model.values() if isinstance(model, Mapping) else model)
+    if not given:
+        raise Mistake("there is no model; give at least one")
+    names = {id(m): str(k) for k, m in enumerate(dict.fromkeys(given))}  # one that is given twice is one architecture
+    models = {names[id(m)]: m for m in given}
     if isinstance(model, Mapping):
         missing = [client for client in ids if client not in model]
         if missing:
             raise Mistake(f"client {missing[0]} has no model; name one for each client")
-        names = {id(m): str(k) for k, m in enumerate(dict.fromkeys(model.values()))}
-        return {names[id(m)]: m for m in model.values()}, lambda client: names[id(model[client])]
-    if not model:
-        raise Mistake("there is no model; give at least one")
-    dealt = {client: str(k % len(model)) for k, client in enumerate(ids)}
-    return {str(k): m for k, m in enumerate(model)}, lambda client: dealt[client]
+        return models, lambda client: names[id(model[client])]
+    dealt = {client: names[id(given[k % len(given)])] for k, client in enumerate(ids)}
+    return models, lambda client: dealt[client]
 
 
 def _placed(weights: Tree, engine: Engine) -> Tree:

@@ -81,12 +81,12 @@ def _show_source(name: str, overrides: Sequence[str]) -> None:
 
 
 def _show_experiment(file: Path, overrides: Sequence[str]) -> None:
-    from coterie.experiment.build import dealt
+    from coterie.experiment.dealing import dealt
     from coterie.experiment.settings import load
     from coterie.track.clients import described
 
-    settings, source, clients = dealt(load(file, overrides))
-    who = described(clients)
+    settings, ready = dealt(load(file, overrides))
+    who, source = described(ready.clients), ready.source
     rows = [(c["id"], str(c["examples"]), _counts(c["label_counts"])) for c in who[:MOST_CLIENTS]]
     _print(("client", "examples", "of each label"), rows)
     if len(who) > MOST_CLIENTS:

@@ -126,6 +126,7 @@ def _rows(end: dict[str, Any]) -> list[tuple[str, str]]:
         )
     rows.append(("sent by clients", size(end["bytes_up"])))
     rows.append(("sent to clients", size(end["bytes_down"])))
+    rows += [(f"sent once: {name.replace('_', ' ')}", size(n)) for name, n in end.get("bytes_once", {}).items()]
     if end["dropped"]:
         rows.append(("dropped updates", str(end["dropped"])))
     rows.append(("time", duration(end["elapsed"])))

@@ -79,9 +79,9 @@ def from_elsewhere(examples: Examples, size: int, clients: Clients, rng_seed: in
     Raises:
         Mistake: the number is below 1, or there are fewer examples.
     """
-    wanted = count("size", size)
+    wanted = count("seed_set.examples", size)
     if wanted > len(examples):
-        raise Mistake(f"a seed set of {wanted} examples cannot be drawn from {len(examples)}; ask for fewer")
+        raise Mistake(f"seed_set.examples = {wanted}: there are {len(examples)} to draw from; ask for no more")
     mine = _balanced(_labels(examples), wanted, np.random.default_rng(number("seed set", int(rng_seed))))
     return SeedSet(examples.take(torch.from_numpy(np.flatnonzero(mine))), clients, collected=False)
 

@@ -11,7 +11,7 @@ A missing value becomes 0, which is the mean. Legend: n rows, F features, M meas
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -47,12 +47,15 @@ class Scale:
 
 @dataclass(frozen=True)
 class Standardized:
-    """A source and its clients after standardisation, and what it cost in bytes for each client, either way."""
+    """A source and its clients after standardisation, and what it cost in bytes for each client, either way; `scaled`
+    does the same to examples that nobody holds yet.
+    """
 
     source: Source
     clients: Clients
     bytes_up: int
     bytes_down: int
+    scaled: Callable[[Examples], Examples] = lambda examples: examples
 
 
 def standardize(source: Source, clients: Clients, how: str | None = None) -> Standardized:
@@ -62,7 +65,7 @@ def standardize(source: Source, clients: Clients, how: str | None = None) -> Sta
         source: where the clients come from; its test examples are standardised with them.
         clients: what `deal` made of it.
         how: "federated": one mean and deviation over all clients' training examples. "local": each client its own, also
-            for the test examples that carry its id; those that carry none, or nobody's, go by their own. "none": values
+            for the test examples that carry its id; whatever carries none, or nobody's, goes by its own. "none": values
             stay, gaps become 0. By default federated for a table and none for anything else.
 
     Raises:
@@ -82,7 +85,8 @@ def standardize(source: Source, clients: Clients, how: str | None = None) -> Sta
     train = _applied(source.train, scale, columns)
     size = 0 if chosen == "none" else 8 * len(columns)
     dealt = {c: Examples(train.x, e.y, e.rows) for c, e in clients.items()}
-    return Standardized(replace(source, train=train, test=test), dealt, 3 * size, 2 * size)
+    ready = replace(source, train=train, test=test)
+    return Standardized(ready, dealt, 3 * size, 2 * size, lambda examples: _applied(examples, scale, columns))
 
 
 def sums_of(x: Tensor, columns: Sequence[int]) -> Sums:
@@ -144,7 +148,13 @@ def _local(source: Source, clients: Clients, columns: Sequence[int]) -> Standard
         x[rows] = apply(examples.x[rows], scales[c], columns)
     dealt = {c: Examples(x, e.y, e.rows) for c, e in clients.items()}
     train = Examples(x, source.train.y, source.train.rows)
-    return Standardized(replace(source, train=train, test=_local_test(source, scales, columns)), dealt, 0, 0)
+    ready = replace(source, train=train, test=_local_test(source, scales, columns))
+    return Standardized(ready, dealt, 0, 0, lambda examples: _by_itself(examples, columns))
+
+
+def _by_itself(examples: Examples, columns: Sequence[int]) -> Examples:
+    x, y = examples.tensors()
+    return Examples(apply(x, scale_of([sums_of(x, columns)]), columns), y)
 
 
 def _local_test(source: Source, scales: Mapping[str, Scale], columns: Sequence[int]) -> Examples | None:

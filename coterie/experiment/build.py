@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -18,13 +19,15 @@ from coterie.core.errors import Mistake
 from coterie.core.plan import Plan
 from coterie.data import Source
 from coterie.data.augment import Augment, augmentation
-from coterie.data.seed_set import SeedSet, added, from_clients
-from coterie.data.standardize import standardize
 from coterie.experiment import check
+from coterie.experiment.dealing import dealt
 from coterie.experiment.engine import Machine, make_engine, resolve_engine
 from coterie.experiment.keys import keys_of
 from coterie.experiment.lookup import ALGORITHMS, find, own
+from coterie.experiment.refuse import shown
+from coterie.experiment.seed_set import seed_set, with_seed_set
 from coterie.experiment.settings import Settings, model_names
+from coterie.experiment.tables import MODEL_CHOICES
 from coterie.models import registry
 
 
@@ -34,15 +37,22 @@ class Experiment:
 
     Attributes:
         settings: resolved; nothing in them says "auto".
-        models: by architecture, as their authors wrote them, with the initial weights.
+        models: by architecture, as their authors wrote them, with the initial weights. names: by architecture.
         clients: as they were dealt. The plan's own differ where an algorithm pools them.
+        bytes_once: what is sent once, before the first round, by what it is.
     """
 
     settings: Settings
     plan: Plan
     source: Source
     models: Mapping[str, nn.Module]
+    names: Mapping[str, str]
     clients: Clients
+    bytes_once: Mapping[str, int]
+
+    def model_of(self, client: str) -> str:
+        """The name of the client's model."""
+        return self.names[self.plan.architecture(client)]
 
 
 def build(settings: Settings, machine: Machine) -> Experiment:
@@ -54,17 +64,17 @@ def build(settings: Settings, machine: Machine) -> Experiment:
     settings = replace(settings, engine=resolve_engine(settings.engine, machine))
     engine, recipe = make_engine(settings.engine), _recipe(settings)
     aggregator, attack = aggregation(**_given(settings.aggregation)), _attack(settings)
-    settings, source, clients = dealt(settings)
-    seed = _seed_set(settings, clients)
+    settings, ready = dealt(settings)
+    source, clients, seed = ready.source, ready.clients, seed_set(settings, ready)
     if source.test is None and settings.evaluate.target_accuracy is not None:
         raise Mistake(
             f"evaluate.target_accuracy = {settings.evaluate.target_accuracy}: "
             f"the source {source.name} has no test examples to measure it on"
         )
-    models = [_model(settings, source, name) for name in model_names(settings)]
+    models = {name: _model(settings, source, name) for name in model_names(settings)}
     plan = api.plan(
         recipe,
-        models if len(models) > 1 else models[0],
+        _dealt_models(settings, models, clients),
         seed.clients if seed else clients,
         rounds=settings.rounds,
         cohort=settings.cohort,
@@ -81,22 +91,11 @@ def build(settings: Settings, machine: Machine) -> Experiment:
         attack=attack,
         engine=engine,
     )
-    plan = _with_seed_set(settings, plan)
+    plan = with_seed_set(settings, plan)
     check.fits(settings, plan, source)
-    named = dict(zip(plan.tasks, models, strict=True))
-    return Experiment(settings, plan, source, named, seed.clients if seed else clients)
-
-
-def dealt(settings: Settings) -> tuple[Settings, Source, Clients]:
-    """The settings with what depends on the source filled in, the source, and what each client holds.
-
-    Raises:
-        Mistake: data are missing or damaged, or cannot be dealt so.
-    """
-    source = _source(settings)
-    settings = replace(settings, data=settings.data | _left_open(settings, source))
-    ready = standardize(source, _clients(settings, source), settings.data["standardize"])
-    return settings, ready.source, ready.clients
+    named, names = dict(zip(plan.tasks, models.values(), strict=True)), dict(zip(plan.tasks, models, strict=True))
+    once = {"seed_set": seed.bytes_up + seed.bytes_down} if seed and not plan.algorithm.pooled else {}
+    return Experiment(settings, plan, source, named, names, seed.clients if seed else clients, once)
 
 
 def _recipe(settings: Settings) -> Recipe:
@@ -123,55 +122,6 @@ def _augment(settings: Settings, source: Source) -> Augment | None:
     return None if name == "none" else augmentation(name)
 
 
-def _seed_set(settings: Settings, clients: Clients) -> SeedSet | None:
-    number = settings.algorithm["seed_examples_per_client"]
-    return None if number is None else from_clients(clients, number, settings.rng_seed)
-
-
-def _with_seed_set(settings: Settings, plan: Plan) -> Plan:
-    """The plan with the seed set where its algorithm wants it: for comparisons at equal data, an algorithm that has no
-    use for one trains each client on it too.
-    """
-    wanted = plan.algorithm.needs_seed_set
-    if wanted and plan.public is None:
-        raise Mistake(
-            f"algorithm.seed_examples_per_client is missing; {settings.algorithm['name']} needs a seed set, to which "
-            "each client gives so many of its examples"
-        )
-    if wanted or plan.public is None:
-        return plan
-    return replace(plan, clients=added(plan.clients, plan.public), public=None)
-
-
-def _source(settings: Settings) -> Source:
-    name = settings.data["source"]
-    if ":" in name:
-        own("data.source", name, settings.folders)  # so that a module of the same name elsewhere is not taken
-    taken = keys_of(data.sources.find(name, settings.folders))
-    ours = {*_DEALT, "source", "standardize", "augment"} - taken.keys()
-    options = {k: v for k, v in settings.data.items() if v is not None and k not in ours}
-    seeded = {"rng_seed": settings.rng_seed} if "rng_seed" in taken else {}
-    return data.load(name, folders=settings.folders, **options | seeded)
-
-
-_DEALT = keys_of(data.deal).without(["source", "rng_seed"])
-
-
-def _clients(settings: Settings, source: Source) -> Clients:
-    dealt = {k: v for k, v in settings.data.items() if k in _DEALT and v is not None}
-    return data.deal(source, rng_seed=settings.rng_seed, **dealt)
-
-
-def _left_open(settings: Settings, source: Source) -> dict[str, str]:
-    """What depends on the source where the file does not say it."""
-    partition = "natural" if source.natural else "iid"
-    how = "federated" if source.numeric else "none"
-    return {
-        "partition": settings.data["partition"] or partition,
-        "standardize": settings.data["standardize"] or how,
-    }
-
-
 def _own_test(source: Source, clients: Clients) -> Mapping[str, Examples] | None:
     """Each client's own test examples, if every client has some."""
     found = data.own_test(source, clients)
@@ -181,6 +131,27 @@ def _own_test(source: Source, clients: Clients) -> Mapping[str, Examples] | None
     return ChainMap(found, {"pooled": source.test})  # type: ignore[arg-type]
 
 
+def _dealt_models(settings: Settings, models: Mapping[str, nn.Module], clients: Clients) -> api.Models:
+    """The one model of all; or several, dealt in turn, or named for each client.
+
+    Raises:
+        Mistake: a client has no model, or a model no client.
+    """
+    of: dict[str, str] = settings.model.get("clients", {})
+    unknown = [client for client in of if client not in clients]
+    missing = [client for client in clients if client not in of] if of else []
+    if unknown:
+        few = ", ".join(itertools.islice(clients, 10)) + (", ..." if len(clients) > 10 else "")
+        raise Mistake(f"model.clients.{unknown[0]} = {shown(of[unknown[0]])}: there is no such client; there are {few}")
+    if missing:
+        raise Mistake(f"model.clients.{missing[0]} is missing; name a model for each of the {len(clients)} clients")
+    if len(models) == 1:
+        return next(iter(models.values()))
+    if of:
+        return {client: models[name] for client, name in of.items()}
+    return [models[name] for name in settings.model["names"]]
+
+
 def _model(settings: Settings, source: Source, name: str) -> nn.Module:
     return registry.build(
         name,
@@ -188,7 +159,7 @@ def _model(settings: Settings, source: Source, name: str) -> nn.Module:
         source.num_classes,
         settings.rng_seed,
         importer=_importer(settings),
-        **{k: v for k, v in _given(settings.model).items() if k not in ("name", "names")},
+        **{k: v for k, v in _given(settings.model).items() if k not in MODEL_CHOICES},
     )
 
 

@@ -12,6 +12,7 @@ from coterie.core.rng import generator, key
 from coterie.core.task import Task
 from coterie.core.tree import Tree
 from coterie.data import Source
+from coterie.experiment.refuse import shown
 from coterie.experiment.settings import Settings, model_names
 
 
@@ -22,8 +23,9 @@ def fits(settings: Settings, plan: Plan, source: Source) -> None:
         Mistake: they do not.
     """
     if len(plan.tasks) > 1 and not plan.algorithm.own_models:
+        key = "clients" if "clients" in settings.model else "names"
         raise Mistake(
-            f"model.names = {settings.model['names']}: {settings.algorithm['name']} has one model for all clients; "
+            f"model.{key} = {shown(settings.model[key])}: {settings.algorithm['name']} has one model for all clients; "
             "give model.name, or choose an algorithm by which each has its own"
         )
     cohort = plan.cohort.count(len(plan.ids))

@@ -93,7 +93,10 @@ def shown(value: Any) -> str:
     """A value as TOML would write it, cut where it is long."""
     if isinstance(value, bool):
         return str(value).lower()
-    text = f'"{value}"' if isinstance(value, str) else str(value)
+    if isinstance(value, Mapping):
+        text = "{" + ", ".join(f"{k} = {shown(v)}" for k, v in value.items()) + "}"
+    else:
+        text = f'"{value}"' if isinstance(value, str) else str(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

@@ -34,8 +34,8 @@ def text(settings: Settings, written_with: dict[str, str]) -> str:
     Functions of the user's own are found again from anywhere, since [origin] says where to look.
     """
     document: dict[str, Any] = settings.tables()
-    names = [settings.data["source"], settings.algorithm["name"], *model_names(settings)]
-    if any(":" in name for name in names):
+    sources = [settings.data["source"], settings.seed_set.get("source") or ""]
+    if any(":" in name for name in [*sources, settings.algorithm["name"], *model_names(settings)]):
         document["origin"] = {"folders": [str(folder) for folder in settings.folders]}
     document["versions"] = written_with
     return (

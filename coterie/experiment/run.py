@@ -164,7 +164,8 @@ class _Run:
         self.records = self.folder.rounds.cut(self.saved)
         self.folder.reopen()
         self._write_config()
-        self.folder.write_clients(self.experiment.clients)
+        own = self.experiment.plan.algorithm.own_models
+        self.folder.write_clients(self.experiment.clients, self.experiment.model_of if own else None)
         return found
 
     def _write_config(self) -> None:
@@ -212,7 +213,7 @@ class _Run:
     def end(self, state: Tree, store: Store) -> dict[str, Any]:
         """Write what a finished run leaves, the summary last."""
         self._write_weights(state, store)
-        end = summary(self.records, self.target)
+        end = summary(self.records, self.target, self.experiment.bytes_once)
         self.folder.write_summary(end)
         with writing(self.folder.path / "report.html"):
             write_report(self.folder.path)
@@ -220,10 +221,12 @@ class _Run:
 
     def _write_weights(self, state: Tree, store: Store) -> None:
         plan, models = self.experiment.plan, self.experiment.models
-        for client in plan.ids if plan.algorithm.own_models else plan.ids[:1]:
+        own = plan.algorithm.own_models
+        for client in plan.ids if own else plan.ids[:1]:
             weights = plan.personal(state, store, client)
-            data = packed(models[plan.architecture(client)], {**weights["params"], **weights["buffers"]})
-            self.folder.write_weights(data, client if plan.algorithm.own_models else None)
+            named = {**weights["params"], **weights["buffers"]}
+            name = self.experiment.model_of(client) if own else None
+            self.folder.write_weights(packed(models[plan.architecture(client)], named, name), client if own else None)
 
 
 def _carried_out(going: _Run) -> Outcome:

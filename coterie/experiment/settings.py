@@ -18,6 +18,7 @@ from coterie.experiment.tables import (
     CHOICES,
     CHOSEN,
     FIXED,
+    MODEL_CHOICES,
     TABLES,
     TOP,
     Engine,
@@ -35,8 +36,8 @@ class Settings:
     """What is to be run.
 
     Attributes:
-        data, model, algorithm, aggregation, attack: the tables of that name. A key with the value None was left out and
-            has no default.
+        data, model, algorithm, seed_set, aggregation, attack: the tables of that name. A key with the value None was
+            left out and has no default.
         folders: where functions of the user's own are looked for.
     """
 
@@ -45,6 +46,7 @@ class Settings:
     data: dict[str, Any]
     model: dict[str, Any]
     algorithm: dict[str, Any]
+    seed_set: dict[str, Any]
     cohort: Cohort
     aggregation: dict[str, Any]
     attack: dict[str, Any]
@@ -62,8 +64,9 @@ class Settings:
 
 
 def model_names(settings: Settings) -> list[str]:
-    """The name of the model, or the names of several."""
-    return list(settings.model.get("names") or [settings.model["name"]])
+    """The name of the model, or the names of several, each once."""
+    by_client = settings.model.get("clients", {})
+    return list(dict.fromkeys(by_client.values() or settings.model.get("names") or [settings.model["name"]]))
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Settings:
@@ -99,7 +102,8 @@ def parse(raw: Raw, folders: Sequence[Path]) -> Settings:
     elsewhere = {key: full(name, key) for name, keys in known.items() for key in keys}
     top = checked("", {k: v for k, v in raw.items() if k not in (*TABLES, *IGNORED, "origin")}, TOP, elsewhere)
     values = {name: checked(name, raw.get(name, {}), keys, elsewhere) for name, keys in known.items()}
-    values["data"] = _absolute(values["data"], known["data"], folders)
+    for name in ("data", "seed_set"):
+        values[name] = _absolute(values[name], known[name], folders)
     fixed = {name: become(**values[name]) for name, become in FIXED.items()}
     chosen = {name: values[name] for name in CHOSEN}
     return Settings(folders=tuple(folders), **top, **chosen, **fixed)  # type: ignore[arg-type]
@@ -127,10 +131,10 @@ def _folders(path: Path, raw: Raw) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _absolute(data: dict[str, Any], keys: Keys, folders: Sequence[Path]) -> dict[str, Any]:
-    """The values of [data] with relative paths as absolute ones: the first that exists, or else in the first folder."""
+def _absolute(table: dict[str, Any], keys: Keys, folders: Sequence[Path]) -> dict[str, Any]:
+    """A table's values with relative paths as absolute ones: the first that exists, or else in the first folder."""
     paths = [name for name, key in keys.items() if Path in (key.kind, *typing.get_args(key.kind))]
-    result = dict(data)
+    result = dict(table)
     for name in paths:
         if result.get(name) is not None:
             candidates = [folder / Path(result[name]).expanduser() for folder in folders]
@@ -141,7 +145,7 @@ def _absolute(data: dict[str, Any], keys: Keys, folders: Sequence[Path]) -> dict
 def _without_leftovers(written: Raw, raw: Raw, changed: set[str], folders: Sequence[Path]) -> Raw:
     """The content without the keys that an override of a choice has made meaningless."""
     result = dict(raw)
-    _one_of(result, changed, "model", "name", "names")
+    _one_of(result, changed, "model", *MODEL_CHOICES)
     for table, keys_for in CHOSEN.items():
         choices = {full(table, choice) for choice in CHOICES.get(table, ("name",))}
         if changed & choices and isinstance(written.get(table), dict):

@@ -62,7 +62,7 @@ TOP = Keys(
     rng_seed=Key(Annotated[int, Ge(0)], 0),
     rounds=Key(Annotated[int, Ge(1)], REQUIRED),
 )
-TABLES = ("data", "model", "algorithm", "cohort", "aggregation", "attack", "evaluate", "engine", "faults")
+TABLES = ("data", "model", "algorithm", "seed_set", "cohort", "aggregation", "attack", "evaluate", "engine", "faults")
 """Every table, in the order of a file."""
 
 
@@ -79,14 +79,20 @@ def data_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
 
 
 def model_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
-    """[model]: its name and its own; or the names of several, which have none."""
-    if "names" not in raw:
-        return _named(find("model.name", _choice("model", "name", raw), MODELS, folders))
-    if "name" in raw:
-        raise Mistake("model.name and model.names are both given; keep one of them")
-    for name in value_of("model.names", raw["names"], Annotated[list[str], MinLen(1)]):
-        find("model.names", name, MODELS, folders)
-    return Keys(names=Key(list[str], REQUIRED))
+    """[model]: its name and its own; or the names of several, dealt or by client, which have none."""
+    given = [key for key in MODEL_CHOICES if key in raw]
+    if len(given) > 1:
+        raise Mistake(f"model.{given[0]} and model.{given[1]} are both given; keep one of them")
+    if "names" in raw:
+        for name in value_of("model.names", raw["names"], Annotated[list[str], MinLen(1)]):
+            find("model.names", name, MODELS, folders)
+        return Keys(names=Key(list[str], REQUIRED))
+    if "clients" in raw:
+        for client, name in value_of("model.clients", raw["clients"], Annotated[dict[str, Any], MinLen(1)]).items():
+            key = f"model.clients.{client}"
+            find(key, value_of(key, name, str), MODELS, folders)
+        return Keys(clients=Key(dict[str, str], REQUIRED))
+    return _named(find("model.name", _choice("model", "name", raw), MODELS, folders))
 
 
 def algorithm_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
@@ -94,6 +100,18 @@ def algorithm_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
     keys = _named(find("algorithm.name", _choice("algorithm", "name", raw), ALGORITHMS, folders))
     keys.setdefault("seed_examples_per_client", Key(Annotated[int, Ge(1)] | None, None))
     return keys
+
+
+def seed_set_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
+    """[seed_set]: whether it keeps its labels; and where it is not the clients', its source, its size, and the source's
+    own.
+    """
+    if "source" not in raw:
+        return Keys(source=Key(str | None, None), labels=Key(bool | None, None))
+    own = keys_of(find("seed_set.source", _choice("seed_set", "source", raw), SOURCES, folders))
+    ours = Keys(source=Key(str, REQUIRED), examples=Key(Annotated[int, Ge(1)] | None, None), labels=Key(bool, True))
+    not_taken = ["test_fraction"] if "path" in own else []  # all of such a file is the seed set
+    return ours.and_those_of(own.without([*_NOT_KEYS, *ours, *not_taken]))
 
 
 def aggregation_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
@@ -118,12 +136,21 @@ CHOSEN = {
     "data": data_keys,
     "model": model_keys,
     "algorithm": algorithm_keys,
+    "seed_set": seed_set_keys,
     "aggregation": aggregation_keys,
     "attack": attack_keys,
 }
 """The tables whose keys depend on a choice made in them."""
 
-CHOICES = {"data": ("source", "partition"), "aggregation": ("name", "pre"), "model": ("name", "names")}
+MODEL_CHOICES = ("name", "names", "clients")
+"""The keys of [model] that say which model a client has; one of them is given."""
+
+CHOICES = {
+    "data": ("source", "partition"),
+    "model": MODEL_CHOICES,
+    "seed_set": ("source",),
+    "aggregation": ("name", "pre"),
+}
 """Which keys of such a table are the choices, where it is not `name` alone."""
 
 

@@ -51,7 +51,8 @@ def page(run: Run) -> str:
 
 def _what(run: Run) -> str:
     get = run.config.get
-    models = ", ".join(get("model.names") or [get("model.name")])
+    several = (get("model.clients") or {}).values() or get("model.names") or [get("model.name")]
+    models = ", ".join(dict.fromkeys(several))
     return f"{get('algorithm.name')} on {get('data.source')} ({get('data.partition')}) with {models}"
 
 
@@ -83,6 +84,7 @@ def _numbers(run: Run) -> list[tuple[str, str]]:
         (str(end["rounds"]), "rounds"),
         (size(end["bytes_up"]), "sent by clients"),
         (size(end["bytes_down"]), "sent to clients"),
+        *((size(number), f"sent once: {name.replace('_', ' ')}") for name, number in end.get("bytes_once", {}).items()),
         (duration(end["elapsed"]), "time, evaluation included"),
     ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 def size(number: float) -> str:
     """Bytes in the unit that suits them.
@@ -52,7 +54,9 @@ def duration(seconds: float) -> str:
 def value(given: object) -> str:
     """A setting as TOML would write it, without quotes.
 
-    >>> value(True), value([1, 2]), value(0.1)
-    ('true', '[1, 2]', '0.1')
+    >>> value(True), value([1, 2]), value(0.1), value({"north": "cnn", "south": "mlp"})
+    ('true', '[1, 2]', '0.1', '{north = cnn, south = mlp}')
     """
+    if isinstance(given, Mapping):
+        return "{" + ", ".join(f"{name} = {value(part)}" for name, part in given.items()) + "}"
     return str(given).lower() if isinstance(given, bool) else str(given)

@@ -5,6 +5,7 @@ Legend: n examples of a client.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,8 +17,9 @@ MOST_ON_DEMAND = 10_000
 """Clients whose examples are made when they are looked up are looked up only if there are no more of them than this."""
 
 
-def described(clients: Clients) -> list[dict[str, Any]]:
-    """For each client its id, its number of examples, and how many of them carry each label it holds.
+def described(clients: Clients, model_of: Callable[[str], str] | None = None) -> list[dict[str, Any]]:
+    """For each client its id, its number of examples, and how many of them carry each label it holds; and where
+    `model_of` says it, the name of its model.
 
     `label_counts` is null where an example has no single class label; both are null for the clients of a large
     population whose examples are made on demand.
@@ -26,11 +28,10 @@ def described(clients: Clients) -> list[dict[str, Any]]:
     [{'id': 'a', 'examples': 3, 'label_counts': {'0': 1, '2': 2}}]
     """
     if not isinstance(clients, dict) and len(clients) > MOST_ON_DEMAND:
-        return [{"id": client, "examples": None, "label_counts": None} for client in clients]
-    return [
-        {"id": client, "examples": len(examples), "label_counts": _label_counts(examples)}
-        for client, examples in clients.items()
-    ]
+        found: list[dict[str, Any]] = [{"id": c, "examples": None, "label_counts": None} for c in clients]
+    else:
+        found = [{"id": c, "examples": len(held), "label_counts": _label_counts(held)} for c, held in clients.items()]
+    return found if model_of is None else [{**client, "model": model_of(client["id"])} for client in found]
 
 
 def _label_counts(examples: Examples) -> dict[str, int] | None:

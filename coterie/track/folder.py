@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -92,9 +92,9 @@ class RunFolder:
         """Write config.toml; from then on a run has begun."""
         put(self.config, text.encode())
 
-    def write_clients(self, clients: Clients) -> None:
-        """Write clients.json."""
-        put(self.path / "clients.json", who.text(who.described(clients)).encode())
+    def write_clients(self, clients: Clients, model_of: Callable[[str], str] | None = None) -> None:
+        """Write clients.json, with the name of each client's model where it has one of its own."""
+        put(self.path / "clients.json", who.text(who.described(clients, model_of)).encode())
 
     def write_weights(self, data: bytes, client: str | None = None) -> None:
         """Write the model, or one client's."""

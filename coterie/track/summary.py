@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from coterie.track.rounds import Record
@@ -37,11 +37,14 @@ def rounds_to_target(curve: Iterable[tuple[int, float | None]], target: float) -
     return None
 
 
-def summary(records: Sequence[Record], target: float | None) -> dict[str, Any]:
+def summary(
+    records: Sequence[Record], target: float | None, bytes_once: Mapping[str, int] | None = None
+) -> dict[str, Any]:
     """summary.json: what the rounds add up to.
 
     `seconds` is the sum over the rounds, evaluation and checkpoints excluded; `elapsed` includes them. `stopped` says
-    why the run ended: "rounds" or "target".
+    why the run ended: "rounds" or "target". `bytes_once` is what was sent before the first round, to and from all
+    clients together, by what it was; `bytes_up` and `bytes_down` do not count it.
     """
     evaluated = [r for r in records if r["test_accuracy"] is not None]
     last = evaluated[-1] if evaluated else {}
@@ -60,6 +63,7 @@ def summary(records: Sequence[Record], target: float | None) -> dict[str, Any]:
         "rounds_to_target": None if target is None else rounds_to_target(curve(records), target),
         "bytes_up": sum(r["bytes_up"] for r in records),
         "bytes_down": sum(r["bytes_down"] for r in records),
+        "bytes_once": dict(bytes_once or {}),
         "dropped": sum(len(r["dropped"]) for r in records),
         "stopped": "target" if reached else "rounds",
     }

@@ -1,0 +1,69 @@
+"""From settings to data: the source that a file names, and what each client holds of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from coterie import data
+from coterie.core.data import Clients
+from coterie.core.errors import Mistake
+from coterie.data import Source
+from coterie.data.standardize import Standardized, standardize
+from coterie.experiment.keys import keys_of
+from coterie.experiment.lookup import own
+from coterie.experiment.settings import Settings
+
+
+def dealt(settings: Settings) -> tuple[Settings, Standardized]:
+    """The settings with what depends on the source filled in, and the source with what each client holds of it.
+
+    Raises:
+        Mistake: data are missing or damaged, or cannot be dealt so.
+    """
+    source = _loaded(settings, "data", settings.data, {*_DEALT, "standardize", "augment"})
+    settings = replace(settings, data=settings.data | _left_open(settings, source))
+    return settings, standardize(source, _clients(settings, source), settings.data["standardize"])
+
+
+def seed_source(settings: Settings) -> Source:
+    """The source that [seed_set] names.
+
+    Raises:
+        Mistake: its data are missing or damaged.
+    """
+    try:
+        return _loaded(settings, "seed_set", settings.seed_set, {"examples", "labels"})
+    except Mistake as mistake:
+        said = str(mistake)  # of its keys a source speaks as of those of [data]
+        raise Mistake(f"seed_set.{said.removeprefix('data.')}" if said.startswith("data.") else said) from mistake
+
+
+def _loaded(settings: Settings, table: str, given: Mapping[str, Any], not_its_own: set[str]) -> Source:
+    name = given["source"]
+    if ":" in name:
+        own(f"{table}.source", name, settings.folders)  # so that a module of the same name elsewhere is not taken
+    taken = keys_of(data.sources.find(name, settings.folders))
+    ours = {*not_its_own, "source"} - taken.keys()
+    options = {k: v for k, v in given.items() if v is not None and k not in ours}
+    seeded = {"rng_seed": settings.rng_seed} if "rng_seed" in taken else {}
+    return data.load(name, folders=settings.folders, **options | seeded)
+
+
+_DEALT = keys_of(data.deal).without(["source", "rng_seed"])
+
+
+def _clients(settings: Settings, source: Source) -> Clients:
+    dealt = {k: v for k, v in settings.data.items() if k in _DEALT and v is not None}
+    return data.deal(source, rng_seed=settings.rng_seed, **dealt)
+
+
+def _left_open(settings: Settings, source: Source) -> dict[str, str]:
+    """What depends on the source where the file does not say it."""
+    partition = "natural" if source.natural else "iid"
+    how = "federated" if source.numeric else "none"
+    return {
+        "partition": settings.data["partition"] or partition,
+        "standardize": settings.data["standardize"] or how,
+    }
