@@ -118,9 +118,14 @@ def _matrix(run: Run) -> str | None:
     names = [client["id"] for client in run.clients]
     if matrix is None or len(matrix[0]) != len(names):
         return None
-    models = ["the model"] if len(matrix) == 1 else [f"model of {name}" for name in names]
+    models = ["the model"] if len(matrix) == 1 else [f"model of {_with_model(client)}" for client in run.clients]
     rows = [[model, *map(share, row)] for model, row in zip(models, matrix, strict=True)]
     return html.table(rows, ["", *(f"data of {name}" for name in names)])
+
+
+def _with_model(client: dict[str, Any]) -> str:
+    """Its id, and the name of its model where it has one of its own."""
+    return f"{client['id']} ({client['model']})" if client.get("model") else str(client["id"])
 
 
 def _population(run: Run) -> str | None:

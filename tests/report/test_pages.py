@@ -113,6 +113,22 @@ def test_models_on_one_anothers_data_are_a_table(tmp_path: Path) -> None:
     assert f"data of {NASTY}" in text
     assert "model of b30.00 %40.00 %" in text
     assert "20.00 %-" in text
+    clients = json.loads((path / "clients.json").read_text())
+    (path / "clients.json").write_text(json.dumps([client | {"model": "cnn"} for client in clients]))
+    assert "model of b (cnn)30.00 %40.00 %" in Page(write_report(path)).text
+
+
+def test_what_was_sent_once_and_who_has_which_model(tmp_path: Path) -> None:
+    path = folder(tmp_path / "run", [0.5, 0.9])
+    end = json.loads((path / "summary.json").read_text())
+    (path / "summary.json").write_text(json.dumps(end | {"bytes_once": {"seed_set": 1_500_000}}))
+    mapping = "[model.clients]\nb = 'cnn'\n'a.b' = 'mlp'\nc = 'cnn'"
+    text = (path / "config.toml").read_text().replace('[model]\nname = "mlp"', mapping)
+    (path / "config.toml").write_text(text)
+    page = Page(write_report(path)).text
+    assert "1.5 MBsent once: seed set" in page
+    assert "fedavg on digits (label) with cnn, mlp" in page
+    assert "{b = cnn, a.b = mlp, c = cnn}" in page
 
 
 def test_charts_take_their_colours_from_the_page(tmp_path: Path) -> None:
