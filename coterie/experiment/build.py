@@ -19,6 +19,8 @@ from coterie.core.errors import Mistake
 from coterie.core.plan import Plan
 from coterie.data import Source
 from coterie.data.augment import Augment, augmentation
+from coterie.data.seed_set import SeedSet
+from coterie.data.standardize import Standardized
 from coterie.experiment import check
 from coterie.experiment.dealing import dealt
 from coterie.experiment.engine import Machine, make_engine, resolve_engine
@@ -94,8 +96,16 @@ def build(settings: Settings, machine: Machine) -> Experiment:
     plan = with_seed_set(settings, plan)
     check.fits(settings, plan, source)
     named, names = dict(zip(plan.tasks, models.values(), strict=True)), dict(zip(plan.tasks, models, strict=True))
-    once = {"seed_set": seed.bytes_up + seed.bytes_down} if seed and not plan.algorithm.pooled else {}
+    once = {} if plan.algorithm.pooled else _sent_once(ready, seed)
     return Experiment(settings, plan, source, named, names, seed.clients if seed else clients, once)
+
+
+def _sent_once(ready: Standardized, seed: SeedSet | None) -> dict[str, int]:
+    """Bytes that all clients together send and are sent before the first round, by what they are for."""
+    once = {"standardize": len(ready.clients) * (ready.bytes_up + ready.bytes_down)}
+    if seed is not None:
+        once["seed_set"] = seed.bytes_up + seed.bytes_down
+    return {what: sent for what, sent in once.items() if sent}
 
 
 def _recipe(settings: Settings) -> Recipe:

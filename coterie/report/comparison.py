@@ -10,7 +10,7 @@ from coterie.core.errors import Mistake
 from coterie.core.files import write_atomic
 from coterie.report import html
 from coterie.report.charts import Curve, curves
-from coterie.report.page import sent, series
+from coterie.report.page import once, sent, series
 from coterie.report.read import Run, read_run
 from coterie.report.words import duration, share, size, value
 from coterie.track import rounds_to_target
@@ -87,7 +87,7 @@ def _end(run: Run, target: float | None) -> list[str]:
         share(run.end["test_accuracy"]),
         share(run.end["best_test_accuracy"]),
         "-" if reached is None else f"{reached:.1f}",
-        size(run.end["bytes_up"] + run.end["bytes_down"]),
+        size(once(run) + run.end["bytes_up"] + run.end["bytes_down"]),
         duration(run.end["elapsed"]),
     ]
 
@@ -123,7 +123,7 @@ def page(comparison: Comparison) -> str:
 def _charts(comparison: Comparison, measure: str, label: str) -> str | None:
     named = list(zip(comparison.names, comparison.runs, strict=True))
     by_round = [Curve(n, [r["round"] for r in run.rounds], series(run.rounds, measure)) for n, run in named]
-    by_bytes = [Curve(n, sent(run.rounds), series(run.rounds, measure)) for n, run in named]
+    by_bytes = [Curve(n, sent(run), series(run.rounds, measure)) for n, run in named]
     by_time = [Curve(n, [r["elapsed"] for r in run.rounds], series(run.rounds, measure)) for n, run in named]
     return html.charts(
         curves(by_round, "round", label, legend=False),

@@ -89,9 +89,14 @@ def _numbers(run: Run) -> list[tuple[str, str]]:
     ]
 
 
-def sent(records: Sequence[Record]) -> list[float]:
-    """Bytes in both directions up to each round."""
-    return list(accumulate(float(r["bytes_up"] + r["bytes_down"]) for r in records))
+def once(run: Run) -> int:
+    """Bytes in both directions before the first round; a run says so when it is over."""
+    return sum(run.end.get("bytes_once", {}).values())
+
+
+def sent(run: Run) -> list[float]:
+    """Bytes in both directions up to each round, with those before the first."""
+    return list(accumulate((float(r["bytes_up"] + r["bytes_down"]) for r in run.rounds), initial=float(once(run))))[1:]
 
 
 def series(records: Sequence[Record], name: str) -> list[float | None]:
@@ -102,7 +107,7 @@ def series(records: Sequence[Record], name: str) -> list[float | None]:
 def _curves(run: Run) -> str | None:
     records, target = run.rounds, run.end["target_accuracy"]
     pictures = []
-    for x, label, is_bytes in (([r["round"] for r in records], "round", False), (sent(records), "sent so far", True)):
+    for x, label, is_bytes in (([r["round"] for r in records], "round", False), (sent(run), "sent so far", True)):
         accuracy = [Curve("on all test data", x, series(records, "test_accuracy"))]
         if any("own_test_accuracy" in r for r in records):
             accuracy.append(Curve("on clients' own", x, series(records, "own_test_accuracy")))

@@ -12,6 +12,7 @@ from coterie import Mistake
 from coterie.report import compared, read_run, write_comparison, write_report
 from coterie.report.charts import MOST_POINTS, SERIES, Curve, _thinned, curves
 from coterie.report.holdings import MOST_CLIENTS, holdings
+from coterie.report.page import sent
 
 CONFIG = """
 rounds = {rounds}
@@ -174,6 +175,16 @@ def test_a_comparison_names_what_differs_and_nothing_else(tmp_path: Path) -> Non
     assert "data.source" not in by_name
     own = dict(zip(found.head, zip(*compared([a, b]).rows, strict=True), strict=True))
     assert own["rounds to target"] == ("-", "2.6")  # each run's own target, 0.8: 2 + 0.15 / 0.25
+
+
+def test_what_was_sent_once_counts_where_runs_are_compared_by_what_they_sent(tmp_path: Path) -> None:
+    """Two rounds of 3 MB each, after 1.5 MB."""
+    plain, more = (folder(tmp_path / name, [0.5, 0.9]) for name in ("plain", "more"))
+    end = json.loads((more / "summary.json").read_text())
+    (more / "summary.json").write_text(json.dumps(end | {"bytes_once": {"seed_set": 1e6, "standardize": 5e5}}))
+    found = compared([plain, more])
+    assert [row[found.head.index("sent")] for row in found.rows] == ["6.0 MB", "7.5 MB"]
+    assert [sent(run) for run in found.runs] == [[3e6, 6e6], [4.5e6, 7.5e6]]
 
 
 def test_a_comparison_page_overlays_the_curves(tmp_path: Path) -> None:
