@@ -4,6 +4,7 @@ from coterie.algorithms.baselines import centralized, independent
 from coterie.algorithms.fbn import fbn
 from coterie.algorithms.fedavg import fedavg, fedsgd
 from coterie.algorithms.fedbn import fedbn
+from coterie.algorithms.feddf import feddf
 from coterie.algorithms.feddyn import feddyn
 from coterie.algorithms.fedh2l import fedh2l
 from coterie.algorithms.fedmd import fedmd
@@ -20,6 +21,7 @@ __all__ = [
     "fedavg",
     "fedavgm",
     "fedbn",
+    "feddf",
     "feddyn",
     "fedh2l",
     "fedmd",

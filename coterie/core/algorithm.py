@@ -60,6 +60,8 @@ class Report(NamedTuple):
     reached: int  # clients whose update counts
     population: int  # N
     weights: Mapping[Weight, float]  # the sum over the reached clients of each kind of weight
+    key: Tensor | None = None  # int64, for draws of the server's
+    public: Batch | None = None  # the whole seed set, where there is one
 
 
 class Federation(NamedTuple):

@@ -106,11 +106,12 @@ def context(algorithm: Algorithm, job: Job, steps: int, engine: Engine) -> Conte
         steps=number(steps),
         lr=number(algorithm.lr(job.round)),
         key=rng.key(job.rng_seed, job.round, job.client, "algorithm").to(engine.device),
-        public=_whole(job.public, engine),
+        public=whole(job.public, engine),
     )
 
 
-def _whole(public: Examples | None, engine: Engine) -> Batch | None:
+def whole(public: Examples | None, engine: Engine) -> Batch | None:
+    """The seed set in its order, where there is one."""
     if public is None:
         return None
     return gathered(public, torch.arange(len(public)), rng.key("public").to(engine.device), engine)

@@ -16,7 +16,7 @@ from coterie.core import check, faults, rng, tree
 from coterie.core.aggregate import Aggregator, accumulator, fits
 from coterie.core.algorithm import Report
 from coterie.core.asking import Asked, ask, brought_home
-from coterie.core.engine import Job, Reply, context
+from coterie.core.engine import Job, Reply, context, whole
 from coterie.core.errors import Mistake
 from coterie.core.measure import measured
 from coterie.core.packing import pack
@@ -80,7 +80,8 @@ def one_round(plan: Plan, number: int, state: Tree, store: Store, tally: Tally) 
     _enough(rules.values(), tally)
     if not tally.reached:
         return state, store
-    report = Report(number, tally.reached, len(plan.ids), tally.weights())
+    key, public = rng.key(plan.rng_seed, number, "server").to(plan.engine.device), whole(plan.public, plan.engine)
+    report = Report(number, tally.reached, len(plan.ids), tally.weights(), key, public)
     aggregate = {name: total.result(plan.team) for name, total in sums.items()}
     return algorithm.update(state, aggregate, report), store.after(number, brought_home(plan, kept, tally))
 

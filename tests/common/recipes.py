@@ -70,6 +70,7 @@ RECIPES = {
     "fedh2l, successive": coterie.fedh2l(lr=0.1, batch_size=5, order="successive", mutual_steps=1, momentum=0.5),
     "fedmd": coterie.fedmd(lr=0.05, batch_size=5, digest_batch_size=4, momentum=0.5),
     "fedmd, posteriors": coterie.fedmd(lr=0.05, match="posteriors", temperature=2.0, digest_epochs=2, digest_lr=0.1),
+    "feddf": coterie.feddf(lr=0.1, batch_size=5, distill_steps=5, distill_lr=0.01, distill_batch_size=4, momentum=0.5),
     "centralized": coterie.centralized(lr=0.1, batch_size=5, momentum=0.5),
     "independent": coterie.independent(lr=0.1, batch_size=5, momentum=0.5),
 }

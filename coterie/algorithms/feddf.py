@@ -1,0 +1,116 @@
+"""FedDF: after averaging, the server teaches its model what the clients' models together say about unlabelled examples.
+
+    server  each round t:  S_t <- clients at random                                                    # box line 2
+    client    w_i <- trained from w on its own data, as in FedAvg                                      # 3 to 5
+    server    w <- sum_i (n_i / n) w_i                                                                 # 6
+              J times, on a batch b of the seed set:                                                   # 7 to 9
+                w <- w - lr_j grad KL(softmax(mean_i f(b; w_i)) || softmax(f(b; w)))    by Adam; lr_j falls as a cosine
+
+Labels of the seed set, if there are any, are not looked at.
+
+Departures from the paper: a client scores the seed set itself and sends its logits [S, C] beside its weights, where
+the paper's server runs every client's model. The mean is the same, to what rounding `up` does to weights; the server
+then needs sums alone, which may be taken in any order and under encryption, but clients need the seed set. J is given,
+not ended by a plateau on validation data. Adam is the one of `coterie.algorithms.server`, begun anew in each round.
+BatchNorm's statistics, averaged like weights, follow the batches that the server trains on. One architecture: see
+docs/algorithms/feddf.md for why not several.
+
+Lin, Kong, Stich, Jaggi: Ensemble Distillation for Robust Model Fusion in Federated Learning, NeurIPS 2020 (arXiv
+2006.07242), Algorithm 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from coterie.algorithms import posteriors as said
+from coterie.algorithms.fedavg import fedavg
+from coterie.algorithms.local import LocalOptions
+from coterie.algorithms.server import adam
+from coterie.core import rng
+from coterie.core.algorithm import Algorithm, Context, Recipe, Report
+from coterie.core.errors import require
+from coterie.core.task import Batch, Task, masked_sums
+from coterie.core.tree import Tree
+from coterie.objectives.distillation import distillation, softened
+
+EPSILON = 1e-8
+"""Adam's, which keeps it from dividing by 0."""
+
+
+def feddf(
+    *,
+    distill_steps: int = 100,
+    distill_lr: float = 1e-3,
+    distill_batch_size: int = 128,
+    **local_options: Unpack[LocalOptions],
+) -> Recipe:
+    """FedDF over one architecture. It needs a seed set that every client holds; labels in it do not matter.
+
+    Args:
+        distill_steps: J, the server's steps in a round.
+        distill_lr: the first one's rate, from which it falls to 0 as half a cosine.
+        distill_batch_size: seed examples in each; all of them where there are fewer.
+        **local_options: how clients train; see `LocalSGD`.
+
+    Raises:
+        Mistake: a value is out of its range.
+    """
+    require("distill_steps", distill_steps, distill_steps >= 0, "0 or more")
+    require("distill_lr", distill_lr, 0 < distill_lr < float("inf"), "a number above 0")
+    require("distill_batch_size", distill_batch_size, distill_batch_size >= 1, "1 or more")
+    average = fedavg(**local_options)
+
+    def bind(task: Task) -> Algorithm:
+        averaging = average(task)
+
+        def finish(broadcast: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
+            update, kept = averaging.finish(broadcast, carry, ctx)
+            return {**update, "scores": said.outputs(task, carry, ctx)}, kept
+
+        def update(state: Tree, aggregate: Tree, report: Report) -> Tree:
+            state, teacher = averaging.update(state, aggregate, report), softened(aggregate["scores"])  # 6
+            memory = adam(adaptivity=EPSILON).init(state["params"])
+            for j, batch in enumerate(lessons(report, distill_steps, distill_batch_size)):  # 7
+                lr = distill_lr * (1 + math.cos(math.pi * j / distill_steps)) / 2
+                state, memory = taught(state, memory, batch, teacher[batch.rows], lr)
+            return state
+
+        def taught(state: Tree, memory: Tree, batch: Batch, teacher: Tensor, lr: float) -> tuple[Tree, Tree]:
+            """One step towards the teacher, posteriors [B, C]."""
+
+            def objective(params: Tree) -> tuple[Tensor, Tree]:
+                outputs, after = task.apply(params, state["buffers"], batch.x, None, batch.key)
+                total, count = masked_sums(distillation, outputs, teacher, None)
+                return total / count, after
+
+            gradient, buffers = task.differentiate(objective, state["params"])
+            params, memory = adam(lr, adaptivity=EPSILON).apply(state["params"], gradient, memory)  # 8
+            return {**state, "params": params, "buffers": buffers}, memory
+
+        return replace(
+            averaging,
+            finish=finish,
+            update=update,
+            weights={**averaging.weights, "scores": "one"},
+            seed_set=True,
+        )
+
+    return bind
+
+
+def lessons(report: Report, steps: int, size: int) -> Iterator[Batch]:
+    """Batches of the seed set, without labels: passes over it, each in an order of its own, one behind the other."""
+    assert report.public is not None, "a federation without a seed set was refused before"
+    assert report.key is not None, "a loop gives one"
+    x, key = report.public.x, report.key
+    size = min(size, len(x))
+    passes = [rng.uniform(rng.fold(key, k), [len(x)]).argsort() for k in range(-(-steps * size // len(x)))]
+    for k, rows in enumerate(torch.split(torch.cat(passes), size)[:steps] if passes else ()):
+        yield Batch(x[rows], None, rows, None, rng.fold(key, k))
