@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -97,6 +98,14 @@ def test_they_compute_what_one_process_computes(recipe, kind, tmp_path, port):
         assert last.train_loss is not None
 
 
+def assert_posteriors_alone(data: bytes) -> None:
+    """One table [S, C] whose rows add up to one, and beside it no room for anything else."""
+    message = unpack(data)
+    assert {name: tuple(x.shape) for name, x in tree.flatten(message).items()} == {"posteriors": (len(SEED), 3)}
+    assert torch.allclose(message["posteriors"].sum(-1), torch.ones(len(SEED), dtype=torch.float64))
+    assert len(data) < tree.nbytes(message) + 200
+
+
 def test_what_crosses_is_posteriors_and_nothing_else(tmp_path):
     """Every byte that leaves a process is in the folder: the last three rounds, a table [S, C] of each participant,
     whose rows add up to one."""
@@ -106,12 +115,48 @@ def test_what_crosses_is_posteriors_and_nothing_else(tmp_path):
     assert {file.parent.name for file in messages} == {"2", "3", "4"}
     assert {file.name for file in messages} == {f"{client}.safetensors" for client in IDS}
     for file in messages:
-        message = unpack(file.read_bytes())
-        assert {name: tuple(x.shape) for name, x in tree.flatten(message).items()} == {"posteriors": (len(SEED), 3)}
-        assert torch.allclose(message["posteriors"].sum(-1), torch.ones(len(SEED), dtype=torch.float64))
-        assert file.stat().st_size < tree.nbytes(message) + 200
+        assert_posteriors_alone(file.read_bytes())
     size = len(SEED) * 3 * 8
     assert [(r.bytes_up, r.bytes_down) for r in rounds] == [(size, 2 * size)] * 4
+
+
+class Recorder:
+    """A store that writes down everything it is told."""
+
+    def __init__(self, store: Any, told: list[tuple[str, Any]]) -> None:
+        self.store, self.told = store, told
+
+    def set(self, key: str, value: Any) -> None:
+        self.told.append((key, value))
+        self.store.set(key, value)
+
+    def append(self, key: str, value: str) -> None:
+        self.told.append((key, value))
+        self.store.append(key, value)
+
+    def __getattr__(self, name: str) -> Any:
+        assert name in ("get", "check", "delete_key"), f"a way to tell the store something that nobody looks at: {name}"
+        return getattr(self.store, name)
+
+
+def test_what_crosses_the_network_is_posteriors_names_and_the_round(port):
+    """Every call that can carry something to the store: four rounds, a table [S, C] of each participant in each."""
+    told: list[tuple[str, Any]] = []
+
+    def box() -> Mailbox:
+        network = Network("127.0.0.1", port, 3)
+        network._store = Recorder(network._store, told)
+        return network
+
+    together(box)
+    rounds = {str(number) for number in range(1, 5)}
+    tables = [(key, value) for key, value in told if "/" in key]
+    assert sorted(key for key, _ in tables) == sorted(f"{number}/{client}" for number in rounds for client in IDS)
+    for _, value in tables:
+        assert_posteriors_alone(value)
+    others = [(key, value) for key, value in told if "/" not in key]
+    assert {key for key, _ in others} == {*rounds, "newest"}
+    assert all(value in rounds if key == "newest" else value.strip() in IDS for key, value in others)
 
 
 def test_posteriors_may_be_rounded_on_their_way(tmp_path):
@@ -242,6 +287,10 @@ def test_one_is_killed_the_others_go_on_and_it_comes_back(tmp_path):
         assert (rounds[1], rounds[newest + 2]) == ("a,b,c", "a,b")
         assert list(rounds.values()).count("a,b,c") > newest
     assert min(returned) > newest
+    messages = [path for path in (tmp_path / "box").rglob("*") if path.is_file() and not path.name.startswith(".")]
+    assert {path.stem for path in messages} == set(IDS)
+    for message in messages:  # all that the three processes have in common, beside the seed set
+        assert_posteriors_alone(message.read_bytes())
     assert list(returned.values()).count("a,b,c") >= 2
 
 
