@@ -61,6 +61,21 @@ class SharedNorm:
     max_d: float | None = None
 
 
+@dataclass(frozen=True)
+class Encoder:
+    """A model up to its classifier: what is left of it where there are no labels to learn from.
+
+    Attributes:
+        forward: () -> a training forward that gives features [B, width]; it takes the classifier's parameters or not.
+        width: of the features.
+        head: names of the classifier's parameters.
+    """
+
+    forward: Callable[[], Apply]
+    width: int
+    head: frozenset[str]
+
+
 class Differentiate(Protocol):
     """A way to take gradients."""
 
@@ -100,6 +115,7 @@ class Task:
         shared: a training forward in which these layers normalise by the running statistics that they are given. The
             buffers that it returns hold the batch's own in their places: its mean, its biased variance, and as
             `num_batches_tracked` the number of values per channel. None: there is none.
+        encoder: the model up to its classifier; None where there is no such part.
         unbatchable: why clients of this architecture cannot be batched by `torch.func.vmap`, where that is known
             beforehand.
         differentiate: set by the engine.
@@ -116,6 +132,7 @@ class Task:
     batch_norms: tuple[str, ...] = ()
     unshared_norms: tuple[str, ...] = ()
     shared: Callable[[SharedNorm], Apply] | None = None
+    encoder: Encoder | None = None
     differentiate: Differentiate = autograd
 
     def gradient(self, params: Tree, buffers: Tree, batch: Batch) -> tuple[Tree, Tree, dict[str, Tensor]]:

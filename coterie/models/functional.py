@@ -12,8 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from coterie.core import rng
-from coterie.core.task import Apply, Score, SharedNorm, Task
+from coterie.core.task import Apply, Encoder, Score, SharedNorm, Task
 from coterie.core.tree import Tree
+from coterie.models.classifier import classifier
 from coterie.models.layers import MaskedBatchNorm, Scope, swap
 from coterie.models.layout import Layout
 from coterie.models.moments import Moments
@@ -46,36 +47,8 @@ def functional(
     >>> sorted(initial_weights(nn.Linear(2, 3))["params"])
     ['bias', 'weight']
     """
-    scope, layout = Scope(), Layout(model)
-    training = swap(copy.deepcopy(model), scope).train()
+    layout, training = Layout(model), Training(model, augment)
     evaluating = swap(copy.deepcopy(model), Scope()).eval()
-
-    norms = {
-        name: module
-        for name, module in training.named_modules()
-        if isinstance(module, MaskedBatchNorm) and module.tracks
-    }
-
-    def shared(how: SharedNorm | None) -> Apply:
-        def forward(params: Tree, buffers: Tree, x: Tensor, mask: Tensor | None, key: Tensor) -> tuple[Tensor, Tree]:
-            held = {
-                **params,
-                **{name: b.clone() for name, b in buffers.items()},
-            }  # layers write into these, or replace them
-            if augment is not None:
-                x = augment(x, rng.fold(key, AUGMENT))
-            scope.enter(mask, key, how)
-            try:
-                outputs = functional_call(training, held, (x,))
-                fresh = {name: held[name].detach() for name in buffers}
-                for name, layer in norms.items():
-                    if layer in scope.seen:
-                        fresh |= observed(name, scope.seen[layer], fresh)
-            finally:
-                scope.leave()
-            return outputs, fresh
-
-        return lambda params, buffers, x, mask, key: layout(lambda x: forward(params, buffers, x, mask, key), x)
 
     def predict(params: Tree, buffers: Tree, x: Tensor) -> Tensor:
         with torch.no_grad():
@@ -83,7 +56,7 @@ def functional(
             return layout(lambda x: functional_call(evaluating, held, (x,)), x)  # type: ignore[no-any-return]
 
     return Task(
-        apply=shared(None),
+        apply=training.forward(None),
         predict=predict,
         loss=loss,
         metrics=dict(metrics or {}),
@@ -91,12 +64,77 @@ def functional(
         norm_leaves=norm_leaves(model),
         tied=tied(model),
         unbatchable=unbatchable(model),
-        batch_norms=tuple(norms),
+        batch_norms=tuple(training.norms),
         unshared_norms=tuple(
-            name for name, m in model.named_modules() if isinstance(m, _BatchNorm) and name not in norms
+            name for name, m in model.named_modules() if isinstance(m, _BatchNorm) and name not in training.norms
         ),
-        shared=shared,
+        shared=training.forward,
+        encoder=encoder(model),
     )
+
+
+class Training:
+    """A module's forwards in training mode, as pure functions; the module is copied."""
+
+    def __init__(self, module: nn.Module, augment: Augment | None = None) -> None:
+        self.augment, self.layout, self.scope = augment, Layout(module), Scope()
+        self.module = swap(copy.deepcopy(module), self.scope).train()
+        self.norms = {
+            name: layer
+            for name, layer in self.module.named_modules()
+            if isinstance(layer, MaskedBatchNorm) and layer.tracks
+        }
+
+    def forward(self, how: SharedNorm | None = None) -> Apply:
+        """The forward, BatchNorm layers normalising by the batch, or by given statistics."""
+
+        def apply(params: Tree, buffers: Tree, x: Tensor, mask: Tensor | None, key: Tensor) -> tuple[Tensor, Tree]:
+            return self.layout(lambda x: self._run(params, buffers, x, mask, key, how), x)
+
+        return apply
+
+    def _run(
+        self, params: Tree, buffers: Tree, x: Tensor, mask: Tensor | None, key: Tensor, how: SharedNorm | None
+    ) -> tuple[Tensor, Tree]:
+        held = {
+            **params,
+            **{name: b.clone() for name, b in buffers.items()},
+        }  # layers write into these, or replace them
+        if self.augment is not None:
+            x = self.augment(x, rng.fold(key, AUGMENT))
+        self.scope.enter(mask, key, how)
+        try:
+            outputs = functional_call(self.module, held, (x,))
+            fresh = {name: held[name].detach() for name in buffers}
+            for name, layer in self.norms.items():
+                if layer in self.scope.seen:
+                    fresh |= observed(name, self.scope.seen[layer], fresh)
+        finally:
+            self.scope.leave()
+        return outputs, fresh
+
+
+def encoder(model: nn.Module) -> Encoder | None:
+    """The model up to its classifier; None where it has no linear layer, or nothing to train before it.
+
+    What stands in the classifier's place hands its input on, so a model whose last linear layer is not its last step
+    is encoded by that layer's input and what follows.
+    """
+    name = classifier(model)
+    if name is None:
+        return None
+    layer = model.get_submodule(name)
+    assert isinstance(layer, nn.Linear)
+    head = frozenset(f"{name}.{parameter}" for parameter, _ in layer.named_parameters())
+    if not any(other not in head and p.requires_grad for other, p in model.named_parameters()):
+        return None
+
+    def forward() -> Apply:
+        headless = copy.deepcopy(model)
+        headless.set_submodule(name, nn.Identity())
+        return Training(headless).forward()
+
+    return Encoder(forward, layer.in_features, head)
 
 
 def observed(layer: str, seen: Moments, buffers: Tree) -> Tree:
