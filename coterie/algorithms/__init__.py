@@ -10,6 +10,7 @@ from coterie.algorithms.fedh2l import fedh2l
 from coterie.algorithms.fedmd import fedmd
 from coterie.algorithms.fedopt import fedadagrad, fedadam, fedavgm, fedyogi
 from coterie.algorithms.fedprox import fedprox
+from coterie.algorithms.fedssl import fedssl
 from coterie.algorithms.fixbn import fixbn
 from coterie.algorithms.scaffold import scaffold
 
@@ -27,6 +28,7 @@ __all__ = [
     "fedmd",
     "fedprox",
     "fedsgd",
+    "fedssl",
     "fedyogi",
     "fixbn",
     "independent",

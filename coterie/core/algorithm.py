@@ -127,6 +127,8 @@ class Algorithm:
         aggregation: how a subtree's aggregator is made from the one the user chose; a subtree not named takes that as
             it is.
         own_models: each client ends with a model of its own, and `personal` depends on C_i.
+        predicts: what the model gives is what the labels say, and can be evaluated; not so where it learns without
+            them.
         pooled: a baseline that needs all data in one place: the federation is one client that holds everything.
         wire: what is done to its messages before they travel, after whatever the user chose.
         seed_set: it looks at the seed set besides what a stream draws from it, as `Context.public`.
@@ -148,6 +150,7 @@ class Algorithm:
     personal: Callable[[Tree, Tree], Tree] = field(default=lambda state, client: _whole_weights(state))
     aggregation: Mapping[str, Callable[[Aggregator], Aggregator]] = field(default_factory=dict)
     own_models: bool = False
+    predicts: bool = True
     pooled: bool = False
     wire: Transform | None = None
     seed_set: bool = False

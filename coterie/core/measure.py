@@ -23,11 +23,12 @@ NAN = float("nan")
 
 
 def measured(plan: Plan, number: int, state: Tree, store: Store) -> dict[str, Any]:
-    """test_loss, test_accuracy and further metrics after a round; None where the round is not evaluated. Where clients
-    are few and have test data of their own, `coterie.core.domains` adds its matrix.
+    """test_loss, test_accuracy and further metrics after a round; None where the round is not evaluated, or the
+    algorithm trains no classifier. Where clients are few and have test data of their own, `coterie.core.domains` adds
+    its matrix.
     """
     result: dict[str, Any] = {"test_loss": None, "test_accuracy": None}
-    if not plan.evaluation.due(number, plan.rounds):
+    if not plan.algorithm.predicts or not plan.evaluation.due(number, plan.rounds):
         return result
     return result | (_of_own_models if plan.algorithm.own_models else _of_one_model)(plan, state, store)
 

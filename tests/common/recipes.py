@@ -71,6 +71,11 @@ RECIPES = {
     "fedmd": coterie.fedmd(lr=0.05, batch_size=5, digest_batch_size=4, momentum=0.5),
     "fedmd, posteriors": coterie.fedmd(lr=0.05, match="posteriors", temperature=2.0, digest_epochs=2, digest_lr=0.1),
     "feddf": coterie.feddf(lr=0.1, batch_size=5, distill_steps=5, distill_lr=0.01, distill_batch_size=4, momentum=0.5),
+    "fedssl": coterie.fedssl(lr=0.02, batch_size=8, projection=4, hidden=3),  # BatchNorm over two rows is a step
+    "fedssl, heads at the client": coterie.fedssl(
+        lr=0.02, batch_size=8, projection=4, hidden=3, heads="client", momentum=0.5, keep_momentum=True, server_lr=0.5
+    ),
+    "fedssl, moco": coterie.fedssl(lr=0.05, batch_size=8, loss="moco", projection=4, queue=12),
     "centralized": coterie.centralized(lr=0.1, batch_size=5, momentum=0.5),
     "independent": coterie.independent(lr=0.1, batch_size=5, momentum=0.5),
 }
