@@ -40,7 +40,7 @@ from coterie.objectives import self_supervised as losses
 
 PREFIX, PROJECTOR, PREDICTOR = "ssl:", "ssl:projector.", "ssl:predictor."
 KEY, QUEUE, PLACE = "ssl:key:", "ssl:queue", "ssl:queue.place"
-SPREAD = "output_std"
+SPREAD = "spread"
 """The log that shows a collapse; see `losses.spread`."""
 
 Views = tuple[Tensor, Tensor]
@@ -59,13 +59,11 @@ class Method:
         begin: weights -> the weights, with what is made from them before the first step.
         gradient: (params, buffers, views, mask [B] or None, key []) -> the gradient of the batch's mean loss, the
             buffers after the step, and logs: "loss", "count", and `SPREAD` times the count.
-        projection: P, how many numbers are compared.
     """
 
     heads: Callable[[int], Tree]
     begin: Callable[[Tree], Tree]
     gradient: Callable[[Tree, Tree, Views, Tensor | None, Tensor], tuple[Tree, Tree, Logs]]
-    projection: int
 
 
 def simsiam(task: Task, projection: int = 512, hidden: int = 128) -> Method:
@@ -99,7 +97,7 @@ def simsiam(task: Task, projection: int = 512, hidden: int = 128) -> Method:
         grads, (after, logs) = task.differentiate(objective, params)
         return grads, after, logs
 
-    return Method(lambda rng_seed: _begun(rng_seed, project, predict), lambda weights: weights, gradient, projection)
+    return Method(lambda rng_seed: _begun(rng_seed, project, predict), lambda weights: weights, gradient)
 
 
 def moco(
@@ -146,7 +144,7 @@ def moco(
         keys = F.normalize(torch.randn(queue, projection, generator=rng.generator(rng_seed, "queue")), dim=-1)
         return {**begun, "buffers": {**begun["buffers"], QUEUE: keys, PLACE: torch.zeros((), dtype=torch.int64)}}
 
-    return Method(heads, _with_key_encoder, gradient, projection)
+    return Method(heads, _with_key_encoder, gradient)
 
 
 METHODS: dict[str, Callable[..., Method]] = {"simsiam": simsiam, "moco": moco}

@@ -15,7 +15,7 @@ from rich.table import Table
 from coterie.core import tree
 from coterie.experiment.build import Experiment
 from coterie.experiment.settings import model_names
-from coterie.report.words import duration, number, share, size
+from coterie.report.words import duration, number, share, size, spread
 from coterie.track.rounds import Record
 
 SECONDS_BETWEEN_LINES = 1.0
@@ -31,11 +31,11 @@ class Terminal(logging.Handler):
         self.live: Progress | None = None
         self.task = TaskID(0)
         self.last: Record | None = None
-        self.rounds, self.bytes, self.printed, self.quiet_until = 0, 0, 0, 0.0
+        self.rounds, self.bytes, self.printed, self.quiet_until, self.predicts = 0, 0, 0, 0.0, True
 
     def begin(self, experiment: Experiment, folder: Path, records: list[Record]) -> None:
         """One line on what is run; a live line below it if this is a terminal."""
-        self.rounds = experiment.settings.rounds
+        self.rounds, self.predicts = experiment.settings.rounds, experiment.plan.algorithm.predicts
         self.bytes = sum(r["bytes_up"] + r["bytes_down"] for r in records)
         print(_headline(experiment))
         print(f"continuing after round {len(records)} in {folder}" if records else f"writing to {folder}")
@@ -50,7 +50,7 @@ class Terminal(logging.Handler):
     def round(self, record: Record) -> None:
         """Show a round: each in a terminal; elsewhere those that were evaluated, one a second at most, and the last."""
         self.bytes += record["bytes_up"] + record["bytes_down"]
-        evaluated = record["test_accuracy"] is not None
+        evaluated = record["test_accuracy"] is not None or not self.predicts
         self.last = record if evaluated or self.last is None else {**record, **_measured(self.last)}
         if self.live is not None:
             self.live.update(self.task, completed=record["round"], told=self._told(self.last))
@@ -65,7 +65,9 @@ class Terminal(logging.Handler):
 
     def _told(self, record: Record) -> str:
         loss = record["test_loss"] if record["test_loss"] is not None else record["train_loss"]
-        return f"accuracy {share(record['test_accuracy'])}  loss {number(loss)}  {size(self.bytes)} sent"
+        spread = f"spread {number(record['spread'])}" if "spread" in record else ""
+        accuracy = spread or f"accuracy {share(record['test_accuracy'])}"
+        return f"{accuracy}  loss {number(loss)}  {size(self.bytes)} sent"
 
     def say(self, sentence: str) -> None:
         """A remark, on standard error."""
@@ -117,6 +119,8 @@ def _rows(end: dict[str, Any]) -> list[tuple[str, str]]:
         ("test accuracy", share(end["test_accuracy"])),
         ("best test accuracy", share(end["best_test_accuracy"])),
     ]
+    if "spread" in end:
+        rows[1:] = [("spread of outputs", spread(end))]
     if "own_test_accuracy" in end:
         rows.append(("on clients' own data", share(end["own_test_accuracy"])))
     if end["target_accuracy"] is not None:

@@ -28,6 +28,12 @@ def fits(settings: Settings, plan: Plan, source: Source) -> None:
             f"model.{key} = {shown(settings.model[key])}: {settings.algorithm['name']} has one model for all clients; "
             "give model.name, or choose an algorithm by which each has its own"
         )
+    target = settings.evaluate.target_accuracy
+    if target is not None and not plan.algorithm.predicts:
+        name = settings.algorithm["name"]
+        raise Mistake(
+            f"evaluate.target_accuracy = {target}: {name} trains no classifier that could reach it; leave it out"
+        )
     cohort = plan.cohort.count(len(plan.ids))
     plan.attackers()
     plan.data(plan.ids[0])

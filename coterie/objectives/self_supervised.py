@@ -5,6 +5,8 @@ Legend: B batch, P numbers of a projection, Q keys of a queue.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -41,10 +43,10 @@ def info_nce(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> T
 
 
 def spread(z: Tensor, mask: Tensor | None = None) -> Tensor:
-    """The standard deviation of z / |z| over the real rows of z [B, P], its mean over the P numbers, [].
+    """How far the directions of the real rows of z [B, P] are spread, []: the standard deviation of z / |z|, its mean
+    over the P numbers, as a share of 1 / sqrt(P), which directions have that go everywhere.
 
-    1 / sqrt(P) for directions that go everywhere, 0 where all of them are one: the collapse that self-supervised
-    learning has to be watched for.
+    1 is healthy; 0, all directions being one, is the collapse that self-supervised learning has to be watched for.
 
     Chen, He: Exploring Simple Siamese Representation Learning, CVPR 2021, section 4.1.
     """
@@ -53,7 +55,7 @@ def spread(z: Tensor, mask: Tensor | None = None) -> Tensor:
     count = keep.sum().clamp(min=1)
     mean = (unit * keep).sum(0) / count
     variance = ((unit - mean) ** 2 * keep).sum(0) / count
-    return variance.sqrt().mean()
+    return variance.sqrt().mean() * math.sqrt(z.shape[1])
 
 
 def enqueued(queue: Tensor, place: Tensor, keys: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from coterie.report import html
 from coterie.report.charts import Curve, curves
 from coterie.report.holdings import holdings
 from coterie.report.read import Run, read_run
-from coterie.report.words import duration, number, share, size, value
+from coterie.report.words import duration, number, share, size, spread, value
 from coterie.track.rounds import Record
 
 
@@ -71,6 +71,8 @@ def _numbers(run: Run) -> list[tuple[str, str]]:
         (share(end["best_test_accuracy"]), "best test accuracy"),
         (number(end["test_loss"]), "test loss"),
     ]
+    if "spread" in end:
+        found = [(spread(end), "spread of outputs"), (number(run.rounds[-1]["train_loss"]), "training loss")]
     if end.get("own_test_accuracy") is not None:
         found.append((share(end["own_test_accuracy"]), "accuracy on clients' own data"))
         found.append((share(end["own_test_accuracy_worst_tenth"]), "the same, worst tenth of clients"))
@@ -114,6 +116,7 @@ def _curves(run: Run) -> str | None:
         loss = [Curve("test", x, series(records, "test_loss")), Curve("train", x, series(records, "train_loss"))]
         pictures.append(curves(accuracy, label, "test accuracy", is_bytes, target))
         pictures.append(curves(loss, label, "loss", is_bytes))
+        pictures.append(curves([Curve("train", x, series(records, "spread"))], label, "spread of outputs", is_bytes))
     return html.charts(*pictures)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 
 def size(number: float) -> str:
@@ -34,6 +35,15 @@ def number(value: float | None) -> str:
     ('0.1235', '-')
     """
     return "-" if value is None else f"{value:.4g}"
+
+
+def spread(end: Mapping[str, Any]) -> str:
+    """How far outputs are spread at a run's end, which is 1 where they go everywhere.
+
+    >>> spread({"spread": 0.987, "collapsed": False}), spread({"spread": 0.01, "collapsed": True})
+    ('0.99', '0.01, collapsed')
+    """
+    return f"{end['spread']:.2f}{', collapsed' if end['collapsed'] else ''}"
 
 
 def duration(seconds: float) -> str:

@@ -7,6 +7,9 @@ from typing import Any
 
 from coterie.track.rounds import Record
 
+COLLAPSED = 0.02
+"""A spread of outputs of so much or less counts as a collapse of self-supervised learning, where 1 is healthy: ours."""
+
 
 def rounds_to_target(curve: Iterable[tuple[int, float | None]], target: float) -> float | None:
     """After how many rounds the test accuracy reaches `target`, by the protocol of McMahan et al. 2017, section 3.
@@ -44,7 +47,8 @@ def summary(
 
     `seconds` is the sum over the rounds, evaluation and checkpoints excluded; `elapsed` includes them. `stopped` says
     why the run ended: "rounds" or "target". `bytes_once` is what was sent before the first round, to and from all
-    clients together, by what it was; `bytes_up` and `bytes_down` do not count it.
+    clients together, by what it was; `bytes_up` and `bytes_down` do not count it. A self-supervised run has the last
+    `spread` of its outputs, and whether that is a collapse.
     """
     evaluated = [r for r in records if r["test_accuracy"] is not None]
     last = evaluated[-1] if evaluated else {}
@@ -59,6 +63,7 @@ def summary(
         "test_loss": last.get("test_loss"),
         "best_test_accuracy": best,
         **own,
+        **spread(records),
         "target_accuracy": target,
         "rounds_to_target": None if target is None else rounds_to_target(curve(records), target),
         "bytes_up": sum(r["bytes_up"] for r in records),
@@ -67,6 +72,16 @@ def summary(
         "dropped": sum(len(r["dropped"]) for r in records),
         "stopped": "target" if reached else "rounds",
     }
+
+
+def spread(records: Sequence[Record]) -> dict[str, Any]:
+    """The last spread of outputs on record, and whether it is a collapse; nothing where none is.
+
+    >>> spread([{"spread": 0.9}, {"spread": 0.01}, {}])
+    {'spread': 0.01, 'collapsed': True}
+    """
+    last = next((r["spread"] for r in reversed(records) if r.get("spread") is not None), None)
+    return {} if last is None else {"spread": last, "collapsed": last <= COLLAPSED}
 
 
 def curve(records: Iterable[Record]) -> list[tuple[int, float | None]]:

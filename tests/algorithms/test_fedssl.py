@@ -17,6 +17,7 @@ from coterie.models.functional import functional, initial_weights
 from coterie.models.projection import mlp_head, predictor, projector
 from coterie.objectives import cross_entropy
 from coterie.objectives.views import two_views
+from coterie.track.summary import COLLAPSED
 from tests.federations import dense, distance, ragged
 
 LR = 0.1
@@ -148,7 +149,7 @@ def test_nothing_is_measured_that_a_classifier_would_be_needed_for() -> None:
     recipe = coterie.fedssl(lr=0.01, batch_size=8, projection=4, hidden=3)
     (round,) = coterie.federate(recipe, dense(), ragged(), rounds=1, test=test, evaluate_clients=True)
     assert round.test_accuracy is round.test_loss is None
-    assert 0 < round.measures["output_std"] <= 1
+    assert 0.3 < round.measures["spread"] <= 1
 
 
 def test_a_constant_encoder_is_seen_to_have_collapsed() -> None:
@@ -156,8 +157,8 @@ def test_a_constant_encoder_is_seen_to_have_collapsed() -> None:
     nn.init.zeros_(model[0].weight)
     recipe = coterie.fedssl(lr=1e-6, batch_size=6, projection=5)
     (round,) = coterie.federate(recipe, model, {"a": Examples(X)}, rounds=1, engine=DOUBLE)
-    assert round.measures["output_std"] < 1e-6
-    assert one_client().measures["output_std"] > 0.2
+    assert round.measures["spread"] < 1e-6 < COLLAPSED
+    assert one_client().measures["spread"] > 0.5
 
 
 def test_what_stands_behind_the_encoder_depends_on_the_rng_seed_even_if_the_encoder_does_not() -> None:
