@@ -1,0 +1,132 @@
+"""FPS: its step against plain torch, its settings, and that it goes on where it stopped."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from coterie import Mistake
+from coterie.core import tree
+from coterie.core.packing import pack, unpack
+from coterie.models.projection import predictor, projector
+from coterie.models.registry import build
+from coterie.pretrain.batches import Batches
+from coterie.pretrain.fps import FPS, Trainer
+
+QUICK = {"batch_size": 8, "image_size": 8, "num_systems": 40, "points": 60, "cached_systems": 24, "projection": 6}
+
+
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    encoder = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*encoder, nn.Linear(4, 2))
+
+
+def trainer(steps: int = 6, **options: object) -> Trainer:
+    return Trainer(FPS(steps=steps, **QUICK | options), small(), rng_seed=0)  # type: ignore[arg-type]
+
+
+def test_steps_are_those_of_torch_s_sgd_on_simsiam() -> None:
+    """Momentum 0.9, weight decay 1e-4; the learning rate falls along a cosine, but for the predictor's."""
+    ours = trainer(hidden=3)
+    start = ours.state()["weights"]
+    both = {**start["params"], **start["buffers"]}
+    encoder = nn.Sequential(*list(small().children())[:-1])
+    project, predict = projector(4, 6), predictor(6, 3)
+    for name, module in (("projector", project), ("predictor", predict)):
+        module.load_state_dict({n.split(".", 1)[1]: x for n, x in both.items() if n.startswith(f"ssl:{name}.")})
+    base = 0.05 * 8 / 256
+    groups = [{"params": [*encoder.parameters(), *project.parameters()]}, {"params": list(predict.parameters())}]
+    optimizer = torch.optim.SGD(groups, lr=base, momentum=0.9, weight_decay=1e-4)
+    batches = Batches(ours.settings.sizes, 0)
+    for step in range(4):
+        optimizer.param_groups[0]["lr"] = base * (1 + math.cos(math.pi * step / 6)) / 2
+        x = batches.views(step)
+        z1, z2 = (project(encoder(x[:, k])) for k in (0, 1))
+        p1, p2 = predict(z1), predict(z2)
+        loss = -(F.cosine_similarity(p1, z2.detach()) + F.cosine_similarity(p2, z1.detach())).mean() / 2
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        logs = ours.advance()
+        assert float(logs["loss"] / logs["count"]) == pytest.approx(float(loss.detach()), abs=1e-5)
+        assert logs["count"] == 8
+    found = ours.encoder()
+    assert found.keys() == {name for name in small().state_dict() if not name.startswith("5.")}
+    assert all(torch.allclose(found[n].float(), x.float(), atol=1e-5) for n, x in encoder.state_dict().items())
+
+
+@pytest.mark.parametrize("options", [{}, {"loss": "moco", "queue": 20}], ids=["simsiam", "moco"])
+def test_it_goes_on_bit_for_bit_from_a_state_on_the_disk(options: dict[str, object]) -> None:
+    whole = trainer(**options)
+    losses = [float(whole.advance()["loss"]) for _ in range(6)]
+    stopped = trainer(**options)
+    for _ in range(4):
+        stopped.advance()
+    resumed = trainer(**options)
+    resumed.restore(4, unpack(pack(stopped.state())))
+    assert [float(resumed.advance()["loss"]) for _ in range(2)] == losses[4:]
+    assert pack(resumed.state()) == pack(whole.state())
+
+
+def test_the_rng_seed_decides_everything() -> None:
+    first, same = trainer(), trainer()
+    other = Trainer(FPS(steps=6, **QUICK), small(), rng_seed=1)  # type: ignore[arg-type]
+    for each in (first, same, other):
+        each.advance()
+    assert pack(first.state()) == pack(same.state())
+    name = "0.weight"
+    assert not torch.equal(first.encoder()[name], other.encoder()[name])
+
+
+def test_it_learns_and_does_not_collapse() -> None:
+    """Forty systems, over and over: views of a pair come to be more alike than at the start."""
+    ours = trainer(80, lr=2.0, batch_size=20, num_systems=40, cached_systems=40)
+    logs = [{name: float(x) for name, x in ours.advance().items()} for _ in range(80)]
+    losses = [log["loss"] / log["count"] for log in logs]
+    assert sum(losses[-10:]) / 10 < losses[0] - 0.2
+    assert min(log["spread"] / log["count"] for log in logs) > 0.2
+
+
+def test_what_is_left_open_follows_the_image_size() -> None:
+    """The two sets of numbers that the authors give."""
+    small, large = FPS(steps=1).sizes, FPS(steps=1, image_size=224).sizes
+    assert (small.points, small.render_size, small.max_objects, small.cached_renderings) == (1000, 32, 2, 32)
+    assert (large.points, large.render_size, large.max_objects, large.cached_renderings) == (100_000, 112, 5, 4)
+    assert FPS(steps=1).rate == 0.05
+    assert FPS(steps=1, loss="moco", batch_size=128).rate == 0.015
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"steps": None}, "pretrain.steps = None: it must be given, or else minutes"),
+        ({"steps": 0}, "pretrain.steps = 0: it must be 1 or more"),
+        ({"minutes": 0.0}, "pretrain.minutes = 0.0: it must be above 0"),
+        ({"batch_size": 1}, "pretrain.batch_size = 1: it must be 2 or more"),
+        ({"lr": -1.0}, "pretrain.lr = -1.0: it must be above 0"),
+        ({"momentum": 1.0}, "pretrain.momentum = 1.0: it must be from 0 to below 1"),
+        ({"loss": "byol"}, 'pretrain.loss = "byol": it must be "simsiam" or "moco"'),
+        ({"queue": 512}, 'pretrain.queue = 512: the loss "simsiam" does not take it'),
+        ({"loss": "moco", "queue": 100}, "pretrain.queue = 100: it must be batch_size or more"),
+        ({"image_size": 4}, "pretrain.image_size = 4: it must be 8 or more"),
+        ({"max_objects": 1}, "pretrain.max_objects = 1: it must be 2 or more"),
+        ({"num_systems": 1}, "pretrain.num_systems = 1: it must be 2 or more"),
+        ({"cached_systems": 100}, "pretrain.cached_systems = 100: it must be 512 or more"),
+    ],
+)
+def test_mistakes(options: dict[str, object], sentence: str) -> None:
+    with pytest.raises(Mistake) as caught:
+        FPS(**{"steps": 1} | options)  # type: ignore[arg-type]
+    assert str(caught.value).startswith(sentence)
+
+
+def test_a_model_without_a_part_to_train_is_refused() -> None:
+    with pytest.raises(Mistake, match="nothing to train before its last linear layer"):
+        Trainer(FPS(steps=1), build("logistic", [3, 32, 32], 10, 0), 0)
+
+
+def test_states_are_trees_of_tensors() -> None:
+    assert all(isinstance(leaf, torch.Tensor) for leaf in tree.leaves(trainer().state()))
