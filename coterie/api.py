@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from torch import nn
 
@@ -163,6 +164,12 @@ def _wire(chosen: Transform | None, algorithms_own: Transform | None) -> Transfo
     """What is done to updates: what the user chose first, so that it sees the numbers as they are."""
     given = [transform for transform in (chosen, algorithms_own) if transform is not None]
     return chain(*given) if len(given) > 1 else given[0] if given else identity()
+
+
+def on_engine(plan: Plan, algorithm: Recipe, engine: Engine) -> Plan:
+    """A plan that was made for the sequential engine, the same on another, of its device and type of number."""
+    tasks = {name: engine.prepare(task) for name, task in plan.tasks.items()}
+    return replace(plan, engine=engine, tasks=tasks, algorithms={name: algorithm(t) for name, t in tasks.items()})
 
 
 def _by_architecture(model: Models, ids: Sequence[str]) -> tuple[dict[str, nn.Module], Callable[[str], str]]:

@@ -9,12 +9,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from coterie.cli import data
 from coterie.core.errors import Mistake
+from coterie.core.team import Lost
+
+if TYPE_CHECKING:
+    from coterie.core.team import Team
 
 app = typer.Typer(
     name="coterie",
@@ -41,20 +45,35 @@ def run(
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="The run folder. [default: runs/<the file's stem>]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue what was stopped; start if nothing was.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that share the work; the same as engine.workers=N.")
+    ] = None,
 ) -> None:
     """Run an experiment and write its folder: rounds, summary, model, report."""
+    from coterie.engines.torchrun import joined
+    from coterie.experiment.members import follow
+
+    changes = [*(overrides or []), *([] if workers is None else [f"engine.workers={workers}"])]
+    with joined() as team:
+        if team.rank > 0:
+            follow(team)
+        else:
+            _lead(file, changes, out or Path("runs") / file.stem, resume, team)
+
+
+def _lead(file: Path, overrides: list[str], folder: Path, resume: bool, team: Team) -> None:
+    """Run an experiment, with the others of a launcher's team if there are any."""
     from coterie.cli.terminal import Terminal
     from coterie.experiment.run import run as carry_out
     from coterie.experiment.settings import load
 
-    folder = out or Path("runs") / file.stem
-    settings = load(file, overrides or [])
+    settings = load(file, overrides)
     terminal = Terminal()
     logging.getLogger("coterie").addHandler(terminal)
-    again = shlex.join(["coterie", "run", str(file), *(overrides or []), "--out", str(folder), "--resume"])
+    again = shlex.join(["coterie", "run", str(file), *overrides, "--out", str(folder), "--resume"])
     with _interruptible(again):
         try:
-            outcome = carry_out(settings, folder, resume, terminal)
+            outcome = carry_out(settings, folder, resume, terminal, team)
         finally:
             logging.getLogger("coterie").removeHandler(terminal)
             terminal.close()
@@ -66,7 +85,9 @@ def run(
 
 @contextmanager
 def _interruptible(again: str) -> Iterator[None]:
-    """A block that Ctrl-C, or a polite request to end, stops between two rounds' records; then it says how to go on."""
+    """A block that Ctrl-C, or a polite request to end, stops between two rounds' records; then it says how to go on.
+    So it does where another process of the run has ended.
+    """
 
     def interrupt(number: int, frame: object) -> NoReturn:
         raise KeyboardInterrupt
@@ -76,6 +97,9 @@ def _interruptible(again: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         print(f"stopped; every round that was complete is kept; continue with\n  {again}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    except Lost as lost:
+        print(f"{lost}; continue from the last checkpoint with\n  {again}", file=sys.stderr)
         raise typer.Exit(1) from None
     finally:
         signal.signal(signal.SIGTERM, before)

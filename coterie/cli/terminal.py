@@ -38,6 +38,8 @@ class Terminal(logging.Handler):
         self.rounds, self.predicts = experiment.settings.rounds, experiment.plan.algorithm.predicts
         self.bytes = sum(r["bytes_up"] + r["bytes_down"] for r in records)
         print(_headline(experiment))
+        if experiment.why:
+            print(f"engine: {experiment.why}")
         print(f"continuing after round {len(records)} in {folder}" if records else f"writing to {folder}")
         if not self.out.is_terminal:
             return

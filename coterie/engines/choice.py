@@ -1,5 +1,5 @@
-"""What "auto" means: which engine, whether its steps are compiled, and how many processes, as a pure function of the
-work and of the machine. No timing decides, so that the same file does the same thing twice.
+"""What "auto" means: which engine, how many clients at once, whether steps are compiled, and how many processes, as a
+pure function of the work and of the machine. No timing decides, so that the same file does the same thing twice.
 
 The figures behind it are rough: seconds of a local step from its floating-point operations, seconds of a compilation
 from the number of layers. They were measured on one core with AVX-512 (`docs/speed.md`); being wrong by a factor of two
@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from coterie.core import tree
 from coterie.core.algorithm import Algorithm
 from coterie.core.batching import batch_size, num_steps
 from coterie.core.data import Examples
@@ -29,6 +31,10 @@ GAIN = 0.3
 """The share of its time that a compiled step saves."""
 COMPILATION, PER_LAYER = 5.0, 1.0
 """Seconds to compile a step: for any, and for each layer."""
+SHARE = 16
+"""A chunk of clients may take one part in so many of the memory."""
+COPIES = 4
+"""A client at work: its weights, their gradient, what they were before, and the update."""
 WORTH_A_TEAM = 60.0
 """Seconds of work from which more processes are started, each of which takes some seconds to begin."""
 
@@ -39,7 +45,7 @@ class Machine:
 
     Attributes:
         cores: that this process may use.
-        memory: in bytes.
+        memory: in bytes, of the device if that has less.
         device: where torch would compute, "cuda" or "cpu".
         compiler: whether there is a C++ compiler.
     """
@@ -63,6 +69,7 @@ class Work:
         steps: local steps of the whole run, all clients together.
         flops: floating-point operations of a step.
         layers: of the model.
+        nbytes: of the model's weights.
         uncompilable: why its steps cannot be compiled, or empty.
         unbatchable: why clients cannot be batched, or empty.
     """
@@ -71,6 +78,7 @@ class Work:
     steps: int
     flops: float
     layers: int
+    nbytes: int = 0
     uncompilable: str = ""
     unbatchable: str = ""
 
@@ -82,32 +90,50 @@ class Work:
 
 @dataclass(frozen=True)
 class Choice:
-    """What runs the work, and why."""
+    """What runs the work, and in words why: in which order clients work, how their steps run.
 
-    name: str
+    `chunk` is how many clients at once, None where they take turns.
+    """
+
+    name: Literal["sequential", "vectorised"]
+    chunk: int | None
     compile: bool
     workers: int
-    why: str
+    order: str
+    steps: str
 
 
 def choose(work: Work, machine: Machine) -> Choice:
     """The engine, compilation and number of processes that suit the work on this machine.
 
     >>> laptop = Machine(cores=2, memory=2**34, device="cpu", compiler=True)
-    >>> choose(Work(cohort=10, steps=1000, flops=1e7, layers=6), laptop).why
-    'one client after another (fastest on a CPU), steps as they are (0 s of work in all), one process'
+    >>> choice = choose(Work(cohort=10, steps=1000, flops=1e7, layers=6), laptop)
+    >>> choice.order, choice.steps
+    ('one client after another (fastest on a CPU)', 'steps as they are (0 s of work in all)')
     """
     batched = machine.device != "cpu" and not work.unbatchable
-    name = "vectorised" if batched else "sequential"
+    chunk = fitting(work, machine) if batched else None
     order = (
-        "many clients at once" if batched else f"one client after another ({work.unbatchable or 'fastest on a CPU'})"
+        f"up to {chunk} clients at once"
+        if batched
+        else f"one client after another ({work.unbatchable or 'fastest on a CPU'})"
     )
     compiled, why_compiled = _compiled(work, machine)
     seconds = work.seconds * (1 - GAIN if compiled else 1)
     team = machine.device == "cpu" and seconds >= WORTH_A_TEAM
     workers = min(machine.cores, work.cohort) if team else 1
-    processes = f"{workers} processes" if workers > 1 else "one process"
-    return Choice(name, compiled, workers, f"{order}, steps {why_compiled}, {processes}")
+    name: Literal["sequential", "vectorised"] = "vectorised" if batched else "sequential"
+    return Choice(name, chunk, compiled, workers, order, f"steps {why_compiled}")
+
+
+def fitting(work: Work, machine: Machine) -> int:
+    """How many clients of a cohort may be at work at once: as many as fit the machine's memory.
+
+    >>> laptop = Machine(cores=2, memory=2**34, device="cpu", compiler=True)
+    >>> fitting(Work(cohort=1000, steps=1, flops=0.0, layers=6, nbytes=2**20), laptop)
+    256
+    """
+    return max(1, min(work.cohort, machine.memory // SHARE // max(1, COPIES * work.nbytes)))
 
 
 def _compiled(work: Work, machine: Machine) -> tuple[bool, str]:
@@ -136,7 +162,8 @@ def work_of(plan: Plan, model: nn.Module, looked_at: int = 10) -> Work:
     flops = 3 * _forward(model, known[0][0]) * examples / max(per_client, 1) if known else 0.0
     layers = sum(1 for module in model.modules() if not list(module.children()))
     steps = round(plan.rounds * cohort * per_client)
-    return Work(cohort, steps, flops, layers, _uncompilable(model, plan.algorithm), task.unbatchable or "")
+    nbytes = max(map(tree.nbytes, plan.initial.values()))
+    return Work(cohort, steps, flops, layers, nbytes, _uncompilable(model, plan.algorithm), task.unbatchable or "")
 
 
 def _steps(algorithm: Algorithm, data: Mapping[str, Examples]) -> int:

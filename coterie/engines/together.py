@@ -13,10 +13,11 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from coterie.core.errors import Mistake
 from coterie.core.team import ALONE, Lost, Team
@@ -41,14 +42,31 @@ def together(workers: int, work: Callable[Concatenate[Team, P], R], *args: P.arg
         Mistake: `workers` is below 1.
         Lost: another of the processes failed; the sentence says how.
     """
+    same: Callable[[Team], R] = partial(_called, work, args, kwargs)
+    return led(workers, same, same)
+
+
+def _called(work: Callable[..., R], args: tuple[object, ...], kwargs: dict[str, object], team: Team) -> R:
+    return work(team, *args, **kwargs)
+
+
+def led(workers: int, lead: Callable[[Team], R], follow: Callable[[Team], object]) -> R:
+    """lead(team) in this process and follow(team) in `workers` - 1 new ones, at once; what `lead` returns.
+
+    `follow` must be picklable, and a script that calls this needs the usual `if __name__ == "__main__":`.
+
+    Raises:
+        Mistake: `workers` is below 1.
+        Lost: another of the processes failed; the sentence says how.
+    """
     if workers < 1:
         raise Mistake(f"workers = {workers}: it must be 1 or more")
     if workers == 1:
-        return work(ALONE, *args, **kwargs)
-    with tempfile.TemporaryDirectory() as folder, _others(workers, folder, work, args, kwargs) as others:
+        return lead(ALONE)
+    with tempfile.TemporaryDirectory() as folder, _others(workers, folder, follow) as others:
         try:
             with grouped(0, workers, 0, Path(folder) / "meeting") as team:
-                return work(team, *args, **kwargs)
+                return lead(team)
         except Lost as lost:
             raise Lost(f"{_why(others)}; the run ends here") from lost
 
@@ -61,9 +79,9 @@ class _Other(NamedTuple):
 
 
 @contextmanager
-def _others(workers: int, folder: str, work: Any, args: Any, kwargs: Any) -> Iterator[list[_Other]]:
+def _others(workers: int, folder: str, follow: Callable[[Team], object]) -> Iterator[list[_Other]]:
     """The new processes, ready to meet; none of them is left at the end."""
-    others = [_started(rank, workers, folder, work, args, kwargs) for rank in range(1, workers)]
+    others = [_started(rank, workers, folder, follow) for rank in range(1, workers)]
     try:
         for other in others:
             wait([other.said, other.process.sentinel], START.total_seconds())
@@ -80,10 +98,10 @@ def _others(workers: int, folder: str, work: Any, args: Any, kwargs: Any) -> Ite
             other.process.join()
 
 
-def _started(rank: int, size: int, folder: str, work: Any, args: Any, kwargs: Any) -> _Other:
+def _started(rank: int, size: int, folder: str, follow: Callable[[Team], object]) -> _Other:
     context = multiprocessing.get_context("spawn")
     said, saying = context.Pipe(duplex=False)
-    process = context.Process(target=_member, args=(rank, size, folder, saying, work, args, kwargs), daemon=True)
+    process = context.Process(target=_member, args=(rank, size, folder, saying, follow), daemon=True)
     process.start()
     saying.close()
     return _Other(process, said)
@@ -92,17 +110,18 @@ def _started(rank: int, size: int, folder: str, work: Any, args: Any, kwargs: An
 READY = "ready"
 
 
-def _member(rank: int, size: int, folder: str, saying: Connection, work: Any, args: Any, kwargs: Any) -> None:
+def _member(rank: int, size: int, folder: str, saying: Connection, follow: Callable[[Team], object]) -> None:
     """What a new process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process decides what comes of it
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         saying.send(READY)
         with grouped(rank, size, rank, Path(folder) / "meeting") as team:
-            work(team, *args, **kwargs)
+            follow(team)
     except BaseException as error:
         if not isinstance(error, Lost):  # whoever is lost says better why
-            saying.send("".join(traceback.format_exception(error)).rstrip())
+            whole = "".join(traceback.format_exception(error)).rstrip()
+            saying.send(str(error) if isinstance(error, Mistake) else whole)
         os._exit(1)
 
 

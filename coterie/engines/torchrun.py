@@ -15,11 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from coterie.core.team import ALONE, Lost, Team
 
@@ -95,10 +97,18 @@ def grouped(rank: int, size: int, local_rank: int, meeting: Path | None = None) 
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    where = "env://" if meeting is None else meeting.as_uri()
-    dist.init_process_group(backend, where, rank=rank, world_size=size, timeout=PATIENCE)
+    where: dict[str, Any] = {"store": _launchers()} if meeting is None else {"init_method": meeting.as_uri()}
+    dist.init_process_group(backend, **where, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         yield Group(rank, size)
     finally:
         dist.destroy_process_group()
         torch.set_num_threads(threads)
+
+
+def _launchers() -> Store:
+    """Where the processes of a launcher find one another. torchrun keeps one store for all of its attempts: without a
+    name of its own, an attempt would take the addresses of processes that have died for its own.
+    """
+    store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
+    return PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)

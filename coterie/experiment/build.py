@@ -21,9 +21,10 @@ from coterie.data import Source
 from coterie.data.augment import Augment, augmentation
 from coterie.data.seed_set import SeedSet
 from coterie.data.standardize import Standardized
+from coterie.engines.choice import work_of
 from coterie.experiment import check
 from coterie.experiment.dealing import dealt
-from coterie.experiment.engine import Machine, make_engine, resolve_engine
+from coterie.experiment.engine import Machine, make_engine, reference, resolve_engine
 from coterie.experiment.keys import keys_of
 from coterie.experiment.lookup import ALGORITHMS, find, own
 from coterie.experiment.refuse import shown
@@ -38,7 +39,7 @@ class Experiment:
     """A federation, and what it was made from.
 
     Attributes:
-        settings: resolved; nothing in them says "auto".
+        settings: resolved; nothing in them says "auto". why: of what was chosen; empty where nothing was left open.
         models: by architecture, as their authors wrote them, with the initial weights. names: by architecture.
         clients: as they were dealt. The plan's own differ where an algorithm pools them.
         bytes_once: what is sent once, before the first round, by what it is.
@@ -51,6 +52,7 @@ class Experiment:
     names: Mapping[str, str]
     clients: Clients
     bytes_once: Mapping[str, int]
+    why: str
 
     def model_of(self, client: str) -> str:
         """The name of the client's model."""
@@ -63,8 +65,7 @@ def build(settings: Settings, machine: Machine) -> Experiment:
     Raises:
         Mistake: a value cannot be used, data are missing or damaged, or the model does not fit them.
     """
-    settings = replace(settings, engine=resolve_engine(settings.engine, machine))
-    engine, recipe = make_engine(settings.engine), _recipe(settings)
+    engine, recipe = reference(settings.engine, machine), _recipe(settings)
     aggregator, attack = aggregation(**_given(settings.aggregation)), _attack(settings)
     settings, ready = dealt(settings)
     source, clients, seed = ready.source, ready.clients, seed_set(settings, ready)
@@ -95,9 +96,11 @@ def build(settings: Settings, machine: Machine) -> Experiment:
     )
     plan = with_seed_set(settings, plan)
     check.fits(settings, plan, source)
+    chosen, why = resolve_engine(settings.engine, machine, work_of(plan, next(iter(models.values()))))
+    settings, plan = replace(settings, engine=chosen), api.on_engine(plan, recipe, make_engine(chosen))
     named, names = dict(zip(plan.tasks, models.values(), strict=True)), dict(zip(plan.tasks, models, strict=True))
     once = {} if plan.algorithm.pooled else _sent_once(ready, seed)
-    return Experiment(settings, plan, source, named, names, seed.clients if seed else clients, once)
+    return Experiment(settings, plan, source, named, names, seed.clients if seed else clients, once, why)
 
 
 def _sent_once(ready: Standardized, seed: SeedSet | None) -> dict[str, int]:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import replace
-from typing import Literal
+from typing import NamedTuple
 
 import torch
 
 from coterie.core import engine as core
 from coterie.core.errors import Mistake
-from coterie.engines.choice import Machine, Work, choose
+from coterie.core.memory import total_memory
+from coterie.engines.choice import Choice, Machine, Work, choose, fitting
 from coterie.engines.sequential import Sequential
 from coterie.engines.vectorised import Vectorised
 from coterie.experiment.tables import Engine
 
-__all__ = ["Machine", "make_engine", "resolve_engine", "this_machine"]
+__all__ = ["Machine", "Resolved", "make_engine", "reference", "resolve_engine", "this_machine"]
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -24,43 +25,67 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 def this_machine() -> Machine:
     """The machine that we run on."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     compiler = any(shutil.which(name) for name in ("c++", "g++", "clang++"))
-    return Machine(cores, memory, "cuda" if torch.cuda.is_available() else "cpu", compiler)
+    return Machine(cores, total_memory(), "cuda" if torch.cuda.is_available() else "cpu", compiler)
 
 
-def resolve_engine(engine: Engine, machine: Machine, work: Work | None = None) -> Engine:
+class Resolved(NamedTuple):
+    """[engine] with nothing left open, and what was chosen why; empty where nothing was."""
+
+    engine: Engine
+    why: str
+
+
+def resolve_engine(engine: Engine, machine: Machine, work: Work) -> Resolved:
     """[engine] with every "auto" replaced: a function of the file and the machine alone; see `coterie.engines.choice`.
-    Without `work`, nothing is compiled.
 
-    >>> resolve_engine(Engine(), Machine(cores=2, memory=2**34, device="cpu", compiler=True))
-    Engine(name='sequential', device='cpu', dtype='float32', chunk=None, compile=False)
+    >>> laptop = Machine(cores=2, memory=2**34, device="cpu", compiler=True)
+    >>> resolve_engine(Engine(), laptop, Work(cohort=10, steps=1000, flops=1e7, layers=6)).engine
+    Engine(name='sequential', device='cpu', dtype='float32', chunk=None, compile=False, workers=1)
     """
-    device = machine.device if engine.device == "auto" else engine.device
-    choice = choose(work or Work(cohort=1, steps=0, flops=0.0, layers=0), replace(machine, device=device))
-    suits: Literal["sequential", "vectorised"] = "sequential" if choice.name == "sequential" else "vectorised"
-    return replace(
-        engine,
-        name=engine.name if engine.name != "auto" else "vectorised" if engine.chunk is not None else suits,
-        device=device,
-        compile=choice.compile if engine.compile == "auto" else engine.compile,
-    )
+    machine = replace(machine, device=_device_name(engine, machine))
+    choice = choose(work, machine)
+    name = engine.name
+    if name == "auto":
+        name = choice.name if engine.chunk is None else "vectorised"
+    chunk = engine.chunk or (fitting(work, machine) if name == "vectorised" else None)
+    compiled = choice.compile if engine.compile == "auto" else engine.compile
+    workers = choice.workers if engine.workers == "auto" else engine.workers
+    resolved = Engine(name, machine.device, engine.dtype, chunk, compiled, workers)
+    return Resolved(resolved, _why(engine, choice, workers))
 
 
-def make_engine(engine: Engine) -> core.Engine:
-    """The engine that a resolved [engine] describes.
+def _why(asked: Engine, choice: Choice, workers: int) -> str:
+    """What was chosen, and why; what the file asks for needs no reason."""
+    chosen = [choice.order] if asked.name == "auto" and asked.chunk is None else []
+    chosen += [choice.steps] if asked.compile == "auto" else []
+    chosen += [f"{workers} processes" if workers > 1 else "one process"] if asked.workers == "auto" else []
+    return ", ".join(chosen)
+
+
+def reference(engine: Engine, machine: Machine) -> Sequential:
+    """The plain loop, on the device and in the type of number that [engine] names.
 
     Raises:
         Mistake: there is no such device here, or a key has no meaning for the engine.
     """
-    device = _device(engine.device)
-    if engine.name == "vectorised":
-        return Vectorised(device, DTYPES[engine.dtype], engine.chunk, engine.compile is True)
-    if engine.chunk is not None:
+    if engine.chunk is not None and engine.name == "sequential":
         raise Mistake(
             f'engine.chunk = {engine.chunk}: the engine "{engine.name}" does not take it; only "vectorised" does'
         )
-    return Sequential(device, DTYPES[engine.dtype], engine.compile is True)
+    return Sequential(_device(_device_name(engine, machine)), DTYPES[engine.dtype])
+
+
+def make_engine(engine: Engine) -> core.Engine:
+    """The engine that a resolved [engine] describes."""
+    device, dtype = torch.device(engine.device), DTYPES[engine.dtype]
+    if engine.name == "vectorised":
+        return Vectorised(device, dtype, engine.chunk, engine.compile is True)
+    return Sequential(device, dtype, engine.compile is True)
+
+
+def _device_name(engine: Engine, machine: Machine) -> str:
+    return machine.device if engine.device == "auto" else engine.device
 
 
 def _device(name: str) -> torch.device:

@@ -51,6 +51,8 @@ def adopting(settings: Settings, earlier: Settings) -> Settings:
         name=earlier.engine.name if settings.engine.name == "auto" else settings.engine.name,
         device=earlier.engine.device if settings.engine.device == "auto" else settings.engine.device,
         compile=earlier.engine.compile if settings.engine.compile == "auto" else settings.engine.compile,
+        workers=earlier.engine.workers if settings.engine.workers == "auto" else settings.engine.workers,
+        chunk=earlier.engine.chunk if settings.engine.chunk is None else settings.engine.chunk,
     )
     left_open = {k: settings.data[k] or earlier.data[k] for k in ("partition", "standardize")}
     return replace(settings, engine=engine, data=settings.data | left_open)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,15 +15,17 @@ from coterie.core.errors import Mistake
 from coterie.core.federate import federate
 from coterie.core.plan import Resume, Round
 from coterie.core.store import Store
+from coterie.core.team import ALONE, Team
 from coterie.core.tree import Tree
+from coterie.engines.together import led
 from coterie.experiment import file, resolved
 from coterie.experiment.build import Experiment, build
 from coterie.experiment.engine import this_machine
+from coterie.experiment.members import Call, Order, follow, in_launched, launched, stopping, told, write_weights
 from coterie.experiment.settings import Settings, load
 from coterie.report import write_report
 from coterie.track import RunFolder, summary
 from coterie.track.rounds import Record
-from coterie.track.weights import packed
 from coterie.track.writing import writing
 
 CHECKPOINT_SECONDS = 10.0
@@ -64,7 +67,7 @@ class Outcome:
     ran: bool
 
 
-def run(settings: Settings, out: Path, resume: bool = False, watch: Watch | None = None) -> Outcome:
+def run(settings: Settings, out: Path, resume: bool = False, watch: Watch | None = None, team: Team = ALONE) -> Outcome:
     """Run an experiment into the folder `out`, or continue what was stopped there.
 
     Args:
@@ -73,11 +76,16 @@ def run(settings: Settings, out: Path, resume: bool = False, watch: Watch | None
         resume: continue from the last checkpoint; start where there is nothing yet; do nothing where the run is over.
             The settings must be those of the run, but for `rounds`, and for what they leave open.
         watch: told of what happens.
+        team: of processes that a launcher started, of which this is the first; the others `follow`. Without one, this
+            process starts as many as the settings say.
 
     Raises:
         Mistake: the settings cannot be used, or the folder cannot. In the first case nothing is written.
+        Lost: another process of the run has ended.
     """
     folder, watch = RunFolder(out), watch or Silent()
+    size = launched()
+    settings = settings if size is None else in_launched(settings, size)
     if not folder.begun:
         experiment = build(settings, this_machine())
         with folder.held():
@@ -85,7 +93,7 @@ def run(settings: Settings, out: Path, resume: bool = False, watch: Watch | None
                 raise _already(folder)
             going = _Run(experiment, folder, watch)
             try:
-                return _carried_out(going)
+                return _in_processes(going, team)
             except Mistake:
                 if not going.records:
                     folder.withdraw()
@@ -96,8 +104,9 @@ def run(settings: Settings, out: Path, resume: bool = False, watch: Watch | None
         settings = _as_before(settings, folder)
         over = _over(folder, settings)
         if over is not None:
+            team.gather(None)
             return Outcome(out, over, ran=False)
-        return _carried_out(_Run(build(settings, this_machine()), folder, watch))
+        return _in_processes(_Run(build(settings, this_machine()), folder, watch), team)
 
 
 def _already(folder: RunFolder) -> Mistake:
@@ -144,6 +153,7 @@ class _Run:
     last: Round | None = None  # the newest that is on record
     saved: int = 0  # the round of the newest checkpoint
     pause_until: float = 0.0  # no checkpoint before this time
+    team: Team = ALONE
 
     def __post_init__(self) -> None:
         self.checkpoints = Checkpoints(self.folder.checkpoint)
@@ -152,8 +162,12 @@ class _Run:
     def target(self) -> float | None:
         return self.experiment.settings.evaluate.target_accuracy
 
+    def join(self, team: Team) -> None:
+        """Let the team share the work from here on."""
+        self.team = self.checkpoints.team = team
+
     def begin(self) -> Resume | None:
-        """Bring the folder to the last checkpoint."""
+        """Bring the folder to the last checkpoint. Collective."""
         found = self.checkpoints.load()
         for sentence in self.checkpoints.damaged:
             self.watch.say(f"{sentence}; continuing from round {found.round if found else 0}")
@@ -182,16 +196,19 @@ class _Run:
         accuracy = self.records[-1]["test_accuracy"] if self.records else None
         return self.target is not None and accuracy is not None and bool(accuracy >= self.target)
 
-    def take(self, round: Round) -> None:
-        """Put a round on record, and save a checkpoint if one is due."""
+    def take(self, round: Round, stop: bool) -> bool:
+        """Put a round on record, and save a checkpoint if one is due; whether this was the last round. Collective."""
         self.records.append(self.folder.rounds.append(round.record()))
-        self.last = round
-        if time.monotonic() >= self.pause_until:
+        self.last, stop = round, stop or self.reached()
+        last = stop or round.round == self.experiment.settings.rounds
+        order = told(self.team, Order(save=last or time.monotonic() >= self.pause_until, stop=stop))
+        if order.save:
             self.save()
         self.watch.round(self.records[-1])
+        return order.stop
 
     def save(self) -> None:
-        """A checkpoint of the last round. The rounds it counts are on the disk first."""
+        """A checkpoint of the last round. The rounds it counts are on the disk first. Collective."""
         if self.last is None or self.last.round == self.saved:
             return
         began = time.monotonic()
@@ -203,43 +220,48 @@ class _Run:
 
     @contextmanager
     def saved_on_interrupt(self) -> Iterator[None]:
-        """A block after whose interruption (Ctrl-C) no complete round is lost."""
+        """A block after whose interruption (Ctrl-C) no complete round is lost; for a team, see `stopping`."""
         try:
             yield
         except KeyboardInterrupt:
-            self.save()
+            if self.team.size == 1:
+                self.save()
             raise
 
     def end(self, state: Tree, store: Store) -> dict[str, Any]:
-        """Write what a finished run leaves, the summary last."""
-        self._write_weights(state, store)
+        """Write what a finished run leaves, the summary last. Collective."""
+        write_weights(self.experiment, self.folder, state, store, self.team)
         end = summary(self.records, self.target, self.experiment.bytes_once)
         self.folder.write_summary(end)
         with writing(self.folder.path / "report.html"):
             write_report(self.folder.path)
         return end
 
-    def _write_weights(self, state: Tree, store: Store) -> None:
-        plan, models = self.experiment.plan, self.experiment.models
-        own = plan.algorithm.own_models
-        for client in plan.ids if own else plan.ids[:1]:
-            weights = plan.personal(state, store, client)
-            named = {**weights["params"], **weights["buffers"]}
-            name = self.experiment.model_of(client) if own else None
-            self.folder.write_weights(packed(models[plan.architecture(client)], named, name), client if own else None)
+
+def _in_processes(going: _Run, team: Team) -> Outcome:
+    """Carry a run out with a launcher's team, or with one that is started here."""
+    workers = going.experiment.settings.engine.workers
+    assert workers != "auto", "settings are resolved"
+    lead = partial(_carried_out, going)
+    return lead(team) if team.size > 1 else led(workers, lead, follow)
 
 
-def _carried_out(going: _Run) -> Outcome:
+def _carried_out(going: _Run, team: Team) -> Outcome:
+    """What the first process of a run does, or the only one. Collective."""
+    settings, folder, watch = going.experiment.settings, going.folder, going.watch
+    plan = replace(going.experiment.plan, team=team)
+    team.gather(Call(settings, folder.path.resolve()))
+    going.join(team)
     found = going.begin()
-    plan = going.experiment.plan
-    going.watch.begin(going.experiment, going.folder.path, list(going.records))
-    with going.saved_on_interrupt():
-        if not going.reached():
-            for round in federate(plan, found):
-                going.take(round)
-                if going.reached():
-                    break
-        going.save()
+    watch.begin(going.experiment, folder.path, list(going.records))
+    over = told(team, Order(save=False, stop=going.reached())).stop
+    with going.saved_on_interrupt(), stopping(team) as asked:
+        for round in () if over else federate(plan, found):
+            if going.take(round, asked.wanted):
+                break
     newest = going.last or found
     assert newest is not None, "a run has at least one round"
-    return Outcome(going.folder.path, going.end(newest.state, newest.store), ran=True)
+    unfinished = newest.round < settings.rounds and not going.reached()
+    if told(team, Order(save=False, stop=unfinished)).stop:
+        raise KeyboardInterrupt
+    return Outcome(folder.path, going.end(newest.state, newest.store), ran=True)

@@ -39,13 +39,14 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Engine:
-    """[engine]: what runs the clients' work, where, and in which type of number."""
+    """[engine]: what runs the clients' work, where, in which type of number, and in how many processes."""
 
     name: Literal["auto", "sequential", "vectorised"] = "auto"
     device: str = "auto"
     dtype: Literal["float32", "float64"] = "float32"
     chunk: Annotated[int, Ge(1)] | None = None
     compile: bool | Literal["auto"] = "auto"
+    workers: Annotated[int, Ge(1)] | Literal["auto"] = "auto"
 
 
 @dataclass(frozen=True)

@@ -36,10 +36,9 @@ def test_choices(work: Work, machine: Machine, expected: tuple[str, bool, int]) 
 
 
 def test_the_reason_is_told() -> None:
-    assert "no C++ compiler" in choose(LONG, replace(LAPTOP, compiler=False)).why
-    assert "a loop" in choose(replace(LONG, uncompilable="a loop"), LAPTOP).why
-    assert "an LSTM" in choose(replace(LONG, unbatchable="an LSTM"), replace(LAPTOP, device="cuda")).why
-    assert "2 processes" in choose(LONG, LAPTOP).why
+    assert "no C++ compiler" in choose(LONG, replace(LAPTOP, compiler=False)).steps
+    assert "a loop" in choose(replace(LONG, uncompilable="a loop"), LAPTOP).steps
+    assert "an LSTM" in choose(replace(LONG, unbatchable="an LSTM"), replace(LAPTOP, device="cuda")).order
 
 
 def test_the_work_of_a_plan() -> None:

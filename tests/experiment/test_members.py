@@ -1,0 +1,97 @@
+"""A run in several processes, as the command starts it: it ends where one process does, whoever dies on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+
+from coterie import Mistake
+from coterie.core.team import ALONE
+from coterie.engines.torchrun import Group
+from coterie.experiment.members import in_launched, launched, stopping
+from coterie.experiment.run import run
+from coterie.experiment.settings import load
+from tests.experiment.files import written
+
+OVERRIDES = ("algorithm.name=scaffold", "rounds=60", "evaluate.every=20")
+
+
+def child_of(pid: int) -> int | None:
+    """The process that another has spawned to work with it."""
+    for number in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        if b"spawn_main" in Path(f"/proc/{number}/cmdline").read_bytes():
+            return int(number)
+    return None
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc to look at other processes")
+def test_two_processes_end_like_one_also_when_one_of_them_is_killed(tmp_path: Path) -> None:
+    """The command says who died and how to go on, with status 1. Bit for bit what two processes that nobody killed
+    give; to rounding what one gives."""
+    path = written(tmp_path)
+    arguments = ["run", str(path), *OVERRIDES, "--workers", "2", "--out", str(tmp_path / "killed")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "coterie", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    rounds = tmp_path / "killed" / "rounds.jsonl"
+    while process.poll() is None and not (rounds.exists() and rounds.read_bytes().count(b"\n") >= 5):
+        time.sleep(0.005)
+    victim = child_of(process.pid)
+    assert victim is not None
+    os.kill(victim, signal.SIGKILL)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 1, "the run was over before anybody could be killed"
+    assert "process 1 of this run was killed by signal 9" in said
+    assert "Traceback" not in said
+    assert "--resume" in said
+    resumed = run(load(path, OVERRIDES), tmp_path / "killed", resume=True).folder
+    assert tomllib.loads((resumed / "config.toml").read_text())["engine"]["workers"] == 2
+    whole = run(load(path, (*OVERRIDES, "engine.workers=2")), tmp_path / "whole").folder
+    assert (resumed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    one = run(load(path, (*OVERRIDES, "engine.workers=1")), tmp_path / "one").folder
+    ours, theirs = (safetensors.torch.load_file(f / "model.safetensors") for f in (whole, one))
+    assert max(float((ours[name] - theirs[name]).abs().max()) for name in theirs) < 1e-4
+    ends = [json.loads((f / "summary.json").read_text()) for f in (whole, one)]
+    assert ends[0]["bytes_up"] == ends[1]["bytes_up"]
+
+
+def test_a_mistake_is_one_sentence_whoever_starts_the_processes(tmp_path: Path) -> None:
+    with pytest.raises(Mistake, match=r"engine\.workers = 0"):
+        load(written(tmp_path), ["engine.workers=0"])
+    settings = load(written(tmp_path), ["engine.workers=3"])
+    with pytest.raises(Mistake, match=r"engine\.workers = 3: the launcher has started 2 processes"):
+        in_launched(settings, 2)
+    assert in_launched(load(written(tmp_path)), 2).engine.workers == 2
+
+
+def test_a_launcher_is_known_by_what_it_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert launched() is None
+    monkeypatch.setenv("RANK", "0")
+    assert launched() == 4
+
+
+def test_a_team_is_asked_once_and_stopped_the_second_time(capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with stopping(Group(0, 2)) as asked:
+        assert not asked.wanted
+        signal.raise_signal(signal.SIGTERM)
+        assert asked.wanted
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert "once more" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_process_alone_stops_at_once() -> None:
+    with pytest.raises(KeyboardInterrupt), stopping(ALONE) as asked:
+        signal.raise_signal(signal.SIGINT)
+    assert not asked.wanted
