@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from coterie.core.data import Examples
 from coterie.core.errors import Mistake
@@ -27,14 +28,16 @@ _TEST = {"1": True, "true": True, "yes": True, "test": True, "0": False, "false"
 class Frame:
     """The columns [N] of a file, each cell a text, a number, a truth value or None.
 
-    `categories` names the columns that the file itself declares to be coded, with their codes. `typed` says that the
-    file knows what is text and what is a number; where it does not, text that reads as a number is one, and other text
-    is a code.
+    `categories` names the columns that the file itself declares to be coded, with their codes; `classes` those whose
+    codes are numbered classes, so that as labels they keep their order and those that no row holds. `typed` says that
+    the file knows what is text and what is a number; where it does not, text that reads as a number is one, and other
+    text is a code.
     """
 
     path: str
     columns: Mapping[str, Sequence[object]]
     categories: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     typed: bool = False
 
 
@@ -46,8 +49,12 @@ def from_frame(
     client_column: str | None,
     test_column: str | None,
     test_fraction: float,
+    x: Tensor | None = None,
 ) -> Source:
     """The source called `name` whose examples are the rows of `frame`; the arguments are those of `csv`.
+
+    Args:
+        x: what is learned from [N, ...], where it does not come from feature columns.
 
     Raises:
         Mistake: a column is missing, or a value cannot be used.
@@ -58,10 +65,12 @@ def from_frame(
         train, test = fixed_split(by_client(labels, ids, test_fraction), test_fraction)
     else:
         train, test = _marked(frame, test_column)
-    taken = {label_column, client_column, test_column}
-    features = _feature_names(frame, feature_columns, taken)
-    table = encode([_feature(frame, column, train) for column in features], train)
-    everything = Examples(table.x, torch.from_numpy(labels))
+    table = None
+    if x is None:
+        features = _feature_names(frame, feature_columns, {label_column, client_column, test_column})
+        table = encode([_feature(frame, column, train) for column in features], train)
+        x = table.x
+    everything = Examples(x, torch.from_numpy(labels))
     return Source(
         name,
         everything.take(torch.from_numpy(train)),
@@ -70,8 +79,8 @@ def from_frame(
         groups=None if ids is None else [ids[i] for i in train],
         test_groups=None if ids is None else [ids[i] for i in test],
         label_names=label_names,
-        feature_names=table.feature_names,
-        numeric=table.numeric,
+        feature_names=table.feature_names if table else None,
+        numeric=table.numeric if table else (),
     )
 
 
@@ -87,9 +96,9 @@ def _column(frame: Frame, key: str, column: str) -> Sequence[object]:
 
 def _complete(frame: Frame, key: str, column: str) -> Sequence[object]:
     """The cells of a column that must have a value in every row."""
-    cells = _column(frame, key, column)
+    cells, declared = _column(frame, key, column), column in frame.classes  # "none" may be a class's name
     for row, cell in enumerate(cells):
-        if is_missing(cell):
+        if cell is None if declared else is_missing(cell):
             raise Mistake(
                 f"{frame.path}: row {row + 1}: {column} is missing, but data.{key} needs a value in every row"
             )
@@ -97,7 +106,11 @@ def _complete(frame: Frame, key: str, column: str) -> Sequence[object]:
 
 
 def _labels(frame: Frame, column: str) -> tuple[NDArray[np.int64], list[str]]:
-    """The class number of each row [N], and each class's name: the distinct values, sorted as numbers or as text."""
+    """The class number of each row [N], and each class's name: those declared, or the distinct values in order."""
+    if column in frame.classes:
+        names = list(frame.classes[column])
+        number = {name: k for k, name in enumerate(names)}
+        return np.array([number[str(cell)] for cell in _complete(frame, "label_column", column)]), names
     cells = _complete(frame, "label_column", column)
     numbers = [as_number(cell) for cell in cells]
     distinct: list[object]
@@ -160,9 +173,11 @@ def _feature(frame: Frame, column: str, train: NDArray[np.int64]) -> Measured | 
     cells = _column(frame, "feature_columns", column)
     if column in frame.categories:
         return Coded(column, [None if c is None else str(c) for c in cells], frame.categories[column])
-    if frame.typed and any(isinstance(c, str) for c in cells):
+    strange = next((c for c in cells if frame.typed and not isinstance(c, bool | int | float | None)), None)
+    if strange is not None:
+        kind = "strings" if isinstance(strange, str) else f"values of the kind {type(strange).__name__}"
         raise Mistake(
-            f"{frame.path}: {column} holds strings; store numbers or a dictionary (categorical) column, or leave it "
+            f"{frame.path}: {column} holds {kind}; store numbers or a dictionary (categorical) column, or leave it "
             "out of data.feature_columns"
         )
     numbers = measured(frame.path, column, cells)

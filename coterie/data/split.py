@@ -26,7 +26,7 @@ def fixed_split(strata: ArrayLike, test_fraction: float = 0.2) -> tuple[NDArray[
     Raises:
         Mistake: `test_fraction` is not between 0 and 1, or leaves nothing to train on or to test on.
     """
-    fraction = _fraction(test_fraction)
+    fraction = checked_fraction(test_fraction)
     _, stratum = np.unique(np.asarray(strata), return_inverse=True)
     sizes = np.bincount(stratum)
     rng = np.random.default_rng(_FIXED)
@@ -59,11 +59,16 @@ def by_client(labels: NDArray[np.int64], ids: Sequence[str] | None, test_fractio
     if ids is None:
         return labels
     strata = combined(labels, ids)
-    small = np.bincount(strata)[strata] * _fraction(test_fraction) < 1
+    small = np.bincount(strata)[strata] * checked_fraction(test_fraction) < 1
     return combined(np.where(small, -1, labels), ids)
 
 
-def _fraction(value: float) -> float:
+def checked_fraction(value: float) -> float:
+    """`data.test_fraction` as a number above 0 and below 1.
+
+    Raises:
+        Mistake: it is not one.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
         raise Mistake(f"data.test_fraction = {value}: must be a number above 0 and below 1")
     return float(value)

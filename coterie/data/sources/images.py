@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from coterie.core.data import Examples
 from coterie.core.errors import Mistake
 from coterie.data.arrays import images as scaled
+from coterie.data.pictures import pixels
 from coterie.data.source import Source
 from coterie.data.split import by_client, fixed_split
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"})
-_GREY, _COLOUR = {"1", "L"}, {"RGB", "RGBA", "P", "PA", "LA", "CMYK", "YCbCr", "HSV"}
 
 
 def images(path: str | Path, test_fraction: float = 0.2) -> Source:
@@ -42,7 +42,7 @@ def images(path: str | Path, test_fraction: float = 0.2) -> Source:
     names = sorted({f.parent.name for f in files})
     y = np.array([names.index(f.parent.name) for f in files], dtype=np.int64)
     ids = [f.parent.parent.name for f in files] if depth == 3 else None
-    everything = Examples(scaled(_pixels(files)), torch.from_numpy(y))
+    everything = Examples(scaled(pixels(_opened(files))), torch.from_numpy(y))
     if ids is not None and set(ids) == {"train", "test"}:
         train, test = (np.flatnonzero(np.array(ids) == part) for part in ("train", "test"))
         ids = None
@@ -83,34 +83,21 @@ def _form() -> str:
     return "a picture belongs in class/ or in client/class/, and all of them alike"
 
 
-def _pixels(files: list[Path]) -> NDArray[np.uint8]:
-    """All pictures, uint8 [N, C, H, W]."""
+def _opened(files: list[Path]) -> Iterator[tuple[str, Any]]:
+    """Each picture, read whole, and what messages call it."""
     pillow = _pillow()
-    opened = [_open(pillow, file) for file in files]
-    mode = "L" if all(m in _GREY for m, _ in opened) else "RGB"
-    first = opened[0][1].size
-    pixels = np.empty((len(files), 1 if mode == "L" else 3, first[1], first[0]), dtype=np.uint8)
-    for k, (file, (_, picture)) in enumerate(zip(files, opened, strict=True)):
-        if picture.size != first:
-            sizes = f"{picture.size[0]} x {picture.size[1]} where {files[0].name} has {first[0]} x {first[1]}"
-            raise Mistake(f"{file}: has {sizes}; bring all pictures to one size")
-        plane = np.asarray(picture.convert(mode))  # [H, W] or [H, W, 3]
-        pixels[k] = plane if mode == "L" else plane.transpose(2, 0, 1)
-    return pixels
+    for file in files:
+        yield str(file), _open(pillow, file)
 
 
-def _open(pillow: Any, file: Path) -> tuple[str, Any]:
-    """The mode of a picture, and the picture, read whole."""
+def _open(pillow: Any, file: Path) -> Any:
     try:
         with pillow.open(file) as picture:
             picture.load()
-            held = picture.copy()
+            return picture.copy()
     except Exception as error:  # pillow's readers raise many things on damaged files
         why = " ".join(str(error).replace(str(file), "").split())
         raise Mistake(f"{file}: cannot be read as a picture ({why}); replace or remove it") from error
-    if held.mode not in _GREY | _COLOUR:
-        raise Mistake(f"{file}: has pixels of the kind {held.mode!r}; convert it to 8 bits a channel")
-    return held.mode, held
 
 
 def _pillow() -> Any:

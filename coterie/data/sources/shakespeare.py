@@ -26,20 +26,13 @@ import re
 import zlib
 from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from coterie.core.data import Examples
 from coterie.core.errors import Mistake
-from coterie.data.arrays import IGNORED
 from coterie.data.files import data_home, official
 from coterie.data.source import Source
+from coterie.data.text import VOCABULARY, next_characters
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 CHECKSUM = "sha256:86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
-START, END, VOCABULARY = 256, 257, 258
-WINDOW = 80
 
 Roles = dict[str, list[str]]
 
@@ -61,8 +54,8 @@ def shakespeare() -> Source:
     spoken = {role: lines for role, lines in roles.items() if len(lines) >= 2}
     if not spoken:
         raise Mistake(f"{speeches.parent}: no role there has two lines; replace the file")
-    train, groups = _examples({role: lines[: -held_out(lines)] for role, lines in spoken.items()})
-    test, test_groups = _examples({role: lines[-held_out(lines) :] for role, lines in spoken.items()})
+    train, groups = next_characters({role: lines[: -held_out(lines)] for role, lines in spoken.items()})
+    test, test_groups = next_characters({role: lines[-held_out(lines) :] for role, lines in spoken.items()})
     return Source("shakespeare", train, test, VOCABULARY, groups=groups, test_groups=test_groups)
 
 
@@ -73,16 +66,6 @@ def held_out(lines: list[str]) -> int:
     [1, 1, 2]
     """
     return -(-len(lines) // 5)
-
-
-def windows(lines: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """What is read [n, 80] and what is to be predicted [n, 80], of lines that follow one another."""
-    text = np.frombuffer("\n".join(lines).encode(), dtype=np.uint8)
-    stream = np.concatenate([[START], text, [END]]).astype(np.int64)
-    filler = -(len(stream) - 1) % WINDOW
-    x = np.concatenate([stream[:-1], np.full(filler, END)])
-    y = np.concatenate([stream[1:], np.full(filler, IGNORED)])
-    return x.reshape(-1, WINDOW), y.reshape(-1, WINDOW)
 
 
 def read_speeches(path: Path) -> Roles:
@@ -124,10 +107,3 @@ def read_tiny(path: Path) -> Roles:
 
 def _say(roles: Roles, role: str, text: str) -> None:
     roles.setdefault(role, []).extend(line for line in text.splitlines() if line.strip())
-
-
-def _examples(parts: Roles) -> tuple[Examples, list[str]]:
-    cut = {role: windows(lines) for role, lines in parts.items()}
-    x = torch.from_numpy(np.concatenate([x for x, _ in cut.values()]))
-    y = torch.from_numpy(np.concatenate([y for _, y in cut.values()]))
-    return Examples(x, y), [role for role, (x, _) in cut.items() for _ in x]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from coterie.core.errors import Mistake
 from coterie.data import deal, load, own_test
-from coterie.data.sources.shakespeare import windows
+from coterie.data.text import windows
 
 
 @pytest.fixture
