@@ -5,7 +5,7 @@ Legend: N training examples, n examples of one client.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from coterie.core.data import Clients, Examples
 from coterie.core.errors import Mistake
 from coterie.core.rng import number
+from coterie.data.flower import Partitioner, parts
 from coterie.data.partition import OWN_ARGUMENTS, PARTITIONS, natural
 from coterie.data.partition.limits import count
 from coterie.data.source import Source
@@ -25,7 +26,7 @@ _BY_LABEL = {"shards", "dirichlet", "label"}
 def deal(
     source: Source,
     *,
-    partition: str | None = None,
+    partition: str | Partitioner | None = None,
     num_clients: int | None = None,
     shards_per_client: int = 2,
     alpha: float | None = None,
@@ -42,7 +43,8 @@ def deal(
     Args:
         source: the data set.
         partition: iid, shards, dirichlet, label, quantity or natural; by default natural where the source has clients
-            of its own, else iid.
+            of its own, else iid. Or a partitioner of flwr-datasets, which knows its own arguments; see
+            `coterie.data.flower`.
         num_clients: how many clients; they are called "0", "1", ... A natural partition has its own number and its own
             ids.
         shards_per_client: for shards.
@@ -55,8 +57,9 @@ def deal(
     Raises:
         Mistake: an argument is missing or out of range, or a client would have no examples.
     """
-    chosen = _chosen(source, partition)
-    if chosen == "natural":
+    if partition is not None and not isinstance(partition, str):
+        clients = _numbered(source, _by_partitioner(source, partition, num_clients, rng_seed))
+    elif (chosen := _chosen(source, partition)) == "natural":
         clients = _natural(source, num_clients)
     else:
         labels = _labels(source, chosen)
@@ -67,8 +70,7 @@ def deal(
         given = {"alpha": alpha, "labels_per_client": labels_per_client}
         own = _own_arguments(chosen, given | {"shards_per_client": shards_per_client, "min_examples": min_examples})
         rng = np.random.default_rng(number("partition", int(rng_seed)))
-        parts = PARTITIONS[chosen](labels, count("data.num_clients", num_clients), rng, **own)
-        clients = {str(k): source.train.take(torch.from_numpy(part)) for k, part in enumerate(parts)}
+        clients = _numbered(source, PARTITIONS[chosen](labels, count("data.num_clients", num_clients), rng, **own))
     if examples_per_client is None or source.clients is not None:  # such a source takes the number itself
         return clients
     return _at_most(clients, examples_per_client, rng_seed)
@@ -102,6 +104,22 @@ def _chosen(source: Source, partition: str | None) -> str:
             f"data.partition = {partition!r}: the source {source.name} makes its clients itself; leave it out"
         )
     return partition
+
+
+def _numbered(source: Source, parts: Sequence[NDArray[np.int64]]) -> Clients:
+    return {str(k): source.train.take(torch.from_numpy(part)) for k, part in enumerate(parts)}
+
+
+def _by_partitioner(
+    source: Source, partitioner: Partitioner, num_clients: int | None, rng_seed: int
+) -> list[NDArray[np.int64]]:
+    if source.clients is not None:
+        raise Mistake(f"data.partition: the source {source.name} makes its clients itself; leave it out")
+    dealt = parts(source, partitioner, rng_seed)
+    if num_clients is not None and num_clients != len(dealt):
+        name = type(partitioner).__name__
+        raise Mistake(f"data.num_clients = {num_clients}: the partitioner {name} makes {len(dealt)}; leave it out")
+    return dealt
 
 
 def _natural(source: Source, num_clients: int | None) -> Clients:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
 from coterie import data
 from coterie.core.data import Clients
 from coterie.core.errors import Mistake
-from coterie.data import Source
+from coterie.data import Source, flower
 from coterie.data.standardize import Standardized, standardize
 from coterie.experiment.keys import keys_of
 from coterie.experiment.lookup import own
@@ -22,7 +22,8 @@ def dealt(settings: Settings) -> tuple[Settings, Standardized]:
     Raises:
         Mistake: data are missing or damaged, or cannot be dealt so.
     """
-    source = _loaded(settings, "data", settings.data, {*_DEALT, "standardize", "augment"})
+    not_its_own = {*_DEALT, *_of_partitioner(settings), "standardize", "augment"}
+    source = _loaded(settings, "data", settings.data, not_its_own)
     settings = replace(settings, data=settings.data | _left_open(settings, source))
     return settings, standardize(source, _clients(settings, source), settings.data["standardize"])
 
@@ -55,8 +56,19 @@ _DEALT = keys_of(data.deal).without(["source", "rng_seed"])
 
 
 def _clients(settings: Settings, source: Source) -> Clients:
-    dealt = {k: v for k, v in settings.data.items() if k in _DEALT and v is not None}
+    given = {k: v for k, v in settings.data.items() if v is not None}
+    dealt = {k: v for k, v in given.items() if k in _DEALT}
+    if flower.named(given.get("partition")):
+        own = {k: given[k] for k in _of_partitioner(settings) if k in given}
+        made = flower.partitioner(given["partition"], given.get("num_clients"), settings.rng_seed, own)
+        dealt = {k: v for k, v in dealt.items() if k not in own} | {"partition": made}
     return data.deal(source, rng_seed=settings.rng_seed, **dealt)
+
+
+def _of_partitioner(settings: Settings) -> Collection[str]:
+    """The keys of the chosen partitioner of flwr-datasets."""
+    partition = settings.data["partition"]
+    return flower.own_arguments(partition) if flower.named(partition) else ()
 
 
 def _left_open(settings: Settings, source: Source) -> dict[str, str]:

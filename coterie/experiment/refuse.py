@@ -116,10 +116,14 @@ def allowed(kind: Any) -> str:
 
     >>> allowed(int | None), allowed(typing.Annotated[float, Gt(0), Le(1)])
     ('a whole number', 'a number above 0, at most 1')
+    >>> allowed(typing.Any)  # of a value that something else checks: is missing; it must be
+    'given'
     >>> allowed(typing.Literal["a", "b"] | list[int])
     '"a" or "b", or a list, of whole numbers'
     """
     origin, inside = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return "given"
     if origin is typing.Annotated:
         return allowed(inside[0]) + _bounds(inside[1:])
     if origin in (typing.Union, types.UnionType):

@@ -14,7 +14,7 @@ from coterie.attacks import ATTACKS, attack
 from coterie.core.errors import Mistake
 from coterie.core.faults import Faults
 from coterie.core.sampling import Cohort
-from coterie.data import SOURCES, deal
+from coterie.data import SOURCES, deal, flower
 from coterie.data.augment import AUGMENTATIONS
 from coterie.data.partition import OWN_ARGUMENTS, PARTITIONS
 from coterie.data.standardize import HOW
@@ -70,10 +70,11 @@ TABLES = ("data", "model", "algorithm", "seed_set", "cohort", "aggregation", "at
 def data_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
     """[data]: how the source is dealt, the partition's own, and the source's own."""
     own = keys_of(find("data.source", _choice("data", "source", raw), SOURCES, folders))
-    if "partition" in raw:
-        value_of("data.partition", raw["partition"], Literal[tuple(PARTITIONS)])
+    if "partition" in raw and not flower.named(raw["partition"]):
+        value_of("data.partition", raw["partition"], Literal[(*PARTITIONS, f"{flower.PREFIX}NAME")])
     dealt = keys_of(deal).without([*_NOT_KEYS, *_of_other_partitions(raw)])
-    ours = Keys(source=Key(str, REQUIRED)).and_those_of(dealt)
+    ours = Keys(source=Key(str, REQUIRED)).and_those_of(dealt).and_those_of(_of_partitioner(raw))
+    ours["partition"] = Key(str | None, None)
     ours["standardize"] = Key(Literal[HOW] | None, None)
     ours["augment"] = Key(Literal[tuple(AUGMENTATIONS)], "none")
     return ours.and_those_of(own.without([*_NOT_KEYS, *ours]))
@@ -171,7 +172,17 @@ def _of_other_partitions(raw: Raw) -> set[str]:
     """The keys that belong to a partition, but not to the one chosen."""
     everyones = {key for keys in OWN_ARGUMENTS.values() for key in keys}
     partition = raw.get("partition")
-    return everyones - set(OWN_ARGUMENTS.get(partition, ()) if isinstance(partition, str) else ())
+    return everyones - {
+        *(OWN_ARGUMENTS.get(partition, ()) if isinstance(partition, str) else ()),
+        *_of_partitioner(raw),
+    }
+
+
+def _of_partitioner(raw: Raw) -> Keys:
+    """The keys of the chosen partitioner of flwr-datasets, which checks their values itself."""
+    partition = raw.get("partition")
+    own = flower.own_arguments(partition) if flower.named(partition) else {}
+    return Keys({name: Key(Any, default) for name, default in own.items()})
 
 
 def _choice(table: str, key: str, raw: Raw) -> str:

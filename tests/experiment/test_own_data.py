@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from coterie import Mistake
 from coterie.experiment import run as module
+from coterie.experiment.build import build
+from coterie.experiment.engine import this_machine
 from coterie.experiment.run import run
 from coterie.experiment.settings import load
 from tests.experiment.files import written
@@ -54,3 +57,22 @@ def test_what_standardising_sends_is_counted_once(
 ) -> None:
     outcome = run(load(path, options), tmp_path / "run")
     assert json.loads((outcome.folder / "summary.json").read_text())["bytes_once"] == expected
+
+
+def test_a_partitioner_of_another_library_is_named_with_its_own_keys(path: Path, tmp_path: Path) -> None:
+    """The run's config.toml holds its defaults too, and deals the same again."""
+    pytest.importorskip("flwr_datasets")
+    options = ["data.partition=flwr:DirichletPartitioner", "data.num_clients=4", "data.alpha=0.5"]
+    options += ["data.min_partition_size=2"]
+    first = run(load(path, options), tmp_path / "first").folder
+    assert load(first / "config.toml").data["self_balancing"] is False
+    again = run(load(first / "config.toml"), tmp_path / "again").folder
+    assert (again / "clients.json").read_bytes() == (first / "clients.json").read_bytes()
+    assert (again / "model.safetensors").read_bytes() == (first / "model.safetensors").read_bytes()
+    for wrong, says in (
+        (["data.partition=flwr:PathologicalPartitioner"], r"data.num_classes_per_partition is missing"),
+        (["data.partition=flwr:IidPartitioner", "data.alpha=1"], r"data.alpha = 1: .* does not take it"),
+        (["data.partition=flower"], r'data.partition = "flower": it must be "iid", .* or "flwr:NAME"'),
+    ):
+        with pytest.raises(Mistake, match=says):
+            load(path, ["data.num_clients=4", *wrong])

@@ -20,6 +20,7 @@ from coterie.data.sources.digits import digits
 from coterie.data.sources.digits_mix import digits_mix
 from coterie.data.sources.fashion_mnist import fashion_mnist
 from coterie.data.sources.heart_disease import heart_disease
+from coterie.data.sources.huggingface import huggingface
 from coterie.data.sources.images import images
 from coterie.data.sources.mnist import mnist
 from coterie.data.sources.mnist_m import mnist_m
@@ -49,12 +50,13 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "csv": csv,
     "parquet": parquet,
     "images": images,
+    "huggingface": huggingface,
     "synthetic": synthetic,
 }
 """Every source by the name that `data.source` takes."""
 
 
-def load(name: str, *, folders: Sequence[str | Path] = (), **options: Any) -> Source:
+def load(name: str, /, *, folders: Sequence[str | Path] = (), **options: Any) -> Source:
     """The source called `name`.
 
     Args:

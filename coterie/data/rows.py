@@ -1,0 +1,109 @@
+"""The rows of a data set of the package `datasets`, read column by column.
+
+Legend: N rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from coterie.core.errors import Mistake
+from coterie.data.frame import Frame
+
+MARK = "is a row of the test split"
+"""The column that says of each row whether it is for testing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows(Mapping[str, Sequence[object]]):
+    """The rows of the training split and, behind them, those of the test split where there is one: columns by name.
+
+    A column [N] is read when it is looked up. A class stands there by its name, and None for -1, which is no class.
+    Beside the columns that all splits have there is `MARK`.
+
+    Attributes:
+        parts: a `datasets.Dataset` for each split.
+        where: what messages call the data.
+    """
+
+    parts: Sequence[Any]
+    where: str
+
+    @property
+    def names(self) -> list[str]:
+        """The columns that all splits have."""
+        return [name for name in self.parts[0].column_names if all(name in part.column_names for part in self.parts)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names or name == MARK
+
+    def __getitem__(self, name: str) -> Sequence[object]:
+        if name == MARK:
+            return [k > 0 for k, part in enumerate(self.parts) for _ in range(len(part))]
+        if name not in self.names:
+            raise KeyError(name)
+        cells = list(self.cells(name))
+        classes = self.classes.get(name)
+        if classes is None:
+            return cells
+        return [None if cell is None or not 0 <= cell < len(classes) else classes[cell] for cell in cells]
+
+    def cells(self, name: str) -> Iterator[Any]:
+        """The values of a column as the package gives them."""
+        return (cell for part in self.parts for cell in part[name])
+
+    def holds_lists(self, name: str) -> bool:
+        """Whether the values of a column are lists or arrays."""
+        return isinstance(self.parts[0][0][name], list | np.ndarray)
+
+    def kind(self, name: str) -> str:
+        """What a column declares its values to be: "Image", "ClassLabel", "List", or a plain type such as "string"."""
+        feature = self.parts[0].features[name]
+        kind = type(feature).__name__
+        return str(feature.dtype) if kind == "Value" else kind
+
+    @property
+    def classes(self) -> dict[str, list[str]]:
+        """The names of the classes that a column declares."""
+        features = self.parts[0].features
+        return {name: list(features[name].names) for name in self.names if self.kind(name) == "ClassLabel"}
+
+    def frame(self) -> Frame:
+        """These columns, and what the data set declares about them."""
+        return Frame(self.where, self, self.classes, self.classes, typed=True)
+
+    def array(self, name: str) -> np.ndarray[Any, Any]:
+        """A column of lists or arrays [N, ...], in the type that the data set declares.
+
+        Raises:
+            Mistake: the rows differ in shape.
+        """
+        arrays = [np.asarray(part.with_format("numpy")[name][:]) for part in self.parts]
+        if any(a.dtype == object or a.shape[1:] != arrays[0].shape[1:] for a in arrays):
+            raise Mistake(f"{self.where}: {name} holds lists of unequal lengths; bring all rows to one shape")
+        innermost = self.parts[0].features[name]
+        while hasattr(innermost, "feature"):
+            innermost = innermost.feature
+        return np.concatenate(arrays).astype(
+            innermost.dtype, copy=False
+        )  # the package gives every whole number as int64
+
+    def check(self, key: str, name: str | None) -> None:
+        """Checks that the column that a key of [data] names is there, if it names one.
+
+        Raises:
+            Mistake: it is not.
+        """
+        if name is not None and name not in self.names:
+            held = ", ".join(map(repr, self.names)) or "none"
+            raise Mistake(f"data.{key} = {name!r}: {self.where} has no such column; its columns are {held}")

@@ -1,0 +1,82 @@
+"""A data set of Hugging Face: a folder of the user's own, or a name on the Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from coterie.core.errors import Mistake
+from coterie.data import huggingface as adapter
+from coterie.data.source import Source
+
+
+def huggingface(
+    path: str | Path | None = None,
+    name: str | None = None,
+    configuration: str | None = None,
+    revision: str | None = None,
+    train_split: str = "train",
+    test_split: str | None = None,
+    image_column: str | None = None,
+    text_column: str | None = None,
+    feature_columns: Sequence[str] | None = None,
+    label_column: str | None = None,
+    client_column: str | None = None,
+    test_fraction: float = 0.2,
+) -> Source:
+    """A data set of the package `datasets`: pictures, text or a table, by the columns that are named.
+
+    What the columns become is said at `coterie.data.huggingface.source`, with the arguments from `train_split` on.
+
+    Args:
+        path: a folder: what `save_to_disk` wrote, or files that `load_dataset` understands.
+        name: instead of a folder, a name on the Hub, such as "ylecun/mnist". It is fetched by the package, into its own
+            cache ($HF_HOME).
+        configuration: which of the data sets under that name, where there are several.
+        revision: a commit or tag of it on the Hub, so that the data stay what they are.
+
+    Raises:
+        Mistake: the package is not installed, the data cannot be had, or they cannot be used.
+    """
+    if (path is None) == (name is None):
+        given = "is missing" if path is None else "and data.name are both given"
+        raise Mistake(f"data.path {given}; the source huggingface needs a folder (path) or a name on the Hub (name)")
+    for key, value in {"configuration": configuration, "revision": revision}.items():
+        if value is not None and name is None:
+            raise Mistake(f"data.{key} = {value!r}: belongs to a name on the Hub (data.name), not to a folder")
+    dataset = _from_folder(Path(path)) if path is not None else _from_hub(str(name), configuration, revision)
+    return adapter.source(
+        dataset,
+        train_split=train_split,
+        test_split=test_split,
+        image_column=image_column,
+        text_column=text_column,
+        feature_columns=feature_columns,
+        label_column=label_column,
+        client_column=client_column,
+        test_fraction=test_fraction,
+        where=str(name or path),
+    )
+
+
+def _from_folder(path: Path) -> Any:
+    if not path.is_dir():
+        raise Mistake(f"data.path = {str(path)!r}: there is no such folder")
+    datasets = adapter.package(f"data.path = {str(path)!r}")
+    saved = any((path / file).is_file() for file in ("dataset_dict.json", "state.json"))
+    return _loaded(str(path), datasets.load_from_disk if saved else datasets.load_dataset, str(path))
+
+
+def _from_hub(name: str, configuration: str | None, revision: str | None) -> Any:
+    datasets = adapter.package(f"data.name = {name!r}")
+    return _loaded(f"data.name = {name!r}", datasets.load_dataset, name, configuration, revision=revision)
+
+
+def _loaded(where: str, load: Any, *arguments: Any, **options: Any) -> Any:
+    """What `load` gives; what it raises becomes one sentence."""
+    try:
+        return load(*arguments, **options)
+    except Exception as error:  # the package's readers raise many things, and so does the network
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise Mistake(f"{where}: cannot be loaded ({why})") from error
