@@ -25,7 +25,10 @@ def dealt(settings: Settings) -> tuple[Settings, Standardized]:
     not_its_own = {*_DEALT, *_of_partitioner(settings), "standardize", "augment"}
     source = _loaded(settings, "data", settings.data, not_its_own)
     settings = replace(settings, data=settings.data | _left_open(settings, source))
-    return settings, standardize(source, _clients(settings, source), settings.data["standardize"])
+    clients = _clients(settings, source)
+    if settings.data["partition"] != "natural":
+        source = replace(source, test_groups=None)  # whose the test rows are says nothing of clients that were made up
+    return settings, standardize(source, clients, settings.data["standardize"])
 
 
 def seed_source(settings: Settings) -> Source:

@@ -76,3 +76,15 @@ def test_a_partitioner_of_another_library_is_named_with_its_own_keys(path: Path,
     ):
         with pytest.raises(Mistake, match=says):
             load(path, ["data.num_clients=4", *wrong])
+
+
+def test_whose_test_rows_are_says_nothing_of_clients_that_were_made_up(tmp_path: Path) -> None:
+    """Wards "0", "1", "2" of 20 rows each, dealt anew to three clients who are called the same."""
+    rows = [f"{i % 7},{i % 3},{i // 3 % 2}" for i in range(60)]
+    (tmp_path / "wards.csv").write_text("\n".join(["dose,ward,label", *rows]) + "\n")
+    path = written(tmp_path, WARDS, "wards.toml")
+    natural = build(load(path), this_machine()).plan.evaluation.own
+    assert natural is not None
+    assert [len(natural[c]) for c in "012"] == [4, 4, 4]
+    dealt = load(path, ["data.partition=iid", "data.num_clients=3", "data.standardize=local"])
+    assert build(dealt, this_machine()).plan.evaluation.own is None
