@@ -107,8 +107,11 @@ def grouped(rank: int, size: int, local_rank: int, meeting: Path | None = None) 
 
 
 def _launchers() -> Store:
-    """Where the processes of a launcher find one another. torchrun keeps one store for all of its attempts: without a
-    name of its own, an attempt would take the addresses of processes that have died for its own.
+    """Where the processes of a launcher find one another.
+
+    torchrun may keep one store for all of its attempts. Without a name of its own, an attempt would then take the
+    addresses of processes that have died for its own.
     """
     store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
-    return PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    kept = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store) if kept else store
