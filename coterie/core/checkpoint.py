@@ -47,7 +47,7 @@ class Checkpoints:
         self._saved = 0
         self._unusable: set[Path] = set()
 
-    def save(self, round: Round) -> None:
+    def save(self, round: Round | Resume) -> None:
         """Commit the state after `round`. Only clients that changed since the last checkpoint are written. Collective.
 
         Raises:
@@ -83,7 +83,7 @@ class Checkpoints:
                 raise failure
         return {client: entry for part, _ in everyones for client, entry in part.items()}
 
-    def _commit(self, round: Round, clients: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    def _commit(self, round: Round | Resume, clients: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         body = {
             "round": round.round,
             "elapsed": round.elapsed,

@@ -25,13 +25,16 @@ from coterie.track.writing import as_json, file_name, put, writing
 
 
 class RunFolder:
-    """The folder of one run. Making this object touches nothing."""
+    """The folder of one run. Making this object touches nothing.
 
-    def __init__(self, path: Path) -> None:
+    `counted` is what its record counts: rounds, in rounds.jsonl, or intervals of a pre-training, in intervals.jsonl.
+    """
+
+    def __init__(self, path: Path, counted: str = "round") -> None:
         self.path = path
         self.config = path / "config.toml"
         self.checkpoint = path / "checkpoint"
-        self.rounds = RoundsFile(path / "rounds.jsonl")
+        self.rounds = RoundsFile(path / f"{counted}s.jsonl", counted)
         self._made: list[Path] = []  # folders that were absent, innermost first
 
     @property

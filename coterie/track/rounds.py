@@ -1,4 +1,6 @@
-"""rounds.jsonl: one object per line and round, appended when the round is complete."""
+"""rounds.jsonl: one object per line and round, appended when the round is complete. Or a file of the same kind that
+counts something else, such as the intervals of a pre-training.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +17,19 @@ Record = dict[str, Any]
 """A round as it stands in the file."""
 
 
-def read(path: Path) -> list[Record]:
+def read(path: Path, counted: str = "round") -> list[Record]:
     """The rounds in the file, as far as they are whole: a last line that was cut off does not count."""
-    return [record for record, _ in _lines(path)]
+    return [record for record, _ in _lines(path, counted)]
 
 
-def _lines(path: Path) -> list[tuple[Record, int]]:
+def _lines(path: Path, counted: str) -> list[tuple[Record, int]]:
     """The rounds 1, 2, ... in the file, each with the position at which its line ends."""
     found: list[tuple[Record, int]] = []
     end = 0
     for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
         end += len(line)
         record = _parsed(line)
-        if record is None or record.get("round") != len(found) + 1:
+        if record is None or record.get(counted) != len(found) + 1:
             break
         found.append((record, end))
     return found
@@ -44,8 +46,8 @@ def _parsed(line: bytes) -> Record | None:
 class RoundsFile:
     """The file of a run that goes on. Every line is flushed when it is written, so that others can follow."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, counted: str = "round") -> None:
+        self.path, self.counted = path, counted
         self._file: BinaryIO | None = None
 
     def cut(self, round: int) -> list[Record]:
@@ -54,11 +56,11 @@ class RoundsFile:
         Raises:
             Mistake: the file holds fewer rounds, or cannot be written.
         """
-        lines = _lines(self.path)[:round]
+        lines = _lines(self.path, self.counted)[:round]
         if len(lines) < round:
             raise Mistake(
-                f"{self.path}: holds only {len(lines)} whole rounds of the {round} that the checkpoint counts; "
-                "put the file back, or start again in a new folder"
+                f"{self.path}: holds only {len(lines)} whole {self.counted}s of the {round} that the checkpoint "
+                "counts; put the file back, or start again in a new folder"
             )
         if self.path.exists():
             with writing(self.path):

@@ -8,15 +8,17 @@ import safetensors.torch
 from torch import Tensor, nn
 
 
-def packed(model: nn.Module, weights: Mapping[str, Tensor], name: str | None = None) -> bytes:
+def packed(model: nn.Module, weights: Mapping[str, Tensor], name: str | None = None, part: bool = False) -> bytes:
     """The file: exactly the names of the model's `state_dict`, and the same bytes for the same weights.
 
     Args:
         model: the architecture; its own weights do not matter.
         weights: parameters and buffers by name. Of tied parameters, one name is enough: the file has them under each.
         name: what the file's metadata say under "model", where there are several.
+        part: whether `weights` may lack some, such as a classifier's; the file then lacks them too.
     """
-    named = {name: weights[source].detach().cpu().contiguous().clone() for name, source in _sources(model).items()}
+    sources = {name: source for name, source in _sources(model).items() if not part or source in weights}
+    named = {name: weights[source].detach().cpu().contiguous().clone() for name, source in sources.items()}
     about = {"format": "pt"} if name is None else {"model": name}
     return safetensors.torch.save(named, about)  # one key: with more, their order in the file is random
 
