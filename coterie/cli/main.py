@@ -106,6 +106,19 @@ def _interruptible(again: str) -> Iterator[None]:
 
 
 @app.command()
+def pretrain(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The pre-training, a TOML file.")],
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="The folder. [default: runs/<the file's stem>]")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue what was stopped; start if nothing was.")] = False,
+) -> None:
+    """Train an encoder that runs start from, on fractals, without data; write its folder."""
+    from coterie.cli.pretrain import pretrain as carry_out
+
+    carry_out(file, overrides or [], out, resume)
+
+
+@app.command()
 def report(folders: Folders) -> None:
     """Write the report of run folders anew."""
     from coterie.report import write_report

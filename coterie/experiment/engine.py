@@ -17,7 +17,7 @@ from coterie.engines.sequential import Sequential
 from coterie.engines.vectorised import Vectorised
 from coterie.experiment.tables import Engine
 
-__all__ = ["Machine", "Resolved", "make_engine", "reference", "resolve_engine", "this_machine"]
+__all__ = ["Machine", "Resolved", "device_called", "make_engine", "reference", "resolve_engine", "this_machine"]
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -73,7 +73,7 @@ def reference(engine: Engine, machine: Machine) -> Sequential:
         raise Mistake(
             f'engine.chunk = {engine.chunk}: the engine "{engine.name}" does not take it; only "vectorised" does'
         )
-    return Sequential(_device(_device_name(engine, machine)), DTYPES[engine.dtype])
+    return Sequential(device_called(_device_name(engine, machine)), DTYPES[engine.dtype])
 
 
 def make_engine(engine: Engine) -> core.Engine:
@@ -88,7 +88,12 @@ def _device_name(engine: Engine, machine: Machine) -> str:
     return machine.device if engine.device == "auto" else engine.device
 
 
-def _device(name: str) -> torch.device:
+def device_called(name: str) -> torch.device:
+    """The device that engine.device names.
+
+    Raises:
+        Mistake: there is no such device here.
+    """
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)

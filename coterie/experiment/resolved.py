@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Protocol
 
 import tomlkit
 
@@ -58,8 +58,15 @@ def adopting(settings: Settings, earlier: Settings) -> Settings:
     return replace(settings, engine=engine, data=settings.data | left_open)
 
 
-def difference(settings: Settings, other: Settings) -> list[str]:
-    """The full names of the keys in which two experiments differ."""
+class Tabled(Protocol):
+    """Settings of some kind."""
+
+    def tables(self) -> dict[str, Any]:
+        """As nested dicts."""
+
+
+def difference(settings: Tabled, other: Tabled) -> list[str]:
+    """The full names of the keys in which two settings differ."""
     a, b = _flat(settings.tables()), _flat(other.tables())
     return sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
 

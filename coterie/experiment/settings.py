@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -81,8 +81,8 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Settings:
     """
     written = read(path)
     raw, changed = overridden(written, overrides)
-    folders = _folders(path, raw)
-    return parse(_without_leftovers(written, raw, changed, folders), folders)
+    folders = folders_of(path, raw)
+    return parse(without_leftovers(written, raw, changed, folders), folders)
 
 
 def parse(raw: Raw, folders: Sequence[Path]) -> Settings:
@@ -95,7 +95,7 @@ def parse(raw: Raw, folders: Sequence[Path]) -> Settings:
     Raises:
         Mistake: a key or value cannot be used.
     """
-    _top_level(raw)
+    top_level(raw)
     refuse_other_partitions(raw.get("data", {}))
     known = {name: CHOSEN[name](raw.get(name, {}), folders) for name in CHOSEN}
     known |= {name: keys_of(table) for name, table in FIXED.items()}
@@ -109,23 +109,29 @@ def parse(raw: Raw, folders: Sequence[Path]) -> Settings:
     return Settings(folders=tuple(folders), **top, **chosen, **fixed)  # type: ignore[arg-type]
 
 
-def _top_level(raw: Raw) -> None:
-    """Every table is known, and is a table."""
+def top_level(raw: Raw, tables: Sequence[str] = TABLES, top: Keys = TOP) -> None:
+    """Every table is known, and is a table.
+
+    Raises:
+        Mistake: one is not.
+    """
     for name, value in raw.items():
-        if name in (*TABLES, *IGNORED, "origin"):
+        if name in (*tables, *IGNORED, "origin"):
             if not isinstance(value, dict):
                 raise Mistake(f"{name} = {shown(value)}: it must be a table, [{name}]")
         elif isinstance(value, dict):
-            near = nearest(name, TABLES)
-            hint = f"did you mean [{near}]?" if near else f"there are {', '.join(f'[{t}]' for t in TABLES)}"
+            near = nearest(name, tables)
+            hint = f"did you mean [{near}]?" if near else f"there are {', '.join(f'[{t}]' for t in tables)}"
             raise Mistake(f"[{name}]: there is no such table; {hint}")
-        elif name not in TOP and nearest(name, TOP):
-            raise unknown("", name, value, TOP)
+        elif name not in top and nearest(name, top):
+            raise unknown("", name, value, top)
 
 
-def _folders(path: Path, raw: Raw) -> list[Path]:
-    """Where the file says that it began, if a run wrote it; then the file's folder; then the working directory."""
-    _top_level({"origin": raw.get("origin", {})})
+def folders_of(path: Path, raw: Raw) -> list[Path]:
+    """Where functions of the user's own are looked for: where the file says that it began, if a run wrote it; then the
+    file's folder; then the working directory.
+    """
+    top_level({"origin": raw.get("origin", {})})
     began = checked("origin", raw.get("origin", {}), keys_of(Origin))["folders"]
     found = [*map(Path, began if isinstance(began, list) else []), path.resolve().parent, Path.cwd()]
     return list(dict.fromkeys(found))
@@ -142,24 +148,30 @@ def _absolute(table: dict[str, Any], keys: Keys, folders: Sequence[Path]) -> dic
     return result
 
 
-def _without_leftovers(written: Raw, raw: Raw, changed: set[str], folders: Sequence[Path]) -> Raw:
+def without_leftovers(
+    written: Raw,
+    raw: Raw,
+    changed: set[str],
+    folders: Sequence[Path],
+    chosen: Mapping[str, Callable[..., Keys]] = CHOSEN,
+) -> Raw:
     """The content without the keys that an override of a choice has made meaningless."""
     result = dict(raw)
-    _one_of(result, changed, "model", *MODEL_CHOICES)
-    for table, keys_for in CHOSEN.items():
+    one_of(result, changed, "model", *MODEL_CHOICES)
+    for table, keys_for in chosen.items():
         choices = {full(table, choice) for choice in CHOICES.get(table, ("name",))}
         if changed & choices and isinstance(written.get(table), dict):
             old, new = (keys_for(content[table], folders) for content in (written, result))
             left = {key for key in result[table] if key in old and (key not in new or new[key].kind != old[key].kind)}
             mine = {key for key in result[table] if full(table, key) in changed}
             result[table] = {key: value for key, value in result[table].items() if key in mine or key not in left}
-    _one_of(result, changed, "cohort", "size", "fraction")
+    one_of(result, changed, "cohort", "size", "fraction")
     if {"data.partition", "data.num_clients"} & changed == {"data.partition"} and raw["data"]["partition"] == "natural":
         result["data"].pop("num_clients", None)
     return result
 
 
-def _one_of(raw: Raw, changed: set[str], table: str, *keys: str) -> None:
+def one_of(raw: Raw, changed: set[str], table: str, *keys: str) -> None:
     """Where one of keys that exclude one another is overridden, the others go."""
     given = [key for key in keys if full(table, key) in changed]
     if len(given) == 1:

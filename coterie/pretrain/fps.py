@@ -19,7 +19,7 @@ their code.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -117,7 +117,15 @@ class FPS:
     @property
     def rate(self) -> float:
         """The learning rate of the first step."""
-        return (RATES[self.loss] if self.lr is None else self.lr) * self.batch_size / 256
+        return (self.resolved().lr or 0.0) * self.batch_size / 256
+
+    def resolved(self) -> FPS:
+        """The settings with what follows from others filled in: the learning rate, and what an image is made of."""
+        lr = RATES[self.loss] if self.lr is None else self.lr
+        drawn = {
+            name: getattr(self.sizes, name) for name in ("max_objects", "points", "render_size", "cached_renderings")
+        }
+        return replace(self, lr=lr, **drawn)
 
     @property
     def sizes(self) -> Sizes:
@@ -186,6 +194,12 @@ class Trainer:
 
     def _placed(self, state: Tree) -> Tree:
         return tree.map(lambda x: x.to(self.device), state)
+
+    @torch.no_grad()
+    def look_at(self, x: Tensor) -> None:
+        """A step's forward and backward for images [B, C, n, n], without taking it: what does not fit fails here."""
+        x, key = x.to(self.device), rng.key("look").to(self.device)
+        self.method.gradient(self._weights["params"], self._weights["buffers"], (x, x), None, key)
 
     @torch.no_grad()
     def advance(self) -> Logs:

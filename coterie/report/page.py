@@ -1,4 +1,4 @@
-"""report.html: one run on one page."""
+"""report.html: one run, or one pre-training, on one page."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from coterie.core.files import write_atomic
-from coterie.report import html
+from coterie.report import html, pretraining
 from coterie.report.charts import Curve, curves
+from coterie.report.configuration import configuration
 from coterie.report.holdings import holdings
-from coterie.report.read import Run, read_run
-from coterie.report.words import duration, number, share, size, spread, value
+from coterie.report.read import Run, is_pretraining, read_pretraining, read_run
+from coterie.report.words import duration, number, share, size, spread
 from coterie.track.rounds import Record
 
 
@@ -26,7 +27,8 @@ def write_report(folder: Path) -> Path:
         OSError: the page cannot be written.
     """
     path = folder / "report.html"
-    write_atomic(path, page(read_run(folder)).encode())
+    text = pretraining.page(read_pretraining(folder)) if is_pretraining(folder) else page(read_run(folder))
+    write_atomic(path, text.encode())
     return path
 
 
@@ -43,7 +45,7 @@ def page(run: Run) -> str:
             html.section("Accuracy on each client's own kind of data", _matrix(run)),
             html.section("Who holds what", _population(run), holdings(run.clients)),
             html.section("Dropped updates", _dropped(run)),
-            html.section("Configuration", _configuration(run)),
+            html.section("Configuration", configuration(run)),
             html.section("Made with", html.table(run.versions.items())),
         ],
     )
@@ -154,15 +156,3 @@ def _dropped(run: Run) -> str:
         return f"<p>None: all {asked:,} times that a client was asked, its update counted.</p>"
     rows = [(why, f"{count:,}", share(count / asked)) for why, count in reasons.most_common()]
     return html.table(rows, ("why", "how often", f"of {asked:,} asked"))
-
-
-def _configuration(run: Run) -> str:
-    tables: dict[str, list[tuple[str, Any]]] = {}
-    for name, given in run.config.items():
-        table, _, key = name.rpartition(".")
-        tables.setdefault(table, []).append((key, value(given)))
-    parts = (
-        f"<section><h3>{escape(f'[{name}]' if name else 'top level')}</h3>{html.table(rows)}</section>"
-        for name, rows in tables.items()
-    )
-    return f"<div class=columns>{''.join(parts)}</div>"

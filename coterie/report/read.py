@@ -12,6 +12,7 @@ from typing import Any
 from coterie.core.errors import Mistake
 from coterie.track import rounds, summary
 from coterie.track.rounds import Record
+from coterie.track.summary import spread
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,9 @@ def read_run(folder: Path) -> Run:
     Raises:
         Mistake: it is no run folder, or a file in it is damaged.
     """
-    tables = tomllib.loads(_text(folder / "config.toml"))
-    versions = tables.pop("versions", {})
-    tables.pop("origin", None)
+    if is_pretraining(folder):
+        raise Mistake(f"{folder}: is a pre-training, which has no rounds and no accuracy; name a run's folder")
+    tables, versions = _config(folder)
     records = rounds.read(folder / "rounds.jsonl")
     over = (folder / "summary.json").is_file()
     target = tables.get("evaluate", {}).get("target_accuracy")
@@ -53,6 +54,36 @@ def read_run(folder: Path) -> Run:
     clients = _json(folder / "clients.json") if (folder / "clients.json").is_file() else []
     name = folder.resolve().name
     return Run(folder, name, flat(tables), versions, records, end, over, clients)
+
+
+def is_pretraining(folder: Path) -> bool:
+    """Whether the folder is one that `coterie pretrain` wrote.
+
+    Raises:
+        Mistake: it is no folder of ours.
+    """
+    return "method" in _config(folder)[0].get("pretrain", {})
+
+
+def read_pretraining(folder: Path) -> Run:
+    """The pre-training in a folder, whose rounds are its intervals, and which has no clients.
+
+    Raises:
+        Mistake: a file in it is damaged.
+    """
+    tables, versions = _config(folder)
+    records = rounds.read(folder / "intervals.jsonl", "interval")
+    over = (folder / "summary.json").is_file()
+    end = _json(folder / "summary.json") if over else spread(records)
+    return Run(folder, folder.resolve().name, flat(tables), versions, records, end, over, [])
+
+
+def _config(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The settings, and what the run was made with."""
+    tables = tomllib.loads(_text(folder / "config.toml"))
+    versions = tables.pop("versions", {})
+    tables.pop("origin", None)
+    return tables, versions
 
 
 def flat(tables: Mapping[str, Any]) -> dict[str, Any]:
