@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import logging
 import shlex
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from coterie.cli import data
+from coterie.cli.interruptible import interruptible
 from coterie.core.errors import Mistake
-from coterie.core.team import Lost
 
 if TYPE_CHECKING:
     from coterie.core.team import Team
@@ -71,7 +69,7 @@ def _lead(file: Path, overrides: list[str], folder: Path, resume: bool, team: Te
     terminal = Terminal()
     logging.getLogger("coterie").addHandler(terminal)
     again = shlex.join(["coterie", "run", str(file), *overrides, "--out", str(folder), "--resume"])
-    with _interruptible(again):
+    with interruptible(again, "round"):
         try:
             outcome = carry_out(settings, folder, resume, terminal, team)
         finally:
@@ -81,28 +79,6 @@ def _lead(file: Path, overrides: list[str], folder: Path, resume: bool, team: Te
         print(f"{folder}: finished already, after {outcome.summary['rounds']} rounds")
     terminal.summary(outcome.summary)
     print(folder / "report.html")
-
-
-@contextmanager
-def _interruptible(again: str) -> Iterator[None]:
-    """A block that Ctrl-C, or a polite request to end, stops between two rounds' records; then it says how to go on.
-    So it does where another process of the run has ended.
-    """
-
-    def interrupt(number: int, frame: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    except KeyboardInterrupt:
-        print(f"stopped; every round that was complete is kept; continue with\n  {again}", file=sys.stderr)
-        raise typer.Exit(1) from None
-    except Lost as lost:
-        print(f"{lost}; continue from the last checkpoint with\n  {again}", file=sys.stderr)
-        raise typer.Exit(1) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @app.command()

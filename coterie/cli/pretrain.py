@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import shlex
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from torch import nn
 
+from coterie.cli.interruptible import interruptible
 from coterie.experiment.pretraining import Pretraining, load
 from coterie.experiment.pretraining_run import pretrain as carry_out
 from coterie.report.words import duration, number, spread
@@ -30,13 +29,11 @@ def pretrain(file: Path, overrides: Sequence[str], out: Path | None, resume: boo
     settings = load(file, overrides)
     again = shlex.join(["coterie", "pretrain", str(file), *overrides, "--out", str(folder), "--resume"])
     terminal = Terminal()
-    try:
-        outcome = carry_out(settings, folder, resume, terminal)
-    except KeyboardInterrupt:
-        print(f"stopped; every interval that was complete is kept; continue with\n  {again}", file=sys.stderr)
-        raise typer.Exit(1) from None
-    finally:
-        terminal.close()
+    with interruptible(again, "interval"):
+        try:
+            outcome = carry_out(settings, folder, resume, terminal)
+        finally:
+            terminal.close()
     if not outcome.ran:
         print(f"{folder}: finished already, after {outcome.summary['steps']} steps")
     terminal.summary(outcome.summary)
