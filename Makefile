@@ -20,8 +20,8 @@ check: $(READY)  ## Style, types, and the order of the rooms
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: $(READY)  ## Time a round of federated averaging (see benchmarks/README.md)
-	@$(BIN)/python benchmarks/speed/round.py
+bench: $(READY)  ## Time a round beside other libraries where they are installed (benchmarks/speed/README.md)
+	@$(BIN)/python benchmarks/speed/compare.py
 
 docs: $(READY)  ## Check that every link inside the documentation leads somewhere
 	@$(BIN)/python docs/check_links.py

@@ -1,0 +1,56 @@
+"""Flower's simulation engine, Ray with one actor a core. `python flower.py MODEL`; see `turns.py`."""
+
+import sys
+
+import torch
+import torch_models as work
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg
+from flwr.simulation import run_simulation
+from turns import asked, say
+
+NAME = sys.argv[1]
+client, server = ClientApp(), ServerApp()
+
+
+@client.train()
+def train(message: Message, context: Context) -> Message:
+    torch.set_num_threads(1)
+    model = work.make(NAME)
+    model.load_state_dict(message.content["arrays"].to_torch_state_dict())
+    x, y = work.examples(NAME, int(context.node_config["partition-id"]))
+    optimizer = torch.optim.SGD(model.parameters(), lr=work.LR)
+    for rows in torch.randperm(len(x)).split(work.BATCH):
+        optimizer.zero_grad()
+        work.loss(model(x[rows]), y[rows]).backward()
+        optimizer.step()
+    content = {"arrays": ArrayRecord(model.state_dict()), "metrics": MetricRecord({"num-examples": len(x)})}
+    return Message(content=RecordDict(content), reply_to=message)
+
+
+@server.main()
+def main(grid: Grid, context: Context) -> None:
+    import time
+
+    began = time.perf_counter()
+
+    def between(number: int, arrays: ArrayRecord) -> MetricRecord:
+        """Flower calls this before the first round and after each: here a round waits until it is asked for."""
+        nonlocal began
+        say(ready=True) if number == 0 else say(seconds=time.perf_counter() - began)
+        if not asked():
+            import os
+
+            os._exit(0)
+        began = time.perf_counter()
+        return MetricRecord({"none": 0.0})
+
+    strategy = FedAvg(fraction_train=1.0, fraction_evaluate=0.0)
+    weights = ArrayRecord(work.make(NAME).state_dict())
+    strategy.start(grid=grid, initial_arrays=weights, num_rounds=10_000, evaluate_fn=between)
+
+
+resources = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
+run_simulation(server, client, num_supernodes=work.CLIENTS, backend_config=resources)
