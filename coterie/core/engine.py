@@ -114,20 +114,10 @@ def whole(public: Examples | None, engine: Engine) -> Batch | None:
     """The seed set in its order, where there is one."""
     if public is None:
         return None
-    return gathered(public, torch.arange(len(public)), rng.key("public").to(engine.device), engine)
-
-
-def gathered(examples: Examples, rows: Tensor, key: Tensor, engine: Engine, width: int | None = None) -> Batch:
-    """The examples in `rows` [b] as a batch, on the engine's device and in its type.
-
-    With a `width` B >= b the batch is padded to [B] with copies of its first example, and masked.
-    """
-    mask = None
-    if width is not None:
-        mask = (torch.arange(width) < len(rows)).to(engine.device)
-        rows = torch.cat([rows, rows[:1].expand(width - len(rows))])
-    x, y = examples.batch(rows)
-    return Batch(as_input(x, engine), None if y is None else as_input(y, engine), rows.to(engine.device), mask, key)
+    x, y = public.tensors()
+    rows, key = torch.arange(len(public)), rng.key("public")
+    labels = None if y is None else as_input(y, engine)
+    return Batch(as_input(x, engine), labels, rows.to(engine.device), None, key.to(engine.device))
 
 
 def as_input(x: Tensor, engine: Engine) -> Tensor:

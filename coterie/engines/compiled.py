@@ -19,6 +19,7 @@ from coterie.core import tree
 from coterie.core.algorithm import Batches, Logs
 from coterie.core.task import Batch
 from coterie.core.tree import Tree
+from coterie.engines.fused import fuse_updates
 from coterie.models.layout import channels_last
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,9 @@ log = logging.getLogger(__name__)
 Step = Callable[[Tree, Batches], tuple[Tree, Logs]]
 Program = Callable[[Sequence[Tensor], Sequence[Tensor]], Logs]
 """(leaves of the carry, written over; tensors of the batches) -> logs."""
+
+OPTIONS = {"size_asserts": False, "alignment_asserts": False}
+"""TorchInductor need not check at each call what the engine knows."""
 
 OPERATIONS = 6000
 """The longest trace that is compiled, which takes some 20 ms an operation."""
@@ -115,8 +119,11 @@ def _program(step: Step, carry: Tree, batches: Batches) -> Program:
     if images:
         tensors = _channels_last(tensors, images)
         trace, names = _traced(step, carry, batches, tensors)
-    with tracing(TracingContext(FakeTensorMode(shape_env=ShapeEnv()))):  # TorchInductor's cache on disk asks for one
-        fast = compiled(trace, [*leaves, *tensors])
+    fuse_updates(trace, [node for node in trace.graph.nodes if node.op == "placeholder"][: len(leaves)])
+    mode = FakeTensorMode(shape_env=ShapeEnv())  # TorchInductor's cache on disk asks for one
+    with tracing(TracingContext(mode)):  # real tensors would be taken for examples of any size
+        given: list[Any] = [mode.from_tensor(x, static_shapes=True) for x in (*leaves, *tensors)]
+        fast = compiled(trace, given, options=OPTIONS)
     return lambda carry, batch: dict(zip(names, fast(*carry, *_channels_last(batch, images)), strict=True))
 
 

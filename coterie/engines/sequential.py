@@ -12,10 +12,11 @@ from torch import Tensor
 
 from coterie.core import rng, tree
 from coterie.core.algorithm import Algorithm, Batches, Logs, Weight
-from coterie.core.engine import Job, Reply, context, gathered, planned_keys, planned_rows, planned_steps
+from coterie.core.engine import Job, Reply, context, planned_keys, planned_rows, planned_steps
 from coterie.core.task import Task
 from coterie.core.tree import Tree
 from coterie.engines.compiled import Compiled, Step
+from coterie.engines.gathering import gathered
 from coterie.engines.memory import keep_freed_memory
 
 CPU = torch.device("cpu")
@@ -72,14 +73,13 @@ class Sequential:
     def _batches(
         self, algorithm: Algorithm, job: Job, rows: Mapping[str, list[Tensor]], steps: int
     ) -> Iterator[Batches]:
-        keys = {name: k.to(self.device) for name, k in planned_keys(algorithm, job, steps).items()}
-        widths = {name: self._width(algorithm, name, batches) for name, batches in rows.items()}
+        keys = planned_keys(algorithm, job, steps)
+        streams = {
+            name: gathered(job.data[name], own, keys[name].to(self.device), self, self._width(algorithm, name, own))
+            for name, own in rows.items()
+        }
         for k in range(steps):
-            yield {
-                name: gathered(job.data[name], batches[k], keys[name][k], self, widths[name])
-                for name, batches in rows.items()
-                if k < len(batches)
-            }
+            yield {name: next(stream) for name, stream in streams.items() if k < len(rows[name])}
 
     def _width(self, algorithm: Algorithm, name: str, batches: list[Tensor]) -> int | None:
         """The length to which a compiled step's batches are padded; None where all of them have it."""

@@ -15,6 +15,7 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
@@ -84,6 +85,8 @@ class MaskedBatchNorm(nn.Module):
         """x [B, C, ...] -> the same shape."""
         if not self.training and self.tracks:
             return self._normalised(x, self.running_mean, self.running_var)
+        if self.scope.mask is None and self.scope.shared is None and self._is_torchs(x):
+            return self._by_torch(x)
         mean, var, count = batch_statistics(x, self.scope.mask)
         if self.scope.shared is not None and self.tracks:
             self.scope.observe(self, Moments(mean.detach(), var.detach(), count))
@@ -91,6 +94,18 @@ class MaskedBatchNorm(nn.Module):
         if self.training and self.moves:
             self._track(mean.detach(), var.detach(), count)
         return self._normalised(x, mean, var)
+
+    def _is_torchs(self, x: Tensor) -> bool:
+        """Whether PyTorch's own kernel, which is several times as fast, does the same to a batch of real rows."""
+        several = x.shape[0] * prod(x.shape[2:]) > 1
+        return several and not (self.moves and self.momentum is None)
+
+    def _by_torch(self, x: Tensor) -> Tensor:
+        moves = self.training and self.moves
+        if moves:
+            self.num_batches_tracked.add_(1)
+        mean, var = (self.running_mean, self.running_var) if moves else (None, None)
+        return F.batch_norm(x, mean, var, self.weight, self.bias, True, self.momentum or 0.0, self.eps)
 
     def _by_given(self, x: Tensor, mean: Tensor, var: Tensor, count: Tensor, how: SharedNorm) -> Tensor:
         """Normalised by the running statistics; see `SharedNorm`."""

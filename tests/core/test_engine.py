@@ -8,7 +8,7 @@ import torch
 
 import coterie
 from coterie import Algorithm, Batch, Examples, Stream
-from coterie.core.engine import Job, as_input, context, gathered, planned_keys, planned_rows, planned_steps
+from coterie.core.engine import Job, as_input, context, planned_keys, planned_rows, planned_steps
 from coterie.engines.sequential import Sequential
 from coterie.models.functional import functional
 from coterie.objectives import cross_entropy
@@ -73,20 +73,6 @@ def test_a_context_holds_the_whole_seed_set_in_its_order() -> None:
     assert torch.equal(ctx.public.y, PUBLIC.y)
     assert ctx.public.rows.tolist() == list(range(7))
     assert ctx.public.mask is None
-
-
-def test_a_batch_is_padded_with_its_first_example_and_masked() -> None:
-    rows = torch.tensor([4, 2])
-    plain = gathered(PUBLIC, rows, torch.tensor(0), Sequential(dtype=torch.float64))
-    assert plain.mask is None
-    assert plain.x.dtype == torch.float64
-    padded = gathered(PUBLIC, rows, torch.tensor(0), Sequential(dtype=torch.float64), width=5)
-    assert padded.rows.tolist() == [4, 2, 4, 4, 4]
-    assert padded.mask is not None
-    assert padded.mask.tolist() == [True, True, False, False, False]
-    assert torch.equal(padded.x[:2], plain.x)
-    assert padded.y is not None
-    assert padded.y.tolist() == [4 % 3, 2, 1, 1, 1]
 
 
 def test_only_floats_take_the_engine_s_type() -> None:
