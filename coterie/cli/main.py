@@ -16,7 +16,7 @@ from coterie.cli.interruptible import interruptible
 from coterie.core.errors import Mistake
 
 if TYPE_CHECKING:
-    from coterie.core.team import Team
+    from coterie.core.team import Lost, Team
 
 app = typer.Typer(
     name="coterie",
@@ -49,14 +49,30 @@ def run(
 ) -> None:
     """Run an experiment and write its folder: rounds, summary, model, report."""
     from coterie.engines.torchrun import joined
+    from coterie.experiment.members import launched, member
+
+    folder = out or Path("runs") / file.stem
+    changes = [*(overrides or []), *([] if workers is None else [f"engine.workers={workers}"])]
+    again = shlex.join(["coterie", "run", str(file), *changes, "--out", str(folder), "--resume"])
+    if member() > 0:
+        _follow()
+    with interruptible(again if launched() is None else f"torchrun ... -m {again}", "round"), joined() as team:
+        _lead(file, changes, folder, resume, team)
+
+
+def _follow() -> NoReturn:
+    """The run in a process that a launcher started, but not as the first: of what happens here, that one tells."""
+    from coterie.engines.torchrun import joined
     from coterie.experiment.members import follow
 
-    changes = [*(overrides or []), *([] if workers is None else [f"engine.workers={workers}"])]
-    with joined() as team:
-        if team.rank > 0:
+    try:
+        with joined() as team:
             follow(team)
-        else:
-            _lead(file, changes, out or Path("runs") / file.stem, resume, team)
+    except Mistake:
+        raise typer.Exit(2) from None
+    except Lost:
+        raise typer.Exit(1) from None
+    raise typer.Exit
 
 
 def _lead(file: Path, overrides: list[str], folder: Path, resume: bool, team: Team) -> None:
@@ -68,13 +84,11 @@ def _lead(file: Path, overrides: list[str], folder: Path, resume: bool, team: Te
     settings = load(file, overrides)
     terminal = Terminal()
     logging.getLogger("coterie").addHandler(terminal)
-    again = shlex.join(["coterie", "run", str(file), *overrides, "--out", str(folder), "--resume"])
-    with interruptible(again, "round"):
-        try:
-            outcome = carry_out(settings, folder, resume, terminal, team)
-        finally:
-            logging.getLogger("coterie").removeHandler(terminal)
-            terminal.close()
+    try:
+        outcome = carry_out(settings, folder, resume, terminal, team)
+    finally:
+        logging.getLogger("coterie").removeHandler(terminal)
+        terminal.close()
     if not outcome.ran:
         print(f"{folder}: finished already, after {outcome.summary['rounds']} rounds")
     terminal.summary(outcome.summary)

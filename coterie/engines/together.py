@@ -9,7 +9,6 @@ import os
 import signal
 import tempfile
 import threading
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -39,7 +38,7 @@ def together(workers: int, work: Callable[Concatenate[Team, P], R], *args: P.arg
     `if __name__ == "__main__":`.
 
     Raises:
-        Mistake: `workers` is below 1.
+        Mistake: `workers` is below 1, or another of the processes met one.
         Lost: another of the processes failed; the sentence says how.
     """
     same: Callable[[Team], R] = partial(_called, work, args, kwargs)
@@ -56,7 +55,7 @@ def led(workers: int, lead: Callable[[Team], R], follow: Callable[[Team], object
     `follow` must be picklable, and a script that calls this needs the usual `if __name__ == "__main__":`.
 
     Raises:
-        Mistake: `workers` is below 1.
+        Mistake: `workers` is below 1, or another of the processes met one.
         Lost: another of the processes failed; the sentence says how.
     """
     if workers < 1:
@@ -68,11 +67,11 @@ def led(workers: int, lead: Callable[[Team], R], follow: Callable[[Team], object
             with grouped(0, workers, 0, Path(folder) / "meeting") as team:
                 return lead(team)
         except Lost as lost:
-            raise Lost(f"{_why(others)}; the run ends here") from lost
+            raise Lost(f"{_killed(others) or lost}; the run ends here") from lost
 
 
 class _Other(NamedTuple):
-    """One of the new processes, and where it says that it is ready, and later why it failed."""
+    """One of the new processes, and where it says that it is ready."""
 
     process: SpawnProcess
     said: Connection
@@ -85,13 +84,13 @@ def _others(workers: int, folder: str, follow: Callable[[Team], object]) -> Iter
     try:
         for other in others:
             wait([other.said, other.process.sentinel], START.total_seconds())
-            if _last_words(other) != READY:
-                raise Lost(f"{_why(others)}; the run did not begin")
+            if not _ready(other):
+                raise Lost(f"{_killed(others) or 'another process of this run could not start'}; it did not begin")
         yield others
         for other in others:
             other.process.join()
         if any(other.process.exitcode for other in others):
-            raise Lost(_why(others))
+            raise Lost(_killed(others) or "another process of this run failed when its work was done")
     finally:
         for other in others:
             other.process.kill()
@@ -114,15 +113,19 @@ def _member(rank: int, size: int, folder: str, saying: Connection, follow: Calla
     """What a new process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process decides what comes of it
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    saying.send(READY)
     try:
-        saying.send(READY)
         with grouped(rank, size, rank, Path(folder) / "meeting") as team:
             follow(team)
-    except BaseException as error:
-        if not isinstance(error, Lost):  # whoever is lost says better why
-            whole = "".join(traceback.format_exception(error)).rstrip()
-            saying.send(str(error) if isinstance(error, Mistake) else whole)
+    except BaseException:  # the group has left word of it for the first process
         os._exit(1)
+
+
+def _ready(other: _Other) -> bool:
+    try:
+        return other.said.poll() and other.said.recv() == READY
+    except EOFError:
+        return False
 
 
 def _end_with_parent() -> None:
@@ -132,25 +135,14 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _why(others: list[_Other]) -> str:
-    """What became of the first process that failed, in a sentence."""
+def _killed(others: list[_Other]) -> str:
+    """Which process was killed, in a sentence; empty if none was."""
     ended = wait([other.process.sentinel for other in others], GRACE)
     for other in others:
         if other.process.sentinel in ended:
             other.process.join(GRACE)  # its end of a pipe closes a moment before its status is known
-    last_words = {rank: _last_words(other) for rank, other in enumerate(others, 1)}
-    for rank, words in last_words.items():
-        if words:
-            return f"process {rank} of this run failed:\n{words}\n"
     for rank, other in enumerate(others, 1):
         status = other.process.exitcode
         if status is not None and status < 0:
             return f"process {rank} of this run was killed by signal {-status}"
-    return "another process of this run has ended"
-
-
-def _last_words(other: _Other) -> str:
-    try:
-        return str(other.said.recv()) if other.said.poll() else ""
-    except EOFError:
-        return ""
+    return ""

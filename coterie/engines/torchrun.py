@@ -8,14 +8,16 @@ Tensors on a host travel by gloo, those on a GPU by NCCL.
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -23,6 +25,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from coterie.core.errors import Mistake
 from coterie.core.team import ALONE, Lost, Team
 
 T = TypeVar("T")
@@ -73,7 +76,11 @@ class Group:
 
 @contextmanager
 def joined() -> Iterator[Team]:
-    """The team that `torchrun` started this process for; a team of one where nothing did."""
+    """The team that `torchrun` started this process for; a team of one where nothing did.
+
+    Raises:
+        Lost, Mistake: as `grouped`.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or "RANK" not in os.environ:
         yield ALONE
@@ -91,16 +98,26 @@ def grouped(rank: int, size: int, local_rank: int, meeting: Path | None = None) 
         size: how many there are.
         meeting: a file, not there yet, by which they find one another; by default they meet at the address that the
             environment names.
+
+    Raises:
+        Lost: another member has failed in its block; the sentence says how, where that is known.
+        Mistake: another member has met one.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # two processes of one thread are faster than one of two, and do not disturb each other
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    where: dict[str, Any] = {"store": _launchers()} if meeting is None else {"init_method": meeting.as_uri()}
-    dist.init_process_group(backend, **where, rank=rank, world_size=size, timeout=PATIENCE)
+    store = _launchers() if meeting is None else next(rendezvous(meeting.as_uri(), rank, size, timeout=PATIENCE))[0]
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    words = PrefixStore("last words", store)
     try:
         yield Group(rank, size)
+    except Lost as lost:
+        raise _heard(words, size) or lost from lost
+    except Exception as error:
+        _leave(words, rank, error)
+        raise
     finally:
         dist.destroy_process_group()
         torch.set_num_threads(threads)
@@ -115,3 +132,24 @@ def _launchers() -> Store:
     store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
     kept = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     return PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store) if kept else store
+
+
+def _leave(words: Store, rank: int, error: Exception) -> None:
+    """Leave the others word of what went wrong here, before they notice that this process is gone."""
+    mistake = isinstance(error, Mistake)
+    said = str(error) if mistake else "".join(traceback.format_exception(error)).rstrip()
+    words.set(str(rank), json.dumps([mistake, said]))
+
+
+def _heard(words: Store, size: int) -> Exception | None:
+    """What the first of the others that left word said, as what is to be raised here."""
+    for rank in range(size):
+        try:
+            left = words.get(str(rank)) if words.check([str(rank)]) else None
+        except RuntimeError:  # whoever kept the words is gone too
+            return None
+        if left is not None:
+            mistake, said = json.loads(left)
+            where = f"process {rank} of this run" if rank else ""
+            return Mistake(f"{where}: {said}" if where else said) if mistake else Lost(f"{where} failed:\n{said}\n")
+    return None

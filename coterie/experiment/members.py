@@ -54,6 +54,15 @@ def launched() -> int | None:
     return int(os.environ["WORLD_SIZE"]) if {"RANK", "WORLD_SIZE"} <= os.environ.keys() else None
 
 
+def member() -> int:
+    """This process's number among those that a launcher has started; 0 where there is no launcher.
+
+    >>> member()
+    0
+    """
+    return 0 if launched() is None else int(os.environ["RANK"])
+
+
 def follow(team: Team) -> None:
     """What every process but the first does. Returns when the run is over, or where there is nothing to run.
 
@@ -66,6 +75,7 @@ def follow(team: Team) -> None:
     if call is None:
         return
     experiment = build(call.settings, this_machine())
+    team.gather(None)  # from here on everyone has built it
     checkpoints = Checkpoints(RunFolder(call.folder).checkpoint, team)
     found = checkpoints.load()
     newest: Resume | Round | None = found

@@ -251,6 +251,7 @@ def _carried_out(going: _Run, team: Team) -> Outcome:
     settings, folder, watch = going.experiment.settings, going.folder, going.watch
     plan = replace(going.experiment.plan, team=team)
     team.gather(Call(settings, folder.path.resolve()))
+    team.gather(None)  # nothing is written before the others have built it too
     going.join(team)
     found = going.begin()
     watch.begin(going.experiment, folder.path, list(going.records))
