@@ -7,16 +7,17 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from coterie.cli import data
 from coterie.cli.interruptible import interruptible
 from coterie.core.errors import Mistake
+from coterie.core.team import Lost
 
 if TYPE_CHECKING:
-    from coterie.core.team import Lost, Team
+    from coterie.core.team import Team
 
 app = typer.Typer(
     name="coterie",
