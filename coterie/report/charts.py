@@ -11,13 +11,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
-
-from matplotlib import rc_context
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from typing import TYPE_CHECKING, Any
 
 from coterie.report.words import size
+
+if TYPE_CHECKING:  # what draws imports matplotlib itself: a run's other processes draw nothing
+    from matplotlib.figure import Figure
 
 SERIES = ("#a10001", "#a10002", "#a10003", "#a10004", "#a10005", "#a10006", "#a10007", "#a10008")
 INK, LINE = "#a1000a", "#a1000b"
@@ -82,6 +81,8 @@ def curves(
         return None
 
     def draw(figure: Figure) -> None:
+        from matplotlib.ticker import FuncFormatter, MaxNLocator
+
         axes = figure.add_subplot()
         for k, (label, xs, ys) in enumerate(known):
             dots = "o" if len(xs) < 3 else ""
@@ -111,6 +112,9 @@ def _thinned(line: Curve) -> tuple[list[float], list[float]]:
 
 def svg(draw: Callable[[Figure], None], inches: tuple[float, float], description: str) -> str:
     """What `draw` puts on a figure, as an SVG element for a page."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
     with rc_context(_STYLE | {"svg.hashsalt": description}), warnings.catch_warnings():  # type: ignore[arg-type]
         warnings.simplefilter("ignore")  # about characters that matplotlib's own font lacks; the reader's has them
         figure: Any = Figure(figsize=inches)

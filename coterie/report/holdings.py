@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from typing import TYPE_CHECKING, Any
 
 from coterie.report.charts import SERIES, svg
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MOST_CLIENTS = 100
 MOST_DOTS = 2500
@@ -41,6 +41,8 @@ def _labels(clients: Sequence[Client]) -> list[str]:
 
 
 def _one_by_one(figure: Figure, clients: Sequence[Client], labels: list[str]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     if labels:
         share = max(0.22 * min(len(labels), 60), 0.6)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[share, 1])
@@ -100,6 +102,8 @@ def _short(name: str) -> str:
 
 
 def _histograms(figure: Figure, clients: Sequence[Client], labelled: bool) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     sizes, *rest = figure.subplots(1, 1 + labelled, squeeze=False)[0]
     sizes.hist([c["examples"] for c in clients], bins=30, color=SERIES[0])
     sizes.set_xlabel("examples of a client")
