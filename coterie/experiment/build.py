@@ -96,7 +96,7 @@ def build(settings: Settings, machine: Machine) -> Experiment:
     )
     plan = with_seed_set(settings, plan)
     check.fits(settings, plan, source)
-    chosen, why = resolve_engine(settings.engine, machine, work_of(plan, next(iter(models.values()))))
+    chosen, why = resolve_engine(settings.engine, machine, work_of(plan, list(models.values())))
     settings, plan = replace(settings, engine=chosen), api.on_engine(plan, recipe, make_engine(chosen))
     named, names = dict(zip(plan.tasks, models.values(), strict=True)), dict(zip(plan.tasks, models, strict=True))
     once = {} if plan.algorithm.pooled else _sent_once(ready, seed)
