@@ -67,8 +67,9 @@ def reference(engine: Engine, machine: Machine) -> Sequential:
     """The plain loop, on the device and in the type of number that [engine] names.
 
     Raises:
-        Mistake: there is no such device here, or a key has no meaning for the engine.
+        Mistake: there is no such device here, or not one for each process, or a key has no meaning for the engine.
     """
+    _shareable(replace(engine, device=_device_name(engine, machine)))
     if engine.chunk is not None and engine.name == "sequential":
         raise Mistake(
             f'engine.chunk = {engine.chunk}: the engine "{engine.name}" does not take it; only "vectorised" does'
@@ -82,6 +83,23 @@ def make_engine(engine: Engine) -> core.Engine:
     if engine.name == "vectorised":
         return Vectorised(device, dtype, engine.chunk, engine.compile is True)
     return Sequential(device, dtype, engine.compile is True)
+
+
+def _shareable(engine: Engine) -> None:
+    """Several processes compute on the host, or on a GPU each.
+
+    Raises:
+        Mistake: there are not so many GPUs.
+    """
+    if engine.workers in ("auto", 1) or engine.device == "cpu":
+        return
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", engine.workers))  # of a launcher's processes, those on this machine
+    found = torch.cuda.device_count() if engine.device == "cuda" else 1
+    if here > found:
+        raise Mistake(
+            f"engine.workers = {engine.workers}: each process needs a device of its own, and engine.device = "
+            f'"{engine.device}" is {found or "none"} on this machine'
+        )
 
 
 def _device_name(engine: Engine, machine: Machine) -> str:

@@ -381,6 +381,7 @@ WRONG: list[tuple[str, str]] = [
     ("model={name='own_wrong_model:misfit'}", "cannot take examples of shape [1, 8, 8]"),
     ("engine.device=warp", 'engine.device = "warp": cannot be used here'),
     ("engine={name='sequential', chunk=3}", "engine.chunk = 3"),
+    ("engine={device='meta', workers=2}", "engine.workers = 2: each process needs a device of its own"),
     ("aggregation={name='krum', num_byzantine=3}", "aggregation.num_byzantine = 3: "),
     ("attack={name='sign_flip', num_clients=10}", "attack.num_clients = 10: "),
     ("model.names=['mlp', 'logistic']", "fedavg has one model for all clients"),
