@@ -6,7 +6,7 @@ What happens to image i of a batch depends on (key, i) and on nothing else, so i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -46,12 +46,6 @@ def flip(x: Tensor, key: Tensor) -> Tensor:
 def crop_flip(x: Tensor, key: Tensor) -> Tensor:
     """`crop` by 4 and `flip`, the usual for CIFAR: x [B, C, H, W]."""
     return flip(crop(x, fold(key, 0)), fold(key, 1))
-
-
-def normalize(x: Tensor, mean: Sequence[float], deviation: Sequence[float]) -> Tensor:
-    """x [B, C, H, W] with each channel's mean taken off and divided by its deviation, in training and testing."""
-    shape = (1, -1, 1, 1)
-    return (x - x.new_tensor(mean).reshape(shape)) / x.new_tensor(deviation).reshape(shape)
 
 
 AUGMENTATIONS: dict[str, Augment] = {"none": none, "crop": crop, "flip": flip, "crop_flip": crop_flip}

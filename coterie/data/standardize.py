@@ -1,16 +1,18 @@
-"""Standardising a table whose rows may not be pooled.
+"""Standardising data that may not be pooled: the measured columns of a table, or the channels of pictures.
 
-A client sends, for each measured column, three sums over its observed training values: how many, their sum, and the sum
-of their squares. The server adds them up, and sends back mean and standard deviation. One exchange, nothing about a
-single row; yet a client with one row would show it, and secure aggregation of the three sums is what hides it.
+A client sends, for each column, three sums over its observed training values: how many, their sum, and the sum of their
+squares. The server adds them up, and sends back mean and standard deviation. One exchange, nothing about a single row;
+yet a client with one row would show it, and secure aggregation of the three sums is what hides it.
 
     n = sum n_i     mean = sum s_i / n     variance = sum q_i / n - mean^2     x <- (x - mean) / sqrt(variance)
 
-A missing value becomes 0, which is the mean. Legend: n rows, F features, M measured columns.
+A missing value becomes 0, which is the mean. Of pictures each pixel is a value of its channel, and a column below is a
+channel. Legend: n rows, F features, M measured columns, C channels.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,7 +24,10 @@ from coterie.core.errors import Mistake
 from coterie.data.source import Source
 
 HOW = ("federated", "local", "none")
-"""What `data.standardize` may be."""
+"""What `data.standardize` may be, but for numbers that everyone knows."""
+
+How = str | Mapping[str, Sequence[float]]
+"""One of `HOW`, or {"mean": [...], "deviation": [...]}, a number for each column."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +63,19 @@ class Standardized:
     scaled: Callable[[Examples], Examples] = lambda examples: examples
 
 
-def standardize(source: Source, clients: Clients, how: str | None = None) -> Standardized:
-    """The same source and clients with their measured columns standardised and their gaps filled.
+def standardize(source: Source, clients: Clients, how: How | None = None) -> Standardized:
+    """The same source and clients with their columns standardised and their gaps filled.
 
     Args:
         source: where the clients come from; its test examples are standardised with them.
         clients: what `deal` made of it.
         how: "federated": one mean and deviation over all clients' training examples. "local": each client its own, also
             for the test examples that carry its id; whatever carries none, or nobody's, goes by its own. "none": values
-            stay, gaps become 0. By default federated for a table and none for anything else.
+            stay, gaps become 0. Or means and deviations that everyone knows, which nobody has to send. By default
+            federated for a table and none for anything else.
 
     Raises:
-        Mistake: `how` is none of these, or the examples are no rows of numbers.
+        Mistake: `how` is none of these, or the examples are neither rows of numbers nor pictures.
     """
     columns = _columns(source, how)
     chosen = how or ("federated" if source.numeric else "none")
@@ -79,19 +85,25 @@ def standardize(source: Source, clients: Clients, how: str | None = None) -> Sta
         return _local(source, clients, columns)
     if chosen == "none":
         scale = _identity(columns)
+    elif isinstance(chosen, Mapping):
+        scale = _known(chosen, len(columns))
     else:
         scale = scale_of(sums_of(e.tensors()[0], columns) for e in clients.values())
-    test = None if source.test is None else _applied(source.test, scale, columns)
     train = _applied(source.train, scale, columns)
-    size = 0 if chosen == "none" else 8 * len(columns)
+    test = source.test
+    if test is not None:
+        shared = test.x is source.train.x
+        test = Examples(train.x, test.y, test.rows) if shared else _applied(test, scale, columns)
+    size = 8 * len(columns) if chosen == "federated" else 0
     dealt = {c: Examples(train.x, e.y, e.rows) for c, e in clients.items()}
     ready = replace(source, train=train, test=test)
     return Standardized(ready, dealt, 3 * size, 2 * size, lambda examples: _applied(examples, scale, columns))
 
 
 def sums_of(x: Tensor, columns: Sequence[int]) -> Sums:
-    """The three sums over the observed values of x [n, F] in `columns`."""
-    values = x[:, list(columns)].double()  # [n, M]
+    """The three sums over the observed values of x [n, F] or [n, C, H, W] in `columns`."""
+    rows = x.movedim(1, -1).flatten(0, -2)  # [n, F], or a row for each pixel
+    values = rows[:, list(columns)].double()  # [n, M]
     observed = ~values.isnan()
     values = values.nan_to_num(nan=0.0)
     return Sums(observed.sum(0).double(), values.sum(0), (values * values).sum(0))
@@ -110,25 +122,47 @@ def scale_of(sums: Iterable[Sums]) -> Scale:
 
 
 def apply(x: Tensor, scale: Scale, columns: Sequence[int]) -> Tensor:
-    """x [n, F] with `columns` standardised and their gaps filled with 0; the other columns stay."""
+    """x [n, F] or [n, C, H, W] with `columns` standardised and their gaps filled with 0; the other columns stay."""
+    if x.dim() == 4:
+        shape = (1, -1, 1, 1)
+        return (x - scale.mean.to(x.dtype).reshape(shape)).div_(scale.deviation.to(x.dtype).reshape(shape))
     result = x.clone()
     scaled = (x[:, list(columns)].double() - scale.mean) / scale.deviation
     result[:, list(columns)] = scaled.nan_to_num(nan=0.0).to(x.dtype)
     return result
 
 
-def _columns(source: Source, how: str | None) -> list[int]:
-    """The columns to act on; every column where the source does not say and the user asks for it."""
-    if how is not None and how not in HOW:
-        raise Mistake(f"data.standardize = {how!r}: must be one of {', '.join(HOW)}")
+def _columns(source: Source, how: How | None) -> list[int]:
+    """The columns to act on; every one where the source does not say and the user asks for it."""
+    if isinstance(how, str) and how not in HOW:
+        raise Mistake(f"data.standardize = {how!r}: must be one of {', '.join(HOW)}, or a table of mean and deviation")
     if source.numeric or how in (None, "none"):
         return list(source.numeric)
-    if source.clients is not None or source.train.x.dim() != 2 or not source.train.x.is_floating_point():
+    x = source.train.x
+    if source.clients is not None or x.dim() not in (2, 4) or not x.is_floating_point():
         raise Mistake(
-            f"data.standardize = {how!r}: the source {source.name} is no table, so there is nothing to standardise; "
-            "leave it out"
+            f"data.standardize = {how!r}: the source {source.name} has neither a table nor pictures to standardise, "
+            "or makes its clients on demand; leave it out"
         )
-    return list(range(source.train.x.shape[1]))
+    return list(range(x.shape[1]))
+
+
+def _known(given: Mapping[str, Sequence[float]], number: int) -> Scale:
+    """The scale that everyone knows.
+
+    Raises:
+        Mistake: it is not a mean and a deviation above 0 for each of `number` columns.
+    """
+    mean, deviation = given.get("mean", ()), given.get("deviation", ())
+    finite = all(math.isfinite(value) for value in (*mean, *deviation))
+    if given.keys() != {"mean", "deviation"} or not len(mean) == len(deviation) == number or not finite:
+        raise Mistake(
+            f"data.standardize = {dict(given)}: must be {{mean = [...], deviation = [...]}}, each with {number} "
+            "numbers, one for each column of a table or channel of pictures"
+        )
+    if min(deviation) <= 0:
+        raise Mistake(f"data.standardize.deviation = {list(deviation)}: must be numbers above 0")
+    return Scale(torch.tensor(mean, dtype=torch.float64), torch.tensor(deviation, dtype=torch.float64))
 
 
 def _identity(columns: Sequence[int]) -> Scale:

@@ -75,7 +75,7 @@ def data_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
     dealt = keys_of(deal).without([*_NOT_KEYS, *_of_other_partitions(raw)])
     ours = Keys(source=Key(str, REQUIRED)).and_those_of(dealt).and_those_of(_of_partitioner(raw))
     ours["partition"] = Key(str | None, None)
-    ours["standardize"] = Key(Literal[HOW] | None, None)
+    ours["standardize"] = Key(Literal[HOW] | dict[str, list[float]] | None, None)
     ours["augment"] = Key(Literal[tuple(AUGMENTATIONS)], "none")
     return ours.and_those_of(own.without([*_NOT_KEYS, *ours]))
 

@@ -7,7 +7,7 @@ import torch
 
 from coterie.core import rng
 from coterie.core.errors import Mistake
-from coterie.data.augment import AUGMENTATIONS, augmentation, crop, flip, normalize
+from coterie.data.augment import AUGMENTATIONS, augmentation, crop, flip
 
 KEY = rng.key(0, "augment")
 X = torch.arange(1.0, 1 + 8 * 2 * 5 * 6).reshape(8, 2, 5, 6)
@@ -55,12 +55,6 @@ def test_an_image_is_changed_by_the_key_and_its_place_alone(name):
     assert torch.equal(both[0], alone)
     assert torch.equal(both[1], augment(X, keys[1]))
     assert (name == "none") == torch.equal(alone, augment(X, keys[1]))
-
-
-def test_normalize_by_hand():
-    """Channel 0: (3 - 1) / 2 = 1; channel 1: (3 - 5) / 4 = -0.5."""
-    x = torch.full((1, 2, 1, 1), 3.0)
-    assert normalize(x, [1, 5], [2, 4]).flatten().tolist() == [1, -0.5]
 
 
 def test_an_unknown_augmentation_is_a_mistake():

@@ -93,13 +93,51 @@ def test_a_large_mean_does_not_drown_a_small_deviation():
     assert (scale.mean.item(), scale.deviation.item()) == (2000, 1)
 
 
+def test_channels_of_pictures_by_hand():
+    """Four pixels of channel 0 at client a: 1, 3, 1, 3; at b: 5, 7, 5, 7: mean 4, variance 5. Channel 1 is always 9."""
+    levels = torch.tensor([1.0, 3.0, 1.0, 3.0, 5.0, 7.0, 5.0, 7.0]).reshape(2, 1, 2, 2)
+    x = torch.cat([levels, torch.full_like(levels, 9.0)], 1)  # [2, 2, 2, 2]
+    pool = Examples(torch.cat([x, x[:1]]), torch.zeros(3, dtype=torch.int64))
+    toy = Source("toy", pool.take(torch.arange(2)), pool.take(torch.tensor([2])), 1, groups=["a", "b"])
+    done = standardize(toy, deal(toy), "federated")
+    s = 5**0.5
+    seen = done.clients["b"].tensors()[0]
+    assert torch.allclose(seen[0, 0].flatten(), torch.tensor([1 / s, 3 / s, 1 / s, 3 / s]))
+    assert (seen[0, 1] == 0).all()
+    assert torch.allclose(done.source.test.tensors()[0][0, 0, 0], torch.tensor([-3 / s, -1 / s]))
+    assert done.source.test.x is done.source.train.x  # one pool stays one
+    assert (done.bytes_up, done.bytes_down) == (3 * 2 * 8, 2 * 2 * 8)
+    local = standardize(toy, deal(toy), "local").clients["b"].tensors()[0]
+    assert local[0, 0].flatten().tolist() == [-1, 1, -1, 1]
+    assert standardize(toy, deal(toy)).source is toy
+
+
+def test_numbers_that_everyone_knows_cost_nothing():
+    """(1 - 3) / 2 = -1 and a gap, which becomes 0; of pictures (0.5 - 0.25) / 0.5 = 0.5."""
+    rows = table([[1.0, 9.0], [NAN, 9.0]], list("ab"))
+    done = standardize(rows, deal(rows), {"mean": [3.0], "deviation": [2.0]})
+    assert done.source.train.x.tolist() == [[-1, 9], [0, 9]]
+    assert (done.bytes_up, done.bytes_down) == (0, 0)
+    grey = Source("toy", Examples(torch.full((2, 1, 4, 4), 0.5), torch.zeros(2)), None, 1)
+    done = standardize(grey, deal(grey, num_clients=2), {"mean": [0.25], "deviation": [0.5]})
+    assert (done.source.train.x == 0.5).all()
+    for wrong, says in (
+        ({"mean": [0.1, 0.2], "deviation": [1.0, 1.0]}, r"each with 1 numbers, one for each column"),
+        ({"mean": [0.1]}, r"must be {mean = \[...\], deviation"),
+        ({"mean": [float("nan")], "deviation": [1.0]}, r"must be {mean"),
+        ({"mean": [0.1], "deviation": [0.0]}, r"data.standardize.deviation = \[0.0\]: must be numbers above 0"),
+    ):
+        with pytest.raises(Mistake, match=says):
+            standardize(grey, deal(grey, num_clients=2), wrong)
+
+
 def test_what_is_no_table_stays_as_it_is_unless_its_rows_are_asked_for():
-    """An npz of two features: left alone by default, standardised where the user says so; images never."""
+    """An npz of two features: left alone by default, standardised where the user says so; tokens never."""
     rows = table([[1.0, 2.0], [3.0, 2.0]], list("ab"), numeric=())
     assert standardize(rows, deal(rows)).source is rows
     assert standardize(rows, deal(rows), "federated").source.train.x.tolist() == [[-1, 0], [1, 0]]
-    images = Source("toy", Examples(torch.zeros(2, 1, 4, 4), torch.zeros(2)), None, 1)
-    with pytest.raises(Mistake, match=r"data.standardize = 'local': the source toy is no table"):
-        standardize(images, deal(images, num_clients=2), "local")
+    tokens = Source("toy", Examples(torch.zeros(2, 5, dtype=torch.int64), torch.zeros(2)), None, 1)
+    with pytest.raises(Mistake, match=r"data.standardize = 'local': the source toy has neither a table nor pictures"):
+        standardize(tokens, deal(tokens, num_clients=2), "local")
     with pytest.raises(Mistake, match=r"data.standardize = 'global': must be one of federated, local, none"):
         standardize(rows, deal(rows), "global")
