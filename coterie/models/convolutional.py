@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from coterie.core.errors import Mistake
 from coterie.models import shapes
 
 
@@ -36,6 +37,7 @@ class CifarCNN(nn.Module):
 
     def __init__(self, channels: int, height: int, width: int, num_classes: int):
         super().__init__()
+        self.height, self.width = height, width
         self.conv1 = nn.Conv2d(channels, 64, 5, padding=2)
         self.conv2 = nn.Conv2d(64, 64, 5, padding=2)
         self.hidden1 = nn.Linear(64 * (height // 4) * (width // 4), 384)
@@ -43,7 +45,9 @@ class CifarCNN(nn.Module):
         self.output = nn.Linear(192, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, 3, 24, 24] -> [B, C]."""
+        """x [B, 3, 32, 32] -> [B, C], by the middle 24 x 24."""
+        top, left = (x.shape[2] - self.height) // 2, (x.shape[3] - self.width) // 2
+        x = x[:, :, top : top + self.height, left : left + self.width]
         x = _respond(_pool(F.relu(self.conv1(x))))  # [B, 64, 12, 12]
         x = _pool(_respond(F.relu(self.conv2(x))))  # [B, 64, 6, 6]
         x = F.relu(self.hidden2(F.relu(self.hidden1(x.flatten(1)))))  # [B, 192]
@@ -72,13 +76,22 @@ def cnn(in_shape: Sequence[int], num_classes: int) -> nn.Module:
     return CNN(*shapes.image("cnn", in_shape, smallest=4), num_classes)
 
 
-def cifar_cnn(in_shape: Sequence[int], num_classes: int) -> nn.Module:
+def cifar_cnn(in_shape: Sequence[int], num_classes: int, crop: int = 24) -> nn.Module:
     """The CIFAR network of McMahan et al. 2017, section 3, which they took from TensorFlow's tutorial; 1,068,298
-    parameters on crops of 24 x 24 pixels, the "about 10^6" of the paper.
+    parameters, the "about 10^6" of the paper.
+
+    It sees the middle of a picture. An augmentation that moves pictures by up to 4 pixels either way, "crop", makes of
+    that the random place at which the tutorial cuts 24 x 24 pixels out of CIFAR's 32 x 32.
 
     Initial weights are PyTorch's defaults, not the tutorial's.
 
+    Args:
+        crop: how many pixels each way it sees; smaller pictures are seen whole.
+
     Raises:
-        Mistake: `in_shape` is not [channels, height, width] with 4 pixels or more each way.
+        Mistake: `in_shape` is not [channels, height, width] with 4 pixels or more each way, or `crop` is below 4.
     """
-    return CifarCNN(*shapes.image("cifar_cnn", in_shape, smallest=4), num_classes)
+    channels, height, width = shapes.image("cifar_cnn", in_shape, smallest=4)
+    if crop < 4:
+        raise Mistake(f"model.crop = {crop}: it must be 4 or more")
+    return CifarCNN(channels, min(height, crop), min(width, crop), num_classes)

@@ -7,7 +7,9 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
+from coterie.core import rng
 from coterie.core.errors import Mistake
+from coterie.data.augment import crop
 from coterie.models import build, cifar_cnn, resnet20
 from coterie.models.convolutional import _pool, _respond
 from coterie.models.residual import Block
@@ -20,6 +22,20 @@ def count(model) -> int:
 def test_cifar_cnn_has_about_a_million_parameters():
     """4,864 + 102,464 in convolutions, (6 * 6 * 64 + 1) 384 + (384 + 1) 192 + (192 + 1) 10 after them: 1,068,298."""
     assert count(cifar_cnn([3, 24, 24], 10)) == 1_068_298
+    assert count(cifar_cnn([3, 32, 32], 10)) == 1_068_298
+    assert count(cifar_cnn([3, 32, 32], 10, crop=32)) == 1_068_298 + (64 - 36) * 64 * 384
+
+
+def test_moving_a_picture_and_seeing_its_middle_is_a_random_crop():
+    """A picture of 32 x 32 moved by up to 4 pixels: what the network sees is one of the 81 pieces of 24 x 24."""
+    x = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    model = cifar_cnn([3, 32, 32], 10)
+    moved = crop(x, rng.key(0, "augment"))
+    seen, pieces = moved[:, :, 4:28, 4:28], x.unfold(2, 24, 1).unfold(3, 24, 1)  # [6, 3, 9, 9, 24, 24]
+    found = (pieces == seen[:, :, None, None]).flatten(4).all(-1).all(1)  # [6, 9, 9]
+    assert found.sum((1, 2)).tolist() == [1] * 6
+    assert len({tuple(place) for place in found.nonzero()[:, 1:].tolist()}) > 1
+    assert torch.equal(model(moved), model(seen))
 
 
 def test_pools_start_at_the_first_pixel_and_overhang_the_last():
@@ -81,5 +97,7 @@ def test_options_out_of_range_are_refused():
         resnet20([3, 32, 32], 10, norm="layer")
     with pytest.raises(Mistake, match=r"model.width = 3: it must be an even number"):
         resnet20([3, 32, 32], 10, width=3)
+    with pytest.raises(Mistake, match=r"model.crop = 2: it must be 4 or more"):
+        cifar_cnn([3, 32, 32], 10, crop=2)
     with pytest.raises(Mistake, match=r"resnet20 takes images"):
         resnet20([13], 10)
