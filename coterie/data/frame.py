@@ -50,6 +50,7 @@ def from_frame(
     test_column: str | None,
     test_fraction: float,
     x: Tensor | None = None,
+    labels: bool = True,
 ) -> Source:
     """The source called `name` whose examples are the rows of `frame`; the arguments are those of `csv`.
 
@@ -59,25 +60,27 @@ def from_frame(
     Raises:
         Mistake: a column is missing, or a value cannot be used.
     """
-    labels, label_names = _labels(frame, label_column)
+    y, label_names = _labels(frame, label_column) if labels else (None, None)
     ids = None if client_column is None else _ids(frame, client_column)
-    if test_column is None:
-        train, test = fixed_split(by_client(labels, ids, test_fraction), test_fraction)
-    else:
+    features = (
+        [] if x is not None else _feature_names(frame, feature_columns, {label_column, client_column, test_column})
+    )
+    if test_column is not None:
         train, test = _marked(frame, test_column)
-    table = None
-    if x is None:
-        features = _feature_names(frame, feature_columns, {label_column, client_column, test_column})
-        table = encode([_feature(frame, column, train) for column in features], train)
-        x = table.x
-    everything = Examples(x, torch.from_numpy(labels))
+    elif y is not None:
+        train, test = fixed_split(by_client(y, ids, test_fraction), test_fraction)
+    else:  # there is nothing to test
+        train = np.arange(len(_column(frame, "feature_columns", features[0]) if x is None else x))
+        test = train[:0]
+    table = encode([_feature(frame, column, train) for column in features], train) if x is None else None
+    everything = Examples(x if table is None else table.x, None if y is None else torch.from_numpy(y))  # type: ignore[arg-type]
     return Source(
         name,
         everything.take(torch.from_numpy(train)),
-        everything.take(torch.from_numpy(test)),
-        len(label_names),
+        everything.take(torch.from_numpy(test)) if len(test) else None,
+        None if label_names is None else len(label_names),
         groups=None if ids is None else [ids[i] for i in train],
-        test_groups=None if ids is None else [ids[i] for i in test],
+        test_groups=None if ids is None or not len(test) else [ids[i] for i in test],
         label_names=label_names,
         feature_names=table.feature_names if table else None,
         numeric=table.numeric if table else (),

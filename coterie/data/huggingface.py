@@ -54,6 +54,7 @@ def source(
     label_column: str | None = None,
     client_column: str | None = None,
     test_fraction: float = 0.2,
+    labels: bool = True,
     where: str = "the data set",
 ) -> Source:
     """A `datasets.Dataset`, or a `DatasetDict` of splits, as a source.
@@ -77,23 +78,27 @@ def source(
             classes keep their numbers and names, and count even if no row holds them.
         client_column: each row's client id.
         test_fraction: what part becomes the test set where there is no test split.
+        labels: whether the rows have any; see the source csv.
         where: what messages call the data.
 
     Raises:
         Mistake: a split or a column is missing, or a value cannot be used.
     """
     rows = _rows(dataset, train_split, test_split, where)
-    labelled = label_column or ("label" if "label" in rows.names else None)
+    labelled = label_column or ("label" if "label" in rows.names else None) if labels else None
     given = {"image_column": image_column, "text_column": text_column, "feature_columns": feature_columns}
     named: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if len(named) > 1:
         raise Mistake(f"data.{' and data.'.join(named)} are given together; name one of them to learn from")
-    named = named or _plainly(rows, {labelled, client_column})
+    named = named or _plainly(rows, {label_column or "label", client_column})
     if "text_column" in named and labelled is None:
         return _characters(rows, named["text_column"], client_column, test_fraction)
     x, mark = _x(rows, named), MARK if len(rows.parts) > 1 else None
     features = None if x is not None else named.get("feature_columns")
-    return from_frame("huggingface", rows.frame(), labelled or "label", features, client_column, mark, test_fraction, x)
+    label_column = labelled or label_column or "label"
+    return from_frame(
+        "huggingface", rows.frame(), label_column, features, client_column, mark, test_fraction, x, labels
+    )
 
 
 def _rows(dataset: Any, train_split: str, test_split: str | None, where: str) -> Rows:

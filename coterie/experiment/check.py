@@ -58,7 +58,8 @@ def _learns(name: str, task: Task, weights: Tree, plan: Plan, source: Source) ->
     try:
         outputs = task.predict(weights["params"], weights["buffers"], x)
         _has_classes(name, outputs, source)
-        evaluate.scores(task, weights, few, plan.engine)
+        if plan.algorithm.predicts:
+            evaluate.scores(task, weights, few, plan.engine)
         task.apply(tree.clone(weights["params"]), weights["buffers"], x, None, key("check"))
     except Mistake:
         raise

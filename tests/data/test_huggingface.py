@@ -68,6 +68,11 @@ def test_pictures_are_found_and_declared_classes_keep_their_numbers(datasets):
     assert {c: len(e) for c, e in own_test(source, clients).items()} == {"3": 2, "4": 2}
 
 
+def test_rows_without_labels_are_all_there_to_learn_from(datasets):
+    source = huggingface.source(of_pictures(datasets), client_column="writer", labels=False)
+    assert (len(source.train), source.train.y, source.test, source.num_classes) == (20, None, None, None)
+
+
 @pytest.mark.parametrize("split", [False, True])
 def test_a_folder_that_was_saved_is_what_was_saved(datasets, tmp_path, split):
     """A test split is used as it is, also under another name."""

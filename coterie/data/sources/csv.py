@@ -18,6 +18,7 @@ def csv(
     client_column: str | None = None,
     test_column: str | None = None,
     test_fraction: float = 0.2,
+    labels: bool = True,
 ) -> Source:
     """One example for each row of the file at `path`, whose first row names the columns.
 
@@ -34,12 +35,16 @@ def csv(
         test_column: whether a row is for testing: true or false, 1 or 0, test or train.
         test_fraction: what part becomes the test set where there is no `test_column`: fixed, stratified by class and
             client.
+        labels: whether each row has one. Without, a label column is passed over, and where no `test_column` says
+            otherwise all rows are there to learn from, for an algorithm that needs no labels.
 
     Raises:
         Mistake: the file cannot be read, a column is missing, or a value cannot be used.
     """
     frame = Frame(str(path), read(Path(path)))
-    return from_frame("csv", frame, label_column, feature_columns, client_column, test_column, test_fraction)
+    return from_frame(
+        "csv", frame, label_column, feature_columns, client_column, test_column, test_fraction, labels=labels
+    )
 
 
 def read(path: Path) -> dict[str, list[str]]:

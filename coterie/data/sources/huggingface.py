@@ -24,6 +24,7 @@ def huggingface(
     label_column: str | None = None,
     client_column: str | None = None,
     test_fraction: float = 0.2,
+    labels: bool = True,
 ) -> Source:
     """A data set of the package `datasets`: pictures, text or a table, by the columns that are named.
 
@@ -56,6 +57,7 @@ def huggingface(
         label_column=label_column,
         client_column=client_column,
         test_fraction=test_fraction,
+        labels=labels,
         where=str(name or path),
     )
 

@@ -20,7 +20,7 @@ from coterie.data.split import by_client, fixed_split
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"})
 
 
-def images(path: str | Path, test_fraction: float = 0.2) -> Source:
+def images(path: str | Path, test_fraction: float = 0.2, labels: bool = True) -> Source:
     """The pictures under the folder `path`, which are in a sub-folder for each class, or for each client and class.
 
         path/class/picture.png     or     path/client/class/picture.png
@@ -32,13 +32,17 @@ def images(path: str | Path, test_fraction: float = 0.2) -> Source:
     Args:
         path: the folder.
         test_fraction: what part of the pictures becomes the test set.
+        labels: whether there is a folder for each class. Without, pictures lie in `path` itself, or in one for each
+            client, and an algorithm that needs no labels learns from all of them.
 
     Raises:
         Mistake: pillow is not installed, there are no pictures, they lie at different depths or differ in size, or one
             cannot be read.
     """
-    root = Path(path)
-    files, depth = find(root)
+    files, depth = find(Path(path), labels)
+    if not labels:
+        x = scaled(pixels(_opened(files)))
+        return Source("images", Examples(x), None, None, groups=[f.parent.name for f in files] if depth == 2 else None)
     names = sorted({f.parent.name for f in files})
     y = np.array([names.index(f.parent.name) for f in files], dtype=np.int64)
     ids = [f.parent.parent.name for f in files] if depth == 3 else None
@@ -59,8 +63,9 @@ def images(path: str | Path, test_fraction: float = 0.2) -> Source:
     )
 
 
-def find(root: Path) -> tuple[list[Path], int]:
-    """The pictures under `root`, sorted, and at what depth they lie: 2 (class) or 3 (client and class).
+def find(root: Path, labels: bool = True) -> tuple[list[Path], int]:
+    """The pictures under `root`, sorted, and at what depth they lie: 2 (class) or 3 (client and class); without labels
+    one less.
 
     Raises:
         Mistake: there are none, or they lie elsewhere.
@@ -69,18 +74,16 @@ def find(root: Path) -> tuple[list[Path], int]:
         raise Mistake(f"data.path = {str(root)!r}: there is no such folder")
     relative = sorted(f.relative_to(root) for f in root.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
     relative = [f for f in relative if not any(part.startswith(".") for part in f.parts)]
+    form = "in class/ or in client/class/" if labels else "in the folder itself or in client/"
+    form = f"a picture belongs {form}, and all of them alike"
     if not relative:
-        raise Mistake(f"data.path = {str(root)!r}: holds no pictures; {_form()}")
-    depth = len(relative[0].parts)
+        raise Mistake(f"data.path = {str(root)!r}: holds no pictures; {form}")
+    depth, right = len(relative[0].parts), (2, 3) if labels else (1, 2)
     for f in relative:
-        if len(f.parts) not in (2, 3) or len(f.parts) != depth:
-            against = f" while {relative[0]} lies elsewhere" if len(f.parts) in (2, 3) else ""
-            raise Mistake(f"data.path = {str(root)!r}: {f} lies at depth {len(f.parts)}{against}; {_form()}")
+        if len(f.parts) not in right or len(f.parts) != depth:
+            against = f" while {relative[0]} lies elsewhere" if len(f.parts) in right else ""
+            raise Mistake(f"data.path = {str(root)!r}: {f} lies at depth {len(f.parts)}{against}; {form}")
     return [root / f for f in relative], depth
-
-
-def _form() -> str:
-    return "a picture belongs in class/ or in client/class/, and all of them alike"
 
 
 def _opened(files: list[Path]) -> Iterator[tuple[str, Any]]:

@@ -21,7 +21,11 @@ Arrays = dict[str, NDArray[np.generic]]
 
 
 def npz(
-    path: str | Path, client_column: str | None = None, test_column: str = "test", test_fraction: float = 0.2
+    path: str | Path,
+    client_column: str | None = None,
+    test_column: str = "test",
+    test_fraction: float = 0.2,
+    labels: bool = True,
 ) -> Source:
     """The examples in the archive at `path`, which numpy.savez writes.
 
@@ -35,31 +39,34 @@ def npz(
         client_column: the name of the array [N] that holds each example's client id.
         test_column: the name of the array [N] that says which examples to test on.
         test_fraction: what part of the examples becomes the test set where the file does not say.
+        labels: whether it holds `y`. Without, an algorithm that needs no labels learns from all that are not marked.
 
     Raises:
         Mistake: the file cannot be read, an array is missing, they differ in length, or a value cannot be used.
     """
-    arrays = read(Path(path), ["x", "y"], [client_column] if client_column else [], [test_column])
+    arrays = read(Path(path), ["x", "y"] if labels else ["x"], [client_column] if client_column else [], [test_column])
     lengths = {name: len(a) if a.ndim else 0 for name, a in arrays.items()}
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{n} of {name}" for name, n in lengths.items())
         raise Mistake(f"{path}: its arrays differ in length ({found}); each must hold one entry for each example")
     x = inputs(f"{path}: x", arrays["x"])
-    y, num_classes = classes(f"{path}: y", arrays["y"])
+    y, num_classes = classes(f"{path}: y", arrays["y"]) if labels else (None, None)
     ids = client_ids(arrays[client_column]) if client_column else None
     everything = Examples(x, y)
     if test_column in arrays:
         train, test = marked(f"{path}: {test_column}", arrays[test_column])
+    elif y is None:
+        train, test = np.arange(len(x)), np.arange(0)
     else:
-        labels = y.numpy() if y.dim() == 1 else np.zeros(len(y), dtype=np.int64)
-        train, test = fixed_split(by_client(labels, ids, test_fraction), test_fraction)
+        strata = y.numpy() if y.dim() == 1 else np.zeros(len(y), dtype=np.int64)
+        train, test = fixed_split(by_client(strata, ids, test_fraction), test_fraction)
     return Source(
         "npz",
         everything.take(torch.from_numpy(train)),
-        everything.take(torch.from_numpy(test)),
+        everything.take(torch.from_numpy(test)) if len(test) else None,
         num_classes,
         groups=None if ids is None else [ids[i] for i in train],
-        test_groups=None if ids is None else [ids[i] for i in test],
+        test_groups=None if ids is None or not len(test) else [ids[i] for i in test],
     )
 
 

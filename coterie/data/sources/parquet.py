@@ -19,6 +19,7 @@ def parquet(
     client_column: str | None = None,
     test_column: str | None = None,
     test_fraction: float = 0.2,
+    labels: bool = True,
 ) -> Source:
     """One example for each row of the file at `path`; the arguments are those of `csv`.
 
@@ -29,7 +30,9 @@ def parquet(
         Mistake: pyarrow is not installed, the file cannot be read, a column is missing, or a value cannot be used.
     """
     frame = read(Path(path))
-    return from_frame("parquet", frame, label_column, feature_columns, client_column, test_column, test_fraction)
+    return from_frame(
+        "parquet", frame, label_column, feature_columns, client_column, test_column, test_fraction, labels=labels
+    )
 
 
 def read(path: Path) -> Frame:

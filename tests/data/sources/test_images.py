@@ -66,6 +66,22 @@ def test_folders_called_train_and_test_are_the_split(tmp_path):
     assert not source.natural
 
 
+def test_pictures_without_labels(tmp_path):
+    """In the folder itself, or in a folder for each client."""
+    for i in range(3):
+        write(tmp_path / "loose" / f"{i}.png", i)
+        write(tmp_path / "clients" / "ab"[i % 2] / f"{i}.png", i)
+    write(tmp_path / "deep" / "client" / "class" / "0.png", 0)
+    source = load("images", path=tmp_path / "loose", labels=False)
+    assert (len(source.train), source.train.y, source.test) == (3, None, None)
+    assert {c: len(e) for c, e in deal(load("images", path=tmp_path / "clients", labels=False)).items()} == {
+        "a": 2,
+        "b": 1,
+    }
+    with pytest.raises(Mistake, match=r"lies at depth 3; a picture belongs in the folder itself or in client/"):
+        load("images", path=tmp_path / "deep", labels=False)
+
+
 def test_one_colour_picture_makes_all_of_them_colour(by_class):
     write(by_class / "dog" / "grey.png", 51, mode="L")
     assert load("images", path=by_class).train.x.shape[1] == 3

@@ -90,6 +90,16 @@ def test_a_client_with_one_example_keeps_it(write):
     assert clients["small"].tensors()[0].tolist() == [[0]]
 
 
+def test_rows_without_labels_are_all_there_to_learn_from(write):
+    """A label column that is there is passed over, not learned from."""
+    source = load("csv", path=write(HEADER, *ROWS), labels=False, client_column="ward")
+    assert source.feature_names == ["age", "sex=f", "sex=m"]
+    assert (len(source.train), source.train.y, source.test, source.num_classes) == (20, None, None, None)
+    assert len(deal(source)["north"]) == 10
+    marked = [f"{row},{'test' if i < 5 else 'train'}" for i, row in enumerate(ROWS)]
+    assert len(load("csv", path=write(f"{HEADER},part", *marked), labels=False, test_column="part").train) == 15
+
+
 MANY = [f"{i},text {i},{i % 2}" for i in range(40)]
 
 
