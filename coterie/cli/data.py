@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from coterie.core.data import Clients
 from coterie.core.errors import Mistake
+
+if TYPE_CHECKING:
+    from coterie.data import Source
 
 app = typer.Typer(help="List data sets, fetch one, show what it holds.", no_args_is_help=True, rich_markup_mode=None)
 Names = Annotated[list[str], typer.Argument(metavar="NAME", help="Sources, such as mnist.")]
@@ -55,20 +60,39 @@ def fetch(names: Names) -> None:
 
 
 @app.command()
-def show(name: Shown, overrides: Overrides = None) -> None:
-    """Show a source, or who holds what in an experiment; nothing is trained."""
+def show(
+    name: Shown,
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="The page to write, where there are clients.")] = Path("clients.html"),
+) -> None:
+    """Show a source, or who holds what in an experiment, as a table and as a page; nothing is trained."""
     if name.endswith(".toml"):
-        _show_experiment(Path(name), overrides or [])
+        _show_experiment(Path(name), overrides or [], out)
     else:
-        _show_source(name, overrides or [])
+        _show_source(name, overrides or [], out)
 
 
-def _show_source(name: str, overrides: Sequence[str]) -> None:
-    from coterie.data import load
+def _show_source(name: str, overrides: Sequence[str], out: Path) -> None:
+    from coterie.data import deal, load
     from coterie.experiment.file import overridden
 
     options, _ = overridden({}, [o.removeprefix("data.") for o in overrides])
     source = load(name, folders=[Path.cwd()], **options)
+    _print_source(source)
+    if source.groups is not None:
+        _show_clients(source, deal(source), "natural", out)
+
+
+def _show_experiment(file: Path, overrides: Sequence[str], out: Path) -> None:
+    from coterie.experiment.dealing import dealt
+    from coterie.experiment.settings import load
+
+    settings, ready = dealt(load(file, overrides))
+    _print_source(ready.source)
+    _show_clients(ready.source, ready.clients, settings.data["partition"], out)
+
+
+def _print_source(source: Source) -> None:
     first = "train" if source.clients is None else "train (the first client, others are made on demand)"
     for part, examples in ((first, source.train), ("test", source.test)):
         if examples is not None:
@@ -77,26 +101,25 @@ def _show_source(name: str, overrides: Sequence[str]) -> None:
     labels = f": {', '.join(source.label_names)}" if source.label_names else ""
     print(f"classes: {source.num_classes or 'none'}{labels}")
     own = len(set(source.groups)) if source.groups else len(source.clients or ())
-    print(f"clients of its own: {own or 'none'}")
+    print(f"clients of its own: {f'{own:,}' if own else 'none'}")
 
 
-def _show_experiment(file: Path, overrides: Sequence[str]) -> None:
-    from coterie.experiment.dealing import dealt
-    from coterie.experiment.settings import load
+def _show_clients(source: Source, clients: Clients, partition: str, out: Path) -> None:
+    """A table of the clients, remarks on standard error, and the path of the page."""
+    from coterie.data.remarks import remarks
+    from coterie.report.population import held, write_population
     from coterie.track.clients import described
 
-    settings, ready = dealt(load(file, overrides))
-    who, source = described(ready.clients), ready.source
-    rows = [(c["id"], str(c["examples"]), _counts(c["label_counts"])) for c in who[:MOST_CLIENTS]]
+    who = described(clients)
+    rows = [(c["id"], str(c["examples"]), held(c["label_counts"])) for c in who[:MOST_CLIENTS]]
     _print(("client", "examples", "of each label"), rows)
     if len(who) > MOST_CLIENTS:
-        print(f"and {len(who) - MOST_CLIENTS} more")
+        print(f"and {len(who) - MOST_CLIENTS:,} more")
     tested = 0 if source.test is None else len(source.test)
-    print(f"{len(who)} clients ({settings.data['partition']}), {tested:,} test examples")
-
-
-def _counts(counts: dict[str, int] | None) -> str:
-    return "-" if counts is None else ", ".join(f"{label}: {n}" for label, n in counts.items())
+    print(f"{len(who):,} clients ({partition}), {tested:,} test examples")
+    for sentence in remarks(source, clients):
+        print(f"note: {sentence}", file=sys.stderr)
+    print(write_population(who, f"{source.name} ({partition})", out))
 
 
 def _print(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import ChainMap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from coterie.core.errors import Mistake
 from coterie.core.plan import Plan
 from coterie.data import Source
 from coterie.data.augment import Augment, augmentation
+from coterie.data.remarks import remarks
 from coterie.data.seed_set import SeedSet
 from coterie.data.standardize import Standardized
 from coterie.engines.choice import work_of
@@ -43,6 +44,7 @@ class Experiment:
         models: by architecture, as their authors wrote them, with the initial weights. names: by architecture.
         clients: as they were dealt. The plan's own differ where an algorithm pools them.
         bytes_once: what is sent once, before the first round, by what it is.
+        remarks: on the data, a sentence each.
     """
 
     settings: Settings
@@ -52,6 +54,7 @@ class Experiment:
     names: Mapping[str, str]
     clients: Clients
     bytes_once: Mapping[str, int]
+    remarks: Sequence[str]
     why: str
 
     def model_of(self, client: str) -> str:
@@ -100,7 +103,8 @@ def build(settings: Settings, machine: Machine) -> Experiment:
     settings, plan = replace(settings, engine=chosen), api.on_engine(plan, recipe, make_engine(chosen))
     named, names = dict(zip(plan.tasks, models.values(), strict=True)), dict(zip(plan.tasks, models, strict=True))
     once = {} if plan.algorithm.pooled else _sent_once(ready, seed)
-    return Experiment(settings, plan, source, named, names, seed.clients if seed else clients, once, why)
+    said = remarks(source, clients)
+    return Experiment(settings, plan, source, named, names, seed.clients if seed else clients, once, said, why)
 
 
 def _sent_once(ready: Standardized, seed: SeedSet | None) -> dict[str, int]:
@@ -166,10 +170,12 @@ def _dealt_models(settings: Settings, models: Mapping[str, nn.Module], clients: 
 
 
 def _model(settings: Settings, source: Source, name: str) -> nn.Module:
+    # Without labels a classifier is never trained, but models have one: the smallest does.
+    num_classes = 1 if source.num_classes is None and source.train.y is None else source.num_classes
     return registry.build(
         name,
         list(source.train.x.shape[1:]),
-        source.num_classes,
+        num_classes,
         settings.rng_seed,
         importer=_importer(settings),
         **{k: v for k, v in _given(settings.model).items() if k not in MODEL_CHOICES},

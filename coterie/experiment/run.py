@@ -255,6 +255,8 @@ def _carried_out(going: _Run, team: Team) -> Outcome:
     going.join(team)
     found = going.begin()
     watch.begin(going.experiment, folder.path, list(going.records))
+    for sentence in going.experiment.remarks:
+        watch.say(sentence)
     over = told(team, Order(save=False, stop=going.reached())).stop
     with going.saved_on_interrupt(), stopping(team) as asked:
         for round in () if over else federate(plan, found):

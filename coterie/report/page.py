@@ -43,7 +43,7 @@ def page(run: Run) -> str:
             html.tiles(_numbers(run)),
             html.section("Accuracy and loss", _curves(run)),
             html.section("Accuracy on each client's own kind of data", _matrix(run)),
-            html.section("Who holds what", _population(run), holdings(run.clients)),
+            html.section("Who holds what", population(run.clients), holdings(run.clients)),
             html.section("Dropped updates", _dropped(run)),
             html.section("Configuration", configuration(run)),
             html.section("Made with", html.table(run.versions.items())),
@@ -138,10 +138,11 @@ def _with_model(client: dict[str, Any]) -> str:
     return f"{client['id']} ({client['model']})" if client.get("model") else str(client["id"])
 
 
-def _population(run: Run) -> str | None:
-    sizes = sorted(c["examples"] for c in run.clients if c["examples"] is not None)
+def population(clients: Sequence[dict[str, Any]]) -> str | None:
+    """How many clients there are and how large they are, in a sentence."""
+    sizes = sorted(c["examples"] for c in clients if c["examples"] is not None)
     if not sizes:
-        return f"<p>{len(run.clients)} clients.</p>" if run.clients else None
+        return f"<p>{len(clients)} clients.</p>" if clients else None
     middle = sizes[len(sizes) // 2]
     return (
         f"<p>{len(sizes):,} clients with {sum(sizes):,} examples together; "

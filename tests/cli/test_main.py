@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from coterie.cli.main import main
@@ -117,10 +118,28 @@ def test_data_can_be_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out == "digits: here, 1,438 training and 359 test examples\n"
     assert called("data", "show", "digits.toml", "data.num_clients=5") == 0
     out = capsys.readouterr().out.splitlines()
-    assert len(out) == 1 + 5 + 1
-    assert out[-1] == "5 clients (label), 359 test examples"
-    assert called("data", "show", "digits") == 0
-    assert "train: 1,438 examples of shape [1, 8, 8], float32" in capsys.readouterr().out
+    assert out[0] == "train: 1,438 examples of shape [1, 8, 8], float32"
+    assert len(out) == 4 + 1 + 5 + 2  # the source, the head of a table, its lines, and what follows
+    assert out[-2:] == ["5 clients (label), 359 test examples", "clients.html"]
+    page = Path("clients.html").read_text()
+    assert "5 clients with 1,438 examples together" in page
+    assert "<svg" in page
+    assert called("data", "show", "digits", "--out", "none.html") == 0
+    assert "clients of its own: none" in capsys.readouterr().out
+    assert not Path("none.html").exists()  # nobody holds any of it yet
+
+
+def test_what_is_shown_of_natural_clients_comes_with_remarks(capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(
+        "wards.npz", x=np.zeros((7, 2)), y=np.array([0, 1, 0, 1, 0, 1, 2]), ward=[*"aaaaab", "b"], test=[0] * 6 + [1]
+    )
+    called("data", "show", "npz", "path=wards.npz", "client_column=ward")
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-2:] == ["2 clients (natural), 1 test examples", "clients.html"]
+    assert err.splitlines() == [
+        "note: client b holds a single example, so whatever is sent from there is about that one",
+        "note: class 2: in test examples only, so no client can learn it",
+    ]
 
 
 def test_the_module_is_the_command() -> None:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from coterie import Mistake
@@ -88,3 +89,36 @@ def test_whose_test_rows_are_says_nothing_of_clients_that_were_made_up(tmp_path:
     assert [len(natural[c]) for c in "012"] == [4, 4, 4]
     dealt = load(path, ["data.partition=iid", "data.num_clients=3", "data.standardize=local"])
     assert build(dealt, this_machine()).plan.evaluation.own is None
+
+
+def test_data_without_labels_are_for_algorithms_that_need_none(tmp_path: Path) -> None:
+    """Two clients of pictures, no y, no test split; the classifier that nobody trains has one output."""
+    x = np.random.default_rng(0).random((40, 1, 8, 8), dtype=np.float32)
+    np.savez(tmp_path / "wards.npz", x=x, ward=np.array(["a", "b"]).repeat(20))
+    npz = (
+        WARDS.replace('"csv"', '"npz"').replace("wards.csv", "wards.npz").replace("[model]", "labels = false\n[model]")
+    )
+    path = written(tmp_path, npz, "wards.toml")
+    learned = load(path, ["algorithm.name=fedssl", "model.name=mlp", "algorithm.projection=4"])
+    end = run(learned, tmp_path / "run").summary
+    assert end["rounds"] == 2
+    assert end["test_accuracy"] is None
+    assert {c["examples"] for c in json.loads((tmp_path / "run" / "clients.json").read_text())} == {20}
+    with pytest.raises(
+        Mistake, match="there are no labels to learn from or to test on; give some, or an algorithm that"
+    ):
+        build(load(path), this_machine())
+    with pytest.raises(Mistake, match=r"wards.npz holds no array 'y'; it holds x, ward"):
+        build(load(path, ["data.labels=true"]), this_machine())
+
+
+def test_a_run_says_what_is_worth_saying_of_its_data(path: Path, tmp_path: Path) -> None:
+    with (tmp_path / "wards.csv").open("a") as file:
+        file.write("50,3,m,lonely,1\n")
+    remarks = build(load(path), this_machine()).remarks
+    assert [sentence.split(",")[0] for sentence in remarks] == ["client lonely holds a single example"]
+    said: list[str] = []
+    watch = module.Silent()
+    watch.say = said.append  # type: ignore[method-assign]
+    run(load(path), tmp_path / "run", watch=watch)
+    assert said == list(remarks)

@@ -1,0 +1,43 @@
+"""Who would hold what, on a page of its own: before anything is run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from coterie.core.errors import Mistake
+from coterie.core.files import write_atomic
+from coterie.report import html
+from coterie.report.holdings import MOST_CLIENTS, holdings
+from coterie.report.page import population
+
+
+def write_population(clients: Sequence[dict[str, Any]], title: str, path: Path) -> Path:
+    """Write a page with a chart and a table of the clients, as clients.json has them, and return its path.
+
+    Raises:
+        Mistake: the page cannot be written.
+    """
+    rows = [(c["id"], c["examples"], held(c["label_counts"])) for c in clients[:MOST_CLIENTS]]
+    more = f"<p class=soft>and {len(clients) - MOST_CLIENTS:,} more</p>" if len(clients) > MOST_CLIENTS else None
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        html.section("Who holds what", population(clients), holdings(clients)),
+        html.section("One by one", html.table(rows, ("client", "examples", "of each label")), more),
+    ]
+    try:
+        write_atomic(path, html.document(title, parts).encode())
+    except OSError as error:
+        raise Mistake(f"{path}: cannot be written ({error.strerror}); choose another with --out") from error
+    return path
+
+
+def held(counts: dict[str, int] | None) -> str:
+    """How many examples of each label, in a line.
+
+    >>> held({"0": 2, "7": 1})
+    '0: 2, 7: 1'
+    """
+    return "-" if counts is None else ", ".join(f"{label}: {n}" for label, n in counts.items())

@@ -1,0 +1,44 @@
+"""Sentences about data that can be used."""
+
+from __future__ import annotations
+
+import torch
+
+from coterie.core.data import Examples
+from coterie.data import Source, deal, load
+from coterie.data.remarks import remarks
+
+
+def source(train, test, groups, names=None):
+    x, y = torch.zeros(len(train), 2), torch.tensor(train)
+    held_out = Examples(torch.zeros(len(test), 2), torch.tensor(test))
+    return Source("toy", Examples(x, y), held_out, 20, groups=groups, label_names=names)
+
+
+def test_nothing_is_said_of_what_is_ordinary():
+    ordinary = source([0, 1, 0, 1], [0, 1], ["a", "a", "b", "b"])
+    assert remarks(ordinary, deal(ordinary)) == []
+    made_on_demand = load("synthetic", num_clients=3, examples_per_client=1)
+    assert remarks(made_on_demand, deal(made_on_demand)) == []
+
+
+def test_clients_of_one_example():
+    several = source([0, 1, 0, 1], [0], ["a", "b", "b", "c"])
+    (sentence,) = remarks(several, deal(several))
+    assert sentence.startswith("2 clients, such as a, hold a single example, ")
+
+
+def test_classes_that_no_client_holds():
+    """Also where the training examples have them, but examples_per_client takes none to any client."""
+    names = [f"kind {k}" for k in range(20)]
+    many = source([0, 0], list(range(20)), ["a", "a"], names)
+    (sentence,) = remarks(many, deal(many))
+    assert sentence.startswith("classes kind 1, kind 2, kind 3, kind 4, kind 5 and 14 more: in test examples only")
+    sequences = Source(
+        "toy",
+        Examples(torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.int64)),
+        Examples(torch.zeros(1, 3), torch.ones(1, 3, dtype=torch.int64)),
+        2,
+        groups=["a", "a"],
+    )
+    assert remarks(sequences, deal(sequences)) == []
