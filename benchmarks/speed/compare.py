@@ -40,8 +40,8 @@ RESULTS = HERE / "compare.jsonl"
 VENVS = Path(os.environ.get("COTERIE_PEERS", HERE / "venvs"))
 CORES = os.cpu_count() or 1
 OURS = [sys.executable, str(HERE / "ours.py")]
-COMPILED = {"2nn": ["--compile"], "cnn": ["--compile"], "resnet20": [], "lstm": []}
-"""What "auto" does in a run of some hundred rounds; compiling ResNet-20 or an LSTM takes minutes."""
+COMPILED = {"2nn": ["--compile"], "cnn": ["--compile"], "resnet20": ["--compile"], "lstm": []}
+"""What "auto" does in a run of some hundred rounds."""
 
 
 @dataclass
