@@ -4,11 +4,13 @@
 
 For every cell the learning rate is tuned on a multiplicative grid of resolution 10^(1/3): three rates around a guess,
 then further ones on the side of the best until the best has a worse neighbour on either side. A rate is given up when
-it has used as many rounds as the best so far needed. Rounds are counted as in the paper: best accuracy so far, linearly
-interpolated at the crossing.
+it has used as many rounds as the best so far needed, or half as many and is then half as slow again at some accuracy
+that both have passed (`MILESTONES`). Rounds are counted as in the paper: best accuracy so far, linearly interpolated at
+the crossing.
 
-Every finished (cell, rate) is a line in results.jsonl at once, and is not run again: stop it whenever you like. `--part
-0/2` and `--part 1/2`, in two shells, share the cells between two cores. `report.py` writes the tables from the results.
+Every finished (cell, rate) is a line in results.jsonl at once, and is not run again: stop it whenever you like. Cells
+are run in the order of their cost, as the paper's rounds foretell it; `--part 0/2` and `--part 1/2`, in two shells,
+share them between two cores. `report.py` writes the tables from the results.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -30,8 +32,11 @@ from coterie.track.summary import rounds_to_target
 
 RESULTS = Path(__file__).with_name("results.jsonl")
 RESOLUTION = 10 ** (1 / 3)
-GIVE_UP = 2.5
+GIVE_UP = 1.25
 """A cell is given up after this many times the paper's rounds."""
+LAG = 1.5
+"""A rate is given up, past half the best rate's rounds, when it needs this many times the best's to some milestone."""
+MILESTONES = (0.9, 0.93, 0.95, 0.96, 0.965, 0.975, 0.98, 0.985)
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,16 @@ class Cell:
         """The exponent k of the middle of the first three rates, 10^(k/3)."""
         if self.model == "cnn":
             return -1 if self.batch == "full" else -3
-        return -1 if self.batch == "full" else -2
+        if self.batch == "full":
+            return -2 if self.split == "shards" and self.epochs > 1 else -1
+        return -3 if self.split == "shards" and (self.epochs > 1 or self.fraction == 0) else -2
+
+    def cost(self) -> float:
+        """What one rate takes, about, in passes of the model over 10,000 examples."""
+        clients = max(1, 100 * self.fraction)
+        overhead = {10: 6.0, 50: 2.0, "full": 1.5}[self.batch]
+        size = 1 if self.model == "2nn" else 30
+        return size * self.paper * (1 + 0.06 * clients * self.epochs * overhead)
 
 
 def pairs(
@@ -115,8 +129,22 @@ def done() -> dict[tuple[object, ...], dict[str, object]]:
     }
 
 
-def run(cell: Cell, exponent: int, limit: float) -> dict[str, object]:
-    """Train until the target, or for `limit` rounds."""
+def passed(curve: list[tuple[int, float]], below: float) -> dict[str, float]:
+    """The rounds to each milestone below the target that the curve has passed."""
+    each = {str(m): rounds_to_target(curve, m) for m in MILESTONES if m < below}
+    return {m: rounds for m, rounds in each.items() if rounds is not None}
+
+
+def lags(curve: list[tuple[int, float]], best: dict[str, float], rounds: float) -> bool:
+    """Whether this rate is, past half of the best one's `rounds`, LAG times as slow at a milestone."""
+    now, top = curve[-1][0], max(accuracy for _, accuracy in curve)
+    return now > rounds / 2 and any(now > LAG * when and top < float(m) for m, when in best.items())
+
+
+def run(cell: Cell, exponent: int, best: dict[str, object] | None) -> dict[str, object]:
+    """Train until the target, or until it is plain that another rate is better."""
+    limit = GIVE_UP * cell.paper if best is None else float(str(best["rounds"]))
+    milestones = {} if best is None else dict(best.get("milestones", {}))  # type: ignore[call-overload]
     lr, started = 10 ** (exponent / 3), time.perf_counter()
     source = load("mnist")
     clients = deal(source, partition=cell.split, num_clients=100, shards_per_client=2, rng_seed=cell.rng_seed)
@@ -128,7 +156,7 @@ def run(cell: Cell, exponent: int, limit: float) -> dict[str, object]:
         recipe,
         model,
         clients,
-        rounds=int(limit),
+        rounds=max(1, int(limit)),
         cohort=cell.fraction,
         rng_seed=cell.rng_seed,
         test=source.test,
@@ -136,7 +164,7 @@ def run(cell: Cell, exponent: int, limit: float) -> dict[str, object]:
     ):
         assert round.test_accuracy is not None
         curve.append((round.round, round.test_accuracy))
-        if round.test_accuracy >= cell.target or round.train_loss != round.train_loss:
+        if round.test_accuracy >= cell.target or round.train_loss != round.train_loss or lags(curve, milestones, limit):
             break
     return {
         **asdict(cell),
@@ -145,6 +173,7 @@ def run(cell: Cell, exponent: int, limit: float) -> dict[str, object]:
         "rounds": rounds_to_target(curve, cell.target),
         "rounds_run": curve[-1][0],
         "best_accuracy": max(accuracy for _, accuracy in curve),
+        "milestones": {m: round_to(rounds) for m, rounds in passed(curve, cell.target).items()},
         "seconds": round_to(time.perf_counter() - started),
         "date": time.strftime("%Y-%m-%d"),
         "version": coterie.__version__,
@@ -159,18 +188,20 @@ def round_to(value: float) -> float:
 def tune(cell: Cell, finished: dict[tuple[object, ...], dict[str, object]], until: float) -> None:
     """Run the rates that the protocol asks for and that are not finished yet."""
     tried: dict[int, float] = {}
+    best: dict[str, object] | None = None
     while (exponent := next_exponent(cell, tried)) is not None:
         place = (*asdict(cell).values(), exponent)
         if place not in finished:
             if time.time() > until:
                 return
-            best = min(tried.values(), default=float("inf"))
-            finished[place] = run(cell, exponent, min(GIVE_UP * cell.paper, best))
+            finished[place] = run(cell, exponent, best)
             with RESULTS.open("a") as file:
                 file.write(json.dumps(finished[place]) + "\n")
             print(json.dumps(finished[place]), flush=True)
         rounds = finished[place]["rounds"]
         tried[exponent] = float("inf") if rounds is None else float(str(rounds))
+        if tried[exponent] < (float("inf") if best is None else float(str(best["rounds"]))):
+            best = finished[place]
 
 
 def next_exponent(cell: Cell, tried: dict[int, float]) -> int | None:
@@ -184,14 +215,14 @@ def next_exponent(cell: Cell, tried: dict[int, float]) -> int | None:
 def main() -> None:
     """Run what is asked for, cell by cell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tables", nargs="*", default=list(TABLES), choices=[[], *TABLES], help="all unless named")
+    parser.add_argument("tables", nargs="*", default=[], choices=[[], *TABLES], help="all unless named")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start nothing new after so many minutes")
     parser.add_argument("--part", default="0/1", help="k/n: every n-th cell, from the k-th")
     chosen = parser.parse_args()
     part, parts = map(int, chosen.part.split("/"))
     torch.set_num_threads(1)
     until, finished = time.time() + 60 * chosen.minutes, done()
-    cells = [replace(cell) for name in chosen.tables or TABLES for cell in TABLES[name]]
+    cells = sorted((cell for name in chosen.tables or TABLES for cell in TABLES[name]), key=Cell.cost)
     for cell in cells[part::parts]:
         tune(cell, finished, until)
 
