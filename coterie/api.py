@@ -10,16 +10,16 @@ from torch import nn
 from coterie.core import federate as loop
 from coterie.core import tree
 from coterie.core.aggregate import Aggregator, Sum
-from coterie.core.algorithm import Recipe
+from coterie.core.algorithm import Algorithm, Recipe
 from coterie.core.attack import Attack
 from coterie.core.data import Clients, Examples, pooled
 from coterie.core.engine import Engine
 from coterie.core.errors import Mistake
 from coterie.core.evaluate import Evaluation, label_shares
 from coterie.core.faults import Faults
-from coterie.core.plan import Plan, Resume, Round
+from coterie.core.plan import Plan, Probe, Resume, Round
 from coterie.core.sampling import Available, Cohort
-from coterie.core.task import Score
+from coterie.core.task import Score, Task
 from coterie.core.team import ALONE, Team
 from coterie.core.transform import Transform, chain, identity
 from coterie.core.tree import Tree
@@ -88,6 +88,7 @@ def plan(
     available: Available | None = None,
     public: Examples | None = None,
     attack: Attack | None = None,
+    probe: Probe | None = None,
     engine: Engine | None = None,
     team: Team = ALONE,
 ) -> Plan:
@@ -107,6 +108,8 @@ def plan(
         faults: what the cohort suffers. available: (round, client) -> whether it can be asked.
         public: a seed set that everyone holds.
         attack: what some of the clients do to harm the others, to see how well the aggregator withstands it.
+        probe: what else is measured of some rounds, as `coterie.probes.Probe` does; such a round keeps its whole
+            cohort's updates in memory.
         engine: how clients' work is run; one after another unless given.
         team: the processes that run it together; see `coterie.engines.torchrun`. All must be given the same.
 
@@ -126,7 +129,7 @@ def plan(
         name: engine.prepare(functional(m, loss=loss, metrics=measures, num_classes=classes, augment=augment))
         for name, m in models.items()
     }
-    algorithms = {name: algorithm(task) for name, task in tasks.items()}
+    algorithms = _bound(algorithm, tasks, probe)
     first = next(iter(algorithms.values()))
     if first.pooled and len(models) > 1:
         raise Mistake("an algorithm that pools all data trains one model; give one, not several")
@@ -138,7 +141,7 @@ def plan(
         )
     wants_own = own_test is None and (evaluate_clients or first.own_models)
     shares = label_shares(clients, classes) if wants_own and classes and "accuracy" in measures else None
-    return Plan(
+    made = Plan(
         tasks=tasks,
         algorithms=algorithms,
         initial={name: _placed(initial_weights(m), engine) for name, m in models.items()},
@@ -156,8 +159,12 @@ def plan(
         evaluation=Evaluation(test, evaluate_every, evaluate_clients, own_test, shares),
         public=public,
         attack=attack,
+        probe=probe,
         team=team,
     )
+    if probe is not None:
+        probe.suits(made)
+    return made
 
 
 def _wire(chosen: Transform | None, algorithms_own: Transform | None) -> Transform:
@@ -169,7 +176,12 @@ def _wire(chosen: Transform | None, algorithms_own: Transform | None) -> Transfo
 def on_engine(plan: Plan, algorithm: Recipe, engine: Engine) -> Plan:
     """A plan that was made for the sequential engine, the same on another, of its device and type of number."""
     tasks = {name: engine.prepare(task) for name, task in plan.tasks.items()}
-    return replace(plan, engine=engine, tasks=tasks, algorithms={name: algorithm(t) for name, t in tasks.items()})
+    return replace(plan, engine=engine, tasks=tasks, algorithms=_bound(algorithm, tasks, plan.probe))
+
+
+def _bound(algorithm: Recipe, tasks: Mapping[str, Task], probe: Probe | None) -> dict[str, Algorithm]:
+    recipe = algorithm if probe is None else probe.following(algorithm)
+    return {name: recipe(task) for name, task in tasks.items()}
 
 
 def _by_architecture(model: Models, ids: Sequence[str]) -> tuple[dict[str, nn.Module], Callable[[str], str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -41,18 +42,33 @@ def federate(plan: Plan, resume: Resume | None = None, keep_updates: bool = Fals
     whole = next(iter(plan.initial.values())) if len(plan.initial) == 1 else None
     state = plan.placed(resume.state) if resume else plan.algorithm.init(whole, plan.federation())
     store, before = (resume.store, resume.elapsed) if resume else (Store(), 0.0)
-    began = time.perf_counter()
+    began = time.perf_counter() - before
     for number in range(resume.round + 1 if resume else 1, plan.rounds + 1):
-        started, now, last = time.perf_counter(), plan.at(number), state
-        tally = Tally(updates={} if keep_updates else None)
-        state, store = one_round(now, number, state, store, tally)
-        seconds = time.perf_counter() - started
-        moved = {name: float(value) for name, value in now.algorithm.measures(last, state).items()}
-        measures = {**tally.measures(), **moved, **measured(now, number, state, store)}
-        yield Round(
-            number, seconds, before + time.perf_counter() - began, tally.cohort, tally.reached, tally.dropped,
-            tally.bytes_up, tally.bytes_down, measures, state, store, now, tally.updates,
-        )  # fmt: skip
+        round = _measured(plan.at(number), number, state, store, keep_updates, began)
+        state, store = round.state, round.store
+        yield round
+
+
+def _measured(plan: Plan, number: int, state: Tree, store: Store, keep_updates: bool, began: float) -> Round:
+    """One round and what it measured, evaluation and probe included. Updates that only the probe needed are let go."""
+    started, before = time.perf_counter(), state
+    probe = plan.probe if plan.probe is not None and plan.probe.due(number, plan.rounds) else None
+    tally = Tally(updates={} if keep_updates or probe else None)
+    state, store = one_round(plan, number, state, store, tally)
+    seconds = time.perf_counter() - started
+    moved = {name: float(value) for name, value in plan.algorithm.measures(before, state).items()}
+    measures = {**tally.measures(), **moved, **measured(plan, number, state, store)}
+    round = Round(
+        number, seconds, 0.0, tally.cohort, tally.reached, tally.dropped, tally.bytes_up, tally.bytes_down,
+        measures, state, store, plan, tally.updates, before, tally.client_weights(),
+    )  # fmt: skip
+    probed = {} if probe is None else probe(round)
+    return replace(
+        round,
+        elapsed=time.perf_counter() - began,
+        measures={**measures, **probed},
+        updates=round.updates if keep_updates else None,
+    )
 
 
 def one_round(plan: Plan, number: int, state: Tree, store: Store, tally: Tally) -> tuple[Tree, Store]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from torch import Tensor
 
 from coterie.core import tree
 from coterie.core.aggregate import Aggregator, Sum
-from coterie.core.algorithm import Algorithm, Federation
+from coterie.core.algorithm import Algorithm, Federation, Recipe, Weight
 from coterie.core.attack import Attack
 from coterie.core.data import Clients, Examples
 from coterie.core.engine import Engine
@@ -36,6 +36,7 @@ class Plan:
         up: what is done to an update before it travels.
         public: a seed set that everyone holds.
         attack: what some of the clients do to harm the others.
+        probe: what looks at some rounds more closely.
         team: the processes that run this plan together.
     """
 
@@ -56,6 +57,7 @@ class Plan:
     evaluation: Evaluation = field(default_factory=Evaluation)
     public: Examples | None = None
     attack: Attack | None = None
+    probe: Probe | None = None
     team: Team = ALONE
 
     @property
@@ -151,8 +153,9 @@ class Round:
         measures: train_loss, test_loss, test_accuracy and what else was measured, each a number, but for
             "accuracy_matrix" (see `coterie.core.domains`); None where it was not.
         state, store: the server's state and the clients' after the round; not to be written into. A round that is kept
-            keeps them in memory.
-        updates: the accepted updates by client, if asked for.
+            keeps them in memory. before: the server's state before the round.
+        client_weights: each reached client's weight, of every kind, in the cohort's order.
+        updates: the accepted updates by client, in the cohort's order, if asked for.
     """
 
     round: int
@@ -168,6 +171,8 @@ class Round:
     store: Store
     plan: Plan
     updates: Mapping[str, Tree] | None = None
+    before: Tree = field(default_factory=dict)
+    client_weights: Mapping[str, Mapping[Weight, float]] = field(default_factory=dict)
 
     @property
     def train_loss(self) -> float | None:
@@ -206,3 +211,23 @@ class Round:
             "bytes_down": self.bytes_down,
             **self.measures,
         }
+
+
+class Probe(Protocol):
+    """Something that looks at some rounds more closely than others, and so has their clients' updates kept."""
+
+    def following(self, algorithm: Recipe) -> Recipe:
+        """The algorithm, its server keeping what the probe has to look back at."""
+
+    def suits(self, plan: Plan) -> None:
+        """Check that a federation has what it needs.
+
+        Raises:
+            Mistake: it has not.
+        """
+
+    def due(self, round: int, last: int) -> bool:
+        """Whether it looks at this round."""
+
+    def __call__(self, round: Round) -> Mapping[str, Any]:
+        """Further measures of a round that has its updates. Collective."""

@@ -69,6 +69,10 @@ class Tally:
         """What all answers weigh."""
         return sum(answer.nbytes for answer in self.answers)
 
+    def client_weights(self) -> dict[str, Mapping[Weight, float]]:
+        """The weights of each client whose work counts."""
+        return {answer.client: answer.weights for answer in self._accepted()}
+
     def weights(self) -> dict[Weight, float]:
         """The sum of each kind of weight."""
         return _sums(answer.weights for answer in self._accepted())

@@ -104,7 +104,8 @@ class Task:
 
     Attributes:
         apply: the training forward; see `Apply`. Nothing is kept between calls: buffers go in and come out.
-        predict: (params, buffers, x [B, ...]) -> outputs [B, ...], in evaluation mode.
+        predict: (params, buffers, x [B, ...]) -> outputs [B, ...], in evaluation mode. It has a gradient where what it
+            is given wants one.
         loss: the objective as a `Score`; the batch's loss is the sum of sums over the sum of counts.
         metrics: further scores by name, "accuracy" among them where there are classes.
         num_classes: C, or None.

@@ -33,6 +33,7 @@ from coterie.experiment.seed_set import seed_set, with_seed_set
 from coterie.experiment.settings import Settings, model_names
 from coterie.experiment.tables import MODEL_CHOICES
 from coterie.models import registry
+from coterie.probes import Probe
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Experiment:
         models: by architecture, as their authors wrote them, with the initial weights. names: by architecture.
         clients: as they were dealt. The plan's own differ where an algorithm pools them.
         bytes_once: what is sent once, before the first round, by what it is.
-        remarks: on the data, a sentence each.
+        remarks: on the data, and on what was asked for, a sentence each.
     """
 
     settings: Settings
@@ -70,6 +71,7 @@ def build(settings: Settings, machine: Machine) -> Experiment:
     """
     engine, recipe = reference(settings.engine, machine), _recipe(settings)
     aggregator, attack = aggregation(**_given(settings.aggregation)), _attack(settings)
+    probe = Probe(**settings.probe) if settings.probe else None
     settings, ready = dealt(settings)
     source, clients, seed = ready.source, ready.clients, seed_set(settings, ready)
     if source.test is None and settings.evaluate.target_accuracy is not None:
@@ -95,6 +97,7 @@ def build(settings: Settings, machine: Machine) -> Experiment:
         faults=settings.faults,
         public=seed.examples if seed else None,
         attack=attack,
+        probe=probe,
         engine=engine,
     )
     plan = with_seed_set(settings, plan)
@@ -103,7 +106,7 @@ def build(settings: Settings, machine: Machine) -> Experiment:
     settings, plan = replace(settings, engine=chosen), api.on_engine(plan, recipe, make_engine(chosen))
     named, names = dict(zip(plan.tasks, models.values(), strict=True)), dict(zip(plan.tasks, models, strict=True))
     once = {} if plan.algorithm.pooled else _sent_once(ready, seed)
-    said = remarks(source, clients)
+    said = [*remarks(source, clients), *([] if probe is None else [probe.cost])]
     return Experiment(settings, plan, source, named, names, seed.clients if seed else clients, once, said, why)
 
 

@@ -36,8 +36,8 @@ class Settings:
     """What is to be run.
 
     Attributes:
-        data, model, algorithm, seed_set, aggregation, attack: the tables of that name. A key with the value None was
-            left out and has no default.
+        data, model, algorithm, seed_set, aggregation, attack, probe: the tables of that name. A key with the value None
+            was left out and has no default.
         folders: where functions of the user's own are looked for.
     """
 
@@ -50,6 +50,7 @@ class Settings:
     cohort: Cohort
     aggregation: dict[str, Any]
     attack: dict[str, Any]
+    probe: dict[str, Any]
     evaluate: Evaluate
     engine: Engine
     faults: Faults

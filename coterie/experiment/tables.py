@@ -23,6 +23,7 @@ from coterie.experiment.keys import REQUIRED, Key, Keys, keys_of
 from coterie.experiment.lookup import ALGORITHMS, find
 from coterie.experiment.refuse import full, nearest, shown, value_of
 from coterie.models.registry import MODELS
+from coterie.probes import Probe
 
 _NOT_KEYS = ("rng_seed", "in_shape", "num_classes", "source")
 """Arguments that such functions get from us, not from their table."""
@@ -63,7 +64,19 @@ TOP = Keys(
     rng_seed=Key(Annotated[int, Ge(0)], 0),
     rounds=Key(Annotated[int, Ge(1)], REQUIRED),
 )
-TABLES = ("data", "model", "algorithm", "seed_set", "cohort", "aggregation", "attack", "evaluate", "engine", "faults")
+TABLES = (
+    "data",
+    "model",
+    "algorithm",
+    "seed_set",
+    "cohort",
+    "aggregation",
+    "attack",
+    "evaluate",
+    "probe",
+    "engine",
+    "faults",
+)
 """Every table, in the order of a file."""
 
 
@@ -134,6 +147,11 @@ def attack_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
     return keys_of(attack).without(["parameters"]).and_those_of(keys_of(function)).closed()
 
 
+def probe_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
+    """[probe]: nothing where there is none; else which probes, how often, and on how many test examples."""
+    return keys_of(Probe) if raw else Keys()
+
+
 CHOSEN = {
     "data": data_keys,
     "model": model_keys,
@@ -141,6 +159,7 @@ CHOSEN = {
     "seed_set": seed_set_keys,
     "aggregation": aggregation_keys,
     "attack": attack_keys,
+    "probe": probe_keys,
 }
 """The tables whose keys depend on a choice made in them."""
 

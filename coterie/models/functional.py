@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 
-import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
@@ -48,12 +47,11 @@ def functional(
     ['bias', 'weight']
     """
     layout, training = Layout(model), Training(model, augment)
-    evaluating = swap(copy.deepcopy(model), Scope()).eval()
+    evaluating = swap(copy.deepcopy(model), Scope()).eval().requires_grad_(False)
 
     def predict(params: Tree, buffers: Tree, x: Tensor) -> Tensor:
-        with torch.no_grad():
-            held = {**params, **{name: b.clone() for name, b in buffers.items()}}
-            return layout(lambda x: functional_call(evaluating, held, (x,)), x)  # type: ignore[no-any-return]
+        held = {**params, **{name: b.clone() for name, b in buffers.items()}}
+        return layout(lambda x: functional_call(evaluating, held, (x,)), x)  # type: ignore[no-any-return]
 
     return Task(
         apply=training.forward(None),

@@ -46,6 +46,10 @@ def test_a_run_ends_with_the_path_of_its_report(capsys: pytest.CaptureFixture[st
     [
         (["run", "digits.toml", "algorithm.mometum=0.9"], "did you mean algorithm.momentum?"),
         (["run", "digits.toml", "algorithm.lr=-1"], "algorithm.lr = -1.0: it must be a number above 0"),
+        (["run", "digits.toml", 'probe.names=["drfit"]'], 'probe.names = "drfit": did you mean "drift"?'),
+        (["run", "digits.toml", "probe.every=2"], "probe.names is missing; it must be a list, of text in quotes"),
+        (["run", "digits.toml", 'probe.names=["drift"]', "probe.evry=2"], "did you mean probe.every?"),
+        (["run", "digits.toml", "algorithm.name=independent", 'probe.names=["drift"]'], "no differences of weights"),
         (["run", "absent.toml"], "absent.toml: there is no such file"),
         (["run", "digits.toml", "--out", "digits.toml/run"], "digits.toml/run: cannot be "),
         (["report", "."], "is no run folder"),

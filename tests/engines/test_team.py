@@ -25,6 +25,7 @@ from coterie.engines.sequential import Sequential
 from coterie.engines.together import together
 from coterie.engines.torchrun import Group
 from coterie.engines.vectorised import Vectorised
+from coterie.probes import KINDS, Probe
 from tests.common.recipes import RECIPES
 from tests.common.test_every_algorithm import run
 from tests.federations import SIZES, dense, distance, ragged
@@ -74,6 +75,7 @@ CASES: dict[str, dict[str, Any]] = {
     "states that travel": {"recipe": RECIPES["scaffold"], "clients": OF_THE_FIRST, "cohort": None, "faults": None},
     "own models that travel": {"recipe": RECIPES["independent"], "clients": OF_THE_FIRST, "cohort": None},
     "updates": {"recipe": RECIPES["scaffold"], "keep_updates": True},
+    "probes": {"recipe": RECIPES["scaffold"], "test": ragged()["1"], "probe": Probe(list(KINDS), every=2)},
     "own accuracies": {"recipe": FEDAVG, "test": ragged()["1"], "own_test": ragged(), "evaluate_clients": True},
     "own models": {"recipe": RECIPES["independent"], "test": ragged()["1"], "own_test": ragged()},
     "pooled": {"recipe": RECIPES["centralized"], "test": ragged()["1"]},
@@ -127,7 +129,8 @@ def assert_same(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
     for mine, other in zip(ours["records"], theirs["records"], strict=True):
         assert mine.keys() == other.keys()
         for key, value in mine.items():
-            assert other[key] == (pytest.approx(value, abs=1e-10) if isinstance(value, float) else value)
+            number = isinstance(value, float) or key == "probe.best_weights"
+            assert other[key] == (pytest.approx(value, rel=1e-8, abs=1e-10) if number else value)
     for mine, other in zip(ours["updates"], theirs["updates"], strict=True):
         assert list(mine) == list(other)
         assert not mine or distance(mine, other) < 1e-10

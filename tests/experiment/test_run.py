@@ -343,6 +343,23 @@ def test_robust_rules_and_attacks_are_a_matter_of_the_file(start: Start) -> None
     assert robust["test_accuracy"] > 0.7 > 0.4 > mean["test_accuracy"]
 
 
+def test_probes_are_a_matter_of_the_file_and_survive_a_stop(start: Start) -> None:
+    """What they measure is on record, round by round; the run says what they cost."""
+    probe = ('probe.names=["drift", "direction", "gain"]', "probe.every=2", "rounds=5")
+    whole = start(*probe, out="whole").folder
+    found = {r["round"]: {k for k in r if k.startswith("probe.")} for r in lines(whole)}
+    assert {round for round, measures in found.items() if measures} == {1, 2, 4, 5}
+    assert {"probe.dispersion", "probe.direction", "probe.gain"} <= found[4]
+    assert tomllib.loads((whole / "config.toml").read_text())["probe"]["examples"] == 1000
+    watch = StopAfter(3)
+    with pytest.raises(KeyboardInterrupt):
+        start(*probe, out="parts", watch=watch)
+    (sentence,) = watch.said
+    assert sentence.startswith("the first round, the last, and one in 2, which probes look at, keep the updates of ")
+    same(whole, start(*probe, out="parts", resume=True).folder)
+    assert "probe" not in tomllib.loads((start(out="plain").folder / "config.toml").read_text())
+
+
 def test_a_full_disk_is_one_sentence_and_the_run_can_go_on(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = start("rounds=5", out="whole").folder
 

@@ -13,6 +13,7 @@ from coterie.report import compared, read_run, write_comparison, write_report
 from coterie.report.charts import MOST_POINTS, SERIES, Curve, _thinned, curves
 from coterie.report.holdings import MOST_CLIENTS, holdings
 from coterie.report.page import sent
+from coterie.report.probes import CHARTS
 
 CONFIG = """
 rounds = {rounds}
@@ -130,6 +131,23 @@ def test_what_was_sent_once_and_who_has_which_model(tmp_path: Path) -> None:
     assert "1.5 MBsent once: seed set" in page
     assert "fedavg on digits (label) with cnn, mlp" in page
     assert "{b = cnn, a.b = mlp, c = cnn}" in page
+
+
+def test_what_probes_found_is_drawn_with_a_sentence_each(tmp_path: Path) -> None:
+    """Every chart has its sentence, a lone line is named by its axis, and what was not measured is not drawn."""
+    path = folder(tmp_path / "run", [0.5, 0.7, 0.9])
+    plain = Page(write_report(path))
+    assert "Probes" not in plain.text
+    measures = {f"probe.{name}": 0.5 for chart in CHARTS for name in chart.lines if name != "travelled"}
+    first = {**measures, "probe.direction": None}
+    records = [round_(1, 0.5) | first, round_(2, 0.7), round_(3, 0.9) | measures]
+    (path / "rounds.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    page = Page(write_report(path))
+    assert page.tags.count("svg") == plain.tags.count("svg") + len(CHARTS)
+    assert all(chart.says in page.text for chart in CHARTS)
+    assert "distance of a client from the round's start" in page.text
+    assert "of the server from the run's start" not in page.text
+    assert "gain of averaging" in page.text
 
 
 def test_charts_take_their_colours_from_the_page(tmp_path: Path) -> None:

@@ -1,0 +1,81 @@
+"""The loss of one model on fixed examples, as a function of its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from coterie.core import evaluate, rng, tree
+from coterie.core.data import Examples
+from coterie.core.engine import Engine, as_input
+from coterie.core.task import Task
+from coterie.core.tree import Tree
+from coterie.models.functional import statistics_of
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Where probes of the loss walk about. The model is in evaluation mode: no dropout, no augmentation, and BatchNorm
+    normalises by statistics that stand among the weights.
+
+    Attributes:
+        examples: what the loss is the mean over.
+        measure: weights -> the same with BatchNorm's statistics measured anew at these weights; see
+            `coterie.models.population`. None: they are taken as they stand.
+        batch: examples in one forward.
+    """
+
+    task: Task
+    engine: Engine
+    examples: Examples
+    measure: Callable[[Tree], Tree] | None = None
+    batch: int = 500
+
+    def settled(self, weights: Tree) -> Tree:
+        """The weights with the statistics by which the model is to normalise. A variance that walking beyond two models
+        has made negative counts as 0.
+        """
+        if self.measure is not None:
+            return self.measure(weights)
+        variances = {statistics_of(layer)[1] for layer in self.task.batch_norms}
+        buffers = {name: b.clamp(min=0) if name in variances else b for name, b in weights["buffers"].items()}
+        return {**weights, "buffers": buffers}
+
+    def at(self, weights: Tree) -> dict[str, float]:
+        """Loss and metrics."""
+        found = evaluate.scores(self.task, self.settled(weights), self.examples, self.engine, self.batch)
+        return evaluate.mean(found)
+
+    def sums(self, weights: Tree) -> Iterator[tuple[Tensor, Tensor]]:
+        """The sum of the loss over a batch and its count, [] each, batch after batch, with a gradient where the weights
+        want one. The weights are taken as they stand.
+        """
+        for rows in torch.split(torch.arange(len(self.examples)), self.batch):
+            x, y = self.examples.batch(rows)
+            outputs = self.task.predict(weights["params"], weights["buffers"], as_input(x, self.engine))
+            sums, counts = self.task.loss(outputs, None if y is None else as_input(y, self.engine))
+            yield sums.sum(), counts.sum()
+
+    def gradient(self, weights: Tree) -> tuple[float, Tree]:
+        """The loss, and its gradient with respect to parameters and float buffers: BatchNorm's statistics too."""
+        with torch.enable_grad():
+            moving = tree.map(lambda x: x.detach().requires_grad_(), tree.floats(weights))
+            leaves = tree.leaves(moving)
+            total, examples, grads = 0.0, 0.0, [torch.zeros_like(leaf) for leaf in leaves]
+            for loss, count in self.sums(tree.merge(weights, moving)):
+                parts = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
+                grads = [g + part for g, part in zip(grads, parts, strict=True)]
+                total, examples = total + float(loss.detach()), examples + float(count)
+        scaled = iter(g / examples for g in grads)
+        return total / examples, tree.map(lambda _: next(scaled), moving)
+
+
+def subset(examples: Examples, number: int, rng_seed: int) -> Examples:
+    """So many of the examples, or all where there are no more: a function of the rng seed alone, in their order."""
+    if number >= len(examples):
+        return examples
+    order = torch.randperm(len(examples), generator=rng.generator(rng_seed, "probe"))
+    return examples.take(order[:number].sort().values)

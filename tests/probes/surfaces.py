@@ -1,0 +1,50 @@
+"""Surfaces whose loss can be written down."""
+
+import torch
+from torch import Tensor, nn
+
+from coterie import Examples
+from coterie.core.task import Score
+from coterie.core.tree import Tree
+from coterie.engines.sequential import Sequential
+from coterie.models.functional import functional, initial_weights
+from coterie.objectives import accuracy, cross_entropy
+from coterie.probes import Surface
+
+ENGINE = Sequential(dtype=torch.float64)
+
+
+class Point(nn.Module):
+    """The model: a point, whatever the input."""
+
+    def __init__(self, *w: float) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(w, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.w.expand(len(x), -1)
+
+
+def point(*w: float) -> Tree:
+    """Its weights."""
+    return {"params": {"w": torch.tensor(w, dtype=torch.float64)}, "buffers": {}}
+
+
+def of_points(loss: Score, examples: int = 3, d: int = 2) -> Surface:
+    """A loss of the point alone."""
+    x = torch.zeros(examples, 1)
+    return Surface(functional(Point(*[0.0] * d), loss=loss), ENGINE, Examples(x, x), batch=2)
+
+
+def of_network(model: nn.Module, examples: Examples, batch: int = 7) -> Surface:
+    """The cross-entropy of a model."""
+    task = functional(model, loss=cross_entropy, metrics={"accuracy": accuracy}, num_classes=3)
+    return Surface(task, ENGINE, examples, batch=batch)
+
+
+def perturbed(model: nn.Module, seed: int, by: float = 0.5) -> Tree:
+    """The model's weights, moved at random."""
+    g = torch.Generator().manual_seed(seed)
+    weights = initial_weights(model)
+    moved = {n: p + by * torch.randn(p.shape, generator=g, dtype=p.dtype) for n, p in weights["params"].items()}
+    return {**weights, "params": moved}

@@ -1,0 +1,20 @@
+"""docs/probes.md: what it shows can be run, and it leaves nothing out."""
+
+import re
+import tomllib
+from pathlib import Path
+
+from coterie.probes import KINDS, Probe
+from coterie.report.probes import CHARTS
+
+PAGE = (Path(__file__).parents[2] / "docs" / "probes.md").read_text("utf-8")
+
+
+def test_the_table_that_is_shown_names_every_probe() -> None:
+    (block,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    assert list(Probe(**tomllib.loads(block)["probe"]).names) == list(KINDS)
+
+
+def test_every_measure_is_explained() -> None:
+    drawn = [measure for chart in CHARTS for measure in chart.lines]
+    assert [measure for measure in [*drawn, "local_accuracy", "best_weights"] if f"`{measure}`" not in PAGE] == []
