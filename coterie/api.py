@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from torch import nn
 
 from coterie.core import federate as loop
-from coterie.core import tree
 from coterie.core.aggregate import Aggregator, Sum
 from coterie.core.algorithm import Algorithm, Recipe
 from coterie.core.attack import Attack
@@ -22,9 +22,9 @@ from coterie.core.sampling import Available, Cohort
 from coterie.core.task import Score, Task
 from coterie.core.team import ALONE, Team
 from coterie.core.transform import Transform, chain, identity
-from coterie.core.tree import Tree
 from coterie.engines.sequential import Sequential
 from coterie.models.functional import Augment, functional, initial_weights
+from coterie.models.parts import lr_scales
 from coterie.objectives import accuracy, cross_entropy
 
 Models = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
@@ -89,6 +89,7 @@ def plan(
     public: Examples | None = None,
     attack: Attack | None = None,
     probe: Probe | None = None,
+    lr_scale: Mapping[str, float] | None = None,
     engine: Engine | None = None,
     team: Team = ALONE,
 ) -> Plan:
@@ -110,6 +111,7 @@ def plan(
         attack: what some of the clients do to harm the others, to see how well the aggregator withstands it.
         probe: what else is measured of some rounds, as `coterie.probes.Probe` does; such a round keeps its whole
             cohort's updates in memory.
+        lr_scale: factors on the learning rate by part of the model, as in `coterie.models.parts.lr_scales`.
         engine: how clients' work is run; one after another unless given.
         team: the processes that run it together; see `coterie.engines.torchrun`. All must be given the same.
 
@@ -122,11 +124,14 @@ def plan(
     ids: Sequence[str] = tuple(clients)
     if not ids or not all(isinstance(client, str) for client in ids):
         raise Mistake("clients must map ids, which are strings, to examples, and there must be at least one")
-    models, architecture = _by_architecture(model, ids)
+    given, architecture = _by_architecture(model, ids)
+    models, scales = {name: _placed(m, engine) for name, m in given.items()}, lr_scales(given, lr_scale or {})
     classes = num_classes or _num_classes(test)
     measures: dict[str, Score] = {"accuracy": accuracy} if metrics is None else dict(metrics)
     tasks = {
-        name: engine.prepare(functional(m, loss=loss, metrics=measures, num_classes=classes, augment=augment))
+        name: engine.prepare(
+            functional(m, loss=loss, metrics=measures, num_classes=classes, augment=augment, lr_scale=scales[name])
+        )
         for name, m in models.items()
     }
     algorithms = _bound(algorithm, tasks, probe)
@@ -144,7 +149,7 @@ def plan(
     made = Plan(
         tasks=tasks,
         algorithms=algorithms,
-        initial={name: _placed(initial_weights(m), engine) for name, m in models.items()},
+        initial={name: initial_weights(m) for name, m in models.items()},
         architecture=architecture,
         clients=clients,
         ids=ids,
@@ -201,8 +206,9 @@ def _by_architecture(model: Models, ids: Sequence[str]) -> tuple[dict[str, nn.Mo
     return models, lambda client: dealt[client]
 
 
-def _placed(weights: Tree, engine: Engine) -> Tree:
-    return tree.map(lambda w: w.to(engine.device, engine.dtype if w.is_floating_point() else w.dtype), weights)
+def _placed(model: nn.Module, engine: Engine) -> nn.Module:
+    """A copy where the engine computes, in its type of number."""
+    return copy.deepcopy(model).to(engine.device, engine.dtype)
 
 
 def _num_classes(test: Examples | None) -> int | None:

@@ -193,10 +193,9 @@ class Round:
         """Parameters and buffers by their names in the model's `state_dict`: of the global model, or of one client's
         own.
         """
-        found = self.plan.personal(self.state, self.store, self.plan.ids[0] if client is None else client)
-        weights = {**found["params"], **found["buffers"]}
-        tied = self.plan.tasks[self.plan.architecture(self.plan.ids[0] if client is None else client)].tied
-        return weights | {second: weights[first] for second, first in tied.items()}
+        client = self.plan.ids[0] if client is None else client
+        task = self.plan.tasks[self.plan.architecture(client)]
+        return task.whole(self.plan.personal(self.state, self.store, client))
 
     def record(self) -> dict[str, object]:
         """The round as plain numbers, in the order of a run folder's `rounds.jsonl`."""

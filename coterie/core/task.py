@@ -110,6 +110,9 @@ class Task:
         metrics: further scores by name, "accuracy" among them where there are classes.
         num_classes: C, or None.
         norm_leaves: names of the parameters and buffers that belong to normalisation layers, found by type.
+        frozen: parameters that are never trained, and statistics of normalisation layers that never move, by name. They
+            are part of the model and of what is saved, but a constant: not of what is broadcast, sent or kept.
+        lr_scale: by name, the factor on a parameter's gradient, and so on its learning rate; 1 unless given.
         tied: second names of parameters that the model's `state_dict` has under several, each with the first.
         batch_norms: names of the BatchNorm layers that can be given their statistics, found by type.
         unshared_norms: names of those that cannot.
@@ -119,7 +122,7 @@ class Task:
         encoder: the model up to its classifier; None where there is no such part.
         unbatchable: why clients of this architecture cannot be batched by `torch.func.vmap`, where that is known
             beforehand.
-        differentiate: set by the engine.
+        autodiff: how gradients are taken; set by the engine.
     """
 
     apply: Apply
@@ -128,13 +131,29 @@ class Task:
     metrics: dict[str, Score]
     num_classes: int | None
     norm_leaves: frozenset[str]
+    frozen: Tree = field(default_factory=dict)
+    lr_scale: Mapping[str, float] = field(default_factory=dict)
     tied: Mapping[str, str] = field(default_factory=dict)
     unbatchable: str | None = None
     batch_norms: tuple[str, ...] = ()
     unshared_norms: tuple[str, ...] = ()
     shared: Callable[[SharedNorm], Apply] | None = None
     encoder: Encoder | None = None
-    differentiate: Differentiate = autograd
+    autodiff: Differentiate = autograd
+
+    def differentiate(self, f: Callable[[Tree], tuple[Tensor, Any]], params: Tree) -> tuple[Tree, Any]:
+        """The gradient of f's first result, each leaf times its `lr_scale`, and f's second result; see
+        `Differentiate`.
+        """
+        grads, aux = self.autodiff(f, params)
+        if self.lr_scale:
+            grads = {name: g * self.lr_scale[name] if name in self.lr_scale else g for name, g in grads.items()}
+        return grads, aux
+
+    def whole(self, weights: Tree) -> dict[str, Tensor]:
+        """All of a model's {"params", "buffers"}, with what is frozen, by the names of its `state_dict`."""
+        named = {**self.frozen, **weights["params"], **weights["buffers"]}
+        return named | {second: named[first] for second, first in self.tied.items()}
 
     def gradient(self, params: Tree, buffers: Tree, batch: Batch) -> tuple[Tree, Tree, dict[str, Tensor]]:
         """The gradient of the batch's mean loss, the buffers after the forward, and logs ("loss", a sum, and "count",

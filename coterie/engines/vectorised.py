@@ -59,7 +59,7 @@ class Vectorised:
     def prepare(self, task: Task) -> Task:
         """Gradients by `torch.func.grad`, which can be batched; by the tape where the model cannot."""
         self.left.clear()  # what was learnt about another federation's models says nothing about these
-        return replace(task, differentiate=_one_at_a_time(task.unbatchable) if task.unbatchable else functional)
+        return replace(task, autodiff=_one_at_a_time(task.unbatchable) if task.unbatchable else functional)
 
     def run(self, algorithms: Mapping[str, Algorithm], broadcast: Tree, jobs: Sequence[Job]) -> Iterator[Reply]:
         """See `coterie.core.engine.Engine.run`."""

@@ -104,10 +104,10 @@ def write_weights(experiment: Experiment, folder: RunFolder, state: Tree, store:
     own = plan.algorithm.own_models
     mine = [client for client in plan.ids if owns(team, client)] if own else plan.ids[: team.rank == 0]
     for client in mine:
-        weights = plan.personal(state, store, client)
-        named = {**weights["params"], **weights["buffers"]}
+        architecture = plan.architecture(client)
+        named = plan.tasks[architecture].whole(plan.personal(state, store, client))
         name = experiment.model_of(client) if own else None
-        folder.write_weights(packed(models[plan.architecture(client)], named, name), client if own else None)
+        folder.write_weights(packed(models[architecture], named, name), client if own else None)
     team.gather(None)  # from here on all are written
 
 

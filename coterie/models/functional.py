@@ -14,6 +14,7 @@ from coterie.core import rng
 from coterie.core.task import Apply, Encoder, Score, SharedNorm, Task
 from coterie.core.tree import Tree
 from coterie.models.classifier import classifier
+from coterie.models.frozen import frozen, frozen_norms
 from coterie.models.layers import MaskedBatchNorm, Scope, swap
 from coterie.models.layout import Layout
 from coterie.models.moments import Moments
@@ -35,11 +36,13 @@ def functional(
     metrics: Mapping[str, Score] | None = None,
     num_classes: int | None = None,
     augment: Augment | None = None,
+    lr_scale: Mapping[str, float] | None = None,
 ) -> Task:
-    """A `Task` that trains copies of `model`; the model itself is never touched, and its current weights do not matter.
+    """A `Task` that trains copies of `model`; the model itself is never touched.
 
-    Weights come from `initial_weights`. BatchNorm and dropout layers are swapped inside the copy (see `layers`).
-    `augment` is part of the training forward, and of no other.
+    Weights come from `initial_weights`; of the model's own only the frozen ones matter, and they stay where the model
+    is (see `frozen`). BatchNorm and dropout layers are swapped inside the copy (see `layers`). `augment` is part of the
+    training forward, and of no other. `lr_scale` is the task's.
 
     >>> from coterie.objectives import cross_entropy
     >>> task = functional(nn.Linear(2, 3), loss=cross_entropy)
@@ -60,11 +63,15 @@ def functional(
         metrics=dict(metrics or {}),
         num_classes=num_classes,
         norm_leaves=norm_leaves(model),
+        frozen=frozen(model),
+        lr_scale=dict(lr_scale or {}),
         tied=tied(model),
         unbatchable=unbatchable(model),
         batch_norms=tuple(training.norms),
         unshared_norms=tuple(
-            name for name, m in model.named_modules() if isinstance(m, _BatchNorm) and name not in training.norms
+            name
+            for name, m in model.named_modules()
+            if isinstance(m, _BatchNorm) and name not in training.norms and name not in training.still
         ),
         shared=training.forward,
         encoder=encoder(model),
@@ -76,11 +83,13 @@ class Training:
 
     def __init__(self, module: nn.Module, augment: Augment | None = None) -> None:
         self.augment, self.layout, self.scope = augment, Layout(module), Scope()
-        self.module = swap(copy.deepcopy(module), self.scope).train()
+        self.module, self.still = swap(copy.deepcopy(module), self.scope).train(), frozen_norms(module)
+        for name in self.still:
+            self.module.get_submodule(name).eval()
         self.norms = {
             name: layer
             for name, layer in self.module.named_modules()
-            if isinstance(layer, MaskedBatchNorm) and layer.tracks
+            if isinstance(layer, MaskedBatchNorm) and layer.tracks and name not in self.still
         }
 
     def forward(self, how: SharedNorm | None = None) -> Apply:
@@ -150,14 +159,14 @@ def statistics_of(layer: str) -> tuple[str, str, str]:
 def initial_weights(model: nn.Module) -> Tree:
     """{"params", "buffers"}: copies of the model's own, by the names of its `state_dict`.
 
-    A parameter that needs no gradient is frozen: it stands among the buffers, so that nothing trains it. Buffers that a
-    `state_dict` leaves out are constants of the architecture: they stay in the model and do not travel.
+    What is frozen (see `frozen`) is not among them, nor are buffers that a `state_dict` leaves out: both are constants
+    of the architecture, which stay in the model and do not travel.
     """
-    saved = model.state_dict(keep_vars=True)
-    trained = {name: p.detach().clone() for name, p in model.named_parameters() if name in saved and p.requires_grad}
-    frozen = {name: p.detach().clone() for name, p in model.named_parameters() if name in saved and not p.requires_grad}
-    buffers = {name: b.detach().clone() for name, b in model.named_buffers() if name in saved}
-    return {"params": trained, "buffers": frozen | buffers}
+    saved, still = model.state_dict(keep_vars=True), frozen(model)
+    moving = {name for name in saved if name not in still}
+    params = {name: p.detach().clone() for name, p in model.named_parameters() if name in moving}
+    buffers = {name: b.detach().clone() for name, b in model.named_buffers() if name in moving}
+    return {"params": params, "buffers": buffers}
 
 
 def tied(model: nn.Module) -> dict[str, str]:
@@ -178,10 +187,11 @@ def unbatchable(model: nn.Module) -> str | None:
 
 
 def norm_leaves(model: nn.Module) -> frozenset[str]:
-    """Names of the parameters and buffers that belong to a normalisation layer."""
-    return frozenset(
+    """Names of the parameters and buffers that belong to a normalisation layer, but for frozen ones."""
+    found = frozenset(
         f"{prefix}.{name}" if prefix else name
         for prefix, module in model.named_modules()
         if isinstance(module, NORM_TYPES)
         for name in module.state_dict()
     )
+    return found - frozen(model).keys()

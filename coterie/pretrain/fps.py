@@ -18,6 +18,7 @@ their code.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -177,10 +178,10 @@ class Trainer:
         """
         keep_freed_memory()
         self.settings, self.rng_seed, self.device, self.step = settings, rng_seed, device, 0
-        task = functional(model, loss=cross_entropy)
+        task = functional(copy.deepcopy(model).to(device), loss=cross_entropy)
         self.method: Method = METHODS[settings.loss](task, **settings.options)
         assert task.encoder is not None, "the method would have refused it"
-        self._classifier = task.encoder.head
+        self._classifier, self._frozen = task.encoder.head, task.frozen
         self.batches = Batches(settings.sizes, rng_seed)
         self._weights = self._placed(self.method.begin(self._with_heads(initial_weights(model))))
         self._velocity = tree.zeros_like(self._weights["params"])
@@ -232,6 +233,6 @@ class Trainer:
         self.batches.cache.restore(state["cache"])
 
     def encoder(self) -> dict[str, Tensor]:
-        """What was trained: the weights by their names in the model's `state_dict`, without the classifier's."""
-        both = {**self._weights["params"], **self._weights["buffers"]}
+        """The encoder: its weights by their names in the model's `state_dict`, without the classifier's."""
+        both = {**self._frozen, **self._weights["params"], **self._weights["buffers"]}
         return {name: x for name, x in both.items() if not name.startswith(PREFIX)}
