@@ -41,12 +41,12 @@ def images(path: str | Path, test_fraction: float = 0.2, labels: bool = True) ->
     """
     files, depth = find(Path(path), labels)
     if not labels:
-        x = scaled(pixels(_opened(files)))
+        x = scaled(pixels(opened(files)))
         return Source("images", Examples(x), None, None, groups=[f.parent.name for f in files] if depth == 2 else None)
     names = sorted({f.parent.name for f in files})
     y = np.array([names.index(f.parent.name) for f in files], dtype=np.int64)
     ids = [f.parent.parent.name for f in files] if depth == 3 else None
-    everything = Examples(scaled(pixels(_opened(files))), torch.from_numpy(y))
+    everything = Examples(scaled(pixels(opened(files))), torch.from_numpy(y))
     if ids is not None and set(ids) == {"train", "test"}:
         train, test = (np.flatnonzero(np.array(ids) == part) for part in ("train", "test"))
         ids = None
@@ -86,7 +86,7 @@ def find(root: Path, labels: bool = True) -> tuple[list[Path], int]:
     return [root / f for f in relative], depth
 
 
-def _opened(files: list[Path]) -> Iterator[tuple[str, Any]]:
+def opened(files: list[Path]) -> Iterator[tuple[str, Any]]:
     """Each picture, read whole, and what messages call it."""
     pillow = _pillow()
     for file in files:

@@ -13,6 +13,7 @@ from coterie.core.data import Examples
 from coterie.core.errors import Mistake
 from coterie.data import SOURCES, Source, deal, load, own_test
 from coterie.data.sources.digits_mix import widened
+from coterie.data.sources.pacs import DOMAINS, LABELS
 from coterie.data.sources.rotated_mnist import rotate
 
 
@@ -93,3 +94,36 @@ def test_what_cannot_be_turned(home, monkeypatch):
         load("rotated", of="mnist", angles=list(range(25)))
     with pytest.raises(Mistake, match=r"data.source = 'mnits': did you mean 'mnist'"):
         load("rotated", of="mnits", angles=[0])
+
+
+def test_pacs_is_an_archive_or_the_authors_folders(tmp_path, monkeypatch):
+    """Ten pictures of each domain and class, 64 x 64 of one level each, which reducing does not change."""
+    image = pytest.importorskip("PIL.Image")
+    monkeypatch.setenv("COTERIE_DATA", str(tmp_path))
+    with pytest.raises(
+        Mistake, match=r"pacs32.npz: is absent; put there .*, or beside it the authors' folders"
+    ):
+        load("pacs")
+    levels, y, domain = [], [], []
+    for d, name in enumerate(DOMAINS):
+        for c, label in enumerate(LABELS):
+            (tmp_path / "pacs" / "pacs_data" / name / label).mkdir(parents=True)
+            for k in range(10):
+                levels.append(60 * d + 8 * c + k % 2)
+                file = tmp_path / "pacs" / "pacs_data" / name / label / f"pic_{k:03}.png"
+                image.new("RGB", (64, 64), (levels[-1],) * 3).save(file)
+                y.append(c)
+                domain.append(d)
+    of_folders = load("pacs")
+    x = np.zeros((280, 32, 32, 3), dtype=np.uint8) + np.array(levels, dtype=np.uint8)[:, None, None, None]
+    np.savez(tmp_path / "pacs" / "pacs32.npz", x=x, y=y, domain=domain)
+    of_archive = load("pacs")
+    for part in ("train", "test"):
+        for ours, theirs in zip(getattr(of_folders, part).tensors(), getattr(of_archive, part).tensors(), strict=True):
+            assert torch.equal(ours, theirs)
+    assert of_folders.groups == of_archive.groups
+    assert {c: len(e) for c, e in deal(of_folders).items()} == dict.fromkeys(DOMAINS, 56)
+    (tmp_path / "pacs" / "pacs32.npz").unlink()
+    (tmp_path / "pacs" / "pacs_data" / "photo" / "dog").rename(tmp_path / "pacs" / "pacs_data" / "photo" / "cat")
+    with pytest.raises(Mistake, match=r"pic_000.png: lies in none of the folders dog, elephant"):
+        load("pacs")
