@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
         checkpoints.save(last)
         own, on_seed = last.measures["own_test_accuracy"], last.test_accuracy
         print(f"round {last.round}: heard {', '.join(last.cohort)}; own {own:.2%}, seed set {on_seed:.2%}", flush=True)
-        save_file(last.weights(), out / "model.safetensors")
+        save_file(last.weights(), out / "model.safetensors", {"model": given.model})
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tests.examples.test_examples import example
@@ -30,3 +31,5 @@ def test_a_participant_goes_on_where_it_stopped(tmp_path: Path, capsys: pytest.C
     assert "heard north" in lines[0]
     assert float(lines[-1].split("own ")[1].split("%")[0]) > 60
     assert load_file(tmp_path / "north" / "model.safetensors")["1.weight"].shape == (3, 3)
+    with safe_open(tmp_path / "north" / "model.safetensors", "pt") as written_last:
+        assert written_last.metadata() == {"model": "logistic"}

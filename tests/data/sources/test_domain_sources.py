@@ -100,9 +100,7 @@ def test_pacs_is_an_archive_or_the_authors_folders(tmp_path, monkeypatch):
     """Ten pictures of each domain and class, 64 x 64 of one level each, which reducing does not change."""
     image = pytest.importorskip("PIL.Image")
     monkeypatch.setenv("COTERIE_DATA", str(tmp_path))
-    with pytest.raises(
-        Mistake, match=r"pacs32.npz: is absent; put there .*, or beside it the authors' folders"
-    ):
+    with pytest.raises(Mistake, match=r"pacs32.npz: is absent; put there .*, or beside it the authors' folders"):
         load("pacs")
     levels, y, domain = [], [], []
     for d, name in enumerate(DOMAINS):
