@@ -16,6 +16,7 @@ from coterie.core.checkpoint import Checkpoints
 from coterie.core.transform import Transform, cast, eight_bits
 from coterie.engines.sequential import Sequential
 from coterie.engines.vectorised import Vectorised
+from coterie.models.registry import build
 from tests.algorithms.mutual import by_hand
 from tests.federations import dense, distance, ragged, seed_set
 
@@ -229,3 +230,17 @@ def test_a_median_of_posteriors_is_refused():
 def test_what_it_refuses(options, sentence):
     with pytest.raises(Mistake, match=sentence):
         full(**options)
+
+
+def test_a_round_weighs_less_than_a_hundredth_of_fedavg_s():
+    """600 seed examples of 10 classes, up and down, beside the CNN of McMahan et al. with its 1,663,370 parameters."""
+    clients = {name: Examples(torch.rand(2, 1, 28, 28), torch.tensor([0, 9])) for name in "ab"}
+    seed = Examples(torch.rand(600, 1, 28, 28), torch.arange(600) % 10)
+    cnn, small = (build(name, [1, 28, 28], 10, rng_seed=0) for name in ("cnn", "logistic"))
+    options = {"local_steps": 1, "lr": 0.1, "batch_size": 2}
+    fedavg = next(coterie.federate(coterie.fedavg(**options), cnn, clients, rounds=1))
+    last = list(coterie.federate(coterie.fedh2l(**options), small, clients, rounds=2, public=seed))[-1]
+    assert fedavg.bytes_up == fedavg.bytes_down == 2 * 4 * 1_663_370
+    assert (last.bytes_up, last.bytes_down) == (2 * 24_000, 2 * 24_008)
+    assert last.bytes_up < 0.01 * fedavg.bytes_up
+    assert last.bytes_down < 0.01 * fedavg.bytes_down
