@@ -1,12 +1,12 @@
 """Mutual learning between unlike models on unlike data: FedH2L (reconstructed) beside what it has to beat.
 
-    COTERIE_DATA=... python benchmarks/fedh2l/domains.py [main small effects pacs digits] [--part 0/2] [--quick]
+    COTERIE_DATA=... python benchmarks/fedh2l/domains.py [SET ...] [--part 0/2] [--quick]
 
 `main`: rotated MNIST, six participants at 0, 15, ... 75 degrees with 1,000 private and 100 seed images each, three
 architectures dealt in turn, 20 rounds of 40 local steps; rng seeds 0, 1 and 2. `small`: the same with 20 seed images
 each. `effects`: one setting of `main` changed at a time, rng seed 0. `pacs`: four domains at 32 x 32 pixels, four small
-architectures, 15 rounds. `digits`: two domains, MNIST and MNIST-M. Every method gets the seed set: one that exchanges
-no predictions trains on it.
+architectures, 15 rounds. `digits`: two domains, MNIST and MNIST-M. `unstable`: what tames the one run of `small` in
+which a model was lost. Every method gets the seed set: one that exchanges no predictions trains on it.
 
 A finished row is a line in results.jsonl at once, and is not run again: stop it whenever you like. `--part 0/2` and
 `--part 1/2`, in two shells, share the rows between two cores. `tables.py` makes tables and plots from the results.
@@ -71,10 +71,14 @@ METHODS: dict[str, tuple[Callable[..., Recipe], str]] = {
     "pooled": (coterie.centralized, "added"),
     "fedavg": (coterie.fedavg, "added"),
     "fedprox": (coterie.fedprox, "added"),
+    "feddf": (coterie.feddf, "public"),
     "fedmd": (coterie.fedmd, "public"),
     "fedh2l": (coterie.fedh2l, "public"),
 }
 """Each method's recipe, and what it does with the seed set."""
+
+ONE_MODEL = ("pooled", "fedavg", "fedprox", "feddf")
+"""Methods that train one model for all: the first architecture."""
 
 
 def convolutional(in_shape: list[int], num_classes: int, channels: tuple[int, ...], norm: bool = False) -> nn.Module:
@@ -125,7 +129,7 @@ def federation(row: Row, source: Source) -> tuple[Recipe, dict[str, Any]]:
     up = {32: identity(), 16: cast(torch.float16), 8: eight_bits()}[row.bits]
     steps = {"local_steps": LOCAL["local_steps"] * len(dealt)} if row.method == "pooled" else {}
     return recipe(**LOCAL | steps | row.options), {
-        "model": models[0] if row.one or row.method in ("pooled", "fedavg", "fedprox") else models,
+        "model": models[0] if row.one or row.method in ONE_MODEL else models,
         "clients": added(seed.clients, seed.examples) if use == "added" else seed.clients,
         "public": seed.examples if use == "public" else None,
         "test": source.test,
@@ -163,7 +167,7 @@ def run(row: Row) -> dict[str, Any]:
 
 
 def compared(data: str, **common: Any) -> list[Row]:
-    """The methods side by side."""
+    """FedH2L and what it has to beat."""
     row = Row(data, "fedh2l", **common)
     twice = {"local_steps": 2 * LOCAL["local_steps"]}
     return [
@@ -173,17 +177,27 @@ def compared(data: str, **common: Any) -> list[Row]:
         replace(row, options={"mutual_weight": 2.0}),
         replace(row, method="fedmd", options={"digest_epochs": 2}),
         replace(row, method="independent with the seed set", options=twice),
-        replace(row, options={"mutual_weight": 0.0}),
-        replace(row, options={"conflict": "none"}),
         replace(row, method="pooled"),
         replace(row, method="fedavg"),
         replace(row, method="fedprox", options={"proximal_weight": 0.01}),
+    ]
+
+
+def taken_apart(data: str, **common: Any) -> list[Row]:
+    """FedH2L without its peers, without its treatment of conflicts, and with one architecture for all; and the method
+    that distils that one at the server.
+    """
+    row = Row(data, "fedh2l", **common)
+    return [
+        replace(row, options={"mutual_weight": 0.0}),
+        replace(row, options={"conflict": "none"}),
         replace(row, one=True),
+        replace(row, method="feddf"),
     ]
 
 
 def effects() -> list[Row]:
-    """One setting changed at a time. What `compared` has measured is not measured again: lambda 0 and 2, and no
+    """One setting changed at a time. What `main` has measured is not measured again: lambda 0 and 2, and no
     treatment of conflicts.
     """
     row = Row("rotated_mnist", "fedh2l")
@@ -212,11 +226,17 @@ def over_rng_seeds(rows: list[Row]) -> list[Row]:
 
 
 SETS: dict[str, list[Row]] = {
-    "main": over_rng_seeds(compared("rotated_mnist")),
-    "small": over_rng_seeds(compared("rotated_mnist", seed_examples=20)),
+    "main": over_rng_seeds(compared("rotated_mnist") + taken_apart("rotated_mnist")),
+    "small": over_rng_seeds(
+        compared("rotated_mnist", seed_examples=20) + taken_apart("rotated_mnist", seed_examples=20)
+    ),
     "effects": effects(),
-    "pacs": over_rng_seeds([r for r in compared("pacs", private=1000, rounds=15) if r.options.get("conflict") is None]),
+    "pacs": over_rng_seeds(compared("pacs", private=1000, rounds=15)),
     "digits": over_rng_seeds(compared("digits_mix", private=1000)[:5]),
+    "unstable": [
+        Row("rotated_mnist", "fedh2l", {"mutual_weight": 2.0} | tamed, seed_examples=20, rng_seed=2)
+        for tamed in ({}, {"mutual_lr": 0.025}, {"clip_norm": 1.0})
+    ],
 }
 
 
