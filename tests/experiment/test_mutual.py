@@ -124,6 +124,12 @@ def test_labels_can_be_left_out_of_either(path: Path, tmp_path: Path) -> None:
         assert experiment.plan.public is not None
         assert experiment.plan.public.y is None
     run(load(path, (*SEED, "seed_set.labels=false")), tmp_path / "run")
+    np.savez(tmp_path / "seed.npz", x=np.zeros((7, 3)))  # such a file needs no y
+    bare = built(path, *SEED, "seed_set.labels=false").plan.public
+    assert bare is not None
+    assert (len(bare), bare.y) == (7, None)
+    with pytest.raises(Mistake, match="holds no array 'y'"):
+        built(path, *SEED)
 
 
 def test_handing_it_out_is_counted_once(path: Path, tmp_path: Path) -> None:
