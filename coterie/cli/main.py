@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from coterie.cli import data
+from coterie.cli import data, probe
 from coterie.cli.interruptible import interruptible
 from coterie.core.errors import Mistake
 from coterie.core.team import Lost
@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 
 app.add_typer(data.app, name="data")
+app.add_typer(probe.app, name="probe")
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The experiment, a TOML file.")]
 Overrides = Annotated[

@@ -127,7 +127,7 @@ def _triangle(a: Tree, b: Tree, c: Tree) -> tuple[float, float, float]:
     base, side = length(first), length(second)
     along = inner(first, second) / base if base else 0.0
     height = math.sqrt(max(side**2 - along**2, 0.0))
-    if not height > 1e-4 * max(base, side):
+    if not min(base, height) > 1e-4 * max(base, side):
         raise Mistake("the three models lie on one line, which spans no plane; two of them are enough for a line")
     return base, along, height
 

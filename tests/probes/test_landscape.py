@@ -86,6 +86,8 @@ def test_three_models_on_a_line_span_no_plane() -> None:
     models = [point(float(k), 2.0 * k) for k in range(3)]
     with pytest.raises(Mistake, match="lie on one line"):
         plane(of_points(bowl), *models)
+    with pytest.raises(Mistake, match="lie on one line"):
+        plane(of_points(bowl), models[0], models[0], models[1])
     with pytest.raises(Mistake, match="points = 1: it must be 2 or more"):
         plane(of_points(bowl), *models, points=1)
 

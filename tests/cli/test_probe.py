@@ -1,0 +1,114 @@
+"""`coterie probe` on small runs of the digits."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from coterie.experiment.finished import finished, surface, together
+from coterie.experiment.run import run
+from coterie.experiment.settings import load
+from coterie.probes import line
+from tests.cli.test_main import called
+from tests.experiment.files import DIGITS, written
+
+NORMED = """import torch
+from torch import nn
+def net(in_shape, num_classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, num_classes))
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """a, b and c from one start; one with BatchNorm; one with a model for each client."""
+    home = tmp_path_factory.mktemp("runs")
+    (home / "normed_net.py").write_text(NORMED)
+    file = written(home, DIGITS.replace("rounds = 3", "rounds = 1"))
+    for name, overrides in {
+        "a": (),
+        "b": ("data.labels_per_client=1",),
+        "c": ("data.labels_per_client=5",),
+        "normed": ("model.name=normed_net:net",),
+        "own": ("algorithm.name=independent",),
+    }.items():
+        run(load(file, list(overrides)), home / name)
+    return home
+
+
+@pytest.fixture(autouse=True)
+def here(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(runs)
+
+
+def test_a_line_between_two_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is printed is what the functions give, and the ends have the losses that the runs ended with."""
+    assert called("probe", "line", "a", "b", "--out", "pages/line.html") == 0
+    out = capsys.readouterr().out
+    a, b = together([Path("a"), Path("b")])
+    found = line(surface(a, "test", 1000, "measured"), a.end, b.end)
+    printed = re.search(r"barrier ([\d.e-]+), distance ([\d.]+)", out)
+    assert printed is not None
+    assert float(printed[1]) == pytest.approx(found.barrier, rel=1e-3, abs=1e-8)
+    assert float(printed[2]) == pytest.approx(found.distance, rel=1e-3)
+    page = Path("pages/line.html").read_text()
+    assert page.count("<svg") == len(found.measures) == 2
+    assert "began with the same weights</td><td>yes" in page
+    assert "BatchNorm&#x27;s statistics</td><td>none" in page
+
+
+def test_the_ends_of_a_line_are_what_the_runs_ended_with() -> None:
+    """On all test examples and with the statistics that the run saved."""
+    for name in ("a", "normed"):
+        it = finished(Path(name))
+        measured = [float(x) for x in re.findall(r'"test_loss": ([\d.]+)', Path(name, "summary.json").read_text())]
+        assert surface(it, "test", 10_000, "averaged").at(it.end)["loss"] == pytest.approx(measured[0], rel=1e-5)
+    assert surface(it, "test", 100, "measured").measure is not None
+
+
+def test_a_plane_through_three_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert called("probe", "plane", "a", "b", "c", "--points", "4", "--on", "train", "--examples", "50") == 0
+    assert capsys.readouterr().out == "plane.html\n"
+    page = Path("plane.html").read_text()
+    assert page.count("<svg") == 2
+    assert "digits, train, at most 50 examples" in page
+
+
+def test_where_runs_began_and_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    assert called("probe", "curvature", "a", "normed", "--examples", "100") == 0
+    out = capsys.readouterr().out
+    assert len(re.findall(r"(?:start|end) [\d.]+ \(residual", out)) == 4
+    assert len(re.findall(r"travelled 0\.\d+, from weights of length", out)) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["line", "a", "absent"], "absent"),
+        (["line", "a", "normed"], "model.name"),
+        (["line", "a", "own"], "own: each of its clients has a model of its own"),
+        (["plane", "a", "a", "b"], "the three models lie on one line"),
+        (["line", "a", "b", "--on", "tset"], "probe.on = tset: it must be test or train"),
+        (["line", "a", "b", "--statistics", "none"], "it must be measured or averaged"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str, tmp_path: Path
+) -> None:
+    assert called("probe", *arguments, "--out", str(tmp_path / "page.html")) == 2
+    out, err = capsys.readouterr()
+    assert sentence in err
+    assert (err.count("\n"), out) == (1, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_without_a_model_is_not_finished(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saved = runs / "c" / "model.safetensors"
+    content = saved.read_bytes()
+    saved.unlink()
+    assert called("probe", "line", "a", "c") == 2
+    assert "so it is not finished" in capsys.readouterr().err
+    saved.write_bytes(b"not a model")
+    assert called("probe", "line", "a", "c") == 2
+    assert "is not the model that its config.toml describes" in capsys.readouterr().err
+    saved.write_bytes(content)
