@@ -17,9 +17,11 @@ Departures from the paper, or rather from its authors' code, since the paper's o
   send M and V moved by them, which comes to the same where nobody lies.
 - Several local steps are ours: (M, V) stay frozen within the round, clients pool what their steps saw, and b = 1 -
   (1 - statistics_momentum)^K for K steps, so that statistics move as fast as K rounds of one step would move them.
-- gradient = "renorm" is ours: the same values with the gradient of BatchNorm on the client's batch (see
-  `coterie.core.task.SharedNorm`). The identity with one large batch then holds for M and V, not for w.
-- V is kept positive. `warm_start` begins with rounds that only measure, each with b = 1.
+- gradient = "renorm" and "pooled" are ours: the same values with the gradient of BatchNorm on the client's batch or,
+  by averages over the last rounds, on the pooled one (see `coterie.core.task.SharedNorm`). With "renorm" the identity
+  with one large batch holds for M and V, not for w. With "pooled" it holds, and two more numbers per channel travel
+  each way (see `coterie.algorithms.slopes`).
+- V is kept positive. `warm_start` begins with rounds that only measure, each with b = 1. `server_clip_norm` is ours.
 
 Guerraoui, Pinot, Rizk, Stephan, Taiani: Overcoming the Challenges of Batch Normalization in Federated Learning, arXiv
 2405.14670; the algorithm as in the authors' library (LPD-EPFL/byzfl, revision fca4279).
@@ -27,18 +29,27 @@ Guerraoui, Pinot, Rizk, Stephan, Taiani: Overcoming the Challenges of Batch Norm
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal, Unpack
 
 from torch import Tensor
 
-from coterie.algorithms import statistics
-from coterie.algorithms.local import LocalOptions, LocalSGD, delta, moved
+from coterie.algorithms import slopes, statistics
+from coterie.algorithms.local import LocalOptions, LocalSGD, clipped, delta, moved
 from coterie.algorithms.server import sgd
-from coterie.algorithms.shared_norm import measuring, shared
-from coterie.core.aggregate import Aggregator, Sum
-from coterie.core.algorithm import Algorithm, Batches, Context, Federation, Logs, Recipe, Report, one_architecture
+from coterie.algorithms.shared_norm import AVERAGED, measuring, shared, steps_of
+from coterie.core import tree
+from coterie.core.algorithm import (
+    Algorithm,
+    Batches,
+    Context,
+    Federation,
+    Logs,
+    Recipe,
+    Report,
+    one_architecture,
+)
 from coterie.core.errors import require
 from coterie.core.task import SharedNorm, Task
 from coterie.core.tree import Tree
@@ -46,7 +57,7 @@ from coterie.core.tree import Tree
 
 def fbn(
     *,
-    gradient: Literal["constant", "renorm"] = "constant",
+    gradient: Literal["constant", "renorm", "pooled"] = "constant",
     statistics_momentum: float = 0.1,
     warm_start: int = 0,
     max_r: float | None = None,
@@ -54,6 +65,7 @@ def fbn(
     robust: Literal["all", "statistics"] = "all",
     server_lr: float = 1.0,
     server_momentum: float = 0.0,
+    server_clip_norm: float | None = None,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
     """Federated batch normalisation, for BatchNorm1d, 2d and 3d wherever they are in a model.
@@ -61,8 +73,9 @@ def fbn(
     The paper takes one step per round, `local_steps` = 1.
 
     Args:
-        gradient: that of normalising by constants, the paper's, or batch renormalisation's; see above.
+        gradient: that of normalising by constants, the paper's, or one of BatchNorm's own; see above.
         statistics_momentum: the share of the new in (M, V) at each local step; the layers' own momentum is not used.
+            What "pooled" averages moves with it.
         warm_start: rounds at the beginning that set (M, V) to what their batches are like, and train nothing. One makes
             the first layer's statistics right; as many as there are layers make all of them right.
         max_r, max_d: bounds of the renormalised gradient; see `coterie.core.task.SharedNorm`.
@@ -70,6 +83,8 @@ def fbn(
             averaged.
         server_lr: the share of the averaged difference that the server applies.
         server_momentum: momentum of the server's steps, which lasts over rounds; `keep_momentum` does that at clients.
+        server_clip_norm: the largest norm of a round's averaged difference, in lr times local steps. With one step it
+            cuts the gradient on the pooled batch, where `clip_norm` cuts each client's own.
         **local_options: how clients train; see `LocalSGD`.
 
     Raises:
@@ -77,11 +92,14 @@ def fbn(
             statistics, or one that cannot be given any.
     """
     local, optimizer = LocalSGD(**local_options), sgd(server_lr, server_momentum)
-    require("gradient", gradient, gradient in ("constant", "renorm"), '"constant" or "renorm"')
+    allowed = '"constant", "renorm" or "pooled"'
+    require("gradient", gradient, gradient in ("constant", "renorm", "pooled"), allowed)
     require("statistics_momentum", statistics_momentum, 0 < statistics_momentum <= 1, "above 0 and at most 1")
     require("warm_start", warm_start, isinstance(warm_start, int) and warm_start >= 0, "0 or more")
     require("max_r", max_r, max_r is None or (gradient == "renorm" and max_r >= 1), '1 or more, with gradient "renorm"')
     require("max_d", max_d, max_d is None or (gradient == "renorm" and max_d >= 0), '0 or more, with gradient "renorm"')
+    cut = server_clip_norm
+    require("server_clip_norm", cut, cut is None or 0 < cut < float("inf"), "a number above 0")
     require("robust", robust, robust in ("all", "statistics"), '"all" or "statistics"')
 
     def bind(task: Task) -> Algorithm:
@@ -89,33 +107,39 @@ def fbn(
 
         def init(weights: Tree | None, federation: Federation) -> Tree:
             weights = one_architecture(weights)
-            return {**weights, "server": optimizer.init(weights["params"])}
+            kept = slopes.none_yet(weights["buffers"], layers) if gradient == "pooled" else {}
+            return {**weights, "server": optimizer.init(weights["params"]), **kept}
 
         def broadcast(state: Tree) -> Tree:
             rest = statistics.others(state["buffers"], layers)
             given = statistics.given(state["buffers"], layers)  # (M, V)
-            return {"params": state["params"], "buffers": rest, "statistics": given}
+            return {"params": state["params"], "buffers": rest, "statistics": {**given, **slopes.part(state)}}
 
         def start(sent: Tree, state: Tree, ctx: Context) -> Tree:
             buffers = statistics.filled(sent["buffers"], sent["statistics"])
             carry = local.begin({"params": sent["params"], "buffers": buffers}, state, ctx)
-            return {**carry, "seen": statistics.nothing_yet(sent["statistics"])}
+            return {**carry, "seen": statistics.nothing_yet(sent["statistics"]), **slopes.part(sent["statistics"])}
 
         def step(carry: Tree, batch: Batches) -> tuple[Tree, Logs]:
-            grads, after, logs = task.gradient(carry["params"], carry["buffers"], batch["private"])
+            params = {**carry["params"], **slopes.given(carry)}
+            grads, after, logs = task.gradient(params, carry["buffers"], batch["private"])
             buffers, seen, logs = statistics.observed(carry, after, logs, layers)
-            return {**local.descend(carry, grads, buffers), "seen": seen}, logs
+            own = {name: grads[name] for name in carry["params"]}
+            return {**local.descend(carry, own, buffers), "seen": {**seen, **slopes.added(seen, grads)}}, logs
 
         def finish(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
-            return {"delta": delta(sent, carry), "statistics": carry["seen"]}, local.kept(carry)
+            seen = carry["seen"] | tree.scale(slopes.part(carry["seen"]), 1 / ctx.steps)
+            return {"delta": delta(sent, carry), "statistics": seen}, local.kept(carry)
 
         def update(state: Tree, aggregate: Tree, report: Report) -> Tree:
-            mean = aggregate["delta"]  # of w - w_i
-            params, kept = optimizer.apply(state["params"], mean["params"], state["server"])
+            mean, steps = aggregate["delta"], steps_of(local, report)  # of w - w_i
+            step = mean["params"] if cut is None else clipped(mean["params"], cut * local.rate(report.round) * steps)
+            params, kept = optimizer.apply(state["params"], step, state["server"])
             after = moved(state, params, mean["buffers"])
-            b = 1 - (1 - statistics_momentum) ** steps_of(local, report)
-            buffers = statistics.moved(after["buffers"], aggregate["statistics"], b)
-            return {"params": params, "buffers": buffers, "server": kept}
+            b = 1 - (1 - statistics_momentum) ** steps
+            pooled = aggregate["statistics"]
+            buffers = statistics.moved(after["buffers"], pooled, b)
+            return {"params": params, "buffers": buffers, "server": kept, **slopes.moved(state, pooled, b)}
 
         def drift(before: Tree, after: Tree) -> Mapping[str, Tensor]:
             old, new = (statistics.given(state["buffers"], layers) for state in (before, after))
@@ -139,16 +163,3 @@ def fbn(
         return replace(training, at=lambda round: first if round <= warm_start else training)
 
     return bind
-
-
-AVERAGED: Mapping[str, Callable[[Aggregator], Aggregator]] = {"delta": lambda chosen: Sum()}
-"""Parameters by the mean, whatever the user chose."""
-
-
-def steps_of(local: LocalSGD, report: Report) -> float:
-    """K: the local steps of a round, as the mean over clients where it follows from how many examples they have."""
-    if local.local_steps is not None:
-        return local.local_steps
-    if local.batch_size == "full":
-        return local.local_epochs
-    return max(report.weights["processed"] / (report.reached * local.batch_size), local.local_epochs)

@@ -87,7 +87,7 @@ class LocalSGD:
         """w <- w - lr * direction(grads), with the buffers that the forward gave."""
         params = carry["params"]
         if self.clip_norm is not None:
-            grads = tree.scale(grads, (self.clip_norm / tree.norm(grads).clamp(min=1e-12)).clamp(max=1.0))
+            grads = clipped(grads, self.clip_norm)
         if self.weight_decay:
             grads = tree.add(grads, params, self.weight_decay)
         after = {**carry, "buffers": buffers}
@@ -119,6 +119,11 @@ def local_step(
         return local.descend(carry, grads if correct is None else correct(grads, carry), buffers), logs
 
     return step
+
+
+def clipped(vector: Tree, length: float) -> Tree:
+    """The same direction, no longer than `length` in the Euclidean norm over all leaves."""
+    return tree.scale(vector, (length / tree.norm(vector).clamp(min=1e-12)).clamp(max=1.0))
 
 
 def delta(broadcast: Tree, carry: Tree) -> Tree:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from torch import Tensor
 
 from coterie.algorithms import statistics
 from coterie.algorithms.local import LocalSGD
+from coterie.core.aggregate import Aggregator, Sum
 from coterie.core.algorithm import Algorithm, Batches, Context, Logs, Report
 from coterie.core.errors import Mistake
 from coterie.core.task import SharedNorm, Task, masked_sums
@@ -64,3 +66,16 @@ def measuring(training: Algorithm, task: Task, local: LocalSGD) -> Algorithm:
         return {**state, "buffers": statistics.moved(state["buffers"], aggregate["statistics"], 1.0)}
 
     return replace(training, step=look, finish=finish, update=adopt, weights={"statistics": "processed"})
+
+
+AVERAGED: Mapping[str, Callable[[Aggregator], Aggregator]] = {"delta": lambda chosen: Sum()}
+"""Parameters by the mean, whatever the user chose."""
+
+
+def steps_of(local: LocalSGD, report: Report) -> float:
+    """K: the local steps of a round, as the mean over clients where it follows from how many examples they have."""
+    if local.local_steps is not None:
+        return local.local_steps
+    if local.batch_size == "full":
+        return local.local_epochs
+    return max(report.weights["processed"] / (report.reached * local.batch_size), local.local_epochs)

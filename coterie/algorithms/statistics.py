@@ -8,7 +8,8 @@ chose, over all layers at once:
     s  = (within + between) N / (N - 1)
 
 With the mean, weighted by examples, mu and s are the mean and the unbiased variance of the union of all batches. With a
-robust rule they are what it makes of three sets of vectors.
+robust rule they are what it makes of three sets of vectors. Slopes, where they are sent (`coterie.algorithms.slopes`),
+are a fourth.
 
 Legend: C channels.
 """
@@ -20,6 +21,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from coterie.algorithms.slopes import PART
 from coterie.core import tree
 from coterie.core.aggregate import Aggregator, Combine, Composite, Mixed
 from coterie.core.algorithm import Logs
@@ -50,8 +52,8 @@ def seen(buffers: Tree, layers: Iterable[str]) -> Tree:
 
 
 def nothing_yet(statistics: Tree) -> Tree:
-    """{"mean", "var", "number"} of no values."""
-    zeros = {name: tree.zeros_like(statistics[name]) for name in ("mean", "var")}
+    """{"mean", "var", "number"} of no values; zeros for whatever else is shared."""
+    zeros = tree.zeros_like(statistics)
     return {**zeros, "number": tree.map(lambda m: m.new_zeros(()), statistics["mean"])}
 
 
@@ -73,7 +75,7 @@ def observed(carry: Tree, buffers: Tree, logs: Logs, layers: Iterable[str]) -> t
     layers = list(layers)
     ours, new = given(carry["buffers"], layers), seen(buffers, layers)
     shift = {f"shift.{layer}": d * logs["count"] for layer, d in distance(new, ours).items()}
-    return filled(buffers, ours), added(carry["seen"], new), {**logs, **shift}
+    return filled(buffers, ours), {**carry["seen"], **added(carry["seen"], new)}, {**logs, **shift}
 
 
 def filled(buffers: Tree, statistics: Tree) -> Tree:
@@ -126,7 +128,8 @@ def pooling(chosen: Aggregator) -> Aggregator:
         said = [tree.map(lambda n: n.clamp(min=1), u["number"]) for u in updates]
         number = tree.map(lambda *n: torch.stack(n).sum(), *said)
         unbiased = tree.map(lambda w, b, n: (w + b) * (n / (n - 1).clamp(min=1)), within, between, number)
-        return {"mean": mean, "var": unbiased, "number": number}
+        slopes = {PART: combine([u[PART] for u in updates])} if PART in updates[0] else {}
+        return {"mean": mean, "var": unbiased, "number": number, **slopes}
 
     return Composite(rule, chosen)
 

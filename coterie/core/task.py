@@ -46,17 +46,20 @@ class SharedNorm:
     "renorm": that of ((x - mean) / sd) r + d, where mean and sd are the batch's own and r = sd / sqrt(V + eps), d =
         (mean - M) / sqrt(V + eps) are held constant. The value is the same; the gradient is that of BatchNorm on the
         batch, times r.
+    "pooled": that of this formula less what BatchNorm's own has beside it: of g = dl/dy, mean(g) + y mean(y g) over all
+        values of the pooled batch. The sums of g and of y g are given to each layer as constants, its `slopes`.
 
     Attributes:
-        gradient: "constant" or "renorm".
+        gradient: "constant", "renorm" or "pooled".
         max_r, max_d: bounds, 1 / max_r <= r <= max_r and -max_d <= d <= max_d, beyond which "renorm" has another value
             too; None: none.
 
     Ioffe: Batch Renormalization: Towards Reducing Minibatch Dependence in Batch-Normalized Models, NeurIPS 2017,
-    Algorithm 1.
+    Algorithm 1. Yan, Wan, Zhang, Zhang, Wei, Sun: Towards Stabilizing Batch Statistics in Backward Propagation of Batch
+    Normalization, ICLR 2020, for moving averages in the gradient too.
     """
 
-    gradient: Literal["constant", "renorm"] = "constant"
+    gradient: Literal["constant", "renorm", "pooled"] = "constant"
     max_r: float | None = None
     max_d: float | None = None
 
@@ -118,7 +121,9 @@ class Task:
         unshared_norms: names of those that cannot.
         shared: a training forward in which these layers normalise by the running statistics that they are given. The
             buffers that it returns hold the batch's own in their places: its mean, its biased variance, and as
-            `num_batches_tracked` the number of values per channel. None: there is none.
+            `num_batches_tracked` the number of values per channel. With the gradient "pooled" it looks among the
+            parameters for <layer>.slopes [2, C] too, and the gradient by these is what they would be by this batch
+            alone. None: there is none.
         encoder: the model up to its classifier; None where there is no such part.
         unbatchable: why clients of this architecture cannot be batched by `torch.func.vmap`, where that is known
             beforehand.

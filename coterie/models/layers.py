@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +71,7 @@ class MaskedBatchNorm(nn.Module):
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
+    slopes: Tensor | None  # [2, C], where they are given; see `SharedNorm`
 
     def __init__(self, source: _BatchNorm, scope: Scope):
         super().__init__()
@@ -80,6 +82,7 @@ class MaskedBatchNorm(nn.Module):
         self.moves = self.tracks and source.track_running_stats
         for name in ("running_mean", "running_var", "num_batches_tracked"):
             self.register_buffer(name, getattr(source, name) if self.tracks else None)
+        self.register_buffer("slopes", None, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, C, ...] -> the same shape."""
@@ -109,8 +112,16 @@ class MaskedBatchNorm(nn.Module):
 
     def _by_given(self, x: Tensor, mean: Tensor, var: Tensor, count: Tensor, how: SharedNorm) -> Tensor:
         """Normalised by the running statistics; see `SharedNorm`."""
-        if how.gradient == "constant":
-            return self._normalised(x, self.running_mean, self.running_var)
+        if how.gradient == "renorm":
+            return self._renormalised(x, mean, var, count, how)
+        shape = (1, -1, *[1] * (x.dim() - 2))  # [1, C, 1, ...]
+        y = (x - self.running_mean.reshape(shape)) * torch.rsqrt(self.running_var + self.eps).reshape(shape)
+        if how.gradient == "pooled" and self.slopes is not None:
+            real = x.new_ones(()) if self.scope.mask is None else self.scope.mask.to(x.dtype).reshape(-1, *shape[2:], 1)
+            y = _LessMeans.apply(y, self.slopes, real / count.clamp(min=1))  # type: ignore[no-untyped-call]
+        return self._affine(y, shape)
+
+    def _renormalised(self, x: Tensor, mean: Tensor, var: Tensor, count: Tensor, how: SharedNorm) -> Tensor:
         sd, given = (var.detach() + self.eps).sqrt(), (self.running_var + self.eps).sqrt()
         r, d = sd / given, (mean.detach() - self.running_mean) / given
         if how.max_r is not None:
@@ -140,6 +151,31 @@ class MaskedBatchNorm(nn.Module):
         if self.weight is not None:
             y = y * self.weight.reshape(shape)
         return y if self.bias is None else y + self.bias.reshape(shape)
+
+
+class _LessMeans(torch.autograd.Function):
+    """y [B, C, ...], from whose gradient g means that are given are subtracted: share (s + y t) for `slopes` s, t.
+
+    The gradient by the slopes is what they would be by this batch alone: the sums of g and of y g over all values.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(y: Tensor, slopes: Tensor, share: Tensor) -> Tensor:
+        return y.view_as(y)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        y, slopes, share = ctx.saved_tensors
+        axes, shape = [0, *range(2, y.dim())], (1, -1, *[1] * (y.dim() - 2))
+        s, t = (slope.reshape(shape) for slope in slopes.unbind())
+        fresh = torch.stack([gradient.sum(axes), (gradient * y).sum(axes)])
+        return gradient - share * (s + y * t), fresh, None
 
 
 def batch_statistics(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -95,6 +95,10 @@ def task_of(model: nn.Module, how: SharedNorm) -> tuple[Task, tree.Tree]:
             b.copy_(torch.randn(b.shape, generator=g))
         if name.endswith("var"):
             b.copy_(torch.rand(b.shape, generator=g) + 0.5)
+    for name in [name for name in weights["buffers"] if how.gradient == "pooled" and name.endswith("mean")]:
+        mean = weights["buffers"][name]
+        slopes = torch.randn(2, len(mean), generator=g, dtype=mean.dtype)
+        weights["params"][f"{name.removesuffix('running_mean')}slopes"] = slopes
     return sharing(task, how), weights
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 import coterie
 from coterie import Examples, Mistake
 from coterie.engines.sequential import Sequential
+from coterie.models.functional import initial_weights
 from tests.algorithms.normed import (
     FULL,
     MODELS,
@@ -40,6 +41,39 @@ def test_many_clients_are_one_client_with_the_pooled_batch(
     pooled = run(recipe, make(), together(clients), engine=engine)
     assert distance(apart.weights(), pooled.weights()) < 1e-9
     assert distance(apart.weights(), dict(make().state_dict())) > 0.1  # they moved
+
+
+@every_model
+@every_engine
+@pytest.mark.parametrize("sizes", [(6, 6, 6), (7, 23, 1)])
+def test_with_the_pooled_gradient_too(model: str, engine: str, sizes: tuple[int, ...]) -> None:
+    """Cut at a length that is felt; and what is shared for it changes the weights."""
+    make, shape = MODELS[model]
+    clients, options = ragged(sizes=sizes, shape=shape), {**FULL, "server_momentum": 0.9, "server_clip_norm": 0.1}
+    recipe = coterie.fbn(**options, gradient="pooled")
+    apart = run(recipe, make(), clients, engine=engine).weights()
+    assert distance(apart, run(recipe, make(), together(clients), engine=engine).weights()) < 1e-9
+    assert distance(apart, run(coterie.fbn(**options), make(), clients, engine=engine).weights()) > 1e-3
+
+
+def test_the_pooled_gradient_sends_two_more_numbers_per_channel_each_way() -> None:
+    clients, model = ragged(), dense()
+    plain, pooled = (run(coterie.fbn(**FULL, gradient=g), model, clients, rounds=1) for g in ("constant", "pooled"))
+    for direction in ("bytes_up", "bytes_down"):
+        assert getattr(pooled, direction) - getattr(plain, direction) == len(clients) * 8 * 2 * 14
+    assert pooled.weights().keys() == model.state_dict().keys()
+
+
+def test_the_server_cuts_what_it_applies() -> None:
+    """To lr times the number of steps times the norm that is given: 0.05 * 2 * 0.01."""
+    for options, steps in [({"batch_size": "full", "local_steps": 2}, 2), ({"batch_size": 9, "local_epochs": 1}, 1)]:
+        recipe = coterie.fbn(lr=0.05, **options, server_clip_norm=0.01)
+        last, before = (
+            run(recipe, dense(), ragged(sizes=(9, 9)), rounds=1).weights(),
+            initial_weights(dense())["params"],
+        )
+        moved = torch.cat([(last[name] - w).flatten() for name, w in before.items()])
+        assert float(moved.norm()) == pytest.approx(0.05 * steps * 0.01)
 
 
 @every_model
@@ -186,7 +220,8 @@ def test_every_layer_is_in_the_record() -> None:
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"gradient": "exact"}, r'algorithm\.gradient = exact: it must be "constant" or "renorm"'),
+    ({"gradient": "exact"}, r'algorithm\.gradient = exact: it must be "constant", "renorm" or "pooled"'),
+    ({"server_clip_norm": 0.0}, r"algorithm\.server_clip_norm = 0\.0"),
     ({"statistics_momentum": 0.0}, r"algorithm\.statistics_momentum = 0\.0"),
     ({"warm_start": -1}, r"algorithm\.warm_start = -1"),
     ({"max_r": 2.0}, r'algorithm\.max_r = 2\.0: it must be 1 or more, with gradient "renorm"'),

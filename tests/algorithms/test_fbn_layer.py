@@ -1,5 +1,6 @@
 """A BatchNorm layer that is given its statistics: values, gradients, and what it reports."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from coterie.objectives import cross_entropy
 from tests.algorithms.normed import MODELS, batch, dense, every_engine, every_model, run, sharing, task_of
 from tests.federations import ragged
 
-HOWS = {"constant": SharedNorm(), "renorm": SharedNorm("renorm")}
+HOWS = {how.gradient: how for how in (SharedNorm(), SharedNorm("renorm"), SharedNorm("pooled"))}
 every_how = pytest.mark.parametrize("how", HOWS.values(), ids=HOWS)
 
 
@@ -73,6 +74,29 @@ def test_the_renormalised_gradient_is_batch_renormalisations(bounds: tuple[float
     (by_hand,) = torch.autograd.grad((expected * up).sum(), x)
     assert torch.allclose(y, expected, rtol=0, atol=1e-12)
     assert torch.allclose(gradient, by_hand, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("rows", [6, 4])
+def test_with_the_batchs_own_statistics_and_slopes_the_pooled_gradient_is_batchnorms(rows: int) -> None:
+    """Against PyTorch's layer on the real rows, whose gradients by bias and weight are the slopes over the weight;
+    padded rows have no gradient at all.
+    """
+    torch.manual_seed(5)
+    layer = nn.BatchNorm2d(4).double()
+    nn.init.normal_(layer.weight)
+    x, up = batch((4, 3, 2), 6).requires_grad_(), torch.randn(6, 4, 3, 2, dtype=torch.float64)
+    mask = None if rows == 6 else torch.arange(6) < rows
+    own = copy.deepcopy(layer).train()
+    expected, *by_layer = torch.autograd.grad((own(x[:rows]) * up[:rows]).sum(), (x, own.bias, own.weight))
+    slopes = (torch.stack(by_layer) * layer.weight).detach().requires_grad_()
+
+    task, weights = task_of(layer, SharedNorm("pooled"))
+    var, mean = torch.var_mean(x[:rows].detach(), (0, 2, 3), correction=0)
+    buffers = weights["buffers"] | {"running_mean": mean, "running_var": var}
+    y, _ = task.apply(weights["params"] | {"slopes": slopes}, buffers, x, mask, rng.key(0))
+    gradient, fresh = torch.autograd.grad((y[:rows] * up[:rows]).sum(), (x, slopes))
+    assert torch.allclose(gradient, expected, rtol=0, atol=1e-12)
+    assert torch.allclose(fresh, slopes, rtol=0, atol=1e-12)
 
 
 def test_the_constant_gradient_is_weight_over_deviation() -> None:

@@ -49,6 +49,9 @@ RECIPES = {
         keep_momentum=True,
         clip_norm=1.0,
     ),
+    "fbn, pooled gradient": coterie.fbn(
+        lr=0.1, batch_size=5, local_epochs=2, gradient="pooled", server_clip_norm=1.0, warm_start=1, server_momentum=0.5
+    ),
     "fedbn": coterie.fedbn(lr=0.1, batch_size=5),
     "fedbn, all options": coterie.fedbn(lr=0.1, batch_size=5, momentum=0.5, keep_momentum=True, server_lr=0.5),
     "fixbn": coterie.fixbn(lr=0.1, batch_size=5, freeze_after=2, momentum=0.5, keep_momentum=True),
