@@ -5,8 +5,9 @@ Legend: n examples, B batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -59,7 +60,23 @@ class Examples:
 
 Clients = Mapping[str, Examples]
 """A federation's clients: a mapping from client id to its examples. It may be lazy: only the clients of a round's
-cohort are looked up, so a mapping that makes its examples on demand serves a population of any size."""
+cohort are looked up, so a mapping that makes its examples on demand serves a population of any size. One that is
+`Counted` serves it best."""
+
+
+@runtime_checkable
+class Counted(Protocol):
+    """Clients whose examples can be counted without being made. Without this, an algorithm that weighs all clients, as
+    SCAFFOLD does, looks at each of them before the first round.
+    """
+
+    def sizes(self, clients: Sequence[str]) -> list[int]:
+        """How many examples each of these clients holds."""
+
+
+def sizes(clients: Clients, ids: Sequence[str]) -> list[int]:
+    """How many examples each of these clients holds."""
+    return clients.sizes(ids) if isinstance(clients, Counted) else [len(clients[client]) for client in ids]
 
 
 def pooled(parts: Iterable[Examples]) -> Examples:

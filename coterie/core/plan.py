@@ -12,7 +12,7 @@ from coterie.core import tree
 from coterie.core.aggregate import Aggregator, Sum
 from coterie.core.algorithm import Algorithm, Federation, Recipe, Weight
 from coterie.core.attack import Attack
-from coterie.core.data import Clients, Examples
+from coterie.core.data import Clients, Counted, Examples, sizes
 from coterie.core.engine import Engine
 from coterie.core.errors import Mistake
 from coterie.core.evaluate import Evaluation
@@ -81,7 +81,12 @@ class Plan:
 
     def federation(self) -> Federation:
         """What the server may know before the first round."""
-        return Federation(self.ids, lambda: sum(len(self.clients[client]) for client in self.ids), self.public)
+        return Federation(self.ids, lambda: sum(sizes(self.clients, self.ids)), self.public)
+
+    @property
+    def counted(self) -> bool:
+        """Whether clients' examples can be counted without being made."""
+        return isinstance(self.clients, Counted) and (self.attack is None or self.attack.poison is None)
 
     def data(self, client: str) -> dict[str, Examples]:
         """What the client's steps draw from: one entry per stream of the algorithm.

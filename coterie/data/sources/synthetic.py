@@ -1,7 +1,8 @@
 """Synthetic clients, made when they are looked up: a million of them cost nothing until then.
 
-For client k, every draw from a generator of (rng seed, k) alone:
+For client k, every draw from a hash of (rng seed, k), or from a generator of (rng seed, k), alone:
 
+    n_k = 50 + round(exp(z)), z ~ N(4, 2^2)
     u_k ~ N(0, model_variation)     W_k [C, F], b_k [C] ~ N(u_k, 1)
     B_k ~ N(0, input_variation)     v_k [F] ~ N(B_k, 1)
     x ~ N(v_k, S), S diagonal with S_jj = j^-1.2          y = argmax(W_k x + b_k)
@@ -16,23 +17,26 @@ Reference: Li, Sahu, Zaheer, Sanjabi, Talwalkar, Smith 2020 (arXiv 1812.06127), 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from coterie.core.data import Examples, pooled
 from coterie.core.errors import Mistake
-from coterie.core.rng import number
+from coterie.core.rng import fold, number
+from coterie.core.rng import key as key_of
 from coterie.data.partition.limits import count
 from coterie.data.source import Source
 
 Array = NDArray[np.float64]
 
-_MOST = 10_000
+_LEAST, _MOST = 50, 10_000
 _TESTED = 100
 
 
@@ -55,7 +59,7 @@ def synthetic(
         num_classes: C.
         model_variation: how much the clients' true models differ (alpha).
         input_variation: how much the clients' inputs differ (beta).
-        examples_per_client: exactly so many for each; by default round(exp(N(4, 2^2))) + 50 of them.
+        examples_per_client: exactly so many for each; by default n_k of them.
         rng_seed: of everything.
 
     Raises:
@@ -91,6 +95,14 @@ def synthetic(
     )
 
 
+@functools.cache
+def _at_most() -> Tensor:
+    """The probability that a client has 50, 51, ..., 9,999 examples at most, float64."""
+    k = torch.arange(_MOST - _LEAST, dtype=torch.float64)
+    probability: Tensor = torch.special.ndtr((torch.log(k + 0.5) - 4) / 2)
+    return probability
+
+
 @dataclass(frozen=True)
 class Synthetic(Mapping[str, Examples]):
     """The clients, or with `test` their test examples: x float32 [n, F], y int64 [n]. Each look-up makes them anew."""
@@ -113,14 +125,28 @@ class Synthetic(Mapping[str, Examples]):
     def __getitem__(self, client: str) -> Examples:
         if client not in self:
             raise KeyError(client)
+        (size,) = self._trained_on([client])
         rng = np.random.default_rng(number("synthetic", self.rng_seed, client))
-        size = self.examples_per_client or min(round(rng.lognormal(4, 2)) + 50, _MOST)
         weight, bias, centre = self._truth(rng)
         for n in [size, max(1, size // 9)] if self.test else [size]:
             scale = np.arange(1, self.num_features + 1) ** -0.6  # the root of S_jj = j^-1.2
             x = (rng.standard_normal((n, self.num_features)) * scale + centre).astype(np.float32)  # [n, F]
         y = np.argmax(x @ weight.T + bias, axis=1).astype(np.int64)  # [n]
         return Examples(torch.from_numpy(x), torch.from_numpy(y))
+
+    def sizes(self, clients: Sequence[str]) -> list[int]:
+        """See `coterie.core.data.Counted`."""
+        trained = self._trained_on(clients)
+        return [max(1, size // 9) for size in trained] if self.test else trained
+
+    def _trained_on(self, clients: Sequence[str]) -> list[int]:
+        """n_k of each: where a number from 0 to 1 lies among the probabilities of the sizes."""
+        if self.examples_per_client is not None:
+            return [self.examples_per_client] * len(clients)
+        places = torch.tensor([int(client) for client in clients], dtype=torch.int64)
+        u = fold(key_of("synthetic sizes", self.rng_seed), places).double() / 2**32
+        sizes: list[int] = (torch.searchsorted(_at_most(), u, right=True) + _LEAST).tolist()
+        return sizes
 
     def __contains__(self, client: object) -> bool:
         known = isinstance(client, str) and client.isascii() and client.isdigit()

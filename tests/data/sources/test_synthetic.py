@@ -46,6 +46,20 @@ def test_shapes_and_sizes():
     assert len(source.test) == len(source.test_groups) == sum(n // 9 for n in sizes)
 
 
+def test_clients_are_counted_without_being_made(monkeypatch):
+    """Of 50 + round(exp(N(4, 2^2))), half are above 50 + e^4 = 104.6, and few at 10,000, where they end."""
+    source = load("synthetic", num_clients=100_000)
+    ids = [str(k) for k in range(0, 100_000, 400)]
+    assert source.clients.sizes(ids) == [len(source.clients[k]) for k in ids]
+    assert source.own_tests.sizes(ids) == [len(source.own_tests[k]) for k in ids]
+    assert load("synthetic", num_clients=3, examples_per_client=7).clients.sizes(["0", "2"]) == [7, 7]
+    monkeypatch.setattr(Synthetic, "__getitem__", lambda self, c: pytest.fail("made"))
+    sizes = torch.tensor(source.clients.sizes(list(source.clients)))
+    assert sizes.float().median() == pytest.approx(104.6, abs=1)
+    assert (sizes.min(), sizes.max()) == (50, 10_000)
+    assert float((sizes == 10_000).float().mean()) == pytest.approx(0.0046, abs=0.001)  # P(N(4, 2^2) > ln 9950)
+
+
 def test_a_clients_test_examples_are_others_of_the_same_problem():
     """Least squares on a client's 4,000 examples of two linear classes gets most of its test examples right."""
     source = load(
