@@ -64,15 +64,14 @@ def planned_steps(algorithm: Algorithm, job: Job) -> int:
     return num_steps(stream, len(job.data[name]))
 
 
-def planned_examples(algorithm: Algorithm, data: Mapping[str, Examples]) -> int:
-    """How many examples pass through a client's steps in a round, about: what its work costs. 0 where there is no work,
-    for want of examples.
+def planned_examples(algorithm: Algorithm, sizes: Mapping[str, int]) -> int:
+    """How many examples pass through a client's steps in a round, about, given those of each stream: what its work
+    costs. 0 where there is no work, for want of examples.
     """
-    if not all(len(examples) for examples in data.values()):
+    if not all(sizes.values()):
         return 0
     name, stream = next(iter(algorithm.streams.items()))
-    n = len(data[name])
-    return num_steps(stream, n) * batch_size(stream, n)
+    return num_steps(stream, sizes[name]) * batch_size(stream, sizes[name])
 
 
 def planned_rows(algorithm: Algorithm, job: Job, steps: int) -> dict[str, list[Tensor]]:

@@ -20,6 +20,7 @@ from coterie.core.asking import Asked, ask, brought_home
 from coterie.core.engine import Job, Reply, context, whole
 from coterie.core.errors import Mistake
 from coterie.core.measure import measured
+from coterie.core.memory import Held, budget
 from coterie.core.packing import pack
 from coterie.core.plan import Plan, Resume, Round
 from coterie.core.store import Store
@@ -42,6 +43,7 @@ def federate(plan: Plan, resume: Resume | None = None, keep_updates: bool = Fals
     whole = next(iter(plan.initial.values())) if len(plan.initial) == 1 else None
     state = plan.placed(resume.state) if resume else plan.algorithm.init(whole, plan.federation())
     store, before = (resume.store, resume.elapsed) if resume else (Store(), 0.0)
+    store.limit(budget(len(plan.ids), plan.cohort.count(len(plan.ids)), plan.team.size))
     began = time.perf_counter() - before
     for number in range(resume.round + 1 if resume else 1, plan.rounds + 1):
         round = _measured(plan.at(number), number, state, store, keep_updates, began)
@@ -80,16 +82,17 @@ def one_round(plan: Plan, number: int, state: Tree, store: Store, tally: Tally) 
     """
     algorithm = plan.algorithm
     broadcast = algorithm.broadcast(state)
-    kept: dict[str, Tree] = {}
-    asked = ask(plan, number, broadcast, store, tally)
+    kept: dict[str, Held] = {}
+    parts = ask(plan, number, broadcast, store, tally)
+    place = {client: k for k, client in enumerate(tally.cohort)}
     rules = {name: algorithm.aggregation.get(name, _as_chosen)(plan.aggregator) for name in algorithm.weights}
     sums = {name: accumulator(rule, _key(plan, number, name)) for name, rule in rules.items()}
-    accepted = _accepted(plan, broadcast, asked, tally)
+    accepted = _accepted(plan, broadcast, parts, tally)
     for received in accepted if plan.attack is None else _attacked(plan, number, list(accepted), rules, tally.cohort):
         for name, subtree in received.update.items():
-            sums[name].add(subtree, received.weights[algorithm.weights[name]], asked[received.client].place)
+            sums[name].add(subtree, received.weights[algorithm.weights[name]], place[received.client])
         if any(received.state.values()):
-            kept[received.client] = received.state
+            kept[received.client] = store.hold(received.state)
         if tally.updates is not None:
             tally.updates[received.client] = received.update
     tally.merge(plan.team)
@@ -99,7 +102,7 @@ def one_round(plan: Plan, number: int, state: Tree, store: Store, tally: Tally) 
     key, public = rng.key(plan.rng_seed, number, "server").to(plan.engine.device), whole(plan.public, plan.engine)
     report = Report(number, tally.reached, len(plan.ids), tally.weights(), key, public)
     aggregate = {name: total.result(plan.team) for name, total in sums.items()}
-    return algorithm.update(state, aggregate, report), store.after(number, brought_home(plan, kept, tally))
+    return algorithm.update(state, aggregate, report), store.after(number, brought_home(plan, store, kept, tally))
 
 
 def _enough(rules: Iterable[Aggregator], tally: Tally) -> None:
@@ -140,19 +143,24 @@ def _others(plan: Plan, mine: list[Reply]) -> dict[str, Reply]:
     return {client: Reply(client, update, {}, weights[client], {}) for client, update in placed.items()}
 
 
-def _accepted(plan: Plan, broadcast: Tree, asked: Mapping[str, Asked], tally: Tally) -> Iterator[Reply]:
+def _accepted(plan: Plan, broadcast: Tree, parts: Iterable[Mapping[str, Asked]], tally: Tally) -> Iterator[Reply]:
     """The clients' replies as the server understands them, after the wire; what cannot be used is noted instead."""
     templates: dict[str, Tree] = {}
-    for reply in plan.engine.run(plan.algorithms, broadcast, [work.job for work in asked.values()]):
-        job, up = asked[reply.client].job, asked[reply.client].up
-        if job.architecture not in templates:
-            templates[job.architecture] = _template(plan, broadcast, job)
-        wire, weight, kept = _sent(plan, job, reply, up)
-        wrong = check.problem(wire, weight, templates[job.architecture])
+    for asked, reply in _replies(plan, broadcast, parts):
+        if asked.job.architecture not in templates:
+            templates[asked.job.architecture] = _template(plan, broadcast, asked.job)
+        wire, weight, kept = _sent(plan, asked.job, reply, asked.up)
+        wrong = check.problem(wire, weight, templates[asked.job.architecture])
         received = reply._replace(state={"algorithm": reply.state, "up": kept})
         tally.count(received, tree.nbytes(wire), wrong)
         if wrong is None:
             yield received._replace(update=plan.up.decode(wire))
+
+
+def _replies(plan: Plan, broadcast: Tree, parts: Iterable[Mapping[str, Asked]]) -> Iterator[tuple[Asked, Reply]]:
+    for part in parts:
+        for reply in plan.engine.run(plan.algorithms, broadcast, [asked.job for asked in part.values()]):
+            yield part[reply.client], reply
 
 
 def _sent(plan: Plan, job: Job, reply: Reply, up: Tree) -> tuple[Tree, float, Tree]:

@@ -94,6 +94,21 @@ class Memory:
         self._leave(number)
 
 
+LEAST = 2**26
+"""Bytes of a budget, in any case."""
+SOON = 100
+"""Rounds. What comes back within so many is worth its memory."""
+
+
+def budget(population: int, cohort: int, processes: int = 1) -> int:
+    """Bytes of memory for the states of a population of which each round asks a cohort: an eighth of the machine's,
+    shared by the processes of a run. A client comes back after population / cohort rounds on average; where that is
+    long, its state would only lie there, and the share is smaller by as much.
+    """
+    share = total_memory() // 8 // processes
+    return max(min(share, share * SOON * cohort // population), LEAST)
+
+
 def _read(path: Path) -> Tree:
     return unpack(path.read_bytes())
 

@@ -47,8 +47,28 @@ class Store:
         entry = self._entry(client)
         return None if entry is None else self._memory.get(entry.state)
 
-    def after(self, round: int, states: Mapping[str, Tree]) -> Store:
-        """The store with these clients' states after `round`; this one stays as it is.
+    def limit(self, nbytes: int) -> None:
+        """Let states take this much memory, from the next one on; so for all stores that share them."""
+        self._memory.budget = nbytes
+
+    def hold(self, state: Tree) -> Held:
+        """A state for `after`, in memory or on the disk until then.
+
+        Raises:
+            OSError: the memory's budget is used up, and the disk is full.
+        """
+        return self._memory.hold(state)
+
+    def read(self, held: Held) -> Tree:
+        """What is held.
+
+        Raises:
+            OSError: it is on a disk that cannot be read.
+        """
+        return self._memory.get(held)
+
+    def after(self, round: int, states: Mapping[str, Tree | Held]) -> Store:
+        """The store with these clients' states after `round`, held by it or not yet; this one stays as it is.
 
         Raises:
             OSError: the memory's budget is used up, and the disk is full.
@@ -56,7 +76,10 @@ class Store:
         if not states:
             return self
         layers = list(self._layers)
-        newest = {client: Entry(round, self._memory.hold(state)) for client, state in states.items()}
+        newest = {
+            client: Entry(round, state if isinstance(state, Held) else self.hold(state))
+            for client, state in states.items()
+        }
         while layers and len(layers[-1]) <= 2 * len(newest):
             newest = layers.pop() | newest
         return Store(self._memory, (*layers, newest))

@@ -1,6 +1,6 @@
 """The loop: who is asked, what is counted, what is dropped and why, and what a round costs."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 import coterie
 from coterie import Algorithm, Examples, Faults, Mistake, Recipe, Round, Task
+from coterie.core import asking, tree
 from coterie.core import federate as loop
-from coterie.core import tree
 from coterie.core.data import pooled
+from coterie.core.engine import Job, Reply
 from coterie.core.tree import Tree
 from coterie.engines.sequential import Sequential
 from coterie.engines.vectorised import Vectorised
@@ -265,6 +266,55 @@ def test_a_round_costs_the_same_in_any_population(population: int, recipe: Recip
     last = list(loop.federate(plan))[-1]
     assert clients.looks == 20
     assert len(last.store.versions()) <= 20
+
+
+class CountedPopulation(Population):
+    """One that can be counted without a look."""
+
+    def sizes(self, clients: Sequence[str]) -> list[int]:
+        return [4] * len(clients)
+
+
+def test_a_counted_population_is_looked_at_for_its_work_alone() -> None:
+    """Also by an algorithm that weighs all clients: n = 4 x 10^6 before the first round."""
+    clients = CountedPopulation(10**6)
+    plan = coterie.plan(coterie.scaffold(lr=0.1), dense().float(), ragged(), rounds=4, cohort=5)
+    plan = replace(plan, clients=clients, ids=Names(10**6))  # type: ignore[arg-type]
+    last = list(loop.federate(plan))[-1]
+    assert clients.looks == 20
+    assert float(last.state["total"]) == 4e6
+
+
+class Noting(Sequential):
+    """Notes the clients of each call."""
+
+    def run(self, algorithms: Mapping[str, Algorithm], broadcast: Tree, jobs: Sequence[Job]) -> Iterator[Reply]:
+        calls.append([job.client for job in jobs])
+        return super().run(algorithms, broadcast, jobs)
+
+
+calls: list[list[str]] = []
+
+
+@pytest.mark.parametrize(("kind", "looks"), [(CountedPopulation, 6), (Population, 10)])
+def test_a_cohort_s_data_are_made_part_by_part(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Population], looks: int
+) -> None:
+    """A client's 4 examples of 6 numbers take 128 bytes with their labels, so two fit. Who cannot be counted is looked
+    at beforehand: two of them are kept, and the other four looked at again. What comes out does not depend on it.
+    """
+    outcomes = []
+    for fits in (2**20, 300):
+        monkeypatch.setattr(asking, "AT_ONCE", fits)
+        calls.clear()
+        clients = kind(6)
+        plan = coterie.plan(coterie.scaffold(lr=0.1, objective="clients"), dense().float(), ragged(), rounds=1)
+        plan = replace(plan, clients=clients, engine=Noting())
+        outcomes.append(list(loop.federate(plan))[-1])
+        assert [len(call) for call in calls] == ([6] if fits > 300 else [2, 2, 2])
+    assert clients.looks == looks
+    assert tree.flatten(outcomes[0].state).keys() == tree.flatten(outcomes[1].state).keys()
+    assert all(torch.equal(a, b) for a, b in zip(*(tree.leaves(o.state) for o in outcomes), strict=True))
 
 
 def test_a_client_s_data_are_looked_up_once_a_round_whatever_the_streams() -> None:

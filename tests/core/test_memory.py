@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coterie.core.memory import Held, Memory
+from coterie.core import memory
+from coterie.core.memory import LEAST, Held, Memory, budget
 from coterie.core.store import Store
 from coterie.core.tree import Tree
 
@@ -116,3 +117,21 @@ def test_a_round_copies_little_of_a_long_history() -> None:
     assert len(store._layers) <= 11
     assert value(store.get("1")) == 1
     assert all(len(before) > 2 * len(after) for before, after in zip(store._layers, store._layers[1:], strict=False))
+
+
+def test_states_that_come_back_soon_may_take_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An eighth of 2^36 bytes is 2^33. A client of 100 comes back every 10 rounds, one of 10,000 every 1,000."""
+    monkeypatch.setattr(memory, "total_memory", lambda: 2**36)
+    assert budget(100, 10) == budget(1_000, 10) == 2**33
+    assert budget(1_000, 10, processes=2) == 2**32
+    assert budget(10_000, 10) == 2**33 // 10
+    assert budget(10**6, 10) == LEAST == 2**26
+
+
+def test_a_round_s_new_states_are_on_the_disk_before_it_ends() -> None:
+    """Two of a hundred bytes fit; the store takes all four as they are held."""
+    store = Store()
+    store.limit(200)
+    held = {str(k): store.hold(state(k)) for k in range(4)}
+    assert [h.content is None for h in held.values()] == [True, True, False, False]
+    assert [value(store.after(1, held).get(str(k))) for k in range(4)] == [0, 1, 2, 3]
