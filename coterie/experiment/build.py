@@ -34,6 +34,7 @@ from coterie.experiment.settings import Settings, model_names
 from coterie.experiment.tables import MODEL_CHOICES
 from coterie.models import registry
 from coterie.probes import Probe
+from coterie.track.clients import MOST_ON_DEMAND
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,22 @@ class Experiment:
     def model_of(self, client: str) -> str:
         """The name of the client's model."""
         return self.names[self.plan.architecture(client)]
+
+    def described(self) -> Clients:
+        """The clients that are worth a look of their own: all of them; of a large population that is made on demand,
+        those who are asked first. Who that will be is known before the first round.
+        """
+        if isinstance(self.clients, dict) or len(self.clients) <= MOST_ON_DEMAND:
+            return self.clients
+        plan = self.plan
+        cohorts = (plan.cohort.draw(plan.ids, plan.rng_seed, k, plan.available) for k in range(1, plan.rounds + 1))
+        first = itertools.chain(self.clients) if plan.algorithm.pooled else itertools.chain.from_iterable(cohorts)
+        asked = dict.fromkeys(itertools.islice(first, MOST_DESCRIBED))
+        return {client: self.clients[client] for client in asked}
+
+
+MOST_DESCRIBED = 1000
+"""Of a population made on demand, at most so many are described: each has to be made for it."""
 
 
 def build(settings: Settings, machine: Machine) -> Experiment:

@@ -179,7 +179,7 @@ class _Run:
         self.folder.reopen()
         self._write_config()
         own = self.experiment.plan.algorithm.own_models
-        self.folder.write_clients(self.experiment.clients, self.experiment.model_of if own else None)
+        self.folder.write_clients(self.experiment.described(), self.experiment.model_of if own else None)
         return found
 
     def _write_config(self) -> None:
@@ -231,7 +231,7 @@ class _Run:
     def end(self, state: Tree, store: Store) -> dict[str, Any]:
         """Write what a finished run leaves, the summary last. Collective."""
         write_weights(self.experiment, self.folder, state, store, self.team)
-        end = summary(self.records, self.target, self.experiment.bytes_once)
+        end = summary(self.records, self.target, self.experiment.bytes_once, len(self.experiment.clients))
         self.folder.write_summary(end)
         with writing(self.folder.path / "report.html"):
             write_report(self.folder.path)

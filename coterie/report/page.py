@@ -45,7 +45,7 @@ def page(run: Run) -> str:
             html.section("Accuracy and loss", _curves(run)),
             html.section("Accuracy on each client's own kind of data", _matrix(run)),
             html.section("Probes", probes(run.rounds)),
-            html.section("Who holds what", population(run.clients), holdings(run.clients)),
+            html.section("Who holds what", population(run.clients, _how_many(run)), holdings(run.clients)),
             html.section("Dropped updates", _dropped(run)),
             html.section("Configuration", configuration(run)),
             html.section("Made with", html.table(run.versions.items())),
@@ -140,14 +140,22 @@ def _with_model(client: dict[str, Any]) -> str:
     return f"{client['id']} ({client['model']})" if client.get("model") else str(client["id"])
 
 
-def population(clients: Sequence[dict[str, Any]]) -> str | None:
-    """How many clients there are and how large they are, in a sentence."""
+def _how_many(run: Run) -> int:
+    """The number of all clients, of whom clients.json may describe a part."""
+    return int(run.end.get("clients") or run.config.get("data.num_clients") or len(run.clients))
+
+
+def population(clients: Sequence[dict[str, Any]], of: int | None = None) -> str | None:
+    """How many clients there are and how large they are, in a sentence or two; `of` is how many there are where the
+    given ones are but a part.
+    """
     sizes = sorted(c["examples"] for c in clients if c["examples"] is not None)
     if not sizes:
         return f"<p>{len(clients)} clients.</p>" if clients else None
     middle = sizes[len(sizes) // 2]
+    part = f"{of:,} clients, of whom those asked first are shown. " if of and of > len(sizes) else ""
     return (
-        f"<p>{len(sizes):,} clients with {sum(sizes):,} examples together; "
+        f"<p>{part}{len(sizes):,} clients with {sum(sizes):,} examples together; "
         f"the smallest holds {sizes[0]:,}, the middle one {middle:,}, the largest {sizes[-1]:,}.</p>"
     )
 

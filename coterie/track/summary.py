@@ -41,14 +41,17 @@ def rounds_to_target(curve: Iterable[tuple[int, float | None]], target: float) -
 
 
 def summary(
-    records: Sequence[Record], target: float | None, bytes_once: Mapping[str, int] | None = None
+    records: Sequence[Record],
+    target: float | None,
+    bytes_once: Mapping[str, int] | None = None,
+    clients: int | None = None,
 ) -> dict[str, Any]:
     """summary.json: what the rounds add up to.
 
     `seconds` is the sum over the rounds, evaluation and checkpoints excluded; `elapsed` includes them. `stopped` says
     why the run ended: "rounds" or "target". `bytes_once` is what was sent before the first round, to and from all
-    clients together, by what it was; `bytes_up` and `bytes_down` do not count it. A self-supervised run has the last
-    `spread` of its outputs, and whether that is a collapse.
+    clients together, by what it was; `bytes_up` and `bytes_down` do not count it. `clients` is how many there are. A
+    self-supervised run has the last `spread` of its outputs, and whether that is a collapse.
     """
     evaluated = [r for r in records if r["test_accuracy"] is not None]
     last = evaluated[-1] if evaluated else {}
@@ -69,6 +72,7 @@ def summary(
         "bytes_up": sum(r["bytes_up"] for r in records),
         "bytes_down": sum(r["bytes_down"] for r in records),
         "bytes_once": dict(bytes_once or {}),
+        **({} if clients is None else {"clients": clients}),
         "dropped": sum(len(r["dropped"]) for r in records),
         "stopped": "target" if reached else "rounds",
     }

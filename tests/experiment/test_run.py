@@ -16,10 +16,14 @@ import pytest
 import safetensors.torch
 
 from coterie import Mistake
+from coterie.data.sources.synthetic import Synthetic
+from coterie.experiment import build
 from coterie.experiment import run as module
 from coterie.experiment.build import Experiment
+from coterie.experiment.engine import Machine
 from coterie.experiment.run import Outcome, Silent, run
 from coterie.experiment.settings import load
+from coterie.report.page import population
 from coterie.track.rounds import Record
 from coterie.track.writing import client_id
 from tests.experiment.files import DIGITS, written
@@ -285,6 +289,23 @@ def test_a_resume_keeps_the_engine_that_the_run_began_with(start: Start, tmp_pat
     assert tomllib.loads((tmp_path / "run" / "config.toml").read_text())["engine"]["name"] == "sequential"
 
 
+def test_an_engine_chosen_twice_gives_the_same_weights_bit_for_bit(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine whose memory lets two clients work at once; a resume on another keeps to that."""
+    little = Machine(cores=1, memory=16 * 2 * 60_000, device="cpu", compiler=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "this_machine", lambda: little)
+        first, second = (start("engine.name=vectorised", out=out).folder for out in ("first", "second"))
+        with pytest.raises(KeyboardInterrupt):
+            start("engine.name=vectorised", watch=StopAfter(1))
+    same(first, second)
+    assert (first / "config.toml").read_bytes() == (second / "config.toml").read_bytes()
+    chosen = tomllib.loads((first / "config.toml").read_text())["engine"]
+    assert (chosen["chunk"], chosen["compile"], chosen["workers"]) == (2, False, 1)
+    same(first, start("engine.name=vectorised", resume=True).folder)
+
+
 def test_clients_with_models_of_their_own_have_a_file_each(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     ids = np.array(["St. Mary's", "a/b", "ü"]).repeat(20)
@@ -332,6 +353,41 @@ def test_a_seed_set_joins_the_training_data_of_an_algorithm_that_has_no_other_us
     start("rounds=1", "algorithm.seed_examples_per_client=2", watch=Look())
     experiment = taken[0]
     assert {len(experiment.plan.clients[c]) - len(experiment.clients[c]) for c in experiment.plan.ids} == {20}
+
+
+POPULATION = """
+rounds = 3
+[data]
+source = "synthetic"
+num_clients = 30000
+[model]
+name = "logistic"
+[algorithm]
+name = "scaffold"
+lr = 0.05
+[cohort]
+size = 4
+"""
+
+
+def test_of_a_large_population_those_asked_first_are_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three rounds of four clients, and almost none of the other 29,988 is made."""
+    made: set[str] = set()
+    make = Synthetic.__getitem__
+    monkeypatch.setattr(Synthetic, "__getitem__", lambda self, c: (self.test or made.add(c), make(self, c))[1])
+    folder = run(load(written(tmp_path, POPULATION)), tmp_path / "run").folder
+    described = json.loads((folder / "clients.json").read_text())
+    asked = [c["id"] for c in described]
+    assert len(asked) == len(set(asked)) == 12
+    assert sum(described[0]["label_counts"].values()) == described[0]["examples"]
+    assert len(made - set(asked)) <= 11  # the first client, whose shape the model takes, and ten that are looked at
+    assert json.loads((folder / "summary.json").read_text())["clients"] == 30000
+    sentence = population(described, 30000)
+    assert sentence is not None
+    assert "30,000 clients, of whom those asked first are shown. 12 clients with" in sentence
+    monkeypatch.setattr(build, "MOST_DESCRIBED", 5)
+    few = run(load(written(tmp_path, POPULATION)), tmp_path / "few").folder
+    assert [c["id"] for c in json.loads((few / "clients.json").read_text())] == asked[:5]
 
 
 def test_robust_rules_and_attacks_are_a_matter_of_the_file(start: Start) -> None:

@@ -78,5 +78,6 @@ def test_a_summary_adds_rounds_up_and_takes_the_last_evaluation() -> None:
     }
     assert expected.items() <= found.items()
     assert summary([record(1, 0.9)], target=0.8, bytes_once={"seed_set": 7})["bytes_once"] == {"seed_set": 7}
+    assert summary([record(1, 0.9)], target=0.8, clients=10**6)["clients"] == 10**6
     assert summary([record(1, 0.9)], target=0.8)["stopped"] == "target"
     assert summary([record(1, None)], target=None)["best_test_accuracy"] is None
