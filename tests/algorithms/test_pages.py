@@ -35,7 +35,11 @@ def test_every_table_and_key_shown_is_there(block):
 def test_links_within_the_repository_lead_somewhere(page):
     links = [link for link in re.findall(r"\]\(([^)]+)\)", page.read_text("utf-8")) if "://" not in link]
     for link in links:
-        assert (page.parent / link).exists(), link
+        path, _, heading = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        titles = re.findall(r"^#+ (.+)$", target.read_text("utf-8"), re.MULTILINE) if heading else []
+        assert not heading or heading in [title.lower().replace(" ", "-") for title in titles], link
 
 
 def test_every_algorithm_is_in_the_table():
