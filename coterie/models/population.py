@@ -16,6 +16,7 @@ from torch.func import functional_call
 from coterie.core.data import Examples
 from coterie.core.engine import Engine, as_input
 from coterie.core.tree import Tree
+from coterie.models.frozen import frozen_norms
 from coterie.models.functional import statistics_of
 from coterie.models.layers import MaskedBatchNorm, Scope, swap
 
@@ -25,12 +26,15 @@ def measuring(model: nn.Module, examples: Examples, engine: Engine, batch: int =
 
     One forward without labels, dropout or augmentation, in which these layers normalise by the batch. Up to `batch`
     examples, mean and unbiased variance are those of all examples together; with more, the mean over equal batches of
-    each batch's, as `torch.optim.swa_utils.update_bn` takes it. Other buffers stay as they are, and so does a model
-    without such layers.
+    each batch's, as `torch.optim.swa_utils.update_bn` takes it. Other buffers stay as they are, and so do frozen
+    layers, and a model without such layers.
     """
-    copied = swap(copy.deepcopy(model), Scope()).eval().requires_grad_(False)
+    still = frozen_norms(model)
+    copied = swap(copy.deepcopy(model), Scope()).eval().requires_grad_(False).to(engine.device, engine.dtype)
     layers = {
-        name: layer for name, layer in copied.named_modules() if isinstance(layer, MaskedBatchNorm) and layer.moves
+        name: layer
+        for name, layer in copied.named_modules()
+        if isinstance(layer, MaskedBatchNorm) and layer.moves and name not in still
     }
     for layer in layers.values():
         layer.train()

@@ -6,6 +6,8 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from coterie import Examples
+from coterie.core import tree
+from coterie.core.tree import Tree
 from coterie.engines.sequential import Sequential
 from coterie.models.functional import initial_weights
 from coterie.models.population import measuring
@@ -57,3 +59,19 @@ def test_a_model_without_such_layers_is_left_alone() -> None:
     model = nn.Linear(2, 2)
     weights = initial_weights(model)
     assert measuring(model, Examples(torch.zeros(3, 2)), Sequential())(weights) is weights
+
+
+def test_frozen_layers_stay_as_they_are() -> None:
+    """They are no part of the weights, and normalise by their own statistics; the layer behind them sees that."""
+    model = normed()
+    model[1].requires_grad_(False)
+    x = torch.randn(24, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    found = measuring(model.float(), Examples(x), ENGINE)(double(initial_weights(model)))
+    seen = nn.Sequential(*model.double()[:4]).eval()(x)
+    assert found["buffers"].keys() == {"4.running_mean", "4.running_var", "4.num_batches_tracked"}
+    assert torch.allclose(found["buffers"]["4.running_mean"], seen.mean(0), atol=1e-12)
+    assert torch.allclose(found["buffers"]["4.running_var"], seen.var(0), atol=1e-12)
+
+
+def double(weights: Tree) -> Tree:
+    return tree.map(lambda leaf: leaf.double(), weights)
