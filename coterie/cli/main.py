@@ -50,8 +50,7 @@ def run(
     ] = None,
 ) -> None:
     """Run an experiment and write its folder: rounds, summary, model, report."""
-    from coterie.engines.torchrun import joined
-    from coterie.experiment.members import launched, member
+    from coterie.engines.torchrun import joined, launched, member
 
     folder = out or Path("runs") / file.stem
     changes = [*(overrides or []), *([] if workers is None else [f"engine.workers={workers}"])]

@@ -74,6 +74,23 @@ class Group:
             ) from error
 
 
+def launched() -> int | None:
+    """How many processes a launcher such as torchrun has started for this run; None where there is no launcher.
+
+    >>> launched()
+    """
+    return int(os.environ["WORLD_SIZE"]) if {"RANK", "WORLD_SIZE"} <= os.environ.keys() else None
+
+
+def member() -> int:
+    """This process's number among those that a launcher has started; 0 where there is no launcher.
+
+    >>> member()
+    0
+    """
+    return 0 if launched() is None else int(os.environ["RANK"])
+
+
 @contextmanager
 def joined() -> Iterator[Team]:
     """The team that `torchrun` started this process for; a team of one where nothing did.
@@ -81,11 +98,11 @@ def joined() -> Iterator[Team]:
     Raises:
         Lost, Mistake: as `grouped`.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1 or "RANK" not in os.environ:
+    size = launched()
+    if size is None or size == 1:
         yield ALONE
         return
-    with grouped(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0"))) as team:
+    with grouped(member(), size, int(os.environ.get("LOCAL_RANK", "0"))) as team:
         yield team
 
 

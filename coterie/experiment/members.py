@@ -7,7 +7,6 @@ run is to stop, which depend on a clock, on a user and on a target, and so are n
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 import threading
@@ -44,23 +43,6 @@ class Call(NamedTuple):
 
     settings: Settings
     folder: Path
-
-
-def launched() -> int | None:
-    """How many processes a launcher such as torchrun has started for this run; None where there is no launcher.
-
-    >>> launched()
-    """
-    return int(os.environ["WORLD_SIZE"]) if {"RANK", "WORLD_SIZE"} <= os.environ.keys() else None
-
-
-def member() -> int:
-    """This process's number among those that a launcher has started; 0 where there is no launcher.
-
-    >>> member()
-    0
-    """
-    return 0 if launched() is None else int(os.environ["RANK"])
 
 
 def follow(team: Team) -> None:

@@ -18,10 +18,11 @@ from coterie.core.store import Store
 from coterie.core.team import ALONE, Team
 from coterie.core.tree import Tree
 from coterie.engines.together import led
+from coterie.engines.torchrun import launched
 from coterie.experiment import file, resolved
 from coterie.experiment.build import Experiment, build
 from coterie.experiment.engine import this_machine
-from coterie.experiment.members import Call, Order, follow, in_launched, launched, stopping, told, write_weights
+from coterie.experiment.members import Call, Order, follow, in_launched, stopping, told, write_weights
 from coterie.experiment.settings import Settings, load
 from coterie.report import write_report
 from coterie.track import RunFolder, summary

@@ -14,8 +14,8 @@ import safetensors.torch
 
 from coterie import Mistake
 from coterie.core.team import ALONE
-from coterie.engines.torchrun import Group
-from coterie.experiment.members import in_launched, launched, stopping
+from coterie.engines.torchrun import Group, launched
+from coterie.experiment.members import in_launched, stopping
 from coterie.experiment.run import run
 from coterie.experiment.settings import load
 from tests.experiment.files import written
