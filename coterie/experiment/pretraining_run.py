@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from coterie.core.checkpoint import Checkpoints
 from coterie.core.errors import Mistake
 from coterie.core.plan import Resume
 from coterie.core.store import Store
@@ -24,7 +23,8 @@ from coterie.experiment import file, pretraining
 from coterie.experiment.engine import this_machine
 from coterie.experiment.pretraining import Pretraining
 from coterie.experiment.resolved import difference, versions
-from coterie.experiment.run import CHECKPOINT_SECONDS, Outcome
+from coterie.experiment.run import Outcome
+from coterie.experiment.saving import Saving
 from coterie.pretrain.sheet import sheet
 from coterie.report import write_report
 from coterie.track import RunFolder
@@ -129,13 +129,10 @@ class _Training:
     folder: RunFolder
     watch: Watch
     records: list[Record] = field(default_factory=list)
-    last: Resume | None = None  # after the newest interval that is on record
-    saved: int = 0  # the interval of the newest checkpoint
-    pause_until: float = 0.0  # no checkpoint before this time
 
     def __post_init__(self) -> None:
         self.model, self.trainer = pretraining.build(self.settings)
-        self.checkpoints = Checkpoints(self.folder.checkpoint)
+        self.saving = Saving(self.folder)
 
     def carried_out(self) -> Outcome:
         """From where it stands to its end."""
@@ -146,7 +143,7 @@ class _Training:
             while self.trainer.step < self.steps:
                 record = self.interval()
                 self.take(record, before + time.perf_counter() - began)
-            self.save()
+            self.saving.save()
         return Outcome(self.folder.path, self.end(), ran=True)
 
     @property
@@ -157,11 +154,8 @@ class _Training:
 
     def begin(self) -> float:
         """Bring the folder and the trainer to the last checkpoint; the seconds until then."""
-        found = self.checkpoints.load()
-        for sentence in self.checkpoints.damaged:
-            self.watch.say(f"{sentence}; continuing from interval {found.round if found else 0}")
-        self.saved = found.round if found else 0
-        self.records = self.folder.rounds.cut(self.saved)
+        found = self.saving.load(self.watch.say)
+        self.records = self.folder.rounds.cut(self.saving.saved)
         if found is not None:
             self.trainer.restore(min(found.round * self.settings.pretrain.interval, self.steps), found.state)
         now = versions(this_machine())
@@ -188,21 +182,10 @@ class _Training:
     def take(self, record: Record, elapsed: float) -> None:
         """Put an interval on record, and save a checkpoint if one is due."""
         self.records.append(self.folder.rounds.append({**record, "elapsed": elapsed}))
-        self.last = Resume(record["interval"], self.trainer.state(), Store(), elapsed)
-        if time.monotonic() >= self.pause_until:
-            self.save()
+        self.saving.last = Resume(record["interval"], self.trainer.state(), Store(), elapsed)
+        if self.saving.due:
+            self.saving.save()
         self.watch.interval(self.records[-1])
-
-    def save(self) -> None:
-        """A checkpoint after the last interval. Those it counts are on the disk first."""
-        if self.last is None or self.last.round == self.saved:
-            return
-        began = time.monotonic()
-        self.folder.rounds.sync()
-        with writing(self.folder.checkpoint):
-            self.checkpoints.save(self.last)
-        self.saved, now = self.last.round, time.monotonic()
-        self.pause_until = now + max(CHECKPOINT_SECONDS, 20 * (now - began))  # a slow disk takes a twentieth at most
 
     @contextmanager
     def saved_on_interrupt(self) -> Iterator[None]:
@@ -210,7 +193,7 @@ class _Training:
         try:
             yield
         except KeyboardInterrupt:
-            self.save()
+            self.saving.save()
             raise
 
     def end(self) -> dict[str, Any]:

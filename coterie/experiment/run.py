@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -10,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from coterie.core.checkpoint import Checkpoints
 from coterie.core.errors import Mistake
 from coterie.core.federate import federate
 from coterie.core.plan import Resume, Round
@@ -23,14 +21,12 @@ from coterie.experiment import file, resolved
 from coterie.experiment.build import Experiment, build
 from coterie.experiment.engine import this_machine
 from coterie.experiment.members import Call, Order, follow, in_launched, stopping, told, write_weights
+from coterie.experiment.saving import Saving
 from coterie.experiment.settings import Settings, load
 from coterie.report import write_report
 from coterie.track import RunFolder, summary
 from coterie.track.rounds import Record
 from coterie.track.writing import writing
-
-CHECKPOINT_SECONDS = 10.0
-"""At least so long lies between the end of one checkpoint and the start of the next."""
 
 
 class Watch(Protocol):
@@ -151,13 +147,10 @@ class _Run:
     folder: RunFolder
     watch: Watch
     records: list[Record] = field(default_factory=list)
-    last: Round | None = None  # the newest that is on record
-    saved: int = 0  # the round of the newest checkpoint
-    pause_until: float = 0.0  # no checkpoint before this time
     team: Team = ALONE
 
     def __post_init__(self) -> None:
-        self.checkpoints = Checkpoints(self.folder.checkpoint)
+        self.saving = Saving(self.folder)
 
     @property
     def target(self) -> float | None:
@@ -165,18 +158,15 @@ class _Run:
 
     def join(self, team: Team) -> None:
         """Let the team share the work from here on."""
-        self.team = self.checkpoints.team = team
+        self.team = self.saving.checkpoints.team = team
 
     def begin(self) -> Resume | None:
         """Bring the folder to the last checkpoint. Collective."""
-        found = self.checkpoints.load()
-        for sentence in self.checkpoints.damaged:
-            self.watch.say(f"{sentence}; continuing from round {found.round if found else 0}")
-        self.saved = found.round if found else 0
-        rounds = self.experiment.settings.rounds
-        if rounds < self.saved:
-            raise Mistake(f"rounds = {rounds}: {self.saved} rounds are done already; give {self.saved} or more")
-        self.records = self.folder.rounds.cut(self.saved)
+        found = self.saving.load(self.watch.say)
+        rounds, done = self.experiment.settings.rounds, self.saving.saved
+        if rounds < done:
+            raise Mistake(f"rounds = {rounds}: {done} rounds are done already; give {done} or more")
+        self.records = self.folder.rounds.cut(done)
         self.folder.reopen()
         self._write_config()
         own = self.experiment.plan.algorithm.own_models
@@ -200,24 +190,13 @@ class _Run:
     def take(self, round: Round, stop: bool) -> bool:
         """Put a round on record, and save a checkpoint if one is due; whether this was the last round. Collective."""
         self.records.append(self.folder.rounds.append(round.record()))
-        self.last, stop = round, stop or self.reached()
+        self.saving.last, stop = round, stop or self.reached()
         last = stop or round.round == self.experiment.settings.rounds
-        order = told(self.team, Order(save=last or time.monotonic() >= self.pause_until, stop=stop))
+        order = told(self.team, Order(save=last or self.saving.due, stop=stop))
         if order.save:
-            self.save()
+            self.saving.save()
         self.watch.round(self.records[-1])
         return order.stop
-
-    def save(self) -> None:
-        """A checkpoint of the last round. The rounds it counts are on the disk first. Collective."""
-        if self.last is None or self.last.round == self.saved:
-            return
-        began = time.monotonic()
-        self.folder.rounds.sync()
-        with writing(self.folder.checkpoint):
-            self.checkpoints.save(self.last)
-        self.saved, now = self.last.round, time.monotonic()
-        self.pause_until = now + max(CHECKPOINT_SECONDS, 20 * (now - began))  # a slow disk takes a twentieth at most
 
     @contextmanager
     def saved_on_interrupt(self) -> Iterator[None]:
@@ -226,7 +205,7 @@ class _Run:
             yield
         except KeyboardInterrupt:
             if self.team.size == 1:
-                self.save()
+                self.saving.save()
             raise
 
     def end(self, state: Tree, store: Store) -> dict[str, Any]:
@@ -263,7 +242,7 @@ def _carried_out(going: _Run, team: Team) -> Outcome:
         for round in () if over else federate(plan, found):
             if going.take(round, asked.wanted):
                 break
-    newest = going.last or found
+    newest = going.saving.last or found
     assert newest is not None, "a run has at least one round"
     unfinished = newest.round < settings.rounds and not going.reached()
     if told(team, Order(save=False, stop=unfinished)).stop:

@@ -31,7 +31,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, counted: str = "round") -> None:
-        self.path = path
+        self.path, self.counted = path, counted
         self.config = path / "config.toml"
         self.checkpoint = path / "checkpoint"
         self.rounds = RoundsFile(path / f"{counted}s.jsonl", counted)

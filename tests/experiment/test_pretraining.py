@@ -17,7 +17,7 @@ from torch import nn
 
 from coterie import Mistake
 from coterie.cli.main import main
-from coterie.experiment import pretraining
+from coterie.experiment import pretraining, saving
 from coterie.experiment import pretraining_run as module
 from coterie.experiment.pretraining import Pretraining, load
 from coterie.experiment.pretraining_run import Silent, pretrain
@@ -154,8 +154,8 @@ def test_a_training_that_was_stopped_ends_like_one_that_was_not(start: Start, lo
 
 KILLED = """
 import sys
-from coterie.experiment import pretraining_run
-pretraining_run.CHECKPOINT_SECONDS = 0.0
+from coterie.experiment import pretraining_run, saving
+saving.CHECKPOINT_SECONDS = 0.0
 pretraining_run.sheet = lambda sizes, rng_seed: b"picture"
 from coterie.cli.main import main
 main(sys.argv[1:])
@@ -187,9 +187,9 @@ def test_a_training_that_was_killed_ends_like_one_that_was_not(start: Start, tmp
 def test_a_damaged_checkpoint_costs_the_intervals_since_the_one_before(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(saving, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(
-        module._Training, "pause_until", property(lambda self: 0.0, lambda self, value: None), raising=False
+        saving.Saving, "pause_until", property(lambda self: 0.0, lambda self, value: None), raising=False
     )
     with pytest.raises(KeyboardInterrupt):
         start(watch=StopAfter(4))

@@ -22,6 +22,7 @@ from coterie.experiment import run as module
 from coterie.experiment.build import Experiment
 from coterie.experiment.engine import Machine
 from coterie.experiment.run import Outcome, Silent, run
+from coterie.experiment.saving import Saving
 from coterie.experiment.settings import load
 from coterie.report.page import population
 from coterie.track.rounds import Record
@@ -159,8 +160,8 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(start: Start, algorit
 
 KILLED = """
 import sys
-from coterie.experiment import run
-run.CHECKPOINT_SECONDS = 0.0
+from coterie.experiment import saving
+saving.CHECKPOINT_SECONDS = 0.0
 from coterie.cli.main import main
 main(sys.argv[1:])
 """
@@ -192,7 +193,7 @@ def test_a_run_that_was_killed_ends_like_one_that_was_not(start: Start, tmp_path
 def test_a_checkpoint_cut_in_half_costs_only_the_rounds_since_the_one_before(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module._Run, "pause_until", property(lambda self: 0.0, lambda self, value: None), raising=False)
+    monkeypatch.setattr(Saving, "pause_until", property(lambda self: 0.0, lambda self, value: None), raising=False)
     watch = StopAfter(4)
     with pytest.raises(KeyboardInterrupt):
         start("rounds=6", watch=watch)
