@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from torch import nn
 
 from coterie.cli.interruptible import interruptible
+from coterie.cli.live import Live
 from coterie.experiment.pretraining import Pretraining, load
 from coterie.experiment.pretraining_run import pretrain as carry_out
 from coterie.report.words import duration, number, spread
@@ -45,56 +43,32 @@ class Terminal:
     """Watches a pre-training: a live line in a terminal, plain lines elsewhere."""
 
     def __init__(self) -> None:
-        self.out = Console(highlight=False)
-        self.err = Console(stderr=True, highlight=False, soft_wrap=True)
-        self.live: Progress | None = None
-        self.task, self.steps, self.quiet_until = TaskID(0), 0, 0.0
-        self.last: Record | None = None
-        self.printed = 0
+        self.live = Live("step", SECONDS_BETWEEN_LINES)
 
     def begin(self, settings: Pretraining, model: nn.Module, folder: Path, records: list[Record]) -> None:
         """One line on what is trained; a live line below it if this is a terminal."""
-        self.steps = settings.pretrain.steps or 0
+        steps = settings.pretrain.steps or 0
         parameters = sum(p.numel() for p in model.parameters())
         pairs, size = settings.pretrain.batch_size, settings.pretrain.image_size
         print(
             f"{settings.pretrain.loss} on fractals, {settings.model['name']} with {parameters:,} parameters, "
-            f"{self.steps:,} steps of {pairs} pairs at {size} x {size}, on {settings.device}"
+            f"{steps:,} steps of {pairs} pairs at {size} x {size}, on {settings.device}"
         )
         done = records[-1]["step"] if records else 0
         print(f"continuing after step {done:,} in {folder}" if records else f"writing to {folder}; see sheet.png there")
-        if self.out.is_terminal:
-            bar = BarColumn(bar_width=24)
-            columns = (TextColumn("step"), MofNCompleteColumn(), bar, TextColumn("{task.fields[told]}"))
-            self.live = Progress(*columns, TimeRemainingColumn(compact=True), TextColumn("left"), console=self.out)
-            self.task = self.live.add_task("", total=self.steps, completed=done, told="")
-            self.live.start()
+        self.live.begin(steps, done)
 
     def interval(self, record: Record) -> None:
         """Show an interval: each in a terminal; elsewhere one every few seconds, and the last."""
-        self.last = record
-        if self.live is not None:
-            self.live.update(self.task, completed=record["step"], told=_told(record))
-        elif time.monotonic() >= self.quiet_until:
-            self._print_last()
-
-    def _print_last(self) -> None:
-        if self.last is not None and self.printed != self.last["step"]:
-            print(f"step {self.last['step']}/{self.steps}  {_told(self.last)}", flush=True)
-            self.printed = self.last["step"]
-        self.quiet_until = time.monotonic() + SECONDS_BETWEEN_LINES
+        self.live.show(record["step"], _told(record))
 
     def say(self, sentence: str) -> None:
         """A remark, on standard error."""
-        (self.live.console if self.live else self.err).print(f"note: {sentence}", markup=False)
+        self.live.say(sentence)
 
     def close(self) -> None:
         """Leave the live line as it stands."""
-        if self.live is not None:
-            self.live.stop()
-            self.live = None
-        elif not self.out.is_terminal:
-            self._print_last()
+        self.live.close()
 
     def summary(self, end: dict[str, Any]) -> None:
         """How the training ended, as a table; a collapse is also said on standard error."""
@@ -104,7 +78,7 @@ class Terminal:
         table.add_row("loss", number(end["loss"]))
         table.add_row("spread of outputs", spread(end))
         table.add_row("time", duration(end["elapsed"]))
-        self.out.print(table)
+        self.live.out.print(table)
         if end["collapsed"]:
             self.say(
                 f"the outputs have collapsed (their spread is {end['spread']:.3f}, {COLLAPSED} or less): the encoder "

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from coterie.cli.live import Live
 from coterie.core import tree
 from coterie.experiment.build import Experiment
 from coterie.experiment.settings import model_names
@@ -26,44 +24,26 @@ class Terminal(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.out = Console(highlight=False)
-        self.err = Console(stderr=True, highlight=False, soft_wrap=True)
-        self.live: Progress | None = None
-        self.task = TaskID(0)
+        self.live = Live("round", SECONDS_BETWEEN_LINES)
         self.last: Record | None = None
-        self.rounds, self.bytes, self.printed, self.quiet_until, self.predicts = 0, 0, 0, 0.0, True
+        self.bytes, self.predicts = 0, True
 
     def begin(self, experiment: Experiment, folder: Path, records: list[Record]) -> None:
         """One line on what is run; a live line below it if this is a terminal."""
-        self.rounds, self.predicts = experiment.settings.rounds, experiment.plan.algorithm.predicts
+        self.predicts = experiment.plan.algorithm.predicts
         self.bytes = sum(r["bytes_up"] + r["bytes_down"] for r in records)
         print(_headline(experiment))
         if experiment.why:
             print(f"engine: {experiment.why}")
         print(f"continuing after round {len(records)} in {folder}" if records else f"writing to {folder}")
-        if not self.out.is_terminal:
-            return
-        bar = BarColumn(bar_width=24)
-        columns = (TextColumn("round"), MofNCompleteColumn(), bar, TextColumn("{task.fields[told]}"))
-        self.live = Progress(*columns, TimeRemainingColumn(compact=True), TextColumn("left"), console=self.out)
-        self.task = self.live.add_task("", total=self.rounds, completed=len(records), told="")
-        self.live.start()
+        self.live.begin(experiment.settings.rounds, len(records))
 
     def round(self, record: Record) -> None:
         """Show a round: each in a terminal; elsewhere those that were evaluated, one a second at most, and the last."""
         self.bytes += record["bytes_up"] + record["bytes_down"]
         evaluated = record["test_accuracy"] is not None or not self.predicts
         self.last = record if evaluated or self.last is None else {**record, **_measured(self.last)}
-        if self.live is not None:
-            self.live.update(self.task, completed=record["round"], told=self._told(self.last))
-        elif evaluated and time.monotonic() >= self.quiet_until:
-            self._print_last()
-
-    def _print_last(self) -> None:
-        if self.last is not None and self.printed != self.last["round"]:
-            print(f"round {self.last['round']}/{self.rounds}  {self._told(self.last)}", flush=True)
-            self.printed = self.last["round"]
-        self.quiet_until = time.monotonic() + SECONDS_BETWEEN_LINES
+        self.live.show(record["round"], self._told(self.last), worth_a_line=evaluated)
 
     def _told(self, record: Record) -> str:
         loss = record["test_loss"] if record["test_loss"] is not None else record["train_loss"]
@@ -73,7 +53,7 @@ class Terminal(logging.Handler):
 
     def say(self, sentence: str) -> None:
         """A remark, on standard error."""
-        (self.live.console if self.live else self.err).print(f"note: {sentence}", markup=False)
+        self.live.say(sentence)
 
     def emit(self, record: logging.LogRecord) -> None:
         """A warning that the library logs."""
@@ -81,11 +61,7 @@ class Terminal(logging.Handler):
 
     def close(self) -> None:
         """Leave the live line as it stands."""
-        if self.live is not None:
-            self.live.stop()
-            self.live = None
-        elif not self.out.is_terminal:
-            self._print_last()
+        self.live.close()
         sys.stdout.flush()
         super().close()
 
@@ -94,7 +70,7 @@ class Terminal(logging.Handler):
         table = Table(show_header=False, box=None, pad_edge=False)
         for name, value in _rows(end):
             table.add_row(name, value)
-        self.out.print(table)
+        self.live.out.print(table)
 
 
 def _measured(record: Record) -> Record:
