@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
 from coterie.core import tree
 from coterie.core.tree import Tree
@@ -18,19 +19,25 @@ def problem(update: Tree, weight: float, template: Tree) -> str | None:
     """
     if not (math.isfinite(weight) and weight > 0):
         return f"weight {weight} is not a positive number"
-    theirs, ours = tree.flatten(update), tree.flatten(template)
+    theirs, ours = dict(tree.items(update)), dict(tree.items(template))
     if theirs.keys() != ours.keys():
-        return f"leaves differ from the model's: {', '.join(sorted(theirs.keys() ^ ours.keys())[:3])}"
-    for name, leaf in theirs.items():
-        if leaf.dtype != ours[name].dtype:
-            return f"{name} is {leaf.dtype}, not {ours[name].dtype}"
-        if leaf.shape != ours[name].shape:
-            return f"{name} has shape {list(leaf.shape)}, not {list(ours[name].shape)}"
-        if not finite(leaf):
-            return f"{name} holds numbers that are not finite"
+        differing = sorted(map(tree.pointer, theirs.keys() ^ ours.keys()))
+        return f"leaves differ from the model's: {', '.join(differing[:3])}"
+    for path, leaf in theirs.items():
+        wrong = _wrong(leaf, ours[path])
+        if wrong is not None:
+            return f"{tree.pointer(path)} {wrong}"
     return None
 
 
-def finite(leaf: torch.Tensor) -> bool:
+def _wrong(leaf: Tensor, honest: Tensor) -> str | None:
+    if leaf.dtype != honest.dtype:
+        return f"is {leaf.dtype}, not {honest.dtype}"
+    if leaf.shape != honest.shape:
+        return f"has shape {list(leaf.shape)}, not {list(honest.shape)}"
+    return None if finite(leaf) else "holds numbers that are not finite"
+
+
+def finite(leaf: Tensor) -> bool:
     """Whether every entry is finite. A finite sum proves it in one pass; an overflowing one needs the second look."""
-    return not leaf.is_floating_point() or bool(torch.isfinite(leaf.sum())) or bool(torch.isfinite(leaf).all())
+    return not leaf.is_floating_point() or math.isfinite(leaf.sum()) or bool(torch.isfinite(leaf).all())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -86,27 +87,27 @@ def planned_rows(algorithm: Algorithm, job: Job, steps: int) -> dict[str, list[T
 
 def planned_keys(algorithm: Algorithm, job: Job, steps: int) -> dict[str, Tensor]:
     """For each stream, the key of each step: int64 [K]."""
-    return {
-        name: rng.fold(rng.key(job.rng_seed, job.round, job.client, name, "step"), torch.arange(steps))
-        for name in algorithm.streams
-    }
+    return {name: rng.keys(steps, job.rng_seed, job.round, job.client, name, "step") for name in algorithm.streams}
 
 
 def context(algorithm: Algorithm, job: Job, steps: int, engine: Engine) -> Context:
     """The round's facts for one client, as tensors of the engine's type and device."""
     first = next(iter(algorithm.streams))
-
-    def number(value: float) -> Tensor:
-        return torch.tensor(value, dtype=engine.dtype, device=engine.device)
-
+    kind = engine.dtype, engine.device
     return Context(
-        round=number(job.round),
-        examples=number(len(job.data[first])),
-        steps=number(steps),
-        lr=number(algorithm.lr(job.round)),
+        round=_number(job.round, *kind),
+        examples=_number(len(job.data[first]), *kind),
+        steps=_number(steps, *kind),
+        lr=_number(algorithm.lr(job.round), *kind),
         key=rng.key(job.rng_seed, job.round, job.client, "algorithm").to(engine.device),
         public=whole(job.public, engine),
     )
+
+
+@functools.lru_cache(1024)
+def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Made once for all clients of whom it is a fact: nobody writes into a context."""
+    return torch.tensor(value, dtype=dtype, device=device)
 
 
 def whole(public: Examples | None, engine: Engine) -> Batch | None:

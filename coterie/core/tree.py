@@ -29,25 +29,30 @@ def map(f: Callable[..., Tensor], tree: Tree, *others: Tree) -> Tree:
 
 def items(tree: Mapping[str, Any] | Tensor, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Tensor]]:
     """(path, leaf) of every leaf, in the order of the dicts."""
-    if isinstance(tree, Mapping):
+    if isinstance(tree, Tensor):
+        yield path, tree
+    else:
         for name, child in tree.items():
             yield from items(child, (*path, name))
-    else:
-        yield path, tree
 
 
 def leaves(tree: Mapping[str, Any]) -> list[Tensor]:
     """Every leaf, in the order of the dicts."""
-    return [leaf for _, leaf in items(tree)]
+    return [tree] if isinstance(tree, Tensor) else [leaf for child in tree.values() for leaf in leaves(child)]
 
 
 def flatten(tree: Tree) -> dict[str, Tensor]:
-    """One flat dict; a name is the leaf's path as a JSON pointer without its first slash (RFC 6901).
+    """One flat dict by the leaves' paths as pointers.
 
     >>> flatten({"params": {"a/b": torch.tensor(1)}})
     {'params/a~1b': tensor(1)}
     """
-    return {"/".join(escaped(name) for name in path): leaf for path, leaf in items(tree)}
+    return {pointer(path): leaf for path, leaf in items(tree)}
+
+
+def pointer(path: tuple[str, ...]) -> str:
+    """A leaf's path as a JSON pointer without its first slash (RFC 6901)."""
+    return "/".join(escaped(name) for name in path)
 
 
 def escaped(name: str) -> str:
