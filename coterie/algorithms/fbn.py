@@ -14,7 +14,7 @@ normalise alike. With a robust aggregator it is robust FBN: the statistics are t
 
 Departures from the paper, or rather from its authors' code, since the paper's own pseudocode was not at hand:
 - N counts values, not examples, in both places of the variance; theirs mixes the two. Clients send mu_i and s_i; theirs
-  send M and V moved by them, which comes to the same where nobody lies.
+  send M and V moved by them (`sends` = "moved"), which comes to the same where nobody lies.
 - Several local steps are ours: (M, V) stay frozen within the round, clients pool what their steps saw, and b = 1 -
   (1 - statistics_momentum)^K for K steps, so that statistics move as fast as K rounds of one step would move them.
 - gradient = "renorm" and "pooled" are ours: the same values with the gradient of BatchNorm on the client's batch or,
@@ -63,6 +63,7 @@ def fbn(
     max_r: float | None = None,
     max_d: float | None = None,
     robust: Literal["all", "statistics"] = "all",
+    sends: Literal["batch", "moved"] = "batch",
     server_lr: float = 1.0,
     server_momentum: float = 0.0,
     server_clip_norm: float | None = None,
@@ -81,6 +82,9 @@ def fbn(
         max_r, max_d: bounds of the renormalised gradient; see `coterie.core.task.SharedNorm`.
         robust: whether a robust aggregator is for all that is sent, or for the statistics alone, with parameters
             averaged.
+        sends: what clients say of their batches: mu_i and s_i, or (M, V) moved towards them, as the authors' code does.
+            It needs `local_steps`. Only attackers can tell the difference: what they forge counts in full with
+            "moved", and with the weight b with "batch".
         server_lr: the share of the averaged difference that the server applies.
         server_momentum: momentum of the server's steps, which lasts over rounds; `keep_momentum` does that at clients.
         server_clip_norm: the largest norm of a round's averaged difference, in lr times local steps. With one step it
@@ -100,7 +104,12 @@ def fbn(
     require("max_d", max_d, max_d is None or (gradient == "renorm" and max_d >= 0), '0 or more, with gradient "renorm"')
     cut = server_clip_norm
     require("server_clip_norm", cut, cut is None or 0 < cut < float("inf"), "a number above 0")
+    known = sends == "batch" or (sends == "moved" and local.local_steps is not None)
+    require("sends", sends, known, '"batch", or, with local_steps, "moved"')
     require("robust", robust, robust in ("all", "statistics"), '"all" or "statistics"')
+
+    def share(steps: float) -> float:
+        return 1 - (1 - statistics_momentum) ** steps  # b
 
     def bind(task: Task) -> Algorithm:
         task, layers = shared(task, SharedNorm(gradient, max_r, max_d)), task.batch_norms
@@ -129,6 +138,9 @@ def fbn(
 
         def finish(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
             seen = carry["seen"] | tree.scale(slopes.part(carry["seen"]), 1 / ctx.steps)
+            if sends == "moved":
+                given = {name: sent["statistics"][name] for name in ("mean", "var")}
+                seen = statistics.as_moved(seen, given, share(local.local_steps or 1))
             return {"delta": delta(sent, carry), "statistics": seen}, local.kept(carry)
 
         def update(state: Tree, aggregate: Tree, report: Report) -> Tree:
@@ -136,8 +148,9 @@ def fbn(
             step = mean["params"] if cut is None else clipped(mean["params"], cut * local.rate(report.round) * steps)
             params, kept = optimizer.apply(state["params"], step, state["server"])
             after = moved(state, params, mean["buffers"])
-            b = 1 - (1 - statistics_momentum) ** steps
-            pooled = aggregate["statistics"]
+            b, pooled = share(steps), aggregate["statistics"]
+            if sends == "moved":
+                pooled = statistics.unmoved(pooled, statistics.given(state["buffers"], layers), b)
             buffers = statistics.moved(after["buffers"], pooled, b)
             return {"params": params, "buffers": buffers, "server": kept, **slopes.moved(state, pooled, b)}
 

@@ -5,7 +5,7 @@ channel that passed it in the round. The server pools them in three stages, each
 chose, over all layers at once:
 
     mu = A(mu_i)      within = A(s_i)      between = A((mu_i - mu)^2)      N = sum_i N_i
-    s  = (within + between) N / (N - 1)
+    s  = (within + between) N / (N - 1)                                               # in `moved`
 
 With the mean, weighted by examples, mu and s are the mean and the unbiased variance of the union of all batches. With a
 robust rule they are what it makes of three sets of vectors. Slopes, where they are sent (`coterie.algorithms.slopes`),
@@ -100,13 +100,30 @@ def moved(buffers: Tree, pooled: Tree, share: float) -> Tree:
     A single value has no variance and leaves V as it is.
     """
     changes: Tree = {}
-    for layer, number in pooled["number"].items():
+    for layer, n in pooled["number"].items():
         mean, var, count = statistics_of(layer)
-        new = torch.lerp(buffers[var], pooled["var"][layer].clamp(min=0), share)
+        s = (pooled["within"][layer] + pooled["between"][layer]) * (n / (n - 1).clamp(min=1))
+        new = torch.lerp(buffers[var], s.clamp(min=0), share)
         changes[mean] = torch.lerp(buffers[mean], pooled["mean"][layer], share)
-        changes[var] = torch.where(number > 1, new, buffers[var])
+        changes[var] = torch.where(n > 1, new, buffers[var])
         changes[count] = buffers[count] + 1
     return {**buffers, **changes}
+
+
+def as_moved(seen: Tree, given: Tree, share: float) -> Tree:
+    """What was seen as (M, V) moved towards it: (1 - share) M + share mu and (1 - share) V + share s."""
+    moved = {name: tree.map(lambda old, new: torch.lerp(old, new, share), given[name], seen[name]) for name in given}
+    return {**seen, **moved}
+
+
+def unmoved(pooled: Tree, given: Tree, share: float) -> Tree:
+    """What was pooled of statistics in that form, as if clients had sent what they saw."""
+
+    def back(moved: Tree, old: Tree) -> Tree:
+        return tree.map(lambda m, o: o + (m - o) / share, moved, old)
+
+    mean, within = back(pooled["mean"], given["mean"]), back(pooled["within"], given["var"])
+    return {**pooled, "mean": mean, "within": within, "between": tree.scale(pooled["between"], share**-2)}
 
 
 def pooling(chosen: Aggregator) -> Aggregator:
@@ -127,9 +144,8 @@ def pooling(chosen: Aggregator) -> Aggregator:
         between = combine([tree.map(lambda m, mu: (m - mu) ** 2, u["mean"], mean) for u in updates])
         said = [tree.map(lambda n: n.clamp(min=1), u["number"]) for u in updates]
         number = tree.map(lambda *n: torch.stack(n).sum(), *said)
-        unbiased = tree.map(lambda w, b, n: (w + b) * (n / (n - 1).clamp(min=1)), within, between, number)
         slopes = {PART: combine([u[PART] for u in updates])} if PART in updates[0] else {}
-        return {"mean": mean, "var": unbiased, "number": number, **slopes}
+        return {"mean": mean, "within": within, "between": between, "number": number, **slopes}
 
     return Composite(rule, chosen)
 

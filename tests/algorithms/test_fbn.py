@@ -227,6 +227,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"max_r": 2.0}, r'algorithm\.max_r = 2\.0: it must be 1 or more, with gradient "renorm"'),
     ({"gradient": "renorm", "max_r": 0.5}, r"algorithm\.max_r = 0\.5"),
     ({"gradient": "renorm", "max_d": -1.0}, r"algorithm\.max_d = -1\.0"),
+    ({"sends": "moved"}, r'algorithm\.sends = moved: it must be "batch", or, with local_steps, "moved"'),
     ({"robust": "parameters"}, r"algorithm\.robust = parameters"),
     ({"server_lr": 0.0}, r"algorithm\.server_lr = 0\.0"),
 ]

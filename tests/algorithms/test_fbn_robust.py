@@ -9,7 +9,7 @@ from torch import nn
 import coterie
 from coterie import Examples
 from coterie.aggregation import aggregation
-from coterie.algorithms.statistics import pooling
+from coterie.algorithms import statistics
 from coterie.attacks import attack
 from coterie.core.aggregate import Sum, combine
 from tests.algorithms.normed import FULL, dense, every_engine, one_label_each, run
@@ -35,6 +35,34 @@ def test_three_stages_by_hand() -> None:
     last = run(coterie.fbn(**FULL), model, clients, rounds=1, aggregation=aggregation("median"))
     assert last.weights()["0.running_mean"].item() == pytest.approx(0.3)
     assert last.weights()["0.running_var"].item() == pytest.approx(0.9 + 1 / 9)
+
+
+@every_engine
+@pytest.mark.parametrize("rule", [{}, {"name": "median"}, {"name": "multi_krum", "num_byzantine": 1}])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_statistics_sent_as_the_authors_do_come_to_the_same(engine: str, rule: dict[str, Any], steps: int) -> None:
+    """Where nobody lies, and for a rule that does not mind shifts and scales."""
+    options = {"lr": 0.01, "batch_size": 4, "local_steps": steps, "gradient": "pooled", "warm_start": 2}
+    more = {"engine": engine, "rounds": 5, "aggregation": aggregation(**rule)}
+    recipes = [coterie.fbn(**options, sends=sends) for sends in ("batch", "moved")]
+    first, second = (run(recipe, dense(), one_label_each((6,)), **more).weights() for recipe in recipes)
+    assert distance(first, second) < 1e-9
+
+
+def test_a_sign_that_is_flipped_there_weighs_in_full() -> None:
+    """Two honest clients with two values each, 1 and 3, so mu_i = 2 and s_i = 1, from M = 0 and V = 1: they send
+    R = 0.2, S = 1, and the attacker -0.2, -1. Then M = 0.2 / 3, the mean of S is 1 / 3, that of (R_i - M)^2 is (2 *
+    (0.4 / 3)^2 + (0.8 / 3)^2) / 3 = 0.32 / 9, and s = (1 + (1 / 3 - 1) / 0.1 + 0.32 / 9 / 0.01) 5 / 4 is below 0, so
+    that V = 0.9. As batches they send 2, 1 and -2, -1: M = 0.2 / 3 too, and s = (1 / 3 + 32 / 9) 5 / 4, since the
+    attacker's N_i = -2 is taken for 1."""
+    x, y = torch.tensor([[1.0], [3.0]], dtype=torch.float64), torch.zeros(2, dtype=torch.int64)
+    clients = {str(k): Examples(x, y) for k in range(3)}
+    model = nn.Sequential(nn.BatchNorm1d(1), nn.Linear(1, 2)).double()
+    for sends, var in [("moved", 0.9), ("batch", 0.9 + 0.125 * (1 / 3 + 32 / 9))]:
+        recipe = coterie.fbn(**FULL, sends=sends)
+        last = run(recipe, model, clients, rounds=1, attack=attack("sign_flip", 1, on="statistics")).weights()
+        assert last["0.running_mean"].item() == pytest.approx(0.2 / 3)
+        assert last["0.running_var"].item() == pytest.approx(var)
 
 
 @pytest.mark.parametrize("robust", ["all", "statistics"])
@@ -83,13 +111,16 @@ def test_the_variance_stays_positive_whatever_is_sent(name: str, rule: str) -> N
 def test_a_lie_about_counts_moves_nothing_but_bessels_factor() -> None:
     """One of four clients says -1e9 values, or 1e9: N / (N - 1) lies between 1 and what 19 honest values give."""
 
+    one = torch.ones(1, dtype=torch.float64)
+    buffers = {"a.running_mean": one, "a.running_var": one, "a.num_batches_tracked": torch.tensor(0)}
+
     def pooled(said: float) -> float:
-        one = torch.ones(1, dtype=torch.float64)
         updates = [
             {"mean": {"a": k * one}, "var": {"a": one}, "number": {"a": torch.tensor(said if k == 3 else 6.0)}}
             for k in range(4)
         ]
-        return float(combine(pooling(Sum()), updates, [1.0] * 4)["var"]["a"])
+        found = statistics.moved(buffers, combine(statistics.pooling(Sum()), updates, [1.0] * 4), 1.0)
+        return float(found["a.running_var"])
 
     between = 1.25  # of 0, 1, 2, 3
     assert pooled(-1e9) == pytest.approx((1 + between) * 19 / 18)
