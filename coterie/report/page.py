@@ -14,6 +14,7 @@ from coterie.report import html, pretraining
 from coterie.report.charts import Curve, curves
 from coterie.report.configuration import configuration
 from coterie.report.holdings import holdings
+from coterie.report.layers import layers
 from coterie.report.probes import probes
 from coterie.report.read import Run, is_pretraining, read_pretraining, read_run
 from coterie.report.words import duration, number, share, size, spread
@@ -44,6 +45,7 @@ def page(run: Run) -> str:
             html.tiles(_numbers(run)),
             html.section("Accuracy and loss", _curves(run)),
             html.section("Accuracy on each client's own kind of data", _matrix(run)),
+            html.section("What BatchNorm layers saw", layers(run)),
             html.section("Probes", probes(run.rounds)),
             html.section("Who holds what", population(run.clients, _how_many(run)), holdings(run.clients)),
             html.section("Dropped updates", _dropped(run)),

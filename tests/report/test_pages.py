@@ -12,6 +12,7 @@ from coterie import Mistake
 from coterie.report import compared, read_run, write_comparison, write_report
 from coterie.report.charts import MOST_POINTS, SERIES, Curve, _thinned, curves
 from coterie.report.holdings import MOST_CLIENTS, holdings
+from coterie.report.layers import layers
 from coterie.report.page import sent
 from coterie.report.probes import CHARTS
 
@@ -255,3 +256,20 @@ def test_holdings_of_any_size_are_drawn(clients: list[dict[str, Any]]) -> None:
     assert picture is not None
     assert picture.startswith("<svg")
     assert len(picture) < 300_000
+
+
+@pytest.mark.parametrize(("number", "drawn"), [(2, 2), (20, 8)])
+def test_what_layers_saw_is_drawn_a_line_each(tmp_path: Path, number: int, drawn: int) -> None:
+    """Of many, as many as there are colours, the first and the last among them; nothing where nothing was measured."""
+    path = folder(tmp_path / "run", [0.5, 0.6])
+    assert layers(read_run(path)) is None
+    records = [json.loads(line) for line in (path / "rounds.jsonl").read_text().splitlines()]
+    for record in records:
+        record |= {f"{measure}.layer{k}": k + 0.5 for k in range(number) for measure in ("shift", "drift")}
+    (path / "rounds.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    page = Page(write_report(path))
+    assert page.text.count("shift, in standard deviations") == page.text.count("drift of (M, V)") == 1
+    assert "layer0" in page.text
+    assert f"layer{number - 1}" in page.text
+    assert len(set(re.findall(r"layer\d+", page.text))) == drawn
+    assert ("Of 20 layers" in page.text) == (number == 20)
