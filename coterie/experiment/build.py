@@ -31,8 +31,9 @@ from coterie.experiment.lookup import ALGORITHMS, find, own
 from coterie.experiment.refuse import shown
 from coterie.experiment.seed_set import seed_set, with_seed_set
 from coterie.experiment.settings import Settings, model_names
-from coterie.experiment.tables import MODEL_CHOICES
+from coterie.experiment.tables import MODEL_CHOICES, normalisation_keys
 from coterie.models import registry
+from coterie.models.norm import Kind, convert
 from coterie.probes import Probe
 from coterie.track.clients import MOST_ON_DEMAND
 
@@ -192,14 +193,19 @@ def _dealt_models(settings: Settings, models: Mapping[str, nn.Module], clients: 
 def _model(settings: Settings, source: Source, name: str) -> nn.Module:
     # Without labels a classifier is never trained, but models have one: the smallest does.
     num_classes = 1 if source.num_classes is None and source.train.y is None else source.num_classes
-    return registry.build(
-        name,
-        list(source.train.x.shape[1:]),
-        num_classes,
-        settings.rng_seed,
-        importer=_importer(settings),
-        **{k: v for k, v in _given(settings.model).items() if k not in MODEL_CHOICES},
-    )
+    given = {k: v for k, v in _given(settings.model).items() if k not in MODEL_CHOICES}
+    function = find("model.name", name, registry.MODELS, settings.folders)
+    how = {k: given.pop(k) for k in normalisation_keys(function) if k in given}
+    shape = list(source.train.x.shape[1:])
+    made = registry.build(name, shape, num_classes, settings.rng_seed, importer=_importer(settings), **given)
+    return _normalised(made, **how)
+
+
+def _normalised(model: nn.Module, normalisation: Kind = "batch", groups: int | None = None) -> nn.Module:
+    """The model with its BatchNorm layers turned into others."""
+    if groups is not None and normalisation != "group":
+        raise Mistake(f'model.groups = {groups}: it belongs to model.normalisation = "group"; leave it out')
+    return model if normalisation == "batch" else convert(model, normalisation, groups or 2)
 
 
 def _importer(settings: Settings) -> Callable[[str], registry.ModelFunction]:

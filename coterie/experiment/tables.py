@@ -107,7 +107,18 @@ def model_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
             key = f"model.clients.{client}"
             find(key, value_of(key, name, str), MODELS, folders)
         return Keys(clients=Key(dict[str, str], REQUIRED))
-    return _named(find("model.name", _choice("model", "name", raw), MODELS, folders))
+    function = find("model.name", _choice("model", "name", raw), MODELS, folders)
+    return _named(function).and_those_of(normalisation_keys(function))
+
+
+def normalisation_keys(function: Callable[..., Any]) -> Keys:
+    """[model]: what its BatchNorm layers become, unless the model takes keys of these names itself."""
+    own = keys_of(function)
+    ours = Keys(
+        normalisation=Key(Literal["batch", "group", "layer"] | None, None),
+        groups=Key(Annotated[int, Ge(1)] | None, None),
+    )
+    return Keys() if own.open else ours.without(own)
 
 
 def algorithm_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
