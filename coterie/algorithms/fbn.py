@@ -109,7 +109,7 @@ def fbn(
     require("robust", robust, robust in ("all", "statistics"), '"all" or "statistics"')
 
     def share(steps: float) -> float:
-        return 1 - (1 - statistics_momentum) ** steps  # b
+        return float(1 - (1 - statistics_momentum) ** steps)  # b
 
     def bind(task: Task) -> Algorithm:
         task, layers = shared(task, SharedNorm(gradient, max_r, max_d)), task.batch_norms
