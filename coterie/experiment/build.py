@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import ChainMap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,13 +27,11 @@ from coterie.experiment import check
 from coterie.experiment.dealing import dealt
 from coterie.experiment.engine import Machine, make_engine, reference, resolve_engine
 from coterie.experiment.keys import keys_of
-from coterie.experiment.lookup import ALGORITHMS, find, own
+from coterie.experiment.lookup import ALGORITHMS, find
+from coterie.experiment.model import made
 from coterie.experiment.refuse import shown
 from coterie.experiment.seed_set import seed_set, with_seed_set
 from coterie.experiment.settings import Settings, model_names
-from coterie.experiment.tables import MODEL_CHOICES, normalisation_keys
-from coterie.models import registry
-from coterie.models.norm import Kind, convert
 from coterie.probes import Probe
 from coterie.track.clients import MOST_ON_DEMAND
 
@@ -193,20 +191,4 @@ def _dealt_models(settings: Settings, models: Mapping[str, nn.Module], clients: 
 def _model(settings: Settings, source: Source, name: str) -> nn.Module:
     # Without labels a classifier is never trained, but models have one: the smallest does.
     num_classes = 1 if source.num_classes is None and source.train.y is None else source.num_classes
-    given = {k: v for k, v in _given(settings.model).items() if k not in MODEL_CHOICES}
-    function = find("model.name", name, registry.MODELS, settings.folders)
-    how = {k: given.pop(k) for k in normalisation_keys(function) if k in given}
-    shape = list(source.train.x.shape[1:])
-    made = registry.build(name, shape, num_classes, settings.rng_seed, importer=_importer(settings), **given)
-    return _normalised(made, **how)
-
-
-def _normalised(model: nn.Module, normalisation: Kind = "batch", groups: int | None = None) -> nn.Module:
-    """The model with its BatchNorm layers turned into others."""
-    if groups is not None and normalisation != "group":
-        raise Mistake(f'model.groups = {groups}: it belongs to model.normalisation = "group"; leave it out')
-    return model if normalisation == "batch" else convert(model, normalisation, groups or 2)
-
-
-def _importer(settings: Settings) -> Callable[[str], registry.ModelFunction]:
-    return lambda name: own("model.name", name, settings.folders)
+    return made(settings.model, name, source.train.x.shape[1:], num_classes, settings.rng_seed, settings.folders)

@@ -23,11 +23,10 @@ from coterie.core.errors import Mistake
 from coterie.experiment.engine import Machine, device_called
 from coterie.experiment.file import Raw, overridden, read
 from coterie.experiment.keys import Key, Keys, keys_of
-from coterie.experiment.lookup import own
+from coterie.experiment.model import made
 from coterie.experiment.refuse import checked, full
 from coterie.experiment.settings import IGNORED, folders_of, one_of, top_level, without_leftovers
 from coterie.experiment.tables import TOP, model_keys
-from coterie.models import registry
 from coterie.pretrain.fps import FPS, Trainer
 
 TABLES = ("pretrain", "model", "engine")
@@ -128,14 +127,7 @@ def build(settings: Pretraining) -> tuple[nn.Module, Trainer]:
     """
     size, given = settings.pretrain.image_size, settings.model
     shape = [settings.pretrain.channels, size, size]
-    model = registry.build(
-        given["name"],
-        shape,
-        CLASSES,
-        settings.rng_seed,
-        importer=lambda name: own("model.name", name, settings.folders),
-        **{name: value for name, value in given.items() if name not in ("name", "names") and value is not None},
-    )
+    model = made(given, given["name"], shape, CLASSES, settings.rng_seed, settings.folders)
     trainer = Trainer(settings.pretrain, model, settings.rng_seed, device_called(settings.device))
     try:
         trainer.look_at(torch.zeros(2, *shape))

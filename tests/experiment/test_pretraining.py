@@ -319,7 +319,15 @@ def test_an_experiment_s_file_is_refused_and_minutes_and_steps_replace_one_anoth
     path = written(tmp_path, FILE)
     assert load(path, ["pretrain.minutes=3"]).pretrain.steps is None
     assert load(path, ["pretrain.steps=7"]).pretrain.steps == 7
-    assert load(path, ["model.name=cnn"]).model == {"name": "cnn"}  # mlp's own `hidden` goes
+    assert "hidden" not in load(path, ["model.name=cnn"]).model  # mlp's own
+
+
+def test_batchnorm_may_become_another_normalisation(tmp_path: Path) -> None:
+    changed = ["pretrain.image_size=8", "model.name=resnet20", "model.normalisation=group", "engine.device=cpu"]
+    model, _ = pretraining.build(load(written(tmp_path, FILE), changed))
+    kinds = [type(module).__name__ for module in model.modules()]
+    assert kinds.count("GroupNorm") == 19  # one behind each of ResNet-20's convolutions
+    assert "BatchNorm2d" not in kinds
 
 
 @pytest.mark.parametrize("minutes", [5, 15, 30])

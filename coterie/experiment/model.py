@@ -1,0 +1,50 @@
+"""The model that a [model] table describes, of a run or of a pre-training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from coterie.core.errors import Mistake
+from coterie.experiment.lookup import find, own
+from coterie.experiment.tables import MODEL_CHOICES, normalisation_keys
+from coterie.models import registry
+from coterie.models.norm import Kind, convert
+
+
+def made(
+    table: Mapping[str, Any],
+    name: str,
+    shape: Sequence[int],
+    num_classes: int | None,
+    rng_seed: int,
+    folders: Sequence[Path],
+) -> nn.Module:
+    """A model with its initial weights, its BatchNorm layers turned into what the table says.
+
+    Args:
+        table: the keys of [model]; None stands for one that was left out.
+        name: which model, of those that the table names.
+        shape: of one example.
+        num_classes, rng_seed: see `coterie.models.registry.build`.
+        folders: where a module of the user's own is looked for before the usual places.
+
+    Raises:
+        Mistake: the model cannot be made so.
+    """
+    given = {key: value for key, value in table.items() if value is not None and key not in MODEL_CHOICES}
+    function = find("model.name", name, registry.MODELS, folders)
+    how = {key: given.pop(key) for key in normalisation_keys(function) if key in given}
+    model = registry.build(
+        name, list(shape), num_classes, rng_seed, importer=lambda name: own("model.name", name, folders), **given
+    )
+    return _normalised(model, **how)
+
+
+def _normalised(model: nn.Module, normalisation: Kind = "batch", groups: int | None = None) -> nn.Module:
+    if groups is not None and normalisation != "group":
+        raise Mistake(f'model.groups = {groups}: it belongs to model.normalisation = "group"; leave it out')
+    return model if normalisation == "batch" else convert(model, normalisation, groups or 2)
