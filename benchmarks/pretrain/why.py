@@ -39,8 +39,8 @@ from coterie.probes import Probe, Surface, curvature, line, subset
 
 RESULTS = Path(__file__).with_name("why.jsonl")
 CONDITIONS: dict[str, dict[str, Any]] = {
-    "dirichlet 0.1": {"partition": "dirichlet", "alpha": 0.1},
-    "dirichlet 0.3": {"partition": "dirichlet", "alpha": 0.3},
+    "dirichlet 0.1": {"partition": "dirichlet", "alpha": 0.1, "min_examples": 10},
+    "dirichlet 0.3": {"partition": "dirichlet", "alpha": 0.3, "min_examples": 10},
     "iid": {"partition": "iid"},
 }
 PROBE = ["drift", "diversity", "direction", "gain", "travelled"]
