@@ -1,0 +1,253 @@
+"""Tables and the plot of the rows that `runs.py` has finished, for docs/algorithms/fbn.md.
+
+    python benchmarks/batchnorm/report.py [RESULTS]            print the tables
+    python benchmarks/batchnorm/report.py [RESULTS] --write    put them between their markers in the page, and draw
+
+A number is test accuracy in percent: the mean over the rng seeds that have run, its standard error where there are two
+or more, and in brackets how many. A cell without a row is a dash; a run that diverged counts as a guess, 10 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from runs import (
+    ATTACKS,
+    MAIN,
+    METHODS,
+    RATES,
+    RESULTS,
+    RULES,
+    SPLITS,
+    Results,
+    Row,
+    accuracy,
+    attacked,
+    conv,
+    done,
+    gradients,
+    key,
+    tuned,
+)
+
+PAGE = Path(__file__).parents[2] / "docs" / "algorithms" / "fbn.md"
+FIGURE = PAGE.parent / "figures" / "fbn-skews.svg"
+DATA = {"fashion_mnist": ("Fashion-MNIST", tuple(METHODS)), "cifar10": ("CIFAR-10", MAIN)}
+SEEDS, NOTHING, MINUS = range(3), "–", "−"
+
+BySeed = dict[int, float]
+"""A number in percent for each rng seed that has run."""
+
+
+def by_seed(row: Row | None, results: Results, measure: str = "test_accuracy") -> BySeed:
+    """What a row measured with each rng seed; nothing for a row whose rate is not known yet."""
+    rows = {} if row is None else {seed: key(replace(row, rng_seed=seed)) for seed in SEEDS}
+    found = {seed: results[k] for seed, k in rows.items() if k in results}
+    if measure == "test_accuracy":
+        return {seed: 100 * accuracy(result) for seed, result in found.items()}
+    return {seed: 100 * result[measure] for seed, result in found.items() if result.get(measure) is not None}
+
+
+def error(values: Sequence[float]) -> float | None:
+    """The standard error of the mean; None for fewer than two values."""
+    return stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
+
+
+def cell(found: BySeed, sign: str = "") -> str:
+    """The mean, its standard error, and of how many; `sign` as in a format."""
+    values = list(found.values())
+    if not values:
+        return NOTHING
+    se = error(values)
+    return f"{mean(values):{sign}.1f}{'' if se is None else f' ± {se:.1f}'} ({len(values)})".replace("-", MINUS)
+
+
+def lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows as Markdown."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows])
+
+
+def shown(split: str) -> str:
+    """A split's name in a table's head."""
+    return {"iid": "IID"}.get(split, split.replace("dirichlet", "Dirichlet"))
+
+
+def rate(row: Row | None) -> str:
+    """A method's learning rate, marked where the grid ends there, so that one further out may be better."""
+    ends = {RATES[0]: ", the lowest", RATES[-1]: ", the highest"}
+    return NOTHING if row is None else f"{row.lr:g}{ends.get(row.lr, '')}"
+
+
+def skewed(data: str, results: Results) -> str:
+    """Methods against skews; who holds all data has no skew, and one number."""
+    rows = []
+    for method in DATA[data][1]:
+        row = tuned(data, method, results)
+        splits = ["iid"] if METHODS[method].alone else list(SPLITS)
+        found = {split: row and replace(row, split=split) for split in splits}
+        rows.append([method, rate(row), *(cell(by_seed(found[s], results)) if s in found else "" for s in SPLITS)])
+        if method == "FedBN":
+            own = [cell(by_seed(row, results, "own_test_accuracy")) for row in found.values()]
+            rows.append(["FedBN, on a client's own labels", rate(row), *own])
+    return lines(["method", "lr", *map(shown, SPLITS)], rows)
+
+
+def varied(results: Results) -> str:
+    """What FBN's options bring with one label per client, at each rate, and what a client sends for it."""
+    grid = RATES[1:5]
+    variants = {key(replace(row, lr=0.0)): row for row in gradients({})}.values()
+    rows = []
+    for row in variants:
+        tried = {lr: results[k] for lr in grid if (k := key(replace(row, lr=lr))) in results}
+        rows.append([variant(row), *at_rates(tried, grid), sent(row, tried)])
+    return lines(["variant", *(f"lr {lr:g}" for lr in grid), "bytes up, beside parameters"], rows)
+
+
+def variant(row: Row) -> str:
+    """A method and what was changed of it."""
+    changes = [f"no `{name}`" if value is None else f"`{name} = {value:g}`" for name, value in row.options.items()]
+    return ", ".join([row.method, *changes])
+
+
+def at_rates(tried: Mapping[float, dict[str, Any]], grid: Sequence[float]) -> list[str]:
+    """Each rate's accuracy, the best in bold."""
+    reached = {lr: "diverged" if r["test_accuracy"] is None else f"{100 * accuracy(r):.1f}" for lr, r in tried.items()}
+    best = max(tried, key=lambda lr: accuracy(tried[lr]), default=None)
+    return [f"**{reached[lr]}**" if lr == best else reached.get(lr, NOTHING) for lr in grid]
+
+
+def sent(row: Row, tried: Mapping[float, dict[str, Any]]) -> str:
+    """The bytes that a client sends in a round beside its parameters; a client alone sends none."""
+    if METHODS[row.method].alone or not tried:
+        return NOTHING
+    parameters = 4 * sum(p.numel() for p in conv([1, 28, 28], 10).parameters())
+    return f"{next(iter(tried.values()))['bytes_up'] - parameters:,.0f}"
+
+
+def under_attack(results: Results) -> str:
+    """Rules against attacks, for each split that the set `attacks` has."""
+    plain = tuned("fashion_mnist", "FBN", results)
+    columns = [(split, attack) for split in ("iid", "dirichlet 0.5") for attack in ("none", *ATTACKS)]
+    rows = [
+        [rule, *(cell(by_seed(plain and attacked(replace(plain, split=s, rule=rule), a), results)) for s, a in columns)]
+        for rule in RULES
+    ]
+    return lines(["rule", *(f"{shown(split)}, {attack.replace('_', ' ')}" for split, attack in columns)], rows)
+
+
+def price(results: Results) -> str:
+    """What each rule loses to the mean where nobody attacks, rng seed by rng seed."""
+    plain = tuned("fashion_mnist", "FBN", results)
+    means = {split: by_seed(plain and replace(plain, split=split), results) for split in SPLITS}
+    rows = [["mean", *(cell(found) for found in means.values())]]
+    for rule in RULES[1:]:
+        found = {split: by_seed(plain and replace(plain, split=split, rule=rule), results) for split in SPLITS}
+        rows.append([rule, *(cell(minus(found[split], means[split]), "+") for split in SPLITS)])
+    return lines(["rule", *map(shown, SPLITS)], rows)
+
+
+def minus(one: BySeed, other: BySeed) -> BySeed:
+    """The differences for the rng seeds that both have."""
+    return {seed: value - other[seed] for seed, value in one.items() if seed in other}
+
+
+def deep(results: Results) -> str:
+    """The rows of ResNet-20."""
+    rows = []
+    for method in ("FedAvg", "FBN", "FBN, pooled"):
+        row = tuned("cifar10", method, results)
+        large = row and replace(row, model="resnet20", rounds=100)
+        found = [by_seed(large and replace(large, split=split), results) for split in ("1 label", "iid")]
+        rows.append([method, rate(row), *map(cell, found)])
+    return lines(["method", "lr", "1 label", "IID"], rows)
+
+
+def tables(results: Results) -> dict[str, str]:
+    """Each table by the name of its place in the page."""
+    return {
+        "accuracy, Fashion-MNIST": skewed("fashion_mnist", results),
+        "accuracy, CIFAR-10": skewed("cifar10", results),
+        "options": varied(results),
+        "attacks": under_attack(results),
+        "price": price(results),
+        "ResNet-20": deep(results),
+    }
+
+
+def plot(results: Results, path: Path) -> None:
+    """Accuracy against skew, a line for each method with a common model; who holds all data is a level."""
+    drawn = [data for data in DATA if any(tuned(data, method, results) for method in MAIN)]
+    if not drawn:
+        return
+    figure = Figure(figsize=(2 + 4.8 * len(drawn), 4.4), layout="constrained")
+    for axes, data in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
+        curves(axes, data, results)
+    named = dict(pair[::-1] for axes in figure.axes for pair in zip(*axes.get_legend_handles_labels(), strict=True))
+    figure.legend(list(named.values()), list(named), loc="outside right center", frameon=False)
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": path.stem}):  # the same bytes for the same rows
+        figure.savefig(path, metadata={"Date": None, "Creator": None})
+
+
+def curves(axes: Axes, data: str, results: Results) -> None:
+    """One data set's lines, a little apart so that error bars do not lie on one another."""
+    name, methods = DATA[data]
+    federated = [method for method in METHODS if not METHODS[method].alone and method != "FedBN"]
+    for k, method in enumerate(federated):
+        row = tuned(data, method, results) if method in methods else None
+        found = [(x, list(by_seed(row and replace(row, split=s), results).values())) for x, s in enumerate(SPLITS)]
+        points = [(x + 0.03 * (k - len(federated) / 2), values) for x, values in found if values]
+        if points:
+            xs, reached = [x for x, _ in points], [values for _, values in points]
+            bars = [error(values) or 0.0 for values in reached]
+            style: dict[str, Any] = {
+                "marker": MARKERS[k % len(MARKERS)],
+                "markersize": 4,
+                "linewidth": 1.2,
+                "capsize": 2,
+            }
+            axes.errorbar(xs, [mean(values) for values in reached], bars, color=f"C{k}", label=method, **style)
+    if central := by_seed(tuned(data, "centralised BatchNorm", results), results):
+        level = mean(central.values())
+        axes.axhline(level, color="grey", linestyle="--", linewidth=1, label="centralised BatchNorm")
+    axes.set(title=name, ylabel="test accuracy, %")
+    axes.set_xticks(range(len(SPLITS)), [shown(split).replace(" ", "\n") for split in SPLITS])
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+MARKERS = "osD^v<>Ph*"
+
+
+def written(page: str, made: dict[str, str]) -> str:
+    """The page with each table between `<!-- NAME -->` and `<!-- end -->`."""
+    for name, text in made.items():
+        begin = re.escape(f"<!-- {name} -->\n")
+        page, count = re.subn(f"({begin}).*?(<!-- end -->)", rf"\g<1>{text}\n\g<2>", page, flags=re.DOTALL)
+        assert count == 1, f"{PAGE} has no place for the table {name}"
+    return page
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("results", nargs="?", type=Path, default=RESULTS)
+    parser.add_argument("--write", action="store_true")
+    chosen = parser.parse_args()
+    results = done(chosen.results)
+    made = tables(results)
+    if chosen.write:
+        PAGE.write_text(written(PAGE.read_text("utf-8"), made), "utf-8")
+        plot(results, FIGURE)
+    else:
+        print("\n\n".join(f"### {name}\n\n{text}" for name, text in made.items()))
+
+
+if __name__ == "__main__":
+    main()
