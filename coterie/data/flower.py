@@ -11,7 +11,6 @@ Legend: N training examples.
 from __future__ import annotations
 
 import copy
-import importlib
 import inspect
 import logging
 import warnings
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coterie.core.errors import Mistake
+from coterie.core.packages import package
 from coterie.core.rng import number
 from coterie.data import huggingface
 from coterie.data.source import Source
@@ -67,13 +67,7 @@ def find(partition: str) -> type[Any]:
         Mistake: flwr-datasets is not installed, or has no such class, or one that deals no rows or cannot be described
             in a file.
     """
-    try:
-        module = importlib.import_module("flwr_datasets.partitioner")
-    except ImportError as error:
-        raise Mistake(
-            f'data.partition = "{partition}": needs the package flwr-datasets, which is not installed; '
-            "pip install 'coterie[flower-datasets]'"
-        ) from error
+    module = package("flwr_datasets.partitioner", f'data.partition = "{partition}"', "flower-datasets")
     known = [name for name in module.__all__ if _usable(getattr(module, name))]
     name = partition.removeprefix(PREFIX)
     if name not in known:

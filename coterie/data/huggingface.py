@@ -6,13 +6,13 @@ when it is used. Legend: N rows, T tokens.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
 from typing import Any
 
 from torch import Tensor
 
+from coterie.core import packages
 from coterie.core.errors import Mistake
 from coterie.data import text
 from coterie.data.arrays import images, inputs
@@ -35,12 +35,7 @@ def package(wanted_by: str) -> Any:
     Raises:
         Mistake: it is not installed.
     """
-    try:
-        return importlib.import_module("datasets")
-    except ImportError as error:
-        raise Mistake(
-            f"{wanted_by}: needs the package datasets, which is not installed; pip install 'coterie[huggingface]'"
-        ) from error
+    return packages.package("datasets", wanted_by, "huggingface")
 
 
 def source(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from coterie.core.errors import Mistake
+from coterie.core.packages import package
 from coterie.data.frame import Frame, from_frame
 from coterie.data.source import Source
 
@@ -61,9 +61,5 @@ def read(path: Path) -> Frame:
 
 
 def _pyarrow() -> tuple[Any, Any]:
-    try:
-        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise Mistake(
-            "data.source = 'parquet': needs the package pyarrow, which is not installed; pip install 'coterie[parquet]'"
-        ) from error
+    pyarrow, reader = (package(name, "data.source = 'parquet'", "parquet") for name in ("pyarrow", "pyarrow.parquet"))
+    return pyarrow, reader
