@@ -1,0 +1,196 @@
+"""Weights from a file: by exact names, but for a prefix and the head; all else is refused with a sentence."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from coterie import Mistake
+from coterie.models import registry
+from coterie.pretrain.weights import CONVERT, fill, load
+
+Weights = dict[str, Tensor]
+
+
+def resnet(classes: int = 4, rng_seed: int = 0, width: int = 2) -> nn.Module:
+    return registry.build("resnet20", [3, 8, 8], classes, rng_seed=rng_seed, width=width)
+
+
+def weights(**options: int) -> Weights:
+    """Of another rng seed, with statistics that no new model has."""
+    model = resnet(rng_seed=7, **options)
+    model(torch.randn(3, 3, 8, 8))
+    return dict(model.state_dict())
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Callable[[Weights], Path]:
+    def written(tensors: Weights) -> Path:
+        path = tmp_path / "model.safetensors"
+        safetensors.torch.save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+        return path
+
+    return written
+
+
+def is_head(name: str) -> bool:
+    return name.startswith("output.")
+
+
+def test_the_same_model_is_loaded_whole(file: Callable[[Weights], Path]) -> None:
+    model, there = resnet(), weights()
+    loaded = load(model, file(there))
+    assert all(torch.equal(value, there[name]) for name, value in model.state_dict().items())
+    assert (set(loaded.loaded), loaded.total) == (there.keys(), len(there))
+    assert (loaded.new, loaded.resized, loaded.skipped, loaded.prefix) == ((), {}, (), "")
+    assert len(loaded.sha256 or "") == 64
+    assert load(resnet(), file(there).parent).sha256 == loaded.sha256  # a folder is its model.safetensors
+
+
+@pytest.mark.parametrize("how", ["absent", "of another size", "not asked for"])
+def test_a_head_that_is_not_there_is_the_models_own(how: str) -> None:
+    """What `coterie pretrain` writes has none; a model for other classes has another."""
+    there = weights(classes=6 if how == "of another size" else 4)
+    there = {name: value for name, value in there.items() if how != "absent" or not is_head(name)}
+    model, own = resnet(), resnet().state_dict()
+    loaded = fill(model, there, "there", head="fresh" if how == "not asked for" else None)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, own[name] if is_head(name) else there[name])
+    assert loaded.new == ("output.weight", "output.bias")
+    assert loaded.resized.keys() == (set(loaded.new) if how == "of another size" else set())
+    assert loaded.skipped == (loaded.new if how == "not asked for" else ())
+
+
+def test_half_a_head_is_taken_as_far_as_it_is_there() -> None:
+    there = {name: value for name, value in weights().items() if name != "output.bias"}
+    assert fill(resnet(), there, "there").new == ("output.bias",)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "backbone.", "module.encoder_q."])
+def test_a_prefix_of_all_names_is_left_out_and_said(prefix: str) -> None:
+    there = {prefix + name: value for name, value in weights().items()} | {"projector.weight": torch.ones(2)}
+    model = resnet()
+    loaded = fill(model, there, "there")
+    assert torch.equal(model.state_dict()["conv.weight"], there[f"{prefix}conv.weight"])
+    assert (loaded.prefix, loaded.skipped) == (prefix, ("projector.weight",))
+    assert f'its names without "{prefix}"' in str(loaded)
+
+
+def test_of_two_models_in_one_file_one_must_be_named() -> None:
+    there = {
+        f"{p}.{name}": value + k for k, p in enumerate(("student", "teacher")) for name, value in weights().items()
+    }
+    with pytest.raises(
+        Mistake, match=r"there: holds the model more than once.* student. or teacher.; .*pretrain.prefix"
+    ):
+        fill(resnet(), there, "there")
+    model = resnet()
+    loaded = fill(model, there, "there", prefix="teacher.")
+    assert torch.equal(model.state_dict()["conv.weight"], there["teacher.conv.weight"])
+    assert len(loaded.skipped) == len(there) / 2
+
+
+def test_older_files_lack_counts_of_batches_and_others_a_tied_name() -> None:
+    there = {name: value for name, value in weights().items() if not name.endswith("num_batches_tracked")}
+    assert not fill(resnet(), there, "there").new
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2))
+    model[1].weight = model[0].weight
+    tied = {name: torch.ones_like(value) for name, value in model.state_dict().items()}
+    for absent in ("0.weight", "1.weight"):
+        loaded = fill(model, {name: value for name, value in tied.items() if name != absent}, "there")
+        assert not loaded.new
+        assert bool((model[0].weight == 1).all())
+
+
+def test_half_precision_becomes_the_models_type() -> None:
+    model = resnet()
+    fill(model, {name: v.half() if v.is_floating_point() else v for name, v in weights().items()}, "there")
+    assert model.state_dict()["conv.weight"].dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            lambda there: {n: v for n, v in there.items() if not n.startswith("stage2.1.conv")},
+            r"it lacks stage2.1.conv1.weight, stage2.1.conv2.weight, and has conv.weight, .* and \d+ more; .*prefix",
+        ),
+        (
+            lambda there: there | {"conv.weight": torch.zeros(4, 3, 3, 3)},
+            r"conv.weight is \[4, 3, 3, 3\] there and \[2, 3, 3, 3\] in the model; give \[model\] the sizes",
+        ),
+        (
+            lambda there: there | {"stage1.3.conv1.weight": torch.zeros(1)},
+            r"which has no stage1.3.conv1.weight; .* pretrain.skip",
+        ),
+        (lambda there: there | {"conv.weight": torch.full((2, 3, 3, 3), torch.nan)}, "conv.weight are not finite"),
+        (lambda there: {"other": torch.zeros(1)}, "lacks conv.weight, norm.weight, norm.bias and .* has other;"),
+        (lambda there: {}, "and has nothing"),
+    ],
+)
+def test_a_mismatch_is_refused_and_nothing_is_loaded(change: Callable[[Weights], Weights], sentence: str) -> None:
+    model, own = resnet(), resnet().state_dict()
+    with pytest.raises(Mistake, match=f"there: .*{sentence}"):
+        fill(model, change(weights()), "there")
+    assert all(torch.equal(value, own[name]) for name, value in model.state_dict().items())
+
+
+def test_names_may_be_skipped() -> None:
+    there = weights() | {"stage1.3.conv1.weight": torch.zeros(1)}
+    assert fill(resnet(), there, "there", skip=["stage1.3"]).skipped == ("stage1.3.conv1.weight",)
+
+
+def test_a_model_that_is_all_head_is_loaded_too() -> None:
+    model = nn.Sequential(nn.Linear(3, 2))
+    fill(model, {"0.weight": torch.ones(2, 3), "0.bias": torch.ones(2)}, "there")
+    assert bool((model[0].weight == 1).all())
+    with pytest.raises(Mistake, match="nothing of the model would come from there"):
+        fill(model, {"0.weight": torch.ones(4, 3), "0.bias": torch.ones(4)}, "there")
+
+
+class Trap:
+    """What a pickle can do."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.bin", "model.safetensors"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_is_never_opened(name: str, zipped: bool, tmp_path: Path) -> None:
+    torch.save(Trap(tmp_path / "sprung"), tmp_path / name, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(Mistake, match=r"is a pickle, which could run any code .* convert it, .*: python -c"):
+        load(resnet(), tmp_path / name)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_the_conversion_that_is_named_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = weights()
+    torch.save(there, tmp_path / "model.pt")
+    monkeypatch.setattr(sys, "argv", ["-c", str(tmp_path / "model.pt")])
+    exec(CONVERT, {})
+    model = resnet()
+    load(model, tmp_path / "model.pt.safetensors")
+    assert all(torch.equal(value, there[name]) for name, value in model.state_dict().items())
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.safetensors").write_text("hello")
+    (tmp_path / "own" / "clients").mkdir(parents=True)
+    (tmp_path / "own" / "clients" / "a.safetensors").touch()
+    for name, sentence in {
+        "text.safetensors": "cannot be read as a safetensors file",
+        "none.safetensors": "there is no such file",
+        "own": r"the folder has no model.safetensors; name one, such as .*/clients/a.safetensors",
+        ".": r"the folder has no model.safetensors; name a safetensors file",
+    }.items():
+        with pytest.raises(Mistake, match=f'pretrain.weights = "{tmp_path / name}": {sentence}'):
+            load(resnet(), tmp_path / name)
