@@ -12,6 +12,7 @@ from torch import nn
 
 from coterie.core import rng
 from coterie.core.errors import Mistake
+from coterie.models import libraries
 from coterie.models.convolutional import cifar_cnn, cnn
 from coterie.models.dense import logistic, mlp, two_nn
 from coterie.models.recurrent import char_lstm, word_lstm
@@ -32,6 +33,8 @@ MODELS: Mapping[str, ModelFunction] = {
     "word_lstm": word_lstm,
 }
 
+_OF_LIBRARIES = ", ".join(f'"{prefix}NAME"' for prefix in libraries.LIBRARIES)
+
 
 def build(
     name: str | ModelFunction,
@@ -47,7 +50,8 @@ def build(
     The weights depend on the model and `rng_seed` alone; PyTorch's own random state is left as it was.
 
     Args:
-        name: a key of `MODELS`, a function, or "package.module:function", which `importer` turns into one.
+        name: a key of `MODELS`, a function, a library's model such as "torchvision:resnet18", or
+            "package.module:function", which `importer` turns into a function.
         in_shape: the shape of one example, such as [1, 28, 28].
         num_classes: the size of the output, or None for a function that does not take it.
         options: the model's own, such as `hidden` of mlp.
@@ -70,13 +74,17 @@ def build(
 
 
 def _found(name: str, importer: Callable[[str], ModelFunction] | None) -> ModelFunction:
+    theirs = libraries.function(name)
+    if theirs is not None:
+        return theirs
     if ":" in name and importer is not None:
         return importer(name)
     if name not in MODELS:
         close = get_close_matches(name.lower(), MODELS, n=1)
         raise Mistake(
             f"model.name = {name} is unknown{f' (did you mean {close[0]}?)' if close else ''}; "
-            f'choose one of {", ".join(sorted(MODELS))}, or name your own as "package.module:function"'
+            f"choose one of {', '.join(sorted(MODELS))}, name one of a library as {_OF_LIBRARIES}, or your own as "
+            '"package.module:function"'
         )
     return MODELS[name]
 

@@ -1,0 +1,148 @@
+"""Models of torchvision and timm. Where neither can be imported, a stand-in takes the place of the package: it has the
+functions that are called, with the arguments and results of the real ones, and so tests what is on our side of them.
+"""
+
+import enum
+import sys
+from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from coterie import Mistake
+from coterie.models import libraries, registry
+from coterie.models.parts import head
+
+
+class Small(nn.Module):
+    """A network of theirs: names that are not ours, and a BatchNorm layer."""
+
+    def __init__(self, num_classes: int = 1000) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)
+        self.fc = nn.Linear(4, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.shape[1] == 3
+        return self.fc(self.bn1(self.conv1(x)).mean((2, 3)))
+
+
+def trained() -> Small:
+    torch.manual_seed(3)
+    return Small()
+
+
+class Weights(enum.Enum):
+    """Two sets of published weights, of images that were normalised in two ways."""
+
+    V1 = 0.5
+    V2 = 0.25
+    DEFAULT = V2
+
+    def transforms(self) -> Any:
+        return SimpleNamespace(mean=[self.value] * 3, std=[2.0] * 3)
+
+    def get_state_dict(self, progress: bool, check_hash: bool, weights_only: bool) -> dict[str, Tensor]:
+        assert (progress, check_hash, weights_only) == (False, True, True)
+        return {name: value + self.value for name, value in trained().state_dict().items()}
+
+
+def torchvision() -> dict[str, ModuleType]:
+    models = ModuleType("torchvision.models")
+
+    def get_model(name: str, weights: None, num_classes: int) -> nn.Module:
+        assert (name, weights) == ("small", None)
+        return Small(num_classes)
+
+    models.list_models = lambda module: ["small", "large"]  # type: ignore[attr-defined]
+    models.get_model = get_model  # type: ignore[attr-defined]
+    models.get_model_weights = lambda name: Weights  # type: ignore[attr-defined]
+    package = ModuleType("torchvision")
+    package.models = models  # type: ignore[attr-defined]
+    return {"torchvision": package, "torchvision.models": models}
+
+
+def timm() -> dict[str, ModuleType]:
+    package = ModuleType("timm")
+
+    def create_model(name: str, pretrained: bool, num_classes: int = 1000) -> nn.Module:
+        if name.partition(".")[0] != "small":
+            raise RuntimeError(f"Unknown model ({name})")
+        tag = name.partition(".")[2] or "V2"
+        made = trained() if pretrained else Small(num_classes)
+        if pretrained:
+            made.load_state_dict(Weights[tag].get_state_dict(False, True, True))
+        made.pretrained_cfg = {"mean": [Weights[tag].value] * 3, "std": [2.0] * 3, "input_size": (3, 9, 9)}
+        made.pretrained_cfg["fixed_input_size"] = tag == "V1"
+        return made
+
+    package.create_model = create_model  # type: ignore[attr-defined]
+    package.list_models = lambda pretrained: ["small", "large"]  # type: ignore[attr-defined]
+    return {"timm": package}
+
+
+STAND_INS: dict[str, Callable[[], dict[str, ModuleType]]] = {"torchvision": torchvision, "timm": timm}
+every_library = pytest.mark.parametrize("library", STAND_INS)
+
+
+@pytest.fixture(autouse=True)
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+    for make in STAND_INS.values():
+        for name, package in make().items():
+            monkeypatch.setitem(sys.modules, name, package)
+
+
+@every_library
+@pytest.mark.parametrize(("which", "mean"), [("V1", 0.5), ("", 0.25)])
+def test_images_are_taken_as_the_weights_know_them(library: str, which: str, mean: float) -> None:
+    """Grey ones as three channels, normalised by the mean and deviation of these weights; names are the library's."""
+    model = registry.build(f"{library}:small", [1, 6, 6], 5, rng_seed=0, published=which).eval()
+    assert model.state_dict().keys() == Small().state_dict().keys()
+    plain, x = Small(5).eval(), torch.rand(2, 1, 6, 6)
+    plain.load_state_dict(model.state_dict())
+    images = x.expand(-1, 3, -1, -1)
+    if library == "timm" and which == "V1":  # a model for images of one size
+        images = nn.functional.interpolate(images, (9, 9), mode="bilinear", antialias=True)
+    assert torch.allclose(model(x), plain((images - mean) / 2), atol=1e-6)
+    assert head(model) == {"fc.weight", "fc.bias"}
+
+
+@every_library
+def test_initial_weights_depend_on_the_rng_seed_alone(library: str) -> None:
+    first, again, other = (registry.build(f"{library}:small", [3, 6, 6], 5, rng_seed=k) for k in (0, 0, 1))
+    assert torch.equal(first.conv1.weight, again.conv1.weight)
+    assert not torch.equal(first.conv1.weight, other.conv1.weight)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        ("torchvision:smal", {}, '"torchvision:smal": torchvision has no such classifier; did you mean small'),
+        ("torchvision:small", {"published": "V3"}, '"published:V3": torchvision has none .* for small; .* V1, V2'),
+        ("timm:smal", {}, r'"timm:smal": timm cannot make it \(Unknown model \(smal\)\); did you mean small'),
+        ("torchvision:small", {"width": 3}, "model.width = 3: torchvision:small has no such option; it takes .*size"),
+    ],
+)
+def test_what_a_library_does_not_have_is_refused(name: str, options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(Mistake, match=sentence):
+        registry.build(name, [3, 6, 6], 5, rng_seed=0, **options)
+
+
+@every_library
+def test_other_examples_are_refused(library: str) -> None:
+    refused = {(2, 6, 6): "images of 1 or 3 channels, but these have 2", (5,): "takes images of shape"}
+    for shape, sentence in refused.items():
+        with pytest.raises(Mistake, match=sentence):
+            registry.build(f"{library}:small", shape, 5, rng_seed=0)
+
+
+@pytest.mark.parametrize("library", [*STAND_INS, "huggingface"])
+def test_a_package_that_is_not_there_is_named(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = "transformers" if library == "huggingface" else library
+    for name in (package, f"{package}.models"):
+        monkeypatch.setitem(sys.modules, name, None)  # type: ignore[arg-type]
+    with pytest.raises(Mistake, match=rf"needs the package {package}, .*; pip install 'coterie\[{library}\]'"):
+        registry.build(f"{library}:small", [3, 6, 6], 5, rng_seed=0)
