@@ -10,9 +10,10 @@ from typing import Any
 from rich.table import Table
 
 from coterie.cli.live import Live
-from coterie.core import tree
 from coterie.experiment.build import Experiment
 from coterie.experiment.settings import model_names
+from coterie.experiment.start import Start
+from coterie.pretrain.weights import few
 from coterie.report.words import duration, number, share, size, spread
 from coterie.track.rounds import Record
 
@@ -35,6 +36,8 @@ class Terminal(logging.Handler):
         print(_headline(experiment))
         if experiment.why:
             print(f"engine: {experiment.why}")
+        for line in (line for each in experiment.starts for line in _start(each)):
+            print(line)
         print(f"continuing after round {len(records)} in {folder}" if records else f"writing to {folder}")
         self.live.begin(experiment.settings.rounds, len(records))
 
@@ -79,7 +82,7 @@ def _measured(record: Record) -> Record:
 
 def _headline(experiment: Experiment) -> str:
     settings, plan = experiment.settings, experiment.plan
-    counts = [sum(leaf.numel() for leaf in tree.leaves(weights["params"])) for weights in plan.initial.values()]
+    counts = [sum(p.numel() for p in model.parameters()) for model in experiment.models.values()]
     models = (f"{m} with {c:,} parameters" for m, c in zip(model_names(settings), counts, strict=True))
     population = len(plan.ids)
     cohort = plan.cohort.count(population)
@@ -89,6 +92,16 @@ def _headline(experiment: Experiment) -> str:
         f"{', '.join(models)}, {each} in a round, "
         f"{settings.engine.name} on {settings.engine.device}"
     )
+
+
+def _start(start: Start) -> list[str]:
+    """What a model starts from, what of it is frozen, and how good it is."""
+    lines = [f"start: {start.loaded}"] if start.loaded else []
+    if start.frozen:
+        lines.append(f"frozen: {few(start.frozen)} ({start.size:,} of {start.total:,} numbers)")
+    if start.test_accuracy is not None:
+        lines.append(f"before the first round: accuracy {share(start.test_accuracy)}  loss {number(start.test_loss)}")
+    return lines
 
 
 def _rows(end: dict[str, Any]) -> list[tuple[str, str]]:

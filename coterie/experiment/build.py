@@ -6,6 +6,7 @@ import itertools
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -23,7 +24,7 @@ from coterie.data.remarks import remarks
 from coterie.data.seed_set import SeedSet
 from coterie.data.standardize import Standardized
 from coterie.engines.choice import work_of
-from coterie.experiment import check
+from coterie.experiment import check, start
 from coterie.experiment.dealing import dealt
 from coterie.experiment.engine import Machine, make_engine, reference, resolve_engine
 from coterie.experiment.keys import keys_of
@@ -32,6 +33,8 @@ from coterie.experiment.model import made
 from coterie.experiment.refuse import shown
 from coterie.experiment.seed_set import seed_set, with_seed_set
 from coterie.experiment.settings import Settings, model_names
+from coterie.experiment.start import Start
+from coterie.models import libraries
 from coterie.probes import Probe
 from coterie.track.clients import MOST_ON_DEMAND
 
@@ -44,6 +47,7 @@ class Experiment:
         settings: resolved; nothing in them says "auto". why: of what was chosen; empty where nothing was left open.
         models: by architecture, as their authors wrote them, with the initial weights. names: by architecture.
         clients: as they were dealt. The plan's own differ where an algorithm pools them.
+        starts: how each model starts; none where all have initial weights of their own, or the run had begun.
         bytes_once: what is sent once, before the first round, by what it is.
         remarks: on the data, and on what was asked for, a sentence each.
     """
@@ -54,6 +58,7 @@ class Experiment:
     models: Mapping[str, nn.Module]
     names: Mapping[str, str]
     clients: Clients
+    starts: Sequence[Start]
     bytes_once: Mapping[str, int]
     remarks: Sequence[str]
     why: str
@@ -79,8 +84,13 @@ MOST_DESCRIBED = 1000
 """Of a population made on demand, at most so many are described: each has to be made for it."""
 
 
-def build(settings: Settings, machine: Machine) -> Experiment:
+def build(settings: Settings, machine: Machine, kept: Path | None = None) -> Experiment:
     """The federation that the settings describe.
+
+    Args:
+        settings: what to run.
+        machine: where.
+        kept: where a run that has begun keeps what its models began with.
 
     Raises:
         Mistake: a value cannot be used, data are missing or damaged, or the model does not fit them.
@@ -95,7 +105,9 @@ def build(settings: Settings, machine: Machine) -> Experiment:
             f"evaluate.target_accuracy = {settings.evaluate.target_accuracy}: "
             f"the source {source.name} has no test examples to measure it on"
         )
+    settings = start.settled(settings)
     models = {name: _model(settings, source, name) for name in model_names(settings)}
+    starts = start.begin(settings, models, kept)
     plan = api.plan(
         recipe,
         _dealt_models(settings, models, clients),
@@ -114,6 +126,7 @@ def build(settings: Settings, machine: Machine) -> Experiment:
         public=seed.examples if seed else None,
         attack=attack,
         probe=probe,
+        lr_scale=settings.pretrain.lr_scale,
         engine=engine,
     )
     plan = with_seed_set(settings, plan)
@@ -123,7 +136,7 @@ def build(settings: Settings, machine: Machine) -> Experiment:
     named, names = dict(zip(plan.tasks, models.values(), strict=True)), dict(zip(plan.tasks, models, strict=True))
     once = {} if plan.algorithm.pooled else _sent_once(ready, seed)
     said = [*remarks(source, clients), *([] if probe is None else [probe.cost])]
-    return Experiment(settings, plan, source, named, names, seed.clients if seed else clients, once, said, why)
+    return Experiment(settings, plan, source, named, names, seed.clients if seed else clients, starts, once, said, why)
 
 
 def _sent_once(ready: Standardized, seed: SeedSet | None) -> dict[str, int]:
@@ -191,4 +204,6 @@ def _dealt_models(settings: Settings, models: Mapping[str, nn.Module], clients: 
 def _model(settings: Settings, source: Source, name: str) -> nn.Module:
     # Without labels a classifier is never trained, but models have one: the smallest does.
     num_classes = 1 if source.num_classes is None and source.train.y is None else source.num_classes
-    return made(settings.model, name, source.train.x.shape[1:], num_classes, settings.rng_seed, settings.folders)
+    theirs = {"published": start.published(settings.pretrain, name)} if libraries.library(name) else {}
+    table, shape = settings.model | theirs, source.train.x.shape[1:]
+    return made(table, name, shape, num_classes, settings.rng_seed, settings.folders)

@@ -20,6 +20,7 @@ from coterie.experiment.settings import load
 from coterie.models.population import measuring
 from coterie.probes import Surface, subset
 from coterie.report.read import is_pretraining
+from coterie.track import RunFolder
 
 Statistics = Literal["measured", "averaged"]
 On = Literal["test", "train"]
@@ -52,7 +53,7 @@ def finished(folder: Path) -> Finished:
     machine = this_machine()
     here = settings.engine.device if settings.engine.device == machine.device else "auto"  # it may come from elsewhere
     plain = replace(settings.engine, name="sequential", device=here, chunk=None, compile=False, workers=1)
-    experiment = build(replace(settings, engine=plain, probe={}), machine)
+    experiment = build(replace(settings, engine=plain, probe={}), machine, RunFolder(folder).start)
     if len(experiment.models) > 1 or experiment.plan.algorithm.own_models:
         raise Mistake(f"{folder}: each of its clients has a model of its own; give a run that ends with one for all")
     (start,) = experiment.plan.initial.values()

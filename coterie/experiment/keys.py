@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import typing
 from collections.abc import Callable, Iterable
@@ -85,6 +86,8 @@ def _options(options: Any) -> Keys:
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     """The annotations by argument; none where they cannot be evaluated, which happens in code of the user's own."""
+    if isinstance(function, functools.partial):
+        function = function.func
     try:
         return typing.get_type_hints(function.__init__ if inspect.isclass(function) else function, include_extras=True)
     except (NameError, TypeError, AttributeError):

@@ -27,8 +27,10 @@ from coterie.core.tree import Tree
 from coterie.experiment.build import Experiment, build
 from coterie.experiment.engine import this_machine
 from coterie.experiment.settings import Settings
+from coterie.models import huggingface
 from coterie.track import RunFolder
 from coterie.track.weights import packed
+from coterie.track.writing import writing
 
 
 class Order(NamedTuple):
@@ -56,7 +58,7 @@ def follow(team: Team) -> None:
     call: Call | None = team.gather(None)[0]
     if call is None:
         return
-    experiment = build(call.settings, this_machine())
+    experiment = build(call.settings, this_machine(), RunFolder(call.folder).start)
     team.gather(None)  # from here on everyone has built it
     checkpoints = Checkpoints(RunFolder(call.folder).checkpoint, team)
     found = checkpoints.load()
@@ -90,6 +92,9 @@ def write_weights(experiment: Experiment, folder: RunFolder, state: Tree, store:
         named = plan.tasks[architecture].whole(plan.personal(state, store, client))
         name = experiment.model_of(client) if own else None
         folder.write_weights(packed(models[architecture], named, name), client if own else None)
+        if not own and huggingface.is_one(models[architecture]):
+            with writing(folder.huggingface):
+                huggingface.export(models[architecture], named, folder.huggingface)
     team.gather(None)  # from here on all are written
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from coterie.core.errors import Mistake
-from coterie.experiment.lookup import find, own
-from coterie.experiment.tables import MODEL_CHOICES, normalisation_keys
+from coterie.experiment.lookup import own
+from coterie.experiment.tables import MODEL_CHOICES, model_function, normalisation_keys
 from coterie.models import registry
 from coterie.models.norm import Kind, convert
 
@@ -36,7 +36,7 @@ def made(
         Mistake: the model cannot be made so.
     """
     given = {key: value for key, value in table.items() if value is not None and key not in MODEL_CHOICES}
-    function = find("model.name", name, registry.MODELS, folders)
+    function = model_function("model.name", name, folders)
     how = {key: given.pop(key) for key in normalisation_keys(function) if key in given}
     model = registry.build(
         name, list(shape), num_classes, rng_seed, importer=lambda name: own("model.name", name, folders), **given

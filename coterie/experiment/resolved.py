@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Protocol
 
 import tomlkit
@@ -55,7 +56,16 @@ def adopting(settings: Settings, earlier: Settings) -> Settings:
         chunk=earlier.engine.chunk if settings.engine.chunk is None else settings.engine.chunk,
     )
     left_open = {k: settings.data[k] or earlier.data[k] for k in ("partition", "standardize")}
-    return replace(settings, engine=engine, data=settings.data | left_open)
+    weights = _gone(settings.pretrain.weights, earlier.pretrain.weights)
+    pretrain = replace(settings.pretrain, weights=weights)
+    return replace(settings, engine=engine, data=settings.data | left_open, pretrain=pretrain)
+
+
+def _gone(weights: Any, earlier: Any) -> Any:
+    """The weights, or those that the run began with: where none are named, or where a file of that name is no more."""
+    names = [Path(w) for w in (weights, earlier) if isinstance(w, str)]
+    gone = len(names) == 2 and names[0].name == names[1].name and not any(name.exists() for name in names)
+    return earlier if weights is None or gone else weights
 
 
 class Tabled(Protocol):

@@ -17,7 +17,7 @@ from coterie.core.team import ALONE, Team
 from coterie.core.tree import Tree
 from coterie.engines.together import led
 from coterie.engines.torchrun import launched
-from coterie.experiment import file, resolved
+from coterie.experiment import file, resolved, start
 from coterie.experiment.build import Experiment, build
 from coterie.experiment.engine import this_machine
 from coterie.experiment.members import Call, Order, follow, in_launched, stopping, told, write_weights
@@ -26,6 +26,7 @@ from coterie.experiment.settings import Settings, load
 from coterie.report import write_report
 from coterie.track import RunFolder, summary
 from coterie.track.rounds import Record
+from coterie.track.weights import packed
 from coterie.track.writing import writing
 
 
@@ -103,7 +104,7 @@ def run(settings: Settings, out: Path, resume: bool = False, watch: Watch | None
         if over is not None:
             team.gather(None)
             return Outcome(out, over, ran=False)
-        return _in_processes(_Run(build(settings, this_machine()), folder, watch), team)
+        return _in_processes(_Run(build(settings, this_machine(), folder.start), folder, watch), team)
 
 
 def _already(folder: RunFolder) -> Mistake:
@@ -171,7 +172,18 @@ class _Run:
         self._write_config()
         own = self.experiment.plan.algorithm.own_models
         self.folder.write_clients(self.experiment.described(), self.experiment.model_of if own else None)
+        self._write_start()
         return found
+
+    def _write_start(self) -> None:
+        """What the models begin with, and how good it is; nothing where these are initial weights of their own."""
+        if not self.experiment.starts:
+            return
+        plan, models = self.experiment.plan, list(self.experiment.models.values())
+        self.experiment = replace(self.experiment, starts=start.measured(self.experiment.starts, plan))
+        packages = [packed(model, dict(model.state_dict())) for model in models]
+        files = dict(zip(start.files(self.folder.start, len(models)), packages, strict=True))
+        self.folder.write_start(files, [each.record() for each in self.experiment.starts])
 
     def _write_config(self) -> None:
         """config.toml as it was, but for `rounds`; a run keeps the versions that it began with."""

@@ -19,13 +19,16 @@ from coterie.experiment.tables import (
     CHOSEN,
     FIXED,
     MODEL_CHOICES,
+    PUBLISHED,
     TABLES,
     TOP,
     Engine,
     Evaluate,
     Origin,
+    Pretrain,
     refuse_other_partitions,
 )
+from coterie.models import huggingface
 
 IGNORED = ("versions",)
 """Tables that a run writes into its config.toml for the reader."""
@@ -52,6 +55,7 @@ class Settings:
     attack: dict[str, Any]
     probe: dict[str, Any]
     evaluate: Evaluate
+    pretrain: Pretrain
     engine: Engine
     faults: Faults
     folders: tuple[Path, ...]
@@ -105,6 +109,8 @@ def parse(raw: Raw, folders: Sequence[Path]) -> Settings:
     values = {name: checked(name, raw.get(name, {}), keys, elsewhere) for name, keys in known.items()}
     for name in ("data", "seed_set"):
         values[name] = _absolute(values[name], known[name], folders)
+    values["pretrain"]["weights"] = _on_disk(values["pretrain"]["weights"], folders)
+    values["model"] = {key: _checkpoints(value, folders) for key, value in values["model"].items()}
     fixed = {name: become(**values[name]) for name, become in FIXED.items()}
     chosen = {name: values[name] for name in CHOSEN}
     return Settings(folders=tuple(folders), **top, **chosen, **fixed)  # type: ignore[arg-type]
@@ -144,9 +150,34 @@ def _absolute(table: dict[str, Any], keys: Keys, folders: Sequence[Path]) -> dic
     result = dict(table)
     for name in paths:
         if result.get(name) is not None:
-            candidates = [folder / Path(result[name]).expanduser() for folder in folders]
-            result[name] = str(next((c for c in candidates if c.exists()), candidates[0]))
+            result[name] = str(_found(result[name], folders))
     return result
+
+
+def _found(path: str | Path, folders: Sequence[Path]) -> Path:
+    """A path from the first of the folders in which it exists, or else from the first."""
+    candidates = [folder / Path(path).expanduser() for folder in folders]
+    return next((c for c in candidates if c.exists()), candidates[0])
+
+
+def _on_disk(weights: Any, folders: Sequence[Path]) -> Any:
+    """What `pretrain.weights` says, with files found."""
+    if isinstance(weights, Mapping):
+        return {name: _on_disk(each, folders) for name, each in weights.items()}
+    named = weights is None or weights == "none" or weights.partition(":")[0] == PUBLISHED
+    return weights if named else str(_found(weights, folders))
+
+
+def _checkpoints(value: Any, folders: Sequence[Path]) -> Any:
+    """What a key of [model] says, with folders of Hugging Face found; what is no folder is a name on the Hub."""
+    if isinstance(value, list):
+        return [_checkpoints(each, folders) for each in value]
+    if isinstance(value, Mapping):
+        return {name: _checkpoints(each, folders) for name, each in value.items()}
+    if not isinstance(value, str) or not value.startswith(huggingface.PREFIX):
+        return value
+    path = _found(value.removeprefix(huggingface.PREFIX), folders)
+    return f"{huggingface.PREFIX}{path.resolve()}" if path.is_dir() else value
 
 
 def without_leftovers(

@@ -22,6 +22,7 @@ from coterie.experiment.file import Raw
 from coterie.experiment.keys import REQUIRED, Key, Keys, keys_of
 from coterie.experiment.lookup import ALGORITHMS, find
 from coterie.experiment.refuse import full, nearest, shown, value_of
+from coterie.models import libraries
 from coterie.models.registry import MODELS
 from coterie.probes import Probe
 
@@ -51,13 +52,36 @@ class Engine:
 
 
 @dataclass(frozen=True)
+class Pretrain:
+    """[pretrain]: which weights a run starts from, what of them stays as it is, and what moves more slowly.
+
+    Attributes:
+        weights: a safetensors file, or a folder with a model.safetensors; "published" or "published:NAME" for those of
+            a library's model; "none". For several models a table, from a model's name to its weights.
+        head, prefix, skip: see `coterie.pretrain.weights.fill`.
+        freeze: see `coterie.models.parts.freeze`. lr_scale: see `coterie.models.parts.lr_scales`.
+    """
+
+    weights: str | dict[str, str] | None = None
+    head: Literal["fresh"] | None = None
+    prefix: str | None = None
+    skip: list[str] | None = None
+    freeze: Literal["all but head"] | list[str] | None = None
+    lr_scale: dict[str, float] | None = None
+
+
+PUBLISHED = "published"
+"""What `pretrain.weights` begins with where a library is to give them."""
+
+
+@dataclass(frozen=True)
 class Origin:
     """[origin]: where a "package.module:function" and a relative path are looked for first. Written by a run."""
 
     folders: list[str] = field(default_factory=list)
 
 
-FIXED = {"cohort": Cohort, "evaluate": Evaluate, "engine": Engine, "faults": Faults}
+FIXED = {"cohort": Cohort, "evaluate": Evaluate, "pretrain": Pretrain, "engine": Engine, "faults": Faults}
 """The tables whose keys do not depend on a choice, as what they become."""
 
 TOP = Keys(
@@ -74,6 +98,7 @@ TABLES = (
     "attack",
     "evaluate",
     "probe",
+    "pretrain",
     "engine",
     "faults",
 )
@@ -100,15 +125,22 @@ def model_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
         raise Mistake(f"model.{given[0]} and model.{given[1]} are both given; keep one of them")
     if "names" in raw:
         for name in value_of("model.names", raw["names"], Annotated[list[str], MinLen(1)]):
-            find("model.names", name, MODELS, folders)
+            model_function("model.names", name, folders)
         return Keys(names=Key(list[str], REQUIRED))
     if "clients" in raw:
         for client, name in value_of("model.clients", raw["clients"], Annotated[dict[str, Any], MinLen(1)]).items():
             key = f"model.clients.{client}"
-            find(key, value_of(key, name, str), MODELS, folders)
+            model_function(key, value_of(key, name, str), folders)
         return Keys(clients=Key(dict[str, str], REQUIRED))
-    function = find("model.name", _choice("model", "name", raw), MODELS, folders)
-    return _named(function).and_those_of(normalisation_keys(function))
+    name = _choice("model", "name", raw)
+    function = model_function("model.name", name, folders)
+    keys = _named(function).and_those_of(normalisation_keys(function))
+    return keys.without(["published"]) if libraries.library(name) else keys
+
+
+def model_function(key: str, name: str, folders: Sequence[Path]) -> Callable[..., Any]:
+    """What makes the model of that name."""
+    return libraries.function(name) or find(key, name, MODELS, folders)
 
 
 def normalisation_keys(function: Callable[..., Any]) -> Keys:

@@ -11,6 +11,7 @@ from typing import Any
 
 from coterie.core.files import write_atomic
 from coterie.report import html, pretraining
+from coterie.report.beginning import beginning
 from coterie.report.charts import Curve, curves
 from coterie.report.configuration import configuration
 from coterie.report.holdings import holdings
@@ -49,6 +50,7 @@ def page(run: Run) -> str:
             html.section("Probes", probes(run.rounds)),
             html.section("Who holds what", population(run.clients, _how_many(run)), holdings(run.clients)),
             html.section("Dropped updates", _dropped(run)),
+            html.section("Where it began", beginning(run)),
             html.section("Configuration", configuration(run)),
             html.section("Made with", html.table(run.versions.items())),
         ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ class Run:
         end: summary.json, or for a run that is not over the same numbers up to now.
         over: whether the run is over.
         clients: clients.json.
+        start: start/start.json, a model each; empty where they began with initial weights of their own.
     """
 
     folder: Path
@@ -36,6 +37,7 @@ class Run:
     end: dict[str, Any]
     over: bool
     clients: list[dict[str, Any]]
+    start: Sequence[Mapping[str, Any]] = ()
 
 
 def read_run(folder: Path) -> Run:
@@ -53,7 +55,9 @@ def read_run(folder: Path) -> Run:
     end = _json(folder / "summary.json") if over else summary(records, target)
     clients = _json(folder / "clients.json") if (folder / "clients.json").is_file() else []
     name = folder.resolve().name
-    return Run(folder, name, flat(tables), versions, records, end, over, clients)
+    beginning = folder / "start" / "start.json"
+    start = _json(beginning) if beginning.is_file() else ()
+    return Run(folder, name, flat(tables), versions, records, end, over, clients, start)
 
 
 def is_pretraining(folder: Path) -> bool:

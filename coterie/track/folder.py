@@ -2,7 +2,9 @@
 
 config.toml           every setting, resolved        rounds.jsonl       one line a round
 clients.json          who holds what                 checkpoint/        what a resume needs
+start/                what it began with, where that is not its own initial weights
 model.safetensors     the end: the model, or         clients/ID.safetensors where each client has its own
+huggingface/          the end once more, for a model of transformers
 summary.json          the end in numbers; its presence says that the run is over
 report.html           for the reader
 """
@@ -11,7 +13,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,8 @@ class RunFolder:
         self.path, self.counted = path, counted
         self.config = path / "config.toml"
         self.checkpoint = path / "checkpoint"
+        self.start = path / "start"
+        self.huggingface = path / "huggingface"
         self.rounds = RoundsFile(path / f"{counted}s.jsonl", counted)
         self._made: list[Path] = []  # folders that were absent, innermost first
 
@@ -78,7 +82,8 @@ class RunFolder:
     def withdraw(self) -> None:
         """Remove what a run has written that ended before its first round; for whoever holds the folder."""
         self.rounds.close()
-        shutil.rmtree(self.checkpoint, ignore_errors=True)
+        for made in (self.checkpoint, self.start):
+            shutil.rmtree(made, ignore_errors=True)
         for file in (self.config, self.path / "clients.json", self.rounds.path, self.path / NAME):
             file.unlink(missing_ok=True)
         for folder in self._made:
@@ -98,6 +103,12 @@ class RunFolder:
     def write_clients(self, clients: Clients, model_of: Callable[[str], str] | None = None) -> None:
         """Write clients.json, with the name of each client's model where it has one of its own."""
         put(self.path / "clients.json", who.text(who.described(clients, model_of)).encode())
+
+    def write_start(self, weights: Mapping[Path, bytes], about: Sequence[Mapping[str, Any]]) -> None:
+        """Write what the run began with, and last where that came from."""
+        for path, data in weights.items():
+            put(path, data)
+        put(self.start / "start.json", as_json(about, indent=1).encode() + b"\n")
 
     def write_weights(self, data: bytes, client: str | None = None) -> None:
         """Write the model, or one client's."""

@@ -5,16 +5,22 @@ functions that are called, with the arguments and results of the real ones, and 
 import enum
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from coterie import Mistake
+from coterie.experiment import run as module
+from coterie.experiment.run import run
+from coterie.experiment.settings import load
 from coterie.models import libraries, registry
 from coterie.models.parts import head
+from tests.experiment.files import written
 
 
 class Small(nn.Module):
@@ -115,6 +121,33 @@ def test_initial_weights_depend_on_the_rng_seed_alone(library: str) -> None:
     first, again, other = (registry.build(f"{library}:small", [3, 6, 6], 5, rng_seed=k) for k in (0, 0, 1))
     assert torch.equal(first.conv1.weight, again.conv1.weight)
     assert not torch.equal(first.conv1.weight, other.conv1.weight)
+
+
+@every_library
+@pytest.mark.parametrize(("weights", "shift"), [("published", 0.25), ("published:V1", 0.5)])
+def test_a_run_starts_from_published_weights(
+    library: str, weights: str, shift: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And its model loads into the library's class as it is; a resume asks for no weights."""
+    monkeypatch.setattr(module, "write_report", lambda folder: (folder / "report.html").write_text("page"))
+    settings = load(
+        written(tmp_path),
+        [f"model.name={library}:small", "rounds=1", f"pretrain.weights={weights}", 'pretrain.freeze=["conv1"]'],
+    )
+    run(settings, tmp_path / "run")
+    begun = safetensors.torch.load_file(tmp_path / "run" / "start" / "model.safetensors")
+    ended = safetensors.torch.load_file(tmp_path / "run" / "model.safetensors")
+    assert torch.equal(begun["bn1.bias"], trained().bn1.bias + shift)
+    assert begun["fc.weight"].shape == (10, 4)
+    assert torch.equal(begun["conv1.weight"], ended["conv1.weight"])
+    assert not torch.equal(begun["bn1.bias"], ended["bn1.bias"])
+    Small(10).load_state_dict(ended)
+
+    def refused(*arguments: object) -> None:
+        raise AssertionError("a resume loads no published weights")
+
+    monkeypatch.setattr(libraries, "published", refused)
+    run(load(tmp_path / "run" / "config.toml", ["rounds=2"]), tmp_path / "run", resume=True)
 
 
 @pytest.mark.parametrize(
