@@ -40,16 +40,7 @@ from coterie.algorithms.local import LocalOptions, LocalSGD, clipped, delta, mov
 from coterie.algorithms.server import sgd
 from coterie.algorithms.shared_norm import AVERAGED, measuring, shared, steps_of
 from coterie.core import tree
-from coterie.core.algorithm import (
-    Algorithm,
-    Batches,
-    Context,
-    Federation,
-    Logs,
-    Recipe,
-    Report,
-    one_architecture,
-)
+from coterie.core.algorithm import Algorithm, Batches, Context, Federation, Logs, Recipe, Report, one_architecture
 from coterie.core.errors import require
 from coterie.core.task import SharedNorm, Task
 from coterie.core.tree import Tree
