@@ -107,8 +107,8 @@ def varied(results: Results) -> str:
     variants = {key(replace(row, lr=0.0)): row for row in gradients({})}.values()
     rows = []
     for row in variants:
-        tried = {lr: results[k] for lr in grid if (k := key(replace(row, lr=lr))) in results}
-        rows.append([variant(row), *at_rates(tried, grid), sent(row, tried)])
+        tried = {lr: by_seed(replace(row, lr=lr), results) for lr in grid}
+        rows.append([variant(row), *at_rates(tried), sent(row, results)])
     return lines(["variant", *(f"lr {lr:g}" for lr in grid), "bytes up, beside parameters"], rows)
 
 
@@ -118,19 +118,19 @@ def variant(row: Row) -> str:
     return ", ".join([row.method, *changes])
 
 
-def at_rates(tried: Mapping[float, dict[str, Any]], grid: Sequence[float]) -> list[str]:
+def at_rates(tried: Mapping[float, BySeed]) -> list[str]:
     """Each rate's accuracy, the best in bold."""
-    reached = {lr: "diverged" if r["test_accuracy"] is None else f"{100 * accuracy(r):.1f}" for lr, r in tried.items()}
-    best = max(tried, key=lambda lr: accuracy(tried[lr]), default=None)
-    return [f"**{reached[lr]}**" if lr == best else reached.get(lr, NOTHING) for lr in grid]
+    best = max((mean(found.values()) for found in tried.values() if found), default=None)
+    return [f"**{cell(found)}**" if found and mean(found.values()) == best else cell(found) for found in tried.values()]
 
 
-def sent(row: Row, tried: Mapping[float, dict[str, Any]]) -> str:
+def sent(row: Row, results: Results) -> str:
     """The bytes that a client sends in a round beside its parameters; a client alone sends none."""
-    if METHODS[row.method].alone or not tried:
+    known = [results[k] for lr in RATES if (k := key(replace(row, lr=lr))) in results]
+    if METHODS[row.method].alone or not known:
         return NOTHING
     parameters = 4 * sum(p.numel() for p in conv([1, 28, 28], 10).parameters())
-    return f"{next(iter(tried.values()))['bytes_up'] - parameters:,.0f}"
+    return f"{known[0]['bytes_up'] - parameters:,.0f}"
 
 
 def under_attack(results: Results) -> str:

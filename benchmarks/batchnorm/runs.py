@@ -1,6 +1,8 @@
 """Normalisation on unlike clients: what each method reaches, at which skew, and what attacked statistics do to it.
 
-    COTERIE_DATA=... python benchmarks/batchnorm/runs.py [rates gradients skews attacks cifar10 resnet20] [--minutes 60]
+    COTERIE_DATA=... python benchmarks/batchnorm/runs.py [SETS] [--minutes 60]
+
+SETS are rates, gradients, steady, skews, attacks, cifar10, options10 and resnet20; all of them, where none is named.
 
 Ten clients, one gradient of 25 examples each in a round, momentum 0.9 that lasts over rounds, 200 rounds; a network of
 three stride-2 convolutions (16, 32, 64), each followed by the normalisation, and a linear layer. Test accuracy is that
@@ -274,6 +276,19 @@ def gradients(results: Results) -> Iterator[Row]:
 GRADIENTS = ("centralised BatchNorm", "FBN", "FBN, renorm", "FBN, pooled")
 
 
+def steady(results: Results) -> Iterator[Row]:
+    """Those of `gradients` that come closest, with two more rng seeds at each rate."""
+    closest = [
+        ("FBN, pooled", {"statistics_momentum": 0.3}),
+        ("FBN, renorm", {"warm_start": 3, "server_clip_norm": 1.0, "statistics_momentum": 0.3}),
+        ("FBN, pooled", {}),
+    ]
+    for rng_seed in (1, 2):
+        for lr in (0.05, 0.02, 0.1):
+            for method, options in closest:
+                yield replace(base("fashion_mnist", method), lr=lr, options=options, rng_seed=rng_seed)
+
+
 def attacks(results: Results) -> Iterator[Row]:
     """FBN's statistics pooled by a rule that withstands some attackers: without any, and with two.
 
@@ -307,6 +322,20 @@ def cifar10(results: Results) -> Iterator[Row]:
 MAIN = ("centralised BatchNorm", "FBN", "FBN, renorm", "FBN, pooled", "FedAvg", "GroupNorm")
 
 
+def options10(results: Results) -> Iterator[Row]:
+    """What `gradients` found to help, with CIFAR-10."""
+    warm = {"warm_start": 3, "server_clip_norm": 1.0}
+    variants: list[tuple[str, dict[str, Any]]] = [
+        (method, more | momentum)
+        for momentum in ({"statistics_momentum": 0.3}, {})
+        for method, more in (("FBN", warm), ("FBN, renorm", warm), ("FBN, pooled", {}))
+    ]
+    for rng_seed in range(3):
+        for lr in (0.02, 0.01, 0.05):
+            for method, options in variants:
+                yield replace(base("cifar10", method), lr=lr, options=options, rng_seed=rng_seed)
+
+
 def resnet20(results: Results) -> Iterator[Row]:
     """ResNet-20 with one label per client and IID, 100 rounds, at the rates of the small network."""
     for split in ("1 label", "iid"):
@@ -319,9 +348,11 @@ def resnet20(results: Results) -> Iterator[Row]:
 SETS: dict[str, Callable[[Results], Iterator[Row]]] = {
     "rates": rates,
     "gradients": gradients,
+    "steady": steady,
     "skews": skews,
     "attacks": attacks,
     "cifar10": cifar10,
+    "options10": options10,
     "resnet20": resnet20,
 }
 
