@@ -171,17 +171,22 @@ def read(file: Path) -> dict[str, Tensor]:
     Raises:
         Mistake: it is something else.
     """
-    with file.open("rb") as opened:
-        start = opened.read(2)
-    if file.suffix in PICKLES or start == b"PK" or start[:1] == b"\x80":
-        raise Mistake(
-            f'{KEY} = "{file}": is a pickle, which could run any code and so is never opened; convert it, where you '
-            f'trust it: python -c "{CONVERT}" {file}'
-        )
     try:
         return safetensors.torch.load_file(file)
     except (SafetensorError, OSError, ValueError) as error:
+        if file.suffix in PICKLES or _looks_pickled(file):
+            raise Mistake(
+                f'{KEY} = "{file}": is a pickle, which could run any code and so is never opened; convert it, where '
+                f'you trust it: python -c "{CONVERT}" {file}'
+            ) from None
         raise Mistake(f'{KEY} = "{file}": cannot be read as a safetensors file ({error})') from error
+
+
+def _looks_pickled(file: Path) -> bool:
+    """By its first bytes, which say so only of what is no safetensors file: such a file's begin with any number."""
+    with file.open("rb") as opened:
+        start = opened.read(2)
+    return start == b"PK" or start[:1] == b"\x80"
 
 
 def few(names: Collection[str], number: int = SHOWN) -> str:

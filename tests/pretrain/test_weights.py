@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from coterie import Mistake
 from coterie.models import registry
-from coterie.pretrain.weights import CONVERT, fill, load
+from coterie.pretrain.weights import CONVERT, fill, load, read
 
 Weights = dict[str, Tensor]
 
@@ -170,6 +170,16 @@ def test_a_pickle_is_never_opened(name: str, zipped: bool, tmp_path: Path) -> No
     with pytest.raises(Mistake, match=r"is a pickle, which could run any code .* convert it, .*: python -c"):
         load(resnet(), tmp_path / name)
     assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("first", [b"\x80", b"PK"])
+def test_a_file_that_begins_as_pickles_do_is_read_all_the_same(first: bytes, tmp_path: Path) -> None:
+    """Its first eight bytes are the length of its header, which may be any number."""
+    header = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    length = next(n for n in range(len(header), 1 << 16) if n.to_bytes(8, "little").startswith(first))
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(length.to_bytes(8, "little") + header.ljust(length) + b"\x00\x00\x80\x3f")
+    assert torch.equal(read(path)["w"], torch.ones(1))
 
 
 def test_the_conversion_that_is_named_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
