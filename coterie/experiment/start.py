@@ -24,6 +24,7 @@ from coterie.models import libraries
 from coterie.models.parts import freeze
 from coterie.pretrain import weights
 from coterie.pretrain.weights import Loaded
+from coterie.track.folder import BEGAN
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,8 @@ def begin(settings: Settings, models: Mapping[str, nn.Module], kept: Path | None
     Raises:
         Mistake: weights cannot be had or do not fit, or a part that is to be frozen is unknown.
     """
-    there = [file for file in files(kept, len(models)) if file.is_file()] if kept else []
-    again = len(there) == len(models)
-    for file, model in zip(there, models.values(), strict=True) if again else ():
+    again = kept is not None and (kept / BEGAN).is_file()  # it is written last
+    for file, model in zip(files(kept, len(models)), models.values(), strict=True) if kept and again else ():
         weights.load(model, file)
     loaded = {n: None if again else _given(settings.pretrain, n, model) for n, model in models.items()}
     if settings.pretrain.freeze is not None:

@@ -25,6 +25,9 @@ from coterie.track.lock import NAME, locked
 from coterie.track.rounds import RoundsFile
 from coterie.track.writing import as_json, file_name, put, writing
 
+BEGAN = "start.json"
+"""In start/: where what a run began with came from. It is there once all else is."""
+
 
 class RunFolder:
     """The folder of one run. Making this object touches nothing.
@@ -108,7 +111,7 @@ class RunFolder:
         """Write what the run began with, and last where that came from."""
         for path, data in weights.items():
             put(path, data)
-        put(self.start / "start.json", as_json(about, indent=1).encode() + b"\n")
+        put(self.start / BEGAN, as_json(about, indent=1).encode() + b"\n")
 
     def write_weights(self, data: bytes, client: str | None = None) -> None:
         """Write the model, or one client's."""
