@@ -28,7 +28,7 @@ from coterie.experiment.tables import (
     Pretrain,
     refuse_other_partitions,
 )
-from coterie.models import huggingface
+from coterie.models import huggingface, libraries
 
 IGNORED = ("versions",)
 """Tables that a run writes into its config.toml for the reader."""
@@ -70,8 +70,12 @@ class Settings:
 
 def model_names(settings: Settings) -> list[str]:
     """The name of the model, or the names of several, each once."""
-    by_client = settings.model.get("clients", {})
-    return list(dict.fromkeys(by_client.values() or settings.model.get("names") or [settings.model["name"]]))
+    return _names(settings.model)
+
+
+def _names(model: Mapping[str, Any]) -> list[str]:
+    by_client = model.get("clients", {})
+    return list(dict.fromkeys(by_client.values() or model.get("names") or [model["name"]]))
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Settings:
@@ -109,8 +113,8 @@ def parse(raw: Raw, folders: Sequence[Path]) -> Settings:
     values = {name: checked(name, raw.get(name, {}), keys, elsewhere) for name, keys in known.items()}
     for name in ("data", "seed_set"):
         values[name] = _absolute(values[name], known[name], folders)
-    values["pretrain"]["weights"] = _on_disk(values["pretrain"]["weights"], folders)
     values["model"] = {key: _checkpoints(value, folders) for key, value in values["model"].items()}
+    values["pretrain"]["weights"] = _weights(values["pretrain"]["weights"], _names(values["model"]), folders)
     fixed = {name: become(**values[name]) for name, become in FIXED.items()}
     chosen = {name: values[name] for name in CHOSEN}
     return Settings(folders=tuple(folders), **top, **chosen, **fixed)  # type: ignore[arg-type]
@@ -160,12 +164,28 @@ def _found(path: str | Path, folders: Sequence[Path]) -> Path:
     return next((c for c in candidates if c.exists()), candidates[0])
 
 
-def _on_disk(weights: Any, folders: Sequence[Path]) -> Any:
-    """What `pretrain.weights` says, with files found."""
-    if isinstance(weights, Mapping):
-        return {name: _on_disk(each, folders) for name, each in weights.items()}
-    named = weights is None or weights == "none" or weights.partition(":")[0] == PUBLISHED
-    return weights if named else str(_found(weights, folders))
+def _weights(given: Any, names: Sequence[str], folders: Sequence[Path]) -> Any:
+    """What `pretrain.weights` says for models of these names, with files found."""
+    if isinstance(given, Mapping):
+        models = {_checkpoints(name, folders): each for name, each in given.items()}
+        return {name: _weights(each, [name], folders) for name, each in models.items()}
+    if given is None or given == "none" or given.partition(":")[0] == PUBLISHED:
+        return given
+    if libraries.library(given) is None:
+        return str(_found(given, folders))
+    return _published(_checkpoints(given, folders), names[0]) if len(names) == 1 else given
+
+
+def _published(weights: str, name: str) -> str:
+    """The weights that a library's model is called by, "NAME" or "NAME.TAG", as those published for the model."""
+    if weights == name:
+        return PUBLISHED
+    if not weights.startswith(f"{name}."):
+        raise Mistake(
+            f'pretrain.weights = "{weights}": belong to a model of that name, and this one is "{name}"; give it as '
+            "model.name too, or a safetensors file"
+        )
+    return f"{PUBLISHED}:{weights.removeprefix(f'{name}.')}"
 
 
 def _checkpoints(value: Any, folders: Sequence[Path]) -> Any:

@@ -56,8 +56,9 @@ class Pretrain:
     """[pretrain]: which weights a run starts from, what of them stays as it is, and what moves more slowly.
 
     Attributes:
-        weights: a safetensors file, or a folder with a model.safetensors; "published" or "published:NAME" for those of
-            a library's model; "none". For several models a table, from a model's name to its weights.
+        weights: a safetensors file, or a folder with a model.safetensors; "published" or "published:TAG" for those of
+            a library's model, which its name, or NAME.TAG, says too; "none". For several models a table, from a
+            model's name to its weights.
         head, prefix, skip: see `coterie.pretrain.weights.fill`.
         freeze: see `coterie.models.parts.freeze`. lr_scale: see `coterie.models.parts.lr_scales`.
     """

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from coterie.core.errors import Mistake
 from coterie.models.functional import tied
+from coterie.models.norm import ORIGIN
 from coterie.models.parts import head as head_of
 
 KEY = "pretrain.weights"
@@ -130,9 +131,9 @@ def fill(
     absent = wanted.keys() - named.keys() - _implied(model, named)
     new = heads & wanted.keys() & (wanted.keys() if head == "fresh" else absent | resized.keys())
     taken = {name: named[name] for name in wanted if name in named and name not in new}
-    _complete(source, list(wanted), absent - new, list(weights))
+    _complete(source, list(wanted), absent - new, weights)
     _same_shapes(source, {name: pair for name, pair in resized.items() if name not in new})
-    _same_model(source, named.keys() - wanted.keys(), wanted.keys() - heads)
+    _same_model(source, named.keys() - wanted.keys() - _statistics(model), wanted.keys() - heads)
     _usable(source, taken)
     model.load_state_dict(taken, strict=False)
     resized = {} if head == "fresh" else resized
@@ -208,7 +209,7 @@ def _prefix(names: Collection[str], wanted: Collection[str], source: str) -> str
     best = [prefix for prefix, number in votes.items() if number == max(votes.values())]
     if len(best) > 1 and "" not in best:
         raise Mistake(
-            f"{source}: holds the model more than once, its names beginning with "
+            f"{KEY}: {source} holds the model more than once, its names beginning with "
             f"{' or '.join(sorted(best))}; say which with pretrain.prefix"
         )
     return best[0] if len(best) == 1 else ""
@@ -229,19 +230,27 @@ def _implied(model: nn.Module, named: Collection[str]) -> set[str]:
     return {one for one, other in pairs if other in named} | counts
 
 
-def _complete(source: str, wanted: Sequence[str], missing: Collection[str], there: Sequence[str]) -> None:
+def _statistics(model: nn.Module) -> set[str]:
+    """What was of BatchNorm layers that another normalisation took the place of: it goes by none of these."""
+    converted = [name for name, module in model.named_modules() if hasattr(module, ORIGIN)]
+    return {f"{name}.{of}" for name in converted for of in ("running_mean", "running_var", "num_batches_tracked")}
+
+
+def _complete(source: str, wanted: Sequence[str], missing: Collection[str], there: Collection[str]) -> None:
     if missing:
+        lacking = few([name for name in wanted if name in missing])
         raise Mistake(
-            f"{source}: does not fit the model: it lacks {few([name for name in wanted if name in missing])}, and has "
-            f"{few(there) or 'nothing'}; name the model that these weights were made with, or say in pretrain.prefix "
-            "what their names begin with"
+            f"{KEY}: {source} does not fit the model: it lacks {lacking}, and has {few(sorted(there)) or 'nothing'}; "
+            "name the model that these weights were made with, or say in pretrain.prefix what their names begin with"
         )
 
 
 def _same_shapes(source: str, differing: Mapping[str, tuple[list[int], list[int]]]) -> None:
     if differing:
         shown = few([f"{name} is {was} there and {now} in the model" for name, (was, now) in differing.items()])
-        raise Mistake(f"{source}: does not fit the model: {shown}; give [model] the sizes that these were made with")
+        raise Mistake(
+            f"{KEY}: {source} does not fit the model: {shown}; give [model] the sizes that these were made with"
+        )
 
 
 def _same_model(source: str, over: Collection[str], wanted: Collection[str]) -> None:
@@ -250,14 +259,14 @@ def _same_model(source: str, over: Collection[str], wanted: Collection[str]) -> 
     inside = sorted(name for name in over if name.partition(".")[0] in parts)
     if inside:
         raise Mistake(
-            f"{source}: does not fit the model, which has no {few(inside)}; name the model that these weights were "
-            "made with, or leave such names out with pretrain.skip"
+            f"{KEY}: {source} does not fit the model, which has no {few(inside)}; name the model that these weights "
+            "were made with, or leave such names out with pretrain.skip"
         )
 
 
 def _usable(source: str, taken: Mapping[str, Tensor]) -> None:
     if not taken:
-        raise Mistake(f"{source}: nothing of the model would come from there; name other weights, or none")
+        raise Mistake(f"{KEY}: nothing of the model would come from {source}; name other weights, or none")
     broken = [name for name, value in taken.items() if value.is_floating_point() and not bool(value.isfinite().all())]
     if broken:
-        raise Mistake(f"{source}: {few(broken)} are not finite; take other weights")
+        raise Mistake(f"{KEY}: {source} has values in {few(broken)} that are not finite; take other weights")

@@ -132,6 +132,7 @@ def test_each_of_several_models_has_weights_of_its_own(start: Start, tmp_path: P
     [
         (["pretrain.weights=absent.safetensors"], r'pretrain.weights = ".*absent.safetensors": there is no such file'),
         (["pretrain.weights=published"], "nobody has published weights of mlp"),
+        (["pretrain.weights=timm:resnet18"], 'weights = "timm:resnet18": belong to a model of that name, .* is "mlp"'),
         (["pretrain.weights=3"], "pretrain.weights = 3: it must be text in quotes, or a table"),
         (['pretrain.weights={"cnn"="a"}'], 'pretrain.weights."cnn": there is no such model here; there is mlp'),
         (["pretrain.head=new"], 'pretrain.head = "new": it must be "fresh"'),

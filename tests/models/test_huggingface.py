@@ -97,7 +97,8 @@ def test_images_a_run_and_the_way_back(vit: Path, tmp_path: Path, capsys: pytest
     assert said in capsys.readouterr().out
     (vit / "model.safetensors").unlink()
     run(load(tmp_path / "run" / "config.toml", ["rounds=3"]), tmp_path / "run", resume=True)
-    again = {"model.name": f"huggingface:{tmp_path / 'run' / 'huggingface'}", "rounds": 1}
+    name = f"huggingface:{tmp_path / 'run' / 'huggingface'}"
+    again = {"model.name": name, "pretrain.weights": name, "rounds": 1}
     run(load(written(tmp_path), [f"{key}={value}" for key, value in again.items()]), tmp_path / "second")
     assert tensors(tmp_path / "second" / "start" / "model.safetensors").keys() == ended.keys()
 

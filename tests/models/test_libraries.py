@@ -124,12 +124,16 @@ def test_initial_weights_depend_on_the_rng_seed_alone(library: str) -> None:
 
 
 @every_library
-@pytest.mark.parametrize(("weights", "shift"), [("published", 0.25), ("published:V1", 0.5)])
+@pytest.mark.parametrize(
+    ("weights", "shift"),
+    [("published", 0.25), ("published:V1", 0.5), ("LIBRARY:small", 0.25), ("LIBRARY:small.V1", 0.5)],
+)
 def test_a_run_starts_from_published_weights(
     library: str, weights: str, shift: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And its model loads into the library's class as it is; a resume asks for no weights."""
     monkeypatch.setattr(module, "write_report", lambda folder: (folder / "report.html").write_text("page"))
+    weights = weights.replace("LIBRARY", library)
     settings = load(
         written(tmp_path),
         [f"model.name={library}:small", "rounds=1", f"pretrain.weights={weights}", 'pretrain.freeze=["conv1"]'],

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from coterie import Mistake
 from coterie.models import registry
+from coterie.models.norm import convert
 from coterie.pretrain.weights import CONVERT, fill, load, read
 
 Weights = dict[str, Tensor]
@@ -86,7 +87,8 @@ def test_of_two_models_in_one_file_one_must_be_named() -> None:
         f"{p}.{name}": value + k for k, p in enumerate(("student", "teacher")) for name, value in weights().items()
     }
     with pytest.raises(
-        Mistake, match=r"there: holds the model more than once.* student. or teacher.; .*pretrain.prefix"
+        Mistake,
+        match=r"weights: there holds the model more than once.* student. or teacher.; .*pretrain.prefix",
     ):
         fill(resnet(), there, "there")
     model = resnet()
@@ -128,16 +130,31 @@ def test_half_precision_becomes_the_models_type() -> None:
             lambda there: there | {"stage1.3.conv1.weight": torch.zeros(1)},
             r"which has no stage1.3.conv1.weight; .* pretrain.skip",
         ),
-        (lambda there: there | {"conv.weight": torch.full((2, 3, 3, 3), torch.nan)}, "conv.weight are not finite"),
+        (
+            lambda there: there | {"conv.weight": torch.full((2, 3, 3, 3), torch.nan)},
+            "conv.weight that are not finite",
+        ),
         (lambda there: {"other": torch.zeros(1)}, "lacks conv.weight, norm.weight, norm.bias and .* has other;"),
         (lambda there: {}, "and has nothing"),
     ],
 )
 def test_a_mismatch_is_refused_and_nothing_is_loaded(change: Callable[[Weights], Weights], sentence: str) -> None:
     model, own = resnet(), resnet().state_dict()
-    with pytest.raises(Mistake, match=f"there: .*{sentence}"):
+    with pytest.raises(Mistake, match=f"pretrain.weights: there .*{sentence}"):
         fill(model, change(weights()), "there")
     assert all(torch.equal(value, own[name]) for name, value in model.state_dict().items())
+
+
+def test_weights_of_batchnorm_fit_a_model_that_was_converted_from_it() -> None:
+    there = weights()
+    model = convert(resnet(), "group", groups=2)
+    loaded = fill(model, there, "there")
+    assert all(torch.equal(value, there[name]) for name, value in model.state_dict().items())
+    assert {name.rpartition(".")[2] for name in loaded.skipped} == {
+        "running_mean",
+        "running_var",
+        "num_batches_tracked",
+    }
 
 
 def test_names_may_be_skipped() -> None:
