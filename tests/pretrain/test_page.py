@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from coterie.experiment import pretraining, settings
+from coterie.experiment.tables import Pretrain
 from coterie.pretrain.fps import FPS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "pretraining.md").read_text("utf-8")
+HOW_TO = (ROOT / "docs" / "how-to" / "start_from_weights.md").read_text("utf-8")
 
 
 def test_the_file_shown_is_valid() -> None:
@@ -26,7 +28,22 @@ def test_every_key_is_in_the_table() -> None:
 
 @pytest.mark.parametrize("name", ["cifar10-fedssl", "cifar10-dirichlet"])
 def test_the_chain_is_of_files_that_are_valid(name: str) -> None:
-    assert f"experiments/{name}.toml" in " ".join(PAGE.split())
+    assert f"experiments/{name}.toml pretrain.weights=" in PAGE
     model = settings.load(ROOT / "experiments" / f"{name}.toml").model
     given = {key: value for key, value in model.items() if value is not None}
     assert given == {"name": "resnet20", "width": 16, "norm": "batch"}
+
+
+@pytest.mark.parametrize("block", re.findall(r"```toml\n(.*?)```", HOW_TO, re.DOTALL))
+def test_every_table_of_starting_from_weights_is_valid(block: str, tmp_path: Path) -> None:
+    shown = tomllib.loads(block)
+    if ":" in shown.get("model", {}).get("name", ""):
+        pytest.importorskip(shown["model"]["name"].partition(":")[0])
+    rest = {"rounds": 1, "data": {"source": "digits"}, "model": {"name": "resnet20"}}
+    rest["algorithm"] = {"name": "fedavg", "lr": 0.1}
+    assert settings.parse(rest | shown, [tmp_path]).pretrain.weights
+
+
+def test_every_key_of_starting_from_weights_is_told() -> None:
+    told = set(re.findall(r"^(\w+) = |`(\w+)(?: = .*?)?`", HOW_TO, re.MULTILINE))
+    assert {field.name for field in fields(Pretrain)} <= {name for pair in told for name in pair}
