@@ -1,5 +1,6 @@
 """Weights from a file into a model: names as they are, the head as it fits, and everything else or nothing.
 
+>>> import torch
 >>> from torch import nn
 >>> encoder = {"backbone.0.weight": torch.ones(3, 2), "backbone.0.bias": torch.ones(3)}
 >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 4))
