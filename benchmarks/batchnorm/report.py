@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -32,10 +32,12 @@ from runs import (
     Row,
     accuracy,
     attacked,
+    base,
     conv,
     done,
     gradients,
     key,
+    options10,
     tuned,
 )
 
@@ -101,15 +103,14 @@ def skewed(data: str, results: Results) -> str:
     return lines(["method", "lr", *map(shown, SPLITS)], rows)
 
 
-def varied(results: Results) -> str:
+def varied(rows: Iterable[Row], results: Results, grid: Sequence[float]) -> str:
     """What FBN's options bring with one label per client, at each rate, and what a client sends for it."""
-    grid = RATES[1:5]
-    variants = {key(replace(row, lr=0.0)): row for row in gradients({})}.values()
-    rows = []
+    variants = {key(replace(row, lr=0.0, rng_seed=0)): replace(row, rng_seed=0) for row in rows}.values()
+    found = []
     for row in variants:
         tried = {lr: by_seed(replace(row, lr=lr), results) for lr in grid}
-        rows.append([variant(row), *at_rates(tried), sent(row, results)])
-    return lines(["variant", *(f"lr {lr:g}" for lr in grid), "bytes up, beside parameters"], rows)
+        found.append([variant(row), *at_rates(tried), sent(row, results)])
+    return lines(["variant", *(f"lr {lr:g}" for lr in grid), "bytes up, beside parameters"], found)
 
 
 def variant(row: Row) -> str:
@@ -129,7 +130,8 @@ def sent(row: Row, results: Results) -> str:
     known = [results[k] for lr in RATES if (k := key(replace(row, lr=lr))) in results]
     if METHODS[row.method].alone or not known:
         return NOTHING
-    parameters = 4 * sum(p.numel() for p in conv([1, 28, 28], 10).parameters())
+    shape = {"fashion_mnist": [1, 28, 28], "cifar10": [3, 32, 32]}[row.data]
+    parameters = 4 * sum(p.numel() for p in conv(shape, 10).parameters())
     return f"{known[0]['bytes_up'] - parameters:,.0f}"
 
 
@@ -173,10 +175,12 @@ def deep(results: Results) -> str:
 
 def tables(results: Results) -> dict[str, str]:
     """Each table by the name of its place in the page."""
+    ours = [base("cifar10", method) for method in ("FBN", "FBN, renorm")]
     return {
         "accuracy, Fashion-MNIST": skewed("fashion_mnist", results),
         "accuracy, CIFAR-10": skewed("cifar10", results),
-        "options": varied(results),
+        "options": varied(gradients({}), results, RATES[1:5]),
+        "options, CIFAR-10": varied([*ours, *options10({})], results, RATES[1:4]),
         "attacks": under_attack(results),
         "price": price(results),
         "ResNet-20": deep(results),
