@@ -10,10 +10,10 @@ from typing import Any
 from rich.table import Table
 
 from coterie.cli.live import Live
+from coterie.core.errors import few
 from coterie.experiment.build import Experiment
 from coterie.experiment.settings import model_names
 from coterie.experiment.start import Start
-from coterie.pretrain.weights import few
 from coterie.report.words import duration, number, share, size, spread
 from coterie.track.rounds import Record
 

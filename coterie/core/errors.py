@@ -1,4 +1,8 @@
-"""The one exception that means: the user can mend this."""
+"""The one exception that means: the user can mend this; and pieces of its sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class Mistake(ValueError):
@@ -17,3 +21,22 @@ def require(name: str, value: object, right: bool, allowed: str, table: str = "a
     """
     if not right:
         raise Mistake(f"{table}.{name} = {value}: it must be {allowed}")
+
+
+def reason(error: Exception) -> str:
+    """What an exception says, on one line; its kind where it says nothing.
+
+    >>> reason(ValueError("not\\n  so")), reason(EOFError())
+    ('not so', 'EOFError')
+    """
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def few(names: Sequence[str], number: int = 3) -> str:
+    """The first names, and how many more there are.
+
+    >>> few(["a", "b", "c", "d"], 2)
+    'a, b and 2 more'
+    """
+    more = len(names) - number
+    return ", ".join(names[:number]) + (f" and {more} more" if more > 0 else "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from coterie.core.errors import Mistake
+from coterie.core.errors import Mistake, reason
 
 
 def package(name: str, wanted_by: str, extra: str) -> Any:
@@ -30,7 +30,7 @@ def package(name: str, wanted_by: str, extra: str) -> Any:
             f"{wanted_by}: needs the package {called}, which is not installed; pip install 'coterie[{extra}]'"
         ) from error
     except (ImportError, RuntimeError, OSError) as error:  # a build for another PyTorch, say
-        why = " ".join(str(error).split())
+        why = reason(error)
         raise Mistake(
             f"{wanted_by}: needs the package {called}, which cannot be imported here ({why}); install one that fits, "
             f"such as that of pip install 'coterie[{extra}]'"

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 
-from coterie.core.errors import Mistake
+from coterie.core.errors import Mistake, reason
 
 # Seconds to wait for a connection, and between two pieces of an answer: without a network, say so soon.
 _CONNECT, _READ = 5.0, 20.0
@@ -83,7 +83,7 @@ def _unpack(packed: Path, folder: str, paths: Sequence[Path]) -> None:
                 half.write_bytes(member.read())
                 half.replace(path)
     except (OSError, EOFError, tarfile.TarError, zlib.error, KeyError) as error:
-        why = " ".join(str(error).split())
+        why = reason(error)
         raise Mistake(f"{packed}: cannot be unpacked ({why}); replace it, or delete it to have it fetched") from error
 
 
@@ -112,7 +112,7 @@ def _why(error: Exception) -> str:
         return f"the server answered {error.response.status_code}"
     if isinstance(error, requests.ConnectionError | requests.Timeout):
         return "no connection"
-    return " ".join(str(error).split())
+    return reason(error)
 
 
 class _Bar:

@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from coterie.core.errors import Mistake
+from coterie.core.errors import Mistake, reason
 from coterie.core.packages import package
 from coterie.core.rng import number
 from coterie.data import huggingface
@@ -176,5 +176,5 @@ def _table(source: Source, rng_seed: int) -> Any:
 
 
 def _refused(name: str, error: Exception) -> Mistake:
-    why = " ".join(str(error).split()) or type(error).__name__
+    why = reason(error)
     return Mistake(f"data.partition: the partitioner {name} says: {why}")

@@ -6,7 +6,7 @@ import torch
 
 from coterie.core import evaluate, tree
 from coterie.core.aggregate import Sum, combine
-from coterie.core.errors import Mistake
+from coterie.core.errors import Mistake, reason
 from coterie.core.plan import Plan
 from coterie.core.rng import generator, key
 from coterie.core.task import Task
@@ -64,7 +64,7 @@ def _learns(name: str, task: Task, weights: Tree, plan: Plan, source: Source) ->
     except Mistake:
         raise
     except (RuntimeError, ValueError, IndexError, TypeError, NotImplementedError) as error:
-        shape, why = list(source.train.x.shape[1:]), " ".join(str(error).split())
+        shape, why = list(source.train.x.shape[1:]), reason(error)
         raise Mistake(
             f'model.name = "{name}": the model cannot take examples of shape {shape} ({why}); choose another'
         ) from error

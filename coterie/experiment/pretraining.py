@@ -19,7 +19,7 @@ import tomlkit
 import torch
 from torch import nn
 
-from coterie.core.errors import Mistake
+from coterie.core.errors import Mistake, reason
 from coterie.experiment.engine import Machine, device_called
 from coterie.experiment.file import Raw, overridden, read
 from coterie.experiment.keys import Key, Keys, keys_of
@@ -134,7 +134,7 @@ def build(settings: Pretraining) -> tuple[nn.Module, Trainer]:
     except (RuntimeError, ValueError, IndexError, TypeError, NotImplementedError) as error:
         if isinstance(error, Mistake):
             raise
-        why = " ".join(str(error).split())
+        why = reason(error)
         raise Mistake(
             f'model.name = "{given["name"]}": the model cannot take images of shape {shape} ({why}); choose another'
         ) from error

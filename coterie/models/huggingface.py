@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coterie.core.errors import Mistake
+from coterie.core.errors import Mistake, reason
 from coterie.core.files import write_atomic
 from coterie.core.packages import package
 from coterie.models import adapted
@@ -70,7 +70,7 @@ def model(
         made = kind.from_config(config, trust_remote_code=False).float()
     except Exception as error:  # the package's own of many kinds, and those of a network
         what = "text" if text else "images"
-        raise Mistake(f"{key}: cannot be made a classifier of {what} ({_why(error)})") from error
+        raise Mistake(f"{key}: cannot be made a classifier of {what} ({reason(error)})") from error
     call = partial(_of_tokens, key) if text else _images(made, checkpoint, revision or MAIN, in_shape, image_size)
     about = {"checkpoint": checkpoint, "revision": revision or MAIN, HEAD: _head(made)}
     return adapted.adapted(made, call, **about)
@@ -96,7 +96,7 @@ def published(name: str, which: str, model: nn.Module) -> Mapping[str, Tensor]:
             made, about = theirs.from_pretrained(name, output_loading_info=True, **options)
     except Exception as error:
         raise Mistake(
-            f'pretrain.weights: "{PREFIX}{name}" cannot be read from a safetensors file ({_why(error)})'
+            f'pretrain.weights: "{PREFIX}{name}" cannot be read from a safetensors file ({reason(error)})'
         ) from error
     missing = set(about["missing_keys"])
     return {name: value for name, value in made.state_dict().items() if name not in missing}
@@ -195,7 +195,3 @@ def _quiet() -> Iterator[None]:
         log.set_verbosity(level)
         if bars:
             log.enable_progress_bar()
-
-
-def _why(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

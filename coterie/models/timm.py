@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from coterie.core.errors import Mistake
+from coterie.core.errors import Mistake, reason
 from coterie.core.packages import package
 from coterie.models import adapted
 
@@ -73,5 +73,5 @@ def _made(name: str, **options: Any) -> Any:
     except Exception as error:  # the library's own, and those of a network
         near = get_close_matches(name, timm.list_models(pretrained="." in name), n=3)
         hint = f"; did you mean {' or '.join(near)}?" if near and name not in near else ""
-        why = " ".join(str(error).split()) or type(error).__name__
+        why = reason(error)
         raise Mistake(f'"{PREFIX}{name}": timm cannot make it ({why}){hint}') from error

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from coterie.core.errors import Mistake
+from coterie.core.errors import Mistake, reason
 from coterie.core.packages import package
 from coterie.models import adapted
 from coterie.models.parts import HEAD, head
@@ -76,7 +76,7 @@ def published(name: str, which: str, model: nn.Module) -> Mapping[str, Tensor]:
     try:
         found: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except Exception as error:  # a network's errors are of many kinds
-        why = " ".join(str(error).split()) or type(error).__name__
+        why = reason(error)
         raise Mistake(f"pretrain.weights: {weights} of torchvision cannot be fetched ({why})") from error
     return found
 

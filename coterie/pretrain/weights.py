@@ -21,7 +21,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from coterie.core.errors import Mistake
+from coterie.core.errors import Mistake, few
 from coterie.models.functional import tied
 from coterie.models.norm import ORIGIN
 from coterie.models.parts import head as head_of
@@ -34,8 +34,6 @@ CONVERT = (
     "s.save_file({k: v.clone() for k, v in torch.load(f, weights_only=True).items()}, f + '.safetensors')"
 )
 """A program that makes a safetensors file of the pickle of a `state_dict`."""
-SHOWN = 3
-"""So many names are written out."""
 
 
 @dataclass(frozen=True)
@@ -189,16 +187,6 @@ def _looks_pickled(file: Path) -> bool:
     with file.open("rb") as opened:
         start = opened.read(2)
     return start == b"PK" or start[:1] == b"\x80"
-
-
-def few(names: Collection[str], number: int = SHOWN) -> str:
-    """The first names, and how many more there are.
-
-    >>> few(["a", "b", "c", "d"], 2)
-    'a, b and 2 more'
-    """
-    first = ", ".join(list(names)[:number])
-    return first if len(names) <= number else f"{first} and {len(names) - number} more"
 
 
 def _prefix(names: Collection[str], wanted: Collection[str], source: str) -> str:

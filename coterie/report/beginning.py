@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from coterie.core.errors import few
 from coterie.report import html
 from coterie.report.read import Run
 from coterie.report.words import share
@@ -27,15 +28,10 @@ def _rows(start: Mapping[str, Any]) -> list[tuple[str, str]]:
         "SHA-256": loaded.get("sha256"),
         "loaded": loaded and f"{len(loaded['loaded'])} of {loaded['total']} tensors",
         "names without": loaded.get("prefix"),
-        "of another size": _few(resized),
-        "new": _few(loaded.get("new", ())),
-        "not used": _few(loaded.get("skipped", ())),
-        "frozen": start["frozen"] and f"{_few(start['frozen'])}: {start['size']:,} of {start['total']:,} numbers",
+        "of another size": few(resized, SHOWN),
+        "new": few(loaded.get("new", ()), SHOWN),
+        "not used": few(loaded.get("skipped", ()), SHOWN),
+        "frozen": start["frozen"] and f"{few(start['frozen'], SHOWN)}: {start['size']:,} of {start['total']:,} numbers",
         "accuracy before the first round": start["test_accuracy"] is not None and share(start["test_accuracy"]),
     }
     return [(name, text) for name, text in rows.items() if text]
-
-
-def _few(names: Sequence[str]) -> str:
-    more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")

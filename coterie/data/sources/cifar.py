@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from coterie.core.data import Examples
-from coterie.core.errors import Mistake
+from coterie.core.errors import Mistake, reason
 from coterie.data.arrays import images
 from coterie.data.files import unpacked
 from coterie.data.source import Source
@@ -94,7 +94,7 @@ def _unpickled(path: Path) -> object:
     except Mistake as error:
         raise Mistake(f"{path}: {error}") from error
     except Exception as error:  # a damaged pickle may raise anything
-        why = " ".join(str(error).split()) or type(error).__name__
+        why = reason(error)
         raise Mistake(f"{path}: is no batch of pictures ({why}); {_AGAIN}") from error
 
 

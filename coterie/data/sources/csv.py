@@ -6,7 +6,7 @@ import csv as reader
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from coterie.core.errors import Mistake
+from coterie.core.errors import Mistake, reason
 from coterie.data.frame import Frame, from_frame
 from coterie.data.source import Source
 
@@ -62,7 +62,7 @@ def read(path: Path) -> dict[str, list[str]]:
     except FileNotFoundError as error:
         raise Mistake(f"data.path = {str(path)!r}: there is no such file") from error
     except (OSError, UnicodeDecodeError, reader.Error) as error:
-        why = " ".join(str(error).split())
+        why = reason(error)
         raise Mistake(f"{path}: cannot be read as comma-separated text in UTF-8 ({why})") from error
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from coterie.core.errors import Mistake
+from coterie.core.errors import Mistake, reason
 from coterie.data import huggingface as adapter
 from coterie.data.source import Source
 
@@ -80,5 +80,5 @@ def _loaded(where: str, load: Any, *arguments: Any, **options: Any) -> Any:
     try:
         return load(*arguments, **options)
     except Exception as error:  # the package's readers raise many things, and so does the network
-        why = " ".join(str(error).split()) or type(error).__name__
+        why = reason(error)
         raise Mistake(f"{where}: cannot be loaded ({why})") from error

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from coterie.core.data import Examples
-from coterie.core.errors import Mistake
+from coterie.core.errors import Mistake, reason
 from coterie.data.arrays import classes, inputs
 from coterie.data.source import Source
 from coterie.data.split import by_client, fixed_split
@@ -98,7 +98,7 @@ def read(path: Path, needed: Sequence[str], named: Sequence[str] = (), optional:
     except FileNotFoundError as error:
         raise Mistake(f"data.path = {str(path)!r}: there is no such file") from error
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        why = " ".join(str(error).split()) or type(error).__name__
+        why = reason(error)
         raise Mistake(f"{path}: cannot be read as a numpy archive of plain arrays ({why})") from error
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from coterie.core.errors import Mistake
+from coterie.core.errors import Mistake, reason
 from coterie.core.packages import package
 from coterie.data.frame import Frame, from_frame
 from coterie.data.source import Source
@@ -47,7 +47,7 @@ def read(path: Path) -> Frame:
     try:
         table = reader.read_table(path)
     except (OSError, pyarrow.ArrowException) as error:
-        why = " ".join(str(error).split())
+        why = reason(error)
         raise Mistake(f"{path}: cannot be read as a Parquet file ({why})") from error
     columns: dict[str, Sequence[object]] = {}
     categories: dict[str, Sequence[str]] = {}
