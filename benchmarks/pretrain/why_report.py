@@ -17,6 +17,7 @@ from statistics import fmean
 from typing import Any
 
 from matplotlib.figure import Figure
+from report import table
 
 HERE = Path(__file__).resolve().parent
 CONDITIONS = ("dirichlet 0.1", "dirichlet 0.3", "iid")
@@ -44,11 +45,6 @@ def mean(found: Entries, what: str, **same: Any) -> str:
     """The mean of a number over the rows that agree with `same`; a dash where there is none."""
     values = [e[what] for e in found if all(e.get(k) == v for k, v in same.items()) and e.get(what) is not None]
     return f"{fmean(values):.3g}" if values else "–"
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """Rows as Markdown."""
-    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])
 
 
 def drift(found: Entries) -> str:

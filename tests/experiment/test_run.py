@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +20,14 @@ from coterie.experiment import build
 from coterie.experiment import run as module
 from coterie.experiment.build import Experiment
 from coterie.experiment.engine import Machine
-from coterie.experiment.run import Outcome, Silent, run
+from coterie.experiment.run import Silent, run
 from coterie.experiment.saving import Saving
 from coterie.experiment.settings import load
 from coterie.report.page import population
 from coterie.track.rounds import Record
 from coterie.track.writing import client_id
+from tests.experiment.conftest import Start
 from tests.experiment.files import DIGITS, written
-
-Start = Callable[..., Outcome]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Start:
-    """Runs the digits file, with overrides, into a folder of tmp_path."""
-    path = written(tmp_path)
-
-    def started(*overrides: str, out: str = "run", resume: bool = False, watch: module.Watch | None = None) -> Outcome:
-        return run(load(path, overrides), tmp_path / out, resume, watch)
-
-    return started
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 import json
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +13,13 @@ from coterie import Mistake
 from coterie.cli.terminal import Terminal
 from coterie.experiment import run as module
 from coterie.experiment.finished import finished
-from coterie.experiment.run import Outcome, Silent, run
+from coterie.experiment.run import Silent, run
 from coterie.experiment.settings import load
 from coterie.models import registry
 from coterie.track.weights import packed
+from tests.experiment.conftest import Start
 from tests.experiment.files import written
 from tests.experiment.test_run import StopAfter, same
-
-Start = Callable[..., Outcome]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Start:
-    path = written(tmp_path)
-
-    def started(*overrides: str, out: str = "run", resume: bool = False, watch: module.Watch | None = None) -> Outcome:
-        return run(load(path, overrides), tmp_path / out, resume, watch)
-
-    return started
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,23 @@
+"""What tests of whole runs begin with."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from coterie.experiment.run import Outcome, Watch, run
+from coterie.experiment.settings import load
+from tests.experiment.files import written
+
+Start = Callable[..., Outcome]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    """Runs the digits file, with overrides, into a folder of tmp_path."""
+    path = written(tmp_path)
+
+    def started(*overrides: str, out: str = "run", resume: bool = False, watch: Watch | None = None) -> Outcome:
+        return run(load(path, overrides), tmp_path / out, resume, watch)
+
+    return started
