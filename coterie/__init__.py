@@ -22,6 +22,7 @@ from coterie.algorithms import (
     fedssl,
     fedyogi,
     fixbn,
+    hbn,
     independent,
     scaffold,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "fedssl",
     "fedyogi",
     "fixbn",
+    "hbn",
     "independent",
     "plan",
     "scaffold",

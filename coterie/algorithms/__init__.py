@@ -12,6 +12,7 @@ from coterie.algorithms.fedopt import fedadagrad, fedadam, fedavgm, fedyogi
 from coterie.algorithms.fedprox import fedprox
 from coterie.algorithms.fedssl import fedssl
 from coterie.algorithms.fixbn import fixbn
+from coterie.algorithms.hbn import hbn
 from coterie.algorithms.scaffold import scaffold
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "fedssl",
     "fedyogi",
     "fixbn",
+    "hbn",
     "independent",
     "scaffold",
 ]

@@ -48,9 +48,12 @@ class SharedNorm:
         batch, times r.
     "pooled": that of this formula less what BatchNorm's own has beside it: of g = dl/dy, mean(g) + y mean(y g) over all
         values of the pooled batch. The sums of g and of y g are given to each layer as constants, its `slopes`.
+    "hybrid": that of another formula, where M and V are mixed with the batch's own mean and variance, whose share in
+        each channel is sigmoid(phi) of a parameter given to each layer, its `phi`. All but (M, V) have a gradient; what
+        a layer saw is the mixture. See `coterie.algorithms.hbn`.
 
     Attributes:
-        gradient: "constant", "renorm" or "pooled".
+        gradient: "constant", "renorm", "pooled" or "hybrid".
         max_r, max_d: bounds, 1 / max_r <= r <= max_r and -max_d <= d <= max_d, beyond which "renorm" has another value
             too; None: none.
 
@@ -59,7 +62,7 @@ class SharedNorm:
     Normalization, ICLR 2020, for moving averages in the gradient too.
     """
 
-    gradient: Literal["constant", "renorm", "pooled"] = "constant"
+    gradient: Literal["constant", "renorm", "pooled", "hybrid"] = "constant"
     max_r: float | None = None
     max_d: float | None = None
 
@@ -123,7 +126,7 @@ class Task:
             buffers that it returns hold the batch's own in their places: its mean, its biased variance, and as
             `num_batches_tracked` the number of values per channel. With the gradient "pooled" it looks among the
             parameters for <layer>.slopes [2, C] too, and the gradient by these is what they would be by this batch
-            alone. None: there is none.
+            alone; with "hybrid" for <layer>.phi [C]. None: there is none.
         encoder: the model up to its classifier; None where there is no such part.
         unbatchable: why clients of this architecture cannot be batched by `torch.func.vmap`, where that is known
             beforehand.

@@ -72,6 +72,7 @@ class MaskedBatchNorm(nn.Module):
     running_var: Tensor
     num_batches_tracked: Tensor
     slopes: Tensor | None  # [2, C], where they are given; see `SharedNorm`
+    phi: Tensor | None  # [C], where it is given; see `SharedNorm`
 
     def __init__(self, source: _BatchNorm, scope: Scope):
         super().__init__()
@@ -83,6 +84,7 @@ class MaskedBatchNorm(nn.Module):
         for name in ("running_mean", "running_var", "num_batches_tracked"):
             self.register_buffer(name, getattr(source, name) if self.tracks else None)
         self.register_buffer("slopes", None, persistent=False)
+        self.register_buffer("phi", None, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, C, ...] -> the same shape."""
@@ -92,6 +94,8 @@ class MaskedBatchNorm(nn.Module):
             return self._by_torch(x)
         mean, var, count = batch_statistics(x, self.scope.mask)
         if self.scope.shared is not None and self.tracks:
+            if self.phi is not None:
+                mean, var = self._mixed(mean, var, count, self.phi)
             self.scope.observe(self, Moments(mean.detach(), var.detach(), count))
             return self._by_given(x, mean, var, count, self.scope.shared)
         if self.training and self.moves:
@@ -114,12 +118,19 @@ class MaskedBatchNorm(nn.Module):
         """Normalised by the running statistics; see `SharedNorm`."""
         if how.gradient == "renorm":
             return self._renormalised(x, mean, var, count, how)
+        if how.gradient == "hybrid":
+            return self._normalised(x, mean, var)
         shape = (1, -1, *[1] * (x.dim() - 2))  # [1, C, 1, ...]
         y = (x - self.running_mean.reshape(shape)) * torch.rsqrt(self.running_var + self.eps).reshape(shape)
         if how.gradient == "pooled" and self.slopes is not None:
             real = x.new_ones(()) if self.scope.mask is None else self.scope.mask.to(x.dtype).reshape(-1, *shape[2:], 1)
             y = _LessMeans.apply(y, self.slopes, real / count.clamp(min=1))  # type: ignore[no-untyped-call]
         return self._affine(y, shape)
+
+    def _mixed(self, mean: Tensor, var: Tensor, count: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+        """The running statistics with a share of the batch's own, but for a single value, which has no variance."""
+        own = torch.sigmoid(phi) * (count > 1)
+        return torch.lerp(self.running_mean, mean, own), torch.lerp(self.running_var, var, own)
 
     def _renormalised(self, x: Tensor, mean: Tensor, var: Tensor, count: Tensor, how: SharedNorm) -> Tensor:
         sd, given = (var.detach() + self.eps).sqrt(), (self.running_var + self.eps).sqrt()

@@ -55,6 +55,7 @@ RECIPES = {
     "fedbn": coterie.fedbn(lr=0.1, batch_size=5),
     "fedbn, all options": coterie.fedbn(lr=0.1, batch_size=5, momentum=0.5, keep_momentum=True, server_lr=0.5),
     "fixbn": coterie.fixbn(lr=0.1, batch_size=5, freeze_after=2, momentum=0.5, keep_momentum=True),
+    "hbn": coterie.hbn(lr=0.1, batch_size=5, statistics_batch=8, momentum=0.5, keep_momentum=True, server_lr=0.5),
     "fedh2l": coterie.fedh2l(lr=0.1, batch_size=5),
     "fedh2l, all options": coterie.fedh2l(
         lr=0.1,
