@@ -2,7 +2,8 @@
 
     COTERIE_DATA=... python benchmarks/batchnorm/runs.py [SETS] [--minutes 60]
 
-SETS are rates, gradients, steady, skews, attacks, cifar10, options10 and resnet20; all of them, where none is named.
+SETS are rates, gradients, steady, skews, attacks, cifar10, options10, recommended and resnet20; all of them where none
+is named.
 
 Ten clients, one gradient of 25 examples each in a round, momentum 0.9 that lasts over rounds, 200 rounds; a network of
 three stride-2 convolutions (16, 32, 64), each followed by the normalisation, and a linear layer. Test accuracy is that
@@ -21,6 +22,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +88,14 @@ def conv(in_shape: list[int], num_classes: int) -> nn.Module:
 
 @dataclass(frozen=True)
 class Method:
-    """A recipe from its options; what the model's BatchNorm becomes; whether one client holds all data."""
+    """A recipe from its options; what the model's BatchNorm becomes; whether one client holds all data; and whether
+    every second round measures, so that it takes twice as many.
+    """
 
     recipe: Callable[..., Recipe]
     norm: str = "batch"
     alone: bool = False
+    measures: bool = False
 
 
 STEP = {"local_steps": 1, "batch_size": BATCH}
@@ -119,6 +124,7 @@ METHODS: dict[str, Method] = {
     "FedBN": Method(lambda **o: coterie.fedbn(keep_momentum=True, **LOCAL | o)),
     "GroupNorm": Method(lambda **o: averaged(coterie.fedavg, **o), norm="group"),
     "LayerNorm": Method(lambda **o: averaged(coterie.fedavg, **o), norm="layer"),
+    "HBN": Method(lambda **o: averaged(coterie.hbn, statistics_batch=BATCH, **o), measures=True),
 }
 ATTACKS: dict[str, dict[str, Any]] = {"sign_flip": {}, "large_values": {}, "ipm": {"line_search": True}}
 """Attacks on what two clients say their batches were like, and their parameters."""
@@ -154,14 +160,15 @@ def run(row: Row) -> dict[str, Any]:
     robust: dict[str, Any] = {} if row.rule == "mean" else {"pre": steps, "num_byzantine": 2}
     options = row.options | ({"robust": "statistics"} if robust else {})
     began, last = time.process_time(), None
+    rounds = row.rounds * (2 if METHODS[row.method].measures else 1)
     for last in coterie.federate(
         METHODS[row.method].recipe(lr=row.lr, **options),
         model(row),
         clients(row),
-        rounds=row.rounds,
+        rounds=rounds,
         rng_seed=row.rng_seed,
         test=source(row.data).test,
-        evaluate_every=row.rounds,
+        evaluate_every=rounds,
         evaluate_clients=row.method == "FedBN",
         num_classes=10,
         aggregation=aggregation(name, **robust),
@@ -203,9 +210,9 @@ def accuracy(result: dict[str, Any]) -> float:
     return 0.1 if value is None else float(value)
 
 
-def base(data: str, method: str) -> Row:
+def base(data: str, method: str, **options: Any) -> Row:
     """The row that a method's rate is found on, but for the rate."""
-    return Row(data, "iid" if METHODS[method].alone else "1 label", method, lr=0.0)
+    return Row(data, "iid" if METHODS[method].alone else "1 label", method, lr=0.0, options=options)
 
 
 def next_rate(row: Row, results: Results) -> float | None:
@@ -226,10 +233,11 @@ def best_rate(row: Row, results: Results) -> float | None:
     return max(known, key=known.__getitem__)
 
 
-def tuned(data: str, method: str, results: Results) -> Row | None:
+def tuned(data: str, method: str, results: Results, **options: Any) -> Row | None:
     """A method's row with its own rate, once that is known."""
-    lr = best_rate(base(data, method), results)
-    return None if lr is None else replace(base(data, method), lr=lr)
+    row = base(data, method, **options)
+    lr = best_rate(row, results)
+    return None if lr is None else replace(row, lr=lr)
 
 
 def rates(results: Results, data: str = "fashion_mnist", methods: Collection[str] = METHODS) -> Iterator[Row]:
@@ -319,7 +327,7 @@ def cifar10(results: Results) -> Iterator[Row]:
     yield from skews(results, "cifar10", MAIN)
 
 
-MAIN = ("centralised BatchNorm", "FBN", "FBN, renorm", "FBN, pooled", "FedAvg", "GroupNorm")
+MAIN = ("centralised BatchNorm", "FBN", "FBN, renorm", "FBN, pooled", "FedAvg", "GroupNorm", "HBN")
 
 
 def options10(results: Results) -> Iterator[Row]:
@@ -336,13 +344,44 @@ def options10(results: Results) -> Iterator[Row]:
                 yield replace(base("cifar10", method), lr=lr, options=options, rng_seed=rng_seed)
 
 
+RECOMMENDED: dict[str, Any] = {"statistics_momentum": 0.3}
+"""What the page recommends to set, of "FBN, pooled"."""
+
+
+def recommended(results: Results) -> Iterator[Row]:
+    """FBN as the page recommends it, at every skew, for both data sets."""
+    for data in ("fashion_mnist", "cifar10"):
+        row = base(data, "FBN, pooled", **RECOMMENDED)
+        while (lr := next_rate(row, results)) is not None:
+            yield replace(row, lr=lr)
+        best = tuned(data, "FBN, pooled", results, **RECOMMENDED)
+        for rng_seed, split in product(range(3), SPLITS) if best else ():
+            assert best is not None
+            yield replace(best, split=split, rng_seed=rng_seed)
+
+
 def resnet20(results: Results) -> Iterator[Row]:
-    """ResNet-20 with one label per client and IID, 100 rounds, at the rates of the small network."""
-    for split in ("1 label", "iid"):
-        for method in ("FedAvg", "FBN, pooled", "FBN"):
-            row = tuned("cifar10", method, results)
-            if row is not None:
-                yield replace(row, split=split, model="resnet20", rounds=100)
+    """ResNet-20, 100 rounds: each method's rates with one label per client, and IID with the best of them."""
+    for method in DEEP:
+        row = deep(method)
+        while (lr := next_rate(row, results)) is not None:
+            yield replace(row, lr=lr)
+        if (best := best_rate(row, results)) is not None:
+            yield replace(row, lr=best, split="iid")
+
+
+def deep(method: str) -> Row:
+    """The row that a method's rate for ResNet-20 is found on, but for the rate."""
+    return replace(base("cifar10", method, **DEEP[method]), model="resnet20", rounds=100)
+
+
+DEEP: dict[str, dict[str, Any]] = {
+    "FedAvg": {},
+    "FBN": {"warm_start": 19, "server_clip_norm": 1.0},
+    "FBN, pooled": RECOMMENDED | {"warm_start": 19},
+    "GroupNorm": {},
+}
+"""Methods for ResNet-20, which has 19 BatchNorm layers, and their options."""
 
 
 SETS: dict[str, Callable[[Results], Iterator[Row]]] = {
@@ -353,6 +392,7 @@ SETS: dict[str, Callable[[Results], Iterator[Row]]] = {
     "attacks": attacks,
     "cifar10": cifar10,
     "options10": options10,
+    "recommended": recommended,
     "resnet20": resnet20,
 }
 
