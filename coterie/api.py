@@ -25,6 +25,7 @@ from coterie.core.transform import Transform, chain, identity
 from coterie.engines.sequential import Sequential
 from coterie.models.functional import Augment, functional, initial_weights
 from coterie.models.parts import lr_scales
+from coterie.models.shapes import sized
 from coterie.objectives import accuracy, cross_entropy
 
 Models = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
@@ -208,7 +209,7 @@ def _by_architecture(model: Models, ids: Sequence[str]) -> tuple[dict[str, nn.Mo
 
 def _placed(model: nn.Module, engine: Engine) -> nn.Module:
     """A copy where the engine computes, in its type of number."""
-    return copy.deepcopy(model).to(engine.device, engine.dtype)
+    return copy.deepcopy(sized("model", model)).to(engine.device, engine.dtype)
 
 
 def _num_classes(test: Examples | None) -> int | None:

@@ -25,7 +25,7 @@ from coterie.experiment.file import Raw, overridden, read
 from coterie.experiment.keys import Key, Keys, keys_of
 from coterie.experiment.model import made
 from coterie.experiment.refuse import checked, full
-from coterie.experiment.settings import IGNORED, folders_of, one_of, top_level, without_leftovers
+from coterie.experiment.settings import IGNORED, checkpoints, folders_of, one_of, top_level, without_leftovers
 from coterie.experiment.tables import TOP, model_keys
 from coterie.pretrain.fps import FPS, Trainer
 
@@ -109,6 +109,7 @@ def parse(raw: Raw, folders: Sequence[Path]) -> Pretraining:
     first = checked("", {k: v for k, v in raw.items() if k not in (*TABLES, *IGNORED, "origin")}, top, elsewhere)
     values = {name: checked(name, raw.get(name, {}), keys, elsewhere) for name, keys in known.items()}
     del values["pretrain"]["method"]
+    values["model"]["name"] = checkpoints(values["model"]["name"], folders)
     settings = FPS(**values["pretrain"])
     return Pretraining(first["rng_seed"], settings, values["model"], values["engine"]["device"], tuple(folders))
 

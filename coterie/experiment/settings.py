@@ -83,7 +83,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Settings:
 
     An override of a choice (data.source, data.partition, model.name, algorithm.name and so on) takes the keys with it
     that belonged to the old choice and that the new one does not take, or takes as something else; one of cohort.size
-    replaces cohort.fraction, and the other way round.
+    replaces cohort.fraction, and the other way round; so do algorithm.local_steps and algorithm.local_epochs.
 
     Raises:
         Mistake: a key or value cannot be used.
@@ -113,7 +113,7 @@ def parse(raw: Raw, folders: Sequence[Path]) -> Settings:
     values = {name: checked(name, raw.get(name, {}), keys, elsewhere) for name, keys in known.items()}
     for name in ("data", "seed_set"):
         values[name] = _absolute(values[name], known[name], folders)
-    values["model"] = {key: _checkpoints(value, folders) for key, value in values["model"].items()}
+    values["model"] = {key: checkpoints(value, folders) for key, value in values["model"].items()}
     values["pretrain"]["weights"] = _weights(values["pretrain"]["weights"], _names(values["model"]), folders)
     fixed = {name: become(**values[name]) for name, become in FIXED.items()}
     chosen = {name: values[name] for name in CHOSEN}
@@ -167,13 +167,13 @@ def _found(path: str | Path, folders: Sequence[Path]) -> Path:
 def _weights(given: Any, names: Sequence[str], folders: Sequence[Path]) -> Any:
     """What `pretrain.weights` says for models of these names, with files found."""
     if isinstance(given, Mapping):
-        models = {_checkpoints(name, folders): each for name, each in given.items()}
+        models = {checkpoints(name, folders): each for name, each in given.items()}
         return {name: _weights(each, [name], folders) for name, each in models.items()}
     if given is None or given == "none" or given.partition(":")[0] == PUBLISHED:
         return given
     if libraries.library(given) is None:
         return str(_found(given, folders))
-    return _published(_checkpoints(given, folders), names[0]) if len(names) == 1 else given
+    return _published(checkpoints(given, folders), names[0]) if len(names) == 1 else given
 
 
 def _published(weights: str, name: str) -> str:
@@ -188,12 +188,12 @@ def _published(weights: str, name: str) -> str:
     return f"{PUBLISHED}:{weights.removeprefix(f'{name}.')}"
 
 
-def _checkpoints(value: Any, folders: Sequence[Path]) -> Any:
+def checkpoints(value: Any, folders: Sequence[Path]) -> Any:
     """What a key of [model] says, with folders of Hugging Face found; what is no folder is a name on the Hub."""
     if isinstance(value, list):
-        return [_checkpoints(each, folders) for each in value]
+        return [checkpoints(each, folders) for each in value]
     if isinstance(value, Mapping):
-        return {name: _checkpoints(each, folders) for name, each in value.items()}
+        return {name: checkpoints(each, folders) for name, each in value.items()}
     if not isinstance(value, str) or not value.startswith(huggingface.PREFIX):
         return value
     path = _found(value.removeprefix(huggingface.PREFIX), folders)
@@ -218,6 +218,7 @@ def without_leftovers(
             mine = {key for key in result[table] if full(table, key) in changed}
             result[table] = {key: value for key, value in result[table].items() if key in mine or key not in left}
     one_of(result, changed, "cohort", "size", "fraction")
+    one_of(result, changed, "algorithm", "local_steps", "local_epochs")
     if {"data.partition", "data.num_clients"} & changed == {"data.partition"} and raw["data"]["partition"] == "natural":
         result["data"].pop("num_clients", None)
     return result

@@ -17,6 +17,7 @@ from coterie.models.convolutional import cifar_cnn, cnn
 from coterie.models.dense import logistic, mlp, two_nn
 from coterie.models.recurrent import char_lstm, word_lstm
 from coterie.models.residual import resnet20
+from coterie.models.shapes import sized
 
 ModelFunction: TypeAlias = Callable[..., nn.Module]
 """A function that makes a model. It is called with `in_shape`, the shape of one example, and `num_classes`, where its
@@ -70,7 +71,7 @@ def build(
         model = function(**arguments)
     if not isinstance(model, nn.Module):
         raise Mistake(f"model.name = {title} gave a {type(model).__name__}; it must return a torch.nn.Module")
-    return model
+    return sized(f"model.name = {title}", model)
 
 
 def _found(name: str, importer: Callable[[str], ModelFunction] | None) -> ModelFunction:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+from torch import nn
+from torch.nn.parameter import is_lazy
+
 from coterie.core.errors import Mistake
 
 
@@ -48,3 +51,18 @@ def features(model: str, in_shape: Sequence[int]) -> int:
             f"model.name = {model} takes examples of one or more numbers, but an example has shape {list(in_shape)}"
         )
     return prod(in_shape)
+
+
+def sized(model: str, made: nn.Module) -> nn.Module:
+    """The model, which knows the shapes of all its weights.
+
+    Raises:
+        Mistake: a layer learns them from its first input, such as `torch.nn.LazyLinear`.
+    """
+    for name, module in made.named_modules():
+        if any(is_lazy(held) for held in (*module._parameters.values(), *module._buffers.values())):
+            raise Mistake(
+                f"{model}: its layer {name or type(module).__name__} learns its size from its first input, but weights "
+                "are needed before there is one; give the layer its size"
+            )
+    return made

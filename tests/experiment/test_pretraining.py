@@ -322,6 +322,13 @@ def test_an_experiment_s_file_is_refused_and_minutes_and_steps_replace_one_anoth
     assert "hidden" not in load(path, ["model.name=cnn"]).model  # mlp's own
 
 
+def test_a_checkpoint_s_folder_is_looked_for_where_the_file_is(tmp_path: Path) -> None:
+    (tmp_path / "vit").mkdir()
+    path = written(tmp_path, FILE.replace('"mlp"\nhidden = [16]', '"huggingface:vit"'))
+    assert load(path).model["name"] == f"huggingface:{(tmp_path / 'vit').resolve()}"
+    assert load(path, ["model.name=huggingface:on/the_hub"]).model["name"] == "huggingface:on/the_hub"
+
+
 def test_batchnorm_may_become_another_normalisation(tmp_path: Path) -> None:
     changed = ["pretrain.image_size=8", "model.name=resnet20", "model.normalisation=group", "engine.device=cpu"]
     model, _ = pretraining.build(load(written(tmp_path, FILE), changed))

@@ -63,6 +63,8 @@ def test_an_override_of_a_choice_takes_the_old_choices_keys_with_it(tmp_path: Pa
     assert "hidden" not in tables["model"]
     assert load(path, ["cohort.size=2"]).tables()["cohort"] == {"size": 2}
     assert "num_clients" not in load(path, ["data.partition=natural"]).tables()["data"]
+    stepping = written(tmp_path, DIGITS.replace("lr = 0.1", "lr = 0.1\nlocal_steps = 3"))
+    assert "local_steps" not in load(stepping, ["algorithm.local_epochs=2"]).tables()["algorithm"]
 
 
 def test_an_attack_can_be_called_off(tmp_path: Path) -> None:

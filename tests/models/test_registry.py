@@ -85,6 +85,8 @@ def test_mistakes_are_one_sentence():
         build(lambda depth: nn.Linear(depth, 1), [4], 3, 0)
     with pytest.raises(Mistake, match=r"gave a int; it must return a torch.nn.Module$"):
         build(lambda: 3, [4], 3, 0)
+    with pytest.raises(Mistake, match=r"its layer 0 learns its size from its first input, but .* give the layer its"):
+        build(lambda: nn.Sequential(nn.LazyBatchNorm1d(), nn.Linear(4, 3)), [4], 3, 0)
 
 
 IMAGES = [name for name in MODELS if "lstm" not in name]
