@@ -13,9 +13,10 @@ Option II is free: it is the mean of the gradients that the steps took anyway. O
 client's data, in one batch, and is free of the noise of minibatches.
 
 `objective` says whose optimum is sought, and decides both weights together: "examples" is sum_i (n_i / n) F_i, as in
-FedAvg, "clients" is the mean of the F_i, as in the SCAFFOLD paper. Weighting the models by n_i and the control variates
-evenly, as some implementations do, ends at neither. Because c moves by exactly p_i for each client that was reached, c
-= sum_i p_i c_i holds after any pattern of absences.
+FedAvg, "clients" is the mean of the F_i, as in the SCAFFOLD paper. Because c moves by exactly p_i for each client that
+was reached, c = sum_i p_i c_i holds after any pattern of absences; and rounds come to rest only where c = 0, which is
+the optimum of the p_i. So it is the control variates' weights that decide where it ends: models weighted by n_i with
+control variates averaged evenly, as some implementations have it, still go to the optimum of "clients".
 
 Departures from the paper: `objective` "examples" is the default. Control variates act on parameters; float buffers are
 averaged as they are. With BatchNorm, grad F_i(w) is that of one batch of all examples.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -68,6 +69,20 @@ def test_unequal_absent_and_lost_clients_still_reach_the_optimum(objective, opti
     last = run(recipe, MANY, rounds=300, cohort=3, faults=Faults(drop=0.2))[-1]
     assert w(last) == pytest.approx(optimum(objective), abs=1e-9)
     assert abs(optimum("examples") - optimum("clients")) > 0.3
+
+
+@pytest.mark.parametrize(("objective", "models"), [("clients", "examples"), ("examples", "one")])
+@pytest.mark.parametrize("option", ["difference", "gradient"])
+def test_where_the_two_weights_differ_those_of_the_control_variates_decide(objective, models, option):
+    """Rounds rest where every w_i = w: there c_i = grad F_i(w), and c = sum_i p_i c_i = 0 for the p_i of c."""
+    recipe = coterie.scaffold(lr=0.1, batch_size=2, objective=objective, control=option)
+
+    def mixed(task):
+        algorithm = recipe(task)
+        return replace(algorithm, weights={**algorithm.weights, "delta": models})
+
+    last = run(mixed, MANY, rounds=300, cohort=3, faults=Faults(drop=0.2))[-1]
+    assert w(last) == pytest.approx(optimum(objective), abs=1e-9)
 
 
 @settings(max_examples=10, deadline=None)
