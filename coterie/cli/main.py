@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
 import sys
 from collections.abc import Sequence
@@ -78,18 +77,14 @@ def _follow() -> NoReturn:
 
 def _lead(file: Path, overrides: list[str], folder: Path, resume: bool, team: Team) -> None:
     """Run an experiment, with the others of a launcher's team if there are any."""
-    from coterie.cli.terminal import Terminal
+    from coterie.cli.terminal import Terminal, listening
     from coterie.experiment.run import run as carry_out
     from coterie.experiment.settings import load
 
     settings = load(file, overrides)
     terminal = Terminal()
-    logging.getLogger("coterie").addHandler(terminal)
-    try:
+    with listening(terminal):
         outcome = carry_out(settings, folder, resume, terminal, team)
-    finally:
-        logging.getLogger("coterie").removeHandler(terminal)
-        terminal.close()
     if not outcome.ran:
         print(f"{folder}: finished already, after {outcome.summary['rounds']} rounds")
     terminal.summary(outcome.summary)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ class Terminal(logging.Handler):
     """Watches a run, and takes what the library logs."""
 
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__(logging.INFO)
         self.live = Live("round", SECONDS_BETWEEN_LINES)
         self.last: Record | None = None
         self.bytes, self.predicts = 0, True
@@ -59,7 +61,7 @@ class Terminal(logging.Handler):
         self.live.say(sentence)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """A warning that the library logs."""
+        """What the library logs: a warning, or what the user waits for."""
         self.say(record.getMessage())
 
     def close(self) -> None:
@@ -74,6 +76,21 @@ class Terminal(logging.Handler):
         for name, value in _rows(end):
             table.add_row(name, value)
         self.live.out.print(table)
+
+
+@contextmanager
+def listening(terminal: Terminal) -> Iterator[None]:
+    """A block in which a terminal hears what the library logs; at its end the terminal is closed."""
+    library = logging.getLogger("coterie")
+    before = library.level
+    library.setLevel(terminal.level)
+    library.addHandler(terminal)
+    try:
+        yield
+    finally:
+        library.removeHandler(terminal)
+        library.setLevel(before)
+        terminal.close()
 
 
 def _measured(record: Record) -> Record:

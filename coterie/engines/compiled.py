@@ -8,6 +8,9 @@ compiling fails or would not end, the step runs as it is, and the log says why.
 from __future__ import annotations
 
 import logging
+import os
+import shutil
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -64,7 +67,7 @@ class Compiled:
         """A program for arguments of these shapes, tried on a copy of them; None where there can be none."""
         if self._given_up:
             return None
-        log.info("compiling a local step; this takes some seconds, once")
+        log.info("compiling a local step for batches of this size; this takes seconds to minutes, once")
         try:
             program = _program(self.step, carry, batches)
             program(tree.leaves(tree.clone(carry)), _tensors(batches))
@@ -77,18 +80,20 @@ class Compiled:
 
 def _unusable(device: torch.device) -> str:
     """Why nothing can be compiled for this device, or an empty text."""
-    found = device.type != "cpu" or cpp_compiler() is not None
-    return "" if found else "torch.compile needs a C++ compiler and found none (install g++)"
+    if device.type != "cpu" or cpp_compiler() is not None:
+        return ""
+    return f"torch.compile needs a C++ compiler, and {_named()} is not there (install it, or name another in CXX)"
 
 
 def cpp_compiler() -> str | None:
-    """The C++ compiler that TorchInductor would use on a CPU, or None."""
-    from torch._inductor.cpp_builder import get_cpp_compiler  # takes seconds to import
+    """Where the C++ compiler is that TorchInductor would use on a CPU; None where there is none. PyTorch's own function
+    takes seconds to import.
+    """
+    return shutil.which(_named())
 
-    try:
-        return str(get_cpp_compiler())
-    except Exception:  # torch raises one of several types of its own
-        return None
+
+def _named() -> str:
+    return os.environ.get("CXX", {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++"))
 
 
 def _shape(x: Tensor) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from coterie.core import engine as core
 from coterie.core.errors import Mistake
 from coterie.core.memory import total_memory
 from coterie.engines.choice import Choice, Machine, Work, choose, fitting
+from coterie.engines.compiled import cpp_compiler
 from coterie.engines.sequential import Sequential
 from coterie.engines.vectorised import Vectorised
 from coterie.experiment.tables import Engine
@@ -25,8 +25,8 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 def this_machine() -> Machine:
     """The machine that we run on."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    compiler = any(shutil.which(name) for name in ("c++", "g++", "clang++"))
-    return Machine(cores, total_memory(), "cuda" if torch.cuda.is_available() else "cpu", compiler)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Machine(cores, total_memory(), device, cpp_compiler() is not None)
 
 
 class Resolved(NamedTuple):

@@ -1,6 +1,7 @@
 """Compiled steps: the same numbers, whatever happens to the compiler."""
 
 import logging
+import shutil
 from typing import Any
 
 import pytest
@@ -126,12 +127,23 @@ def test_a_step_that_cannot_be_compiled_runs_as_it_is_and_says_so(caplog: pytest
 def test_without_a_compiler_nothing_is_compiled(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(compiled, "cpp_compiler", lambda: None)
+    monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setattr(compiled, "_program", None)
     plain = run(RECIPES["fedavg"], Sequential(dtype=torch.float64))
     same = run(RECIPES["fedavg"], Sequential(dtype=torch.float64, compile=True))
     assert distance(all_weights(plain[-1]), all_weights(same[-1])) < 1e-10
-    assert "found none (install g++)" in caplog.text
+    assert "no-such-compiler is not there (install it, or name another in CXX)" in caplog.text
+
+
+@needs_compiler
+def test_the_compiler_looked_for_is_the_one_that_torch_would_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    found = compiled.cpp_compiler()
+    assert found
+    assert found == shutil.which(get_cpp_compiler())
+    monkeypatch.setenv("CXX", found)
+    assert compiled.cpp_compiler() == found
 
 
 def test_each_shape_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
