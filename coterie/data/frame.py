@@ -62,9 +62,8 @@ def from_frame(
     """
     y, label_names = _labels(frame, label_column) if labels else (None, None)
     ids = None if client_column is None else _ids(frame, client_column)
-    features = (
-        [] if x is not None else _feature_names(frame, feature_columns, {label_column, client_column, test_column})
-    )
+    taken = {label_column: "label_column", client_column: "client_column", test_column: "test_column"}
+    features = [] if x is not None else _feature_names(frame, feature_columns, taken)
     if test_column is not None:
         train, test = _marked(frame, test_column)
     elif y is not None:
@@ -159,16 +158,23 @@ def _marked(frame: Frame, column: str) -> tuple[NDArray[np.int64], NDArray[np.in
     return np.flatnonzero(~is_test), np.flatnonzero(is_test)
 
 
-def _feature_names(frame: Frame, named: Sequence[str] | None, taken: set[str | None]) -> list[str]:
-    """The feature columns: those named, else all that are not taken for something else."""
-    if named is None:
-        features = [column for column in frame.columns if column not in taken]
-    elif isinstance(named, str):
+def _feature_names(frame: Frame, named: Sequence[str] | None, taken: Mapping[str | None, str]) -> list[str]:
+    """The feature columns: those named, else all that are not taken for something else, by the key that takes them."""
+    if isinstance(named, str):
         raise Mistake(f"data.feature_columns = {named!r}: must be a list of columns, such as [{named!r}]")
-    else:
-        features = list(named)
+    features = [column for column in frame.columns if column not in taken] if named is None else list(named)
     if not features:
         raise Mistake(f"data.feature_columns: {frame.path} has no column left to learn from; name some")
+    for k, column in enumerate(features):
+        if column in features[:k]:
+            raise Mistake(f"data.feature_columns: names {column!r} twice; name each column once")
+        if taken.get(column) in ("label_column", "test_column"):  # the answer itself
+            raise Mistake(f"data.feature_columns: names {column!r}, which is data.{taken[column]}; leave it out")
+    if named is None and "" in features:  # often a row's number, which somebody's export put first
+        raise Mistake(
+            f"{frame.path}: column {list(frame.columns).index('') + 1} has no name; give it one, or say in "
+            "data.feature_columns what to learn from"
+        )
     return features
 
 
@@ -187,10 +193,13 @@ def _feature(frame: Frame, column: str, train: NDArray[np.int64]) -> Measured | 
     if numbers is not None:
         return numbers
     texts = [None if is_missing(c) else str(c).strip() for c in cells]
+    known = [t for t in texts if t is not None]
+    if all(as_number(t.replace(",", ".", 1)) is not None for t in known):
+        raise Mistake(f"{frame.path}: {column} holds numbers such as {known[0]!r}; write them with a decimal point")
     categories = sorted({t for i in train if (t := texts[i]) is not None})
     if len(categories) > max(2, min(_MOST_CATEGORIES, len(cells) // 2)):
         raise Mistake(
-            f"{frame.path}: {column} holds {len(categories)} different texts in {len(train)} training rows, too many "
-            "for a coded column; leave it out of data.feature_columns, or give numbers"
+            f"{frame.path}: {column} holds {len(categories)} different texts in {len(train)} training rows, such as "
+            f"{categories[0]!r}, too many for a coded column; leave it out of data.feature_columns, or give numbers"
         )
     return Coded(column, texts, categories)

@@ -19,7 +19,8 @@ def remarks(source: Source, clients: Clients) -> list[str]:
     """
     if not isinstance(clients, dict):
         return []
-    return [*_lonely(clients), *_unseen(source, clients)]
+    held = set().union(*map(_classes, clients.values()))
+    return [*_lonely(clients), *_alike(source, held), *_unseen(source, held)]
 
 
 def _lonely(clients: Clients) -> list[str]:
@@ -31,10 +32,17 @@ def _lonely(clients: Clients) -> list[str]:
     return [f"{who} a single example, so whatever is sent from there is about that one"]
 
 
-def _unseen(source: Source, clients: Clients) -> list[str]:
+def _alike(source: Source, held: set[int]) -> list[str]:
+    """All that clients hold is of one class."""
+    if len(held) != 1:
+        return []
+    return [f"every client's examples are all of class {_list(source, [*held])}, so there is nothing to tell apart"]
+
+
+def _unseen(source: Source, held: set[int]) -> list[str]:
     """Classes that occur among test examples and with no client."""
     tested = set() if source.test is None else _classes(source.test)
-    missing = sorted(tested - set().union(*map(_classes, clients.values()))) if tested else []
+    missing = sorted(tested - held)
     if not missing:
         return []
     which = "class" if len(missing) == 1 else "classes"

@@ -28,12 +28,18 @@ def test_clients_of_one_example():
     assert sentence.startswith("2 clients, such as a, hold a single example, ")
 
 
+def test_clients_whose_examples_are_all_of_one_class():
+    alike = source([1, 1, 1], [1], ["a", "a", "b"], ["healthy", "diseased"])
+    sentences = remarks(alike, deal(alike))
+    assert sentences[1:] == ["every client's examples are all of class diseased, so there is nothing to tell apart"]
+
+
 def test_classes_that_no_client_holds():
     """Also where the training examples have them, but examples_per_client takes none to any client."""
     names = [f"kind {k}" for k in range(20)]
-    many = source([0, 0], list(range(20)), ["a", "a"], names)
+    many = source([0, 1], list(range(20)), ["a", "a"], names)
     (sentence,) = remarks(many, deal(many))
-    assert sentence.startswith("classes kind 1, kind 2, kind 3, kind 4, kind 5 and 14 more: in test examples only")
+    assert sentence.startswith("classes kind 2, kind 3, kind 4, kind 5, kind 6 and 13 more: in test examples only")
     sequences = Source(
         "toy",
         Examples(torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.int64)),

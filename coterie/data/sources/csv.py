@@ -23,9 +23,9 @@ def csv(
     """One example for each row of the file at `path`, whose first row names the columns.
 
     Commas, semicolons, tabs or bars separate (whichever the first row has most of). An empty cell, "?", "NA" and the
-    like are missing values. A feature column of numbers is measured, any other is coded (see `coterie.data.table`),
-    with the categories of the training rows. Classes are the distinct labels in order; one that occurs only in test
-    rows counts.
+    like are missing values. A feature column of numbers, with decimal points, is measured, any other is coded (see
+    `coterie.data.table`), with the categories of the training rows. Classes are the distinct labels in order; one that
+    occurs only in test rows counts.
 
     Args:
         path: the file.

@@ -99,7 +99,7 @@ def _open(pillow: Any, file: Path) -> Any:
             picture.load()
             return picture.copy()
     except Exception as error:  # pillow's readers raise many things on damaged files
-        why = " ".join(str(error).replace(str(file), "").split())
+        why = " ".join(str(error).replace(repr(str(file)), "").replace(str(file), "").split())
         raise Mistake(f"{file}: cannot be read as a picture ({why}); replace or remove it") from error
 
 

@@ -98,7 +98,9 @@ def read(path: Path, needed: Sequence[str], named: Sequence[str] = (), optional:
     except FileNotFoundError as error:
         raise Mistake(f"data.path = {str(path)!r}: there is no such file") from error
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        why = reason(error)
+        # Of a file that is no archive, numpy would say that it must be unpickled.
+        foreign = isinstance(error, ValueError) and not zipfile.is_zipfile(path)
+        why = "it is none" if foreign else reason(error)
         raise Mistake(f"{path}: cannot be read as a numpy archive of plain arrays ({why})") from error
 
 

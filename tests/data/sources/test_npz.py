@@ -147,8 +147,9 @@ def test_files_that_are_no_archives(tmp_path):
     np.savez(good, x=np.zeros(100), y=np.zeros(100, dtype=int))
     (tmp_path / "cut.npz").write_bytes(good.read_bytes()[:-30])
     for name in ("text.npz", "empty.npz", "pickle.npz", "single.npy", "cut.npz"):
-        with pytest.raises(Mistake, match=name):
+        with pytest.raises(Mistake, match=name) as raised:
             load("npz", path=tmp_path / name)
+        assert "allow_pickle" not in str(raised.value)  # nobody is to be led to that
     with pytest.raises(Mistake, match=r"there is no such file"):
         load("npz", path=tmp_path / "none.npz")
     with pytest.raises(Mistake, match=r"cannot be read"):
