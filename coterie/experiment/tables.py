@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, MinLen
 
 from coterie.aggregation import AGGREGATORS, PRE
+from coterie.algorithms.server import ServerOptimizer
 from coterie.attacks import ATTACKS, attack
 from coterie.core.errors import Mistake
 from coterie.core.faults import Faults
@@ -157,6 +158,13 @@ def normalisation_keys(function: Callable[..., Any]) -> Keys:
 def algorithm_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
     """[algorithm]: its name, how many examples each client gives to a seed set, and its own."""
     keys = _named(find("algorithm.name", _choice("algorithm", "name", raw), ALGORITHMS, folders))
+    if "server" in keys and keys["server"].kind == ServerOptimizer | None:  # a value that no file can hold
+        if "server" in raw:
+            raise Mistake(
+                f"algorithm.server = {shown(raw['server'])}: a server optimiser is given from Python; in a file it is "
+                "chosen by algorithm.name: fedavgm, fedadagrad, fedadam or fedyogi"
+            )
+        keys = keys.without(["server"])
     keys.setdefault("seed_examples_per_client", Key(Annotated[int, Ge(1)] | None, None))
     return keys
 

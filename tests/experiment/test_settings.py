@@ -107,6 +107,10 @@ MISTAKES = [
     ("algorithm.lr=true", "algorithm.lr = true: it must be a number"),
     ("algorithm.batch_size=half", 'algorithm.batch_size = "half": it must be a whole number, or "full"'),
     ("algorithm.name=fedavgg", 'algorithm.name = "fedavgg": did you mean "fedavg"?'),
+    (
+        "algorithm.server=adam",
+        'algorithm.server = "adam": a server optimiser is given from Python; in a file it is chosen',
+    ),
     ("algorithm.name=3", "algorithm.name = 3: it must be text in quotes"),
     ("model.name=mpl", 'model.name = "mpl": did you mean "mlp"?'),
     ("model.hidden=[3, true]", "model.hidden = [3, True]: it must be a list, of whole numbers"),
