@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -31,12 +31,14 @@ def list_sources() -> None:
     """List every source by the name that data.source takes."""
     from coterie.data import SOURCES
     from coterie.data.files import data_home
+    from coterie.data.sources import MADE_OF
 
     home = data_home()
     rows = []
     for name, function in SOURCES.items():
         keys = inspect.signature(function).parameters
-        files = "yours" if "path" in keys else "folder" if (home / name).is_dir() else "-"
+        here = all((home / folder).is_dir() for folder in MADE_OF.get(name, (name,)))
+        files = "yours" if "path" in keys else "folder" if here else "-"
         own = ", ".join(key for key in keys if key not in ("rng_seed", "examples_per_client", "num_clients"))
         rows.append((name, files, own or "-", (inspect.getdoc(function) or "").splitlines()[0]))
     _print(("source", "files", "its own keys", "what it is"), rows)
@@ -45,15 +47,18 @@ def list_sources() -> None:
 
 @app.command()
 def fetch(names: Names) -> None:
-    """Have the official files of sources here, downloading and checking what is absent."""
+    """Have the official files of sources here, or of those that they are made of, downloading and checking what is
+    absent.
+    """
     from coterie.data import load
-    from coterie.data.sources import find
+    from coterie.data.sources import MADE_OF, find
 
-    for name in names:
+    wanted = list(dict.fromkeys(own for name in names for own in MADE_OF.get(name, (name,))))
+    for name in wanted:
         needed = [k for k, p in inspect.signature(find(name)).parameters.items() if p.default is p.empty]
         if needed:
             raise Mistake(f"{name}: needs data.{needed[0]}, so it has no files of its own to fetch")
-    for name in names:
+    for name in wanted:
         source = load(name)
         tested = 0 if source.test is None else len(source.test)
         print(f"{name}: here, {len(source.train):,} training and {tested:,} test examples")
@@ -110,7 +115,7 @@ def _show_clients(source: Source, clients: Clients, partition: str, out: Path) -
     from coterie.report.population import held, write_population
     from coterie.track.clients import described
 
-    who = described(clients)
+    who = [_by_name(client, source) for client in described(clients)]
     rows = [(c["id"], str(c["examples"]), held(c["label_counts"])) for c in who[:MOST_CLIENTS]]
     _print(("client", "examples", "of each label"), rows)
     if len(who) > MOST_CLIENTS:
@@ -120,6 +125,14 @@ def _show_clients(source: Source, clients: Clients, partition: str, out: Path) -
     for sentence in remarks(source, clients):
         print(f"note: {sentence}", file=sys.stderr)
     print(write_population(who, f"{source.name} ({partition})", out))
+
+
+def _by_name(client: dict[str, Any], source: Source) -> dict[str, Any]:
+    """A client as clients.json has it, with the names of its labels where they have any."""
+    names, counts = source.label_names, client["label_counts"]
+    if names is None or counts is None:
+        return client
+    return client | {"label_counts": {names[int(label)]: n for label, n in counts.items()}}
 
 
 def _print(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

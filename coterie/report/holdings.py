@@ -34,10 +34,12 @@ def holdings(clients: Sequence[Client]) -> str | None:
 
 
 def _labels(clients: Sequence[Client]) -> list[str]:
-    """Every label that occurs, numbers in their order."""
+    """Every label that occurs, numbers in their order, then names in theirs."""
     if any(client["label_counts"] is None for client in clients):
         return []
-    return sorted({label for c in clients for label in c["label_counts"]}, key=lambda s: (len(s), s))
+    return sorted(
+        {label for c in clients for label in c["label_counts"]}, key=lambda s: (len(s) if s.isdigit() else 99, s)
+    )
 
 
 def _one_by_one(figure: Figure, clients: Sequence[Client], labels: list[str]) -> None:

@@ -12,6 +12,7 @@ import pytest
 from coterie.cli.main import main
 from coterie.cli.terminal import Terminal
 from coterie.experiment import run as module
+from tests.data.sources.test_idx import write_four
 from tests.experiment.files import written
 
 
@@ -144,6 +145,29 @@ def test_what_is_shown_of_natural_clients_comes_with_remarks(capsys: pytest.Capt
         "note: client b holds a single example, so whatever is sent from there is about that one",
         "note: class 2: in test examples only, so no client can learn it",
     ]
+
+
+def test_labels_with_names_are_shown_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [f"{i},{'healthy' if i % 3 else 'diseased'},{'ab'[i % 2]}" for i in range(12)]
+    Path("wards.csv").write_text("\n".join(["dose,label,ward", *rows]))
+    called("data", "show", "csv", "path=wards.csv", "client_column=ward")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["a", "5", "diseased:", "2,", "healthy:", "3"] in lines
+    assert "diseased" in Path("clients.html").read_text()
+
+
+def test_fetching_what_is_made_of_another_source_fetches_that(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COTERIE_DATA", str(Path.cwd()))
+    write_four(Path("mnist"))
+    assert called("data", "fetch", "rotated_mnist", "mnist") == 0
+    assert capsys.readouterr().out == "mnist: here, 24 training and 12 test examples\n"
+    assert called("data", "fetch", "rotated") == 2
+    assert "rotated: needs data.of, so it has no files" in capsys.readouterr().err
+    assert called("data", "list") == 0
+    files = {words[0]: words[1] for line in capsys.readouterr().out.splitlines() if len(words := line.split()) > 1}
+    assert (files["mnist"], files["rotated_mnist"], files["digits_mix"]) == ("folder", "folder", "-")
 
 
 def test_the_module_is_the_command() -> None:

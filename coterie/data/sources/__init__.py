@@ -55,6 +55,9 @@ SOURCES: dict[str, Callable[..., Source]] = {
 }
 """Every source by the name that `data.source` takes."""
 
+MADE_OF: dict[str, tuple[str, ...]] = {"rotated_mnist": ("mnist",), "digits_mix": ("mnist", "mnist_m")}
+"""Sources without files of their own, and whose files they read."""
+
 
 def load(name: str, /, *, folders: Sequence[str | Path] = (), **options: Any) -> Source:
     """The source called `name`.
