@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from math import ceil, floor, log10
 from typing import TYPE_CHECKING, Any
 
 from coterie.report.words import size
@@ -25,6 +26,9 @@ _VARIABLES = {colour: f"var(--series-{k})" for k, colour in enumerate(SERIES, 1)
     LINE: "var(--line)",
 }
 MOST_POINTS = 800
+SKEWED = 30
+"""Where the largest value is more than so many times the middle one, y is logarithmic: a round that went wrong would
+otherwise press all others to the bottom of the chart."""
 
 _STYLE = {
     "svg.fonttype": "none",
@@ -66,6 +70,7 @@ def curves(
     x_bytes: bool = False,
     level: float | None = None,
     legend: bool = True,
+    legend_title: str | None = None,
 ) -> str | None:
     """A line chart as SVG; None where there is nothing to show.
 
@@ -74,10 +79,11 @@ def curves(
         x_label, y_label: the axes' names.
         x_bytes: whether x counts bytes.
         level: a target value of y to mark.
-        legend: whether to name the lines, where there are several.
+        legend: whether to name the lines, where there are several. legend_title: what these are names of.
     """
     known = [(line.label, *_thinned(line)) for line in lines]
-    if not any(xs for _, xs, _ in known):
+    values = [y for _, _, ys in known for y in ys]
+    if not values:
         return None
 
     def draw(figure: Figure) -> None:
@@ -92,14 +98,36 @@ def curves(
             axes.axhline(level, color=INK, linewidth=0.8, linestyle=":", label="target")
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
+        if _skewed(values):
+            axes.set_yscale("log")
+            axes.minorticks_off()
+            axes.set_yticks(ticks := _powers(min(values), max(values)), [f"{tick:g}" for tick in ticks])
         axes.margins(x=0.02)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=not x_bytes))
         if x_bytes:
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: size(value).replace(".0 ", " ")))
         if legend and len(axes.lines) > 1:
-            axes.legend()
+            axes.legend(title=legend_title, title_fontsize=9)
 
     return svg(draw, (4.8, 3.0), f"{y_label} against {x_label}")
+
+
+def _skewed(values: Sequence[float]) -> bool:
+    """Whether few values are far above all others, and none is 0 or below."""
+    ordered = sorted(values)
+    return ordered[0] > 0 and ordered[-1] > SKEWED * ordered[len(ordered) // 2]
+
+
+def _powers(low: float, high: float) -> list[float]:
+    """Some four to eight round numbers between two, for a logarithmic axis.
+
+    >>> _powers(0.7, 95)
+    [1.0, 3.0, 10.0, 30.0]
+    """
+    first, last = floor(log10(low)), ceil(log10(high))
+    factors, stride = ((1, 3), 1) if last - first <= 4 else ((1,), ceil((last - first) / 7))
+    every = (factor * 10.0**k for k in range(first, last + 1, stride) for factor in factors)
+    return [value for value in every if low <= value <= high]
 
 
 def _thinned(line: Curve) -> tuple[list[float], list[float]]:

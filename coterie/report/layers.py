@@ -18,7 +18,12 @@ def layers(run: Run) -> str | None:
         for measure in MEASURES
     }
     charts = [
-        curves([Curve(_layer(name), rounds, [r.get(name) for r in run.rounds]) for name in _few(names)], "round", label)
+        curves(
+            [Curve(_layer(name), rounds, [r.get(name) for r in run.rounds]) for name in _few(names)],
+            "round",
+            label,
+            legend_title="layer",
+        )
         for names, label in zip(named.values(), MEASURES.values(), strict=True)
     ]
     most = max(map(len, named.values()))

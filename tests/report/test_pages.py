@@ -234,6 +234,31 @@ def test_long_curves_are_thinned_but_keep_their_end() -> None:
     assert xs == ys
 
 
+def heights(values: list[float | None]) -> list[str]:
+    """What is written along y on a chart of these values."""
+    picture = curves([Curve("a", range(len(values)), values)], "round", "loss")
+    assert picture is not None
+    written = re.findall(r"<text[^>]*>([^<]*)</text>", picture)
+    return written[written.index("round") + 1 : written.index("loss")]
+
+
+@pytest.mark.parametrize(
+    ("values", "y"),
+    [
+        ([2.0, 95.0, None, 1.0, 0.9], ["1", "3", "10", "30"]),
+        ([2.0, 3e9, 1.0], ["1", "100", "10000", "1e+06", "1e+08"]),
+        ([1e-6, 0.5, 2e-6], ["1e-06", "1e-05", "0.0001", "0.001", "0.01", "0.1"]),
+    ],
+)
+def test_one_round_that_went_wrong_leaves_the_others_readable(values: list[float | None], y: list[str]) -> None:
+    assert heights(values) == y
+
+
+def test_even_values_and_zero_have_an_even_scale() -> None:
+    assert heights([1.0, 29.0, 1.0])[:3] == ["0", "5", "10"]
+    assert heights([0.0, 95.0, 1.0])[:3] == ["0", "20", "40"]
+
+
 def test_nothing_to_draw_is_no_chart() -> None:
     assert curves([Curve("a", [1, 2], [None, None])], "round", "accuracy") is None
     assert holdings([]) is None
