@@ -22,9 +22,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from runs import (
     ATTACKS,
+    DEEP,
     MAIN,
     METHODS,
     RATES,
+    RECOMMENDED,
     RESULTS,
     RULES,
     SPLITS,
@@ -33,7 +35,9 @@ from runs import (
     accuracy,
     attacked,
     base,
+    best_rate,
     conv,
+    deep,
     done,
     gradients,
     key,
@@ -89,14 +93,22 @@ def rate(row: Row | None) -> str:
     return NOTHING if row is None else f"{row.lr:g}{ends.get(row.lr, '')}"
 
 
+def shown_methods(data: str) -> list[tuple[str, dict[str, Any]]]:
+    """A data set's methods with their options: as they are, and FBN as the page recommends it after its like."""
+    plain: list[tuple[str, dict[str, Any]]] = [(method, {}) for method in DATA[data][1]]
+    place = plain.index(("FBN, pooled", {})) + 1
+    return [*plain[:place], ("FBN, pooled", RECOMMENDED), *plain[place:]]
+
+
 def skewed(data: str, results: Results) -> str:
     """Methods against skews; who holds all data has no skew, and one number."""
     rows = []
-    for method in DATA[data][1]:
-        row = tuned(data, method, results)
+    for method, options in shown_methods(data):
+        row = tuned(data, method, results, **options)
         splits = ["iid"] if METHODS[method].alone else list(SPLITS)
         found = {split: row and replace(row, split=split) for split in splits}
-        rows.append([method, rate(row), *(cell(by_seed(found[s], results)) if s in found else "" for s in SPLITS)])
+        each = [cell(by_seed(found[s], results)) if s in found else "" for s in SPLITS]
+        rows.append([variant(base(data, method, **options)), rate(row), *each])
         if method == "FedBN":
             own = [cell(by_seed(row, results, "own_test_accuracy")) for row in found.values()]
             rows.append(["FedBN, on a client's own labels", rate(row), *own])
@@ -162,14 +174,14 @@ def minus(one: BySeed, other: BySeed) -> BySeed:
     return {seed: value - other[seed] for seed, value in one.items() if seed in other}
 
 
-def deep(results: Results) -> str:
+def large(results: Results) -> str:
     """The rows of ResNet-20."""
     rows = []
-    for method in ("FedAvg", "FBN", "FBN, pooled"):
-        row = tuned("cifar10", method, results)
-        large = row and replace(row, model="resnet20", rounds=100)
-        found = [by_seed(large and replace(large, split=split), results) for split in ("1 label", "iid")]
-        rows.append([method, rate(row), *map(cell, found)])
+    for method in DEEP:
+        row, lr = deep(method), best_rate(deep(method), results)
+        tuned_row = None if lr is None else replace(row, lr=lr)
+        found = [by_seed(tuned_row and replace(tuned_row, split=split), results) for split in ("1 label", "iid")]
+        rows.append([variant(row), rate(tuned_row), *map(cell, found)])
     return lines(["method", "lr", "1 label", "IID"], rows)
 
 
@@ -183,7 +195,7 @@ def tables(results: Results) -> dict[str, str]:
         "options, CIFAR-10": varied([*ours, *options10({})], results, RATES[1:4]),
         "attacks": under_attack(results),
         "price": price(results),
-        "ResNet-20": deep(results),
+        "ResNet-20": large(results),
     }
 
 
@@ -205,10 +217,12 @@ def curves(axes: Axes, data: str, results: Results) -> None:
     """One data set's lines, a little apart so that error bars do not lie on one another."""
     name, methods = DATA[data]
     federated = [method for method in METHODS if not METHODS[method].alone and method != "FedBN"]
-    for k, method in enumerate(federated):
-        row = tuned(data, method, results) if method in methods else None
+    drawn: list[tuple[str, str, dict[str, Any]]] = [(method, method, {}) for method in federated]
+    drawn.append(("FBN, as recommended", "FBN, pooled", RECOMMENDED))
+    for k, (label, method, options) in enumerate(drawn):
+        row = tuned(data, method, results, **options) if method in methods else None
         found = [(x, list(by_seed(row and replace(row, split=s), results).values())) for x, s in enumerate(SPLITS)]
-        points = [(x + 0.03 * (k - len(federated) / 2), values) for x, values in found if values]
+        points = [(x + 0.03 * (k - len(drawn) / 2), values) for x, values in found if values]
         if points:
             xs, reached = [x for x, _ in points], [values for _, values in points]
             bars = [error(values) or 0.0 for values in reached]
@@ -218,7 +232,7 @@ def curves(axes: Axes, data: str, results: Results) -> None:
                 "linewidth": 1.2,
                 "capsize": 2,
             }
-            axes.errorbar(xs, [mean(values) for values in reached], bars, color=f"C{k}", label=method, **style)
+            axes.errorbar(xs, [mean(values) for values in reached], bars, color=f"C{k}", label=label, **style)
     if central := by_seed(tuned(data, "centralised BatchNorm", results), results):
         level = mean(central.values())
         axes.axhline(level, color="grey", linestyle="--", linewidth=1, label="centralised BatchNorm")
