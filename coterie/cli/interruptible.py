@@ -29,8 +29,9 @@ def interruptible(again: str, counted: str) -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
-    except KeyboardInterrupt:
-        print(f"stopped; every {counted} that was complete is kept; continue with\n  {again}", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        said = str(stop) or f"stopped; every {counted} that was complete is kept; continue"
+        print(f"{said} with\n  {again}", file=sys.stderr)
         raise typer.Exit(1) from None
     except Lost as lost:
         print(f"{lost}; continue from the last checkpoint with\n  {again}", file=sys.stderr)

@@ -7,9 +7,11 @@ run is to stop, which depend on a clock, on a user and on a target, and so are n
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -106,11 +108,20 @@ def _quiet() -> None:
             signal.signal(number, signal.SIG_IGN)
 
 
+AGAIN = 1.0
+"""Seconds until a second request counts: launchers pass on signals that their processes have had already."""
+
+
 class Stopping:
-    """Whether the user has asked for an end."""
+    """Whether the user has asked for an end, and when that was."""
 
     def __init__(self) -> None:
-        self.wanted = False
+        self.since = math.inf
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the user has."""
+        return self.since < math.inf
 
 
 @contextmanager
@@ -124,10 +135,12 @@ def stopping(team: Team) -> Iterator[Stopping]:
     asked = Stopping()
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if asked.wanted:
-            raise KeyboardInterrupt
-        asked.wanted = True
-        print("stopping after this round; once more stops at once", file=sys.stderr, flush=True)
+        now = time.monotonic()
+        if now - asked.since > AGAIN:
+            raise KeyboardInterrupt("stopped at once; continue from the last checkpoint")
+        if not asked.wanted:
+            asked.since = now
+            print("stopping after this round; once more stops at once", file=sys.stderr, flush=True)
 
     if team.size == 1 or threading.current_thread() is not threading.main_thread():
         yield asked

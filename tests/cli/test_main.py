@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
+from coterie.cli.interruptible import interruptible
 from coterie.cli.main import main
 from coterie.cli.terminal import Terminal
 from coterie.experiment import run as module
@@ -84,6 +86,15 @@ def test_what_is_nobodys_mistake_leaves_a_traceback(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(module, "build", broken)
     with pytest.raises(ZeroDivisionError):
         main(["run", "digits.toml"])
+
+
+def test_an_interrupt_in_the_middle_of_a_round_does_not_claim_that_it_is_kept(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(typer.Exit), interruptible("coterie run a.toml --resume", "round"):
+        raise KeyboardInterrupt("stopped at once; continue from the last checkpoint")
+    said = "stopped at once; continue from the last checkpoint with\n  coterie run a.toml --resume\n"
+    assert capsys.readouterr().err == said
 
 
 def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

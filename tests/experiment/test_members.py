@@ -15,6 +15,7 @@ import safetensors.torch
 from coterie import Mistake
 from coterie.core.team import ALONE
 from coterie.engines.torchrun import Group, launched
+from coterie.experiment import members
 from coterie.experiment.members import in_launched, stopping
 from coterie.experiment.run import run
 from coterie.experiment.settings import load
@@ -79,13 +80,18 @@ def test_a_launcher_is_known_by_what_it_sets(monkeypatch: pytest.MonkeyPatch) ->
     assert launched() == 4
 
 
-def test_a_team_is_asked_once_and_stopped_the_second_time(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_team_is_asked_once_and_stopped_the_second_time(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes within a second is the same request: Slurm tells all processes, and torchrun its own once more."""
     before = signal.getsignal(signal.SIGTERM)
     with stopping(Group(0, 2)) as asked:
         assert not asked.wanted
         signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         assert asked.wanted
-        with pytest.raises(KeyboardInterrupt):
+        monkeypatch.setattr(members, "AGAIN", -1.0)
+        with pytest.raises(KeyboardInterrupt, match="from the last checkpoint"):
             signal.raise_signal(signal.SIGINT)
     assert "once more" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is before
