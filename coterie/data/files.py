@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tarfile
 import zlib
@@ -97,6 +98,8 @@ def _fetch(path: Path, url: str, checksum: str, instead: str) -> None:
         downloader = pooch.HTTPDownloader(progressbar=bar, timeout=(_CONNECT, _READ), chunk_size=1 << 16)
         pooch.retrieve(url, checksum, fname=path.name, path=path.parent, downloader=downloader)
     except (OSError, ValueError) as error:
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()  # where nothing came, no empty folder stays
         why = _why(error)
         raise Mistake(
             f"{path}: is absent and could not be fetched from {url} ({why}); put the file there{instead}"

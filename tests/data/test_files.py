@@ -59,7 +59,7 @@ def test_another_content_than_the_official_is_refused_and_not_kept(home, server,
     (tmp_path / "offered" / "a.bin").write_bytes(b"something else")
     with pytest.raises(Mistake, match=r"a.bin: is absent and could not be fetched"):
         official("toy", "a.bin", server + "a.bin", "sha256:" + "0" * 64)
-    assert list(home.rglob("*.*")) == []
+    assert list(home.rglob("*")) == []
 
 
 def test_a_file_that_is_there_is_taken_as_it_is(home):
@@ -75,3 +75,4 @@ def test_what_cannot_be_fetched_says_which_file_to_put_where(home, server, port_
         official("toy", "a.bin", url, "md5:0")
     assert str(Path(home, "toy", "a.bin")) in str(raised.value)
     assert "\n" not in str(raised.value)
+    assert list(home.rglob("*")) == []  # no empty folder, which would look like a source's
