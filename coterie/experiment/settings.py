@@ -90,6 +90,8 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Settings:
     """
     written = read(path)
     raw, changed = overridden(written, overrides)
+    if not {"data", "algorithm"} & raw.keys() and "pretrain" in raw:
+        raise Mistake(f"{path}: is a pre-training, and no experiment; `coterie pretrain` runs it")
     folders = folders_of(path, raw)
     return parse(without_leftovers(written, raw, changed, folders), folders)
 

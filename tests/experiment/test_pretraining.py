@@ -17,7 +17,7 @@ from torch import nn
 
 from coterie import Mistake
 from coterie.cli.main import main
-from coterie.experiment import pretraining, saving
+from coterie.experiment import pretraining, saving, settings
 from coterie.experiment import pretraining_run as module
 from coterie.experiment.pretraining import Pretraining, load
 from coterie.experiment.pretraining_run import Silent, pretrain
@@ -314,8 +314,10 @@ def test_a_mistake_is_status_2_and_nothing_is_written(
 
 
 def test_an_experiment_s_file_is_refused_and_minutes_and_steps_replace_one_another(tmp_path: Path) -> None:
-    with pytest.raises(Mistake, match="is an experiment, and no pre-training"):
+    with pytest.raises(Mistake, match="is an experiment, and no pre-training; `coterie run` runs it"):
         load(written(tmp_path, DIGITS))
+    with pytest.raises(Mistake, match="is a pre-training, and no experiment; `coterie pretrain` runs it"):
+        settings.load(written(tmp_path, FILE))
     path = written(tmp_path, FILE)
     assert load(path, ["pretrain.minutes=3"]).pretrain.steps is None
     assert load(path, ["pretrain.steps=7"]).pretrain.steps == 7
@@ -340,6 +342,6 @@ def test_batchnorm_may_become_another_normalisation(tmp_path: Path) -> None:
 @pytest.mark.parametrize("minutes", [5, 15, 30])
 def test_the_experiments_are_valid(minutes: int) -> None:
     folder = Path(__file__).parents[2] / "experiments"
-    settings = load(folder / f"fps-{minutes}min.toml")
-    assert settings.pretrain.minutes == minutes
-    assert settings.model["name"] == "resnet20"
+    found = load(folder / f"fps-{minutes}min.toml")
+    assert found.pretrain.minutes == minutes
+    assert found.model["name"] == "resnet20"
