@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coterie.core.errors import Mistake
-from coterie.core.files import write_atomic
 from coterie.report import html
 from coterie.report.charts import Curve, curves
 from coterie.report.page import once, sent, series
@@ -98,11 +97,7 @@ def write_comparison(comparison: Comparison, path: Path) -> Path:
     Raises:
         Mistake: the page cannot be written.
     """
-    try:
-        write_atomic(path, page(comparison).encode())
-    except OSError as error:
-        raise Mistake(f"{path}: cannot be written ({error.strerror}); choose another with --out") from error
-    return path
+    return html.write(path, page(comparison))
 
 
 def page(comparison: Comparison) -> str:

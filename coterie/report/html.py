@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
+
+from coterie.core.errors import Mistake
+from coterie.core.files import write_atomic
 
 STYLE = """
 :root { color-scheme: light dark; --ground: #ffffff; --card: #f6f7f9; --ink: #1c2330; --soft: #5d6675; --line: #d4d9e1;
@@ -46,6 +50,19 @@ def document(title: str, parts: Iterable[str]) -> str:
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
+
+
+def write(path: Path, page: str) -> Path:
+    """Write a page where the user wants it, and return its path.
+
+    Raises:
+        Mistake: it cannot be written there.
+    """
+    try:
+        write_atomic(path, page.encode())
+    except OSError as error:
+        raise Mistake(f"{path}: cannot be written ({error.strerror}); choose another with --out") from error
+    return path
 
 
 def section(title: str, *parts: str | None) -> str:

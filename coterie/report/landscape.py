@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from coterie.core.errors import Mistake
-from coterie.core.files import write_atomic
 from coterie.probes import Line, Plane
 from coterie.report import html
 from coterie.report.charts import INK, SERIES, Curve, curves, svg
@@ -61,12 +59,7 @@ def write_plane(plane: Plane, names: tuple[str, str, str], facts: Facts, path: P
 
 def _written(title: str, told: str, parts: Sequence[str], facts: Facts, path: Path) -> Path:
     head = [f"<h1>{escape(title)}</h1>", f"<p>{escape(told)}</p>"]
-    page = html.document(title, [*head, *parts, html.section("Made from", html.table(facts))])
-    try:
-        write_atomic(path, page.encode())
-    except OSError as error:
-        raise Mistake(f"{path}: cannot be written ({error.strerror}); choose another with --out") from error
-    return path
+    return html.write(path, html.document(title, [*head, *parts, html.section("Made from", html.table(facts))]))
 
 
 def _known(values: Sequence[float]) -> list[float | None]:

@@ -7,8 +7,6 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from coterie.core.errors import Mistake
-from coterie.core.files import write_atomic
 from coterie.report import html
 from coterie.report.holdings import MOST_CLIENTS, holdings
 from coterie.report.page import population
@@ -27,11 +25,7 @@ def write_population(clients: Sequence[dict[str, Any]], title: str, path: Path) 
         html.section("Who holds what", population(clients), holdings(clients)),
         html.section("One by one", html.table(rows, ("client", "examples", "of each label")), more),
     ]
-    try:
-        write_atomic(path, html.document(title, parts).encode())
-    except OSError as error:
-        raise Mistake(f"{path}: cannot be written ({error.strerror}); choose another with --out") from error
-    return path
+    return html.write(path, html.document(title, parts))
 
 
 def held(counts: dict[str, int] | None) -> str:
