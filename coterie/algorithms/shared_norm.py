@@ -29,7 +29,9 @@ def shared(task: Task, how: SharedNorm) -> Task:
             "make it a torch.nn.BatchNorm layer with track_running_stats = True"
         )
     if not task.batch_norms or task.shared is None:
-        raise Mistake("model: it has no BatchNorm layer, whose statistics this algorithm is about; choose fedavg")
+        still = any(name.endswith("running_mean") for name in task.frozen)
+        what = "its BatchNorm layers are all frozen" if still else "it has no BatchNorm layer"
+        raise Mistake(f"model: {what}, whose statistics this algorithm is about; choose fedavg")
     return replace(task, apply=task.shared(how))
 
 

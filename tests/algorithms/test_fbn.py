@@ -246,6 +246,7 @@ def test_models_that_cannot_be_used() -> None:
 
     layers: list[tuple[nn.Module, str]] = [
         (nn.ReLU(), "it has no BatchNorm layer"),
+        (nn.BatchNorm1d(6).requires_grad_(False), "its BatchNorm layers are all frozen"),
         (nn.BatchNorm1d(6, track_running_stats=False), "the BatchNorm layer 0 cannot be given running statistics"),
         (Own(6), "the BatchNorm layer 0 cannot be given running statistics"),
     ]
