@@ -107,8 +107,8 @@ def fill(
     """Give a model the weights of these names, in place.
 
     Of the head (see `coterie.models.parts.head`) what is missing, or has another shape, keeps the model's own initial
-    values. All else must be there, in the model's shapes. What the model has no place for is left over, unless it
-    belongs to a part that the model has: then these are the weights of another model.
+    values, and so does what is skipped. All else must be there, in the model's shapes. What the model has no place for
+    is left over, unless it belongs to a part that the model has: then these are the weights of another model.
 
     Args:
         model: the model.
@@ -116,7 +116,7 @@ def fill(
         source: where they are from, for messages.
         head: "fresh": none of the head is taken.
         prefix: what the names begin with beside the model's own; unless given, what makes most of them fit.
-        skip: beginnings of names that are left over in any case.
+        skip: beginnings of names, as they are there, that are left over in any case.
         sha256: for the record.
 
     Raises:
@@ -129,6 +129,7 @@ def fill(
     heads, resized = head_of(model), _resized(wanted, named)
     absent = wanted.keys() - named.keys() - _implied(model, named)
     new = heads & wanted.keys() & (wanted.keys() if head == "fresh" else absent | resized.keys())
+    new |= {name for name in absent if prefix + name in weights}  # there, but skipped
     taken = {name: named[name] for name in wanted if name in named and name not in new}
     _complete(source, list(wanted), absent - new, weights)
     _same_shapes(source, {name: pair for name, pair in resized.items() if name not in new})

@@ -162,6 +162,19 @@ def test_names_may_be_skipped() -> None:
     assert fill(resnet(), there, "there", skip=["stage1.3"]).skipped == ("stage1.3.conv1.weight",)
 
 
+def test_what_is_skipped_keeps_the_model_s_own_values() -> None:
+    """Weights of grey images in a model for colour; the names in the file begin with something more."""
+    model, own = resnet(), resnet().state_dict()
+    there = {f"net.{name}": value for name, value in weights().items()}
+    there["net.conv.weight"] = there["net.conv.weight"][:, :1]
+    with pytest.raises(Mistake, match=r"conv\.weight is \[2, 1, 3, 3\] there and \[2, 3, 3, 3\] in the model"):
+        fill(model, there, "there")
+    loaded = fill(model, there, "there", skip=["net.conv."])
+    assert (loaded.new, loaded.skipped) == (("conv.weight",), ("net.conv.weight",))
+    assert torch.equal(model.state_dict()["conv.weight"], own["conv.weight"])
+    assert torch.equal(model.state_dict()["norm.weight"], there["net.norm.weight"])
+
+
 def test_a_model_that_is_all_head_is_loaded_too() -> None:
     model = nn.Sequential(nn.Linear(3, 2))
     fill(model, {"0.weight": torch.ones(2, 3), "0.bias": torch.ones(2)}, "there")
