@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,10 @@ from urllib.parse import quote, unquote
 
 from coterie.core.errors import Mistake
 from coterie.core.files import write_atomic
+
+_LONGEST = 200
+"""Bytes of a file's name, of the 255 that file systems take; what is left is for endings. A letter that is not Latin
+takes six or nine of them, so that the full name of a hospital can be too long."""
 
 
 @contextmanager
@@ -57,15 +62,18 @@ def _finite(value: Any) -> Any:
 
 
 def file_name(client: str) -> str:
-    """A client's id as a file name, from which `client_id` gets it back.
+    """A client's id as a file name, from which `client_id` gets it back. One that is too long is cut, and ends in "="
+    and a digest of the whole.
 
     >>> file_name("../St. Mary's"), client_id(file_name("../St. Mary's"))
     ('%2E.%2FSt.%20Mary%27s', "../St. Mary's")
     """
     quoted = quote(client, safe="")
+    if len(quoted) > _LONGEST:
+        quoted = f"{quoted[: _LONGEST - 17]}={hashlib.sha256(client.encode()).hexdigest()[:16]}"
     return quoted.replace(".", "%2E", 1) if quoted.startswith(".") or not quoted else quoted
 
 
 def client_id(name: str) -> str:
-    """The inverse of `file_name`."""
+    """The inverse of `file_name`, for a name that was not cut."""
     return unquote(name)
