@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from coterie.core.errors import Mistake, reason
@@ -41,7 +42,7 @@ def model(
     published: str | None = None,
     revision: str | None = None,
     pad_id: int | None = None,
-    image_size: int | None = None,
+    image_size: Annotated[int, Ge(1)] | None = None,
 ) -> nn.Module:
     """The classifier that a checkpoint's configuration describes, with C classes and initial weights of its own.
 
@@ -70,7 +71,8 @@ def model(
         made = kind.from_config(config, trust_remote_code=False).float()
     except Exception as error:  # the package's own of many kinds, and those of a network
         what = "text" if text else "images"
-        raise Mistake(f"{key}: cannot be made a classifier of {what} ({reason(error)})") from error
+        where_not = "" if Path(checkpoint).is_dir() else "there is no such folder, and on the Hub: "
+        raise Mistake(f"{key}: cannot be made a classifier of {what} ({where_not}{reason(error)})") from error
     call = partial(_of_tokens, key) if text else _images(made, checkpoint, revision or MAIN, in_shape, image_size)
     about = {"checkpoint": checkpoint, "revision": revision or MAIN, HEAD: _head(made)}
     return adapted.adapted(made, call, **about)

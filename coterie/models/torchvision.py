@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from coterie.core.errors import Mistake, reason
@@ -23,7 +24,7 @@ def model(
     in_shape: Sequence[int],
     num_classes: int,
     published: str | None = None,
-    image_size: int | None = None,
+    image_size: Annotated[int, Ge(1)] | None = None,
 ) -> nn.Module:
     """A classifier of torchvision by name, with initial weights of its own.
 

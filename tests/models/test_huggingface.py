@@ -175,12 +175,19 @@ def test_nothing_of_a_checkpoint_is_run(
     [
         (["pretrain.weights=published:v2"], 'pretrain.weights = "published:v2": a checkpoint .* has no named weights'),
         (["model.image_size=16"], "position_embeddings is .* there and .* in the model"),
+        (["model.image_size=0"], "model.image_size = 0: it must be a whole number, 1 or more"),
         (["model.hidden=3"], "model.hidden = 3: there is no such key; .* takes name, revision, pad_id, image_size"),
     ],
 )
 def test_what_a_checkpoint_is_not_for_is_refused(keys: list[str], sentence: str, vit: Path, tmp_path: Path) -> None:
     with pytest.raises(Mistake, match=sentence):
         run(load(written(tmp_path), ["model.name=huggingface:vit", *keys]), tmp_path / "run")
+
+
+def test_a_folder_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(Mistake, match=r'"huggingface:vti": .* \(there is no such folder, and on the Hub: '):
+        run(load(written(tmp_path), ["model.name=huggingface:vti"]), tmp_path / "run")
 
 
 def test_a_checkpoint_of_images_is_none_of_text(vit: Path) -> None:

@@ -176,6 +176,12 @@ def test_other_examples_are_refused(library: str) -> None:
             registry.build(f"{library}:small", shape, 5, rng_seed=0)
 
 
+@every_library
+def test_images_have_a_size(library: str, tmp_path: Path) -> None:
+    with pytest.raises(Mistake, match=r"model\.image_size = 0: it must be a whole number, 1 or more"):
+        load(written(tmp_path), [f"model.name={library}:small", "model.image_size=0"])
+
+
 @pytest.mark.parametrize("library", [*STAND_INS, "huggingface"])
 def test_a_package_that_is_not_there_is_named(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     package = "transformers" if library == "huggingface" else library
