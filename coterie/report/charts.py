@@ -83,6 +83,7 @@ def curves(
     """
     known = [(line.label, *_thinned(line)) for line in lines]
     values = [y for _, _, ys in known for y in ys]
+    whole = all(float(x).is_integer() for _, xs, _ in known for x in xs)
     if not values:
         return None
 
@@ -103,7 +104,7 @@ def curves(
             axes.minorticks_off()
             axes.set_yticks(ticks := _powers(min(values), max(values)), [f"{tick:g}" for tick in ticks])
         axes.margins(x=0.02)
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=not x_bytes))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=whole and not x_bytes))
         if x_bytes:
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: size(value).replace(".0 ", " ")))
         if legend and len(axes.lines) > 1:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from coterie.probes import Line, Plane
 from coterie.report import html
@@ -52,7 +53,10 @@ def write_plane(plane: Plane, names: tuple[str, str, str], facts: Facts, path: P
         svg(partial(_contours, plane=plane, grid=grid, name=name, models=names), (5.6, 4.4), f"{name} on the plane")
         for name, grid in plane.measures.items()
     ]
-    told = "Lines of equal loss on the plane through three models; distances are those between their parameters."
+    told = (
+        f"Lines of equal {' and of equal '.join(plane.measures)} on the plane through three models; distances are "
+        "those between their parameters."
+    )
     parts = [html.section("On the plane", html.charts(*charts))]
     return _written(f"The plane of {', '.join(names)}", told, parts, facts, path)
 
@@ -71,7 +75,7 @@ def _contours(figure: Figure, plane: Plane, grid: list[list[float]], name: str, 
     values = np.ma.masked_invalid(np.array(grid))
     low, high = values.min(), values.max()
     even = not low > 0 or high < 10 * low  # over several orders of magnitude, levels grow by a factor
-    levels = np.linspace(low, high, LEVELS) if even else np.geomspace(low, high, LEVELS)
+    levels = MaxNLocator(LEVELS).tick_values(low, high) if even else np.geomspace(low, high, LEVELS)
     if high > low:
         lines = axes.contour(plane.x, plane.y, values, levels=levels, colors=[SERIES[0]], linewidths=0.9)
         axes.clabel(lines, fmt="%.3g", fontsize=8, colors=[INK])
@@ -79,4 +83,6 @@ def _contours(figure: Figure, plane: Plane, grid: list[list[float]], name: str, 
         axes.plot([x], [y], "o", color=SERIES[k], markersize=7, label=model)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_title(name)
-    axes.legend()
+    axes.set_xlabel("distance from the first model towards the second")
+    axes.set_ylabel("distance at right angles to it")
+    figure.legend(loc="outside lower center", ncols=len(models) if sum(map(len, models)) < 50 else 1)

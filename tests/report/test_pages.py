@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from coterie import Mistake
+from coterie.probes import Line, Plane
 from coterie.report import compared, read_run, write_comparison, write_report
 from coterie.report.charts import MOST_POINTS, SERIES, Curve, _thinned, curves
 from coterie.report.holdings import MOST_CLIENTS, holdings
+from coterie.report.landscape import write_line, write_plane
 from coterie.report.layers import layers
 from coterie.report.page import sent
 from coterie.report.probes import CHARTS
@@ -257,6 +259,26 @@ def test_one_round_that_went_wrong_leaves_the_others_readable(values: list[float
 def test_even_values_and_zero_have_an_even_scale() -> None:
     assert heights([1.0, 29.0, 1.0])[:3] == ["0", "5", "10"]
     assert heights([0.0, 95.0, 1.0])[:3] == ["0", "20", "40"]
+
+
+def test_a_line_between_models_is_read_at_more_than_its_ends(tmp_path: Path) -> None:
+    line = Line([0.0, 0.5, 1.0], {"loss": [1.0, 3.0, 2.0]}, 4.0)
+    text = write_line(line, ("a", "b"), [("data", "digits")], tmp_path / "line.html").read_text()
+    assert re.findall(r"<text[^>]*>(0\.\d+)</text>", text) == ["0.0", "0.2", "0.4", "0.6", "0.8"]
+    assert "the loss rises 1.5 above the straight chord" in text
+
+
+def test_a_plane_says_what_its_axes_and_lines_are(tmp_path: Path) -> None:
+    """Levels are round numbers, and each chart names the models below itself."""
+    losses = [[0.21, 0.33, 0.48], [0.37, 0.52, 0.66], [0.55, 0.71, 0.83]]
+    plane = Plane([0.0, 1.0, 2.0], [0.0, 1.0, 2.0], {"loss": losses}, ((0.0, 0.0), (2.0, 0.0), (1.0, 2.0)))
+    path = write_plane(plane, ("first", "second", "third"), [("data", "digits")], tmp_path / "plane.html")
+    text = path.read_text()
+    levels = re.findall(r"<text[^>]*rotate[^>]*>(0\.\d+)</text>", text)
+    assert levels
+    assert all(len(level) <= 4 for level in levels)
+    for said in ("distance from the first model towards the second", "distance at right angles to it", "third"):
+        assert f">{said}</text>" in text
 
 
 def test_nothing_to_draw_is_no_chart() -> None:
