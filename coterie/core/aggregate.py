@@ -109,7 +109,7 @@ class _Running:
         self.weight += weight
 
     def result(self, team: Team = ALONE) -> Tree:
-        sums, weight = total(team, self.total), sum(team.gather(self.weight))
+        sums, weight = total(team, self.total, self.weight)
         return tree.map(lambda t: t / weight, sums)
 
 
@@ -132,22 +132,23 @@ class _Collected:
             order = sorted(range(len(self.places)), key=self.places.__getitem__)
             updates, weights = [self.updates[k] for k in order], [self.weights[k] for k in order]
             return combine(self.aggregator, updates, weights, self.key)
-        like, mine = self._rows(team)
-        placed = sorted(
-            pair for part in team.gather(list(zip(self.places, self.weights, strict=True))) for pair in part
-        )
-        weights = [weight for _, weight in placed]
+        like, mine, placed = self._rows(team)
+        places = [[place for place, _ in theirs] for theirs in placed]
+        weights = [weight for _, weight in sorted(pair for theirs in placed for pair in theirs)]
         if isinstance(self.aggregator, Composite):  # its stages may look at several parts of an update at once
-            whole = rows(team, mine, self.places, whole=True)
+            whole = rows(team, mine, places, whole=True)
             return combine(self.aggregator, [_tree(row, like) for row in whole], weights, self.key)
-        columns = rows(team, mine, self.places, whole=False)
+        columns = rows(team, mine, places, whole=False)
         return _tree(joined(team, reduced(self.aggregator, columns, weights, self.key, team)), like)
 
-    def _rows(self, team: Team) -> tuple[Tree, Tensor]:
-        """What an update looks like, and this member's as rows [n_r, d]. Collective."""
-        like, device = likeness(team, self.updates[0] if self.updates else None)
+    def _rows(self, team: Team) -> tuple[Tree, Tensor, list[list[tuple[int, float]]]]:
+        """What an update looks like, this member's as rows [n_r, d], and of every member, by rank, its updates' places
+        and weights. Collective.
+        """
+        own = list(zip(self.places, self.weights, strict=True))
+        like, device, placed = likeness(team, self.updates[0] if self.updates else None, own)
         nothing = _vector(tree.map(lambda x: torch.zeros_like(x, device=device), like), like)[None, :][:0]
-        return like, torch.stack([_vector(u, like) for u in self.updates]) if self.updates else nothing
+        return like, torch.stack([_vector(u, like) for u in self.updates]) if self.updates else nothing, placed
 
 
 def accumulator(aggregator: Aggregator, key: Tensor | None = None) -> Accumulator:

@@ -134,41 +134,46 @@ def told(team: Team, message: Tree, by: int) -> Tree:
     return tree.map(lambda ours, x: x.to(ours.device), message, theirs)
 
 
-def total(team: Team, part: Tree | None) -> Tree:
-    """The sum of the members' trees; those with None add nothing. One reduction for each type of number. Collective."""
+def total(team: Team, part: Tree | None, weight: float) -> tuple[Tree, float]:
+    """The sum of the members' trees and of the weights in them; those with None add nothing. One reduction for each
+    type of number. Collective.
+    """
     if team.size == 1:
         assert part is not None, "nobody has anything to add"
-        return part
-    like, device = likeness(team, part)
+        return part, weight
+    like, device, weights = likeness(team, part, weight)
     part = tree.map(lambda x: torch.zeros_like(x, device=device), like) if part is None else part
     vectors: dict[torch.dtype, list[Tensor]] = {}
     for leaf in tree.leaves(tree.map(lambda _, leaf: leaf, like, part)):
         vectors.setdefault(leaf.dtype, []).append(leaf.reshape(-1))
     sums = {dtype: team.sum(torch.cat(leaves)) for dtype, leaves in vectors.items()}
     pieces = {dtype: iter(torch.split(sums[dtype], [len(v) for v in vectors[dtype]])) for dtype in sums}
-    return tree.map(lambda leaf: next(pieces[leaf.dtype]).reshape(leaf.shape), like)
+    return tree.map(lambda leaf: next(pieces[leaf.dtype]).reshape(leaf.shape), like), sum(weights)
 
 
-def likeness(team: Team, mine: Tree | None) -> tuple[Tree, str]:
-    """A tree that one member has at least, as tensors without content, and the device of its leaves. Collective."""
+def likeness(team: Team, mine: Tree | None, note: T) -> tuple[Tree, str, list[T]]:
+    """A tree that one member has at least, as tensors without content, and the device of its leaves; and every member's
+    note, by rank, which travels with it. Collective.
+    """
     shown = None if mine is None else (tree.map(lambda x: x.to("meta"), mine), _device(mine))
-    return next(known for known in team.gather(shown) if known is not None)
+    everyones = team.gather((shown, note))
+    like, device = next(known for known, _ in everyones if known is not None)
+    return like, device, [theirs for _, theirs in everyones]
 
 
 def _device(t: Tree) -> str:
     return next((leaf.device.type for leaf in tree.leaves(t)), "cpu")
 
 
-def rows(team: Team, mine: Tensor, places: Sequence[int], whole: bool) -> Tensor:
-    """The rows of all members' matrices [n_r, d] in the order of their `places` [n_r]: with all columns [n, d], or with
-    this member's share of them [n, d / size]. Collective.
+def rows(team: Team, mine: Tensor, places: Sequence[Sequence[int]], whole: bool) -> Tensor:
+    """The rows of all members' matrices [n_r, d] in the order of their `places[r]` [n_r]: with all columns [n, d], or
+    with this member's share of them [n, d / size]. Collective.
     """
-    everyones = team.gather(list(places))
     parcels = [mine] * team.size if whole else torch.tensor_split(mine, team.size, dim=1)
     width = parcels[team.rank].shape[1]
     got = team.exchange([parcel.reshape(-1) for parcel in parcels])
-    found = torch.cat([g.reshape(len(theirs), width) for g, theirs in zip(got, everyones, strict=True)])
-    return found[torch.tensor([place for theirs in everyones for place in theirs]).argsort().to(found.device)]
+    found = torch.cat([g.reshape(len(theirs), width) for g, theirs in zip(got, places, strict=True)])
+    return found[torch.tensor([place for theirs in places for place in theirs]).argsort().to(found.device)]
 
 
 def joined(team: Team, mine: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from coterie.engines.torchrun import joined
 with joined() as team:
     print(team.rank, team.size, team.gather(team.rank * 10), team.sum(torch.tensor([1.0, team.rank])).tolist())
     print(torch.get_num_threads())
+    print([len(each) for each in team.gather(b"x" * (1 + team.rank * 10**6))])  # short and long
 """
 
 TOGETHER = """
@@ -53,7 +54,7 @@ def test_processes_that_a_launcher_started_join() -> None:
         for r in (0, 1)
     ]
     said = [member.communicate(timeout=60)[0].decode().splitlines() for member in members]
-    assert said == [[f"{rank} 2 [0, 10] [2.0, 1.0]", "1"] for rank in (0, 1)]
+    assert said == [[f"{rank} 2 [0, 10] [2.0, 1.0]", "1", "[1, 1000001]"] for rank in (0, 1)]
 
 
 def test_a_process_alone_is_a_team_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
