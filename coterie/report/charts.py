@@ -104,7 +104,7 @@ def curves(
             axes.minorticks_off()
             axes.set_yticks(ticks := _powers(min(values), max(values)), [f"{tick:g}" for tick in ticks])
         axes.margins(x=0.02)
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=whole and not x_bytes))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=whole and not x_bytes, min_n_ticks=1))
         if x_bytes:
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: size(value).replace(".0 ", " ")))
         if legend and len(axes.lines) > 1:

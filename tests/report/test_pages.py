@@ -261,6 +261,14 @@ def test_even_values_and_zero_have_an_even_scale() -> None:
     assert heights([0.0, 95.0, 1.0])[:3] == ["0", "20", "40"]
 
 
+def test_there_is_no_part_of_a_round() -> None:
+    """A single one is not drawn between 0.96 and 1.04."""
+    picture = curves([Curve("a", [7], [0.5])], "round", "accuracy")
+    assert picture is not None
+    written = re.findall(r"<text[^>]*>([^<]*)</text>", picture)
+    assert written[: written.index("round")] == ["7"]
+
+
 def test_a_line_between_models_is_read_at_more_than_its_ends(tmp_path: Path) -> None:
     line = Line([0.0, 0.5, 1.0], {"loss": [1.0, 3.0, 2.0]}, 4.0)
     text = write_line(line, ("a", "b"), [("data", "digits")], tmp_path / "line.html").read_text()
