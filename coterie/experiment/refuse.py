@@ -120,6 +120,8 @@ def allowed(kind: Any) -> str:
     'given'
     >>> allowed(typing.Literal["a", "b"] | list[int])
     '"a" or "b", or a list, of whole numbers'
+    >>> allowed(dict[str, list[float]])
+    'a table, each value a list, of numbers'
     """
     origin, inside = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
@@ -130,7 +132,9 @@ def allowed(kind: Any) -> str:
         return ", or ".join(dict.fromkeys(allowed(k) for k in inside if k is not type(None)))
     if origin is typing.Literal:
         return _either([shown(value) for value in inside])
-    if isinstance(origin, type) and issubclass(origin, Collection) and not issubclass(origin, Mapping):
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return "a table" if inside[1:] in ((), (Any,)) else f"a table, each value {allowed(inside[1])}"
+    if isinstance(origin, type) and issubclass(origin, Collection):
         each = allowed(inside[0]).removeprefix("a ") if inside else "values"
         return f"a list, of {each.replace('number', 'numbers', 1)}"
     return _NAMES.get(origin or kind, str(getattr(kind, "__name__", kind)))
