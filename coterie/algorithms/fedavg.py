@@ -39,9 +39,11 @@ def fedavg(
         **local_options: how clients train; see `LocalSGD`.
 
     Raises:
-        Mistake: a value is out of its range, or `server` is given a `server_lr` beside its own.
+        Mistake: a value is out of its range, `server` is none, or it is given a `server_lr` beside its own.
     """
     local = LocalSGD(**local_options)
+    allowed = "a server optimiser, such as coterie.algorithms.server.adam(lr=0.1)"
+    require("server", server, server is None or isinstance(server, ServerOptimizer), allowed)
     require("server_lr", server_lr, server is None or server_lr == 1.0, "left out where `server` has a rate of its own")
     optimizer = server or sgd(server_lr)
 
