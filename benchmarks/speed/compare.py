@@ -6,8 +6,9 @@ Ten clients, E = 1, B = 10, plain SGD, random examples: 600 each of MNIST's shap
 CIFAR-10's for ResNet-20 with BatchNorm, 60 texts of 80 characters for the LSTM. Every contestant is a process of its
 own that has been started, warmed up by one round (in which some compile) and then waits. Rounds of all of them take
 turns, so that a machine whose speed drifts slows all alike; medians count. A peer takes part if its environment is
-there, see install_peers.sh. A model's row in compare.jsonl replaces the one before; report.py writes them into
-docs/speed.md.
+there, see install_peers.sh. All of it takes about seven minutes on two cores (eight rounds of everyone, by the medians
+in docs/speed.md), without peers less than half of that. A model's row in compare.jsonl replaces the one before;
+report.py writes them into docs/speed.md.
 
 The arithmetic rate beside it: 3 times the forward pass's floating-point operations over the rate of a 1024 x 1024
 product on all cores at once, which no program can beat by much.
@@ -148,7 +149,11 @@ def operations(model: str) -> float:
 
 def measured(model: str, rounds: int) -> dict[str, Any]:
     """One model's comparison."""
-    running = [contestant for contestant in contestants(model) if contestant.start()]
+    entered = contestants(model)
+    missing = {"Flower", "pfl", "FedJAX"} - {c.name for c in entered}
+    if missing:
+        print(f"{model}: without {', '.join(sorted(missing))}: not installed in {VENVS}, or cannot run this model")
+    running = [contestant for contestant in entered if contestant.start()]
     for contestant in running:
         contestant.first = contestant.round()
     for _ in track(range(rounds), f"{model}: {', '.join(c.name for c in running)}"):
