@@ -22,7 +22,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from runs import (
     ATTACKS,
-    DEEP,
     MAIN,
     METHODS,
     RATES,
@@ -35,7 +34,6 @@ from runs import (
     accuracy,
     attacked,
     base,
-    best_rate,
     conv,
     deep,
     done,
@@ -177,11 +175,9 @@ def minus(one: BySeed, other: BySeed) -> BySeed:
 def large(results: Results) -> str:
     """The rows of ResNet-20."""
     rows = []
-    for method in DEEP:
-        row, lr = deep(method), best_rate(deep(method), results)
-        tuned_row = None if lr is None else replace(row, lr=lr)
-        found = [by_seed(tuned_row and replace(tuned_row, split=split), results) for split in ("1 label", "iid")]
-        rows.append([variant(row), rate(tuned_row), *map(cell, found)])
+    for row in deep(results):
+        found = [by_seed(replace(row, split=split), results) for split in ("1 label", "iid")]
+        rows.append([variant(row), rate(row), *map(cell, found)])
     return lines(["method", "lr", "1 label", "IID"], rows)
 
 

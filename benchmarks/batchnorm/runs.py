@@ -361,27 +361,17 @@ def recommended(results: Results) -> Iterator[Row]:
 
 
 def resnet20(results: Results) -> Iterator[Row]:
-    """ResNet-20, 100 rounds: each method's rates with one label per client, and IID with the best of them."""
-    for method in DEEP:
-        row = deep(method)
-        while (lr := next_rate(row, results)) is not None:
-            yield replace(row, lr=lr)
-        if (best := best_rate(row, results)) is not None:
-            yield replace(row, lr=best, split="iid")
+    """ResNet-20 with one label per client and IID, 100 rounds."""
+    for split, row in product(("1 label", "iid"), deep(results)):
+        yield replace(row, split=split)
 
 
-def deep(method: str) -> Row:
-    """The row that a method's rate for ResNet-20 is found on, but for the rate."""
-    return replace(base("cifar10", method, **DEEP[method]), model="resnet20", rounds=100)
-
-
-DEEP: dict[str, dict[str, Any]] = {
-    "FedAvg": {},
-    "FBN": {"warm_start": 19, "server_clip_norm": 1.0},
-    "FBN, pooled": RECOMMENDED | {"warm_start": 19},
-    "GroupNorm": {},
-}
-"""Methods for ResNet-20, which has 19 BatchNorm layers, and their options."""
+def deep(results: Results) -> list[Row]:
+    """What runs with ResNet-20, at the small network's rates; what is recommended warms up its 19 layers."""
+    small = [tuned("cifar10", method, results) for method in ("FedAvg", "FBN", "FBN, pooled")]
+    best = tuned("cifar10", "FBN, pooled", results, **RECOMMENDED)
+    small.append(best and replace(best, options=best.options | {"warm_start": 19}))
+    return [replace(row, model="resnet20", rounds=100) for row in small if row]
 
 
 SETS: dict[str, Callable[[Results], Iterator[Row]]] = {
