@@ -327,7 +327,7 @@ def cifar10(results: Results) -> Iterator[Row]:
     yield from skews(results, "cifar10", MAIN)
 
 
-MAIN = ("centralised BatchNorm", "FBN", "FBN, renorm", "FBN, pooled", "FedAvg", "GroupNorm", "HBN")
+MAIN = ("centralised BatchNorm", "FBN", "FBN, renorm", "FBN, pooled", "FedAvg", "GroupNorm")
 
 
 def options10(results: Results) -> Iterator[Row]:
