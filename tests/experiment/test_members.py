@@ -98,6 +98,10 @@ def test_a_team_is_asked_once_and_stopped_the_second_time(
 
 
 def test_a_process_alone_stops_at_once() -> None:
-    with pytest.raises(KeyboardInterrupt), stopping(ALONE) as asked:
-        signal.raise_signal(signal.SIGINT)
-    assert not asked.wanted
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background has it ignored
+    try:
+        with pytest.raises(KeyboardInterrupt), stopping(ALONE) as asked:
+            signal.raise_signal(signal.SIGINT)
+        assert not asked.wanted
+    finally:
+        signal.signal(signal.SIGINT, before)
