@@ -165,9 +165,11 @@ def _feature_names(frame: Frame, named: Sequence[str] | None, taken: Mapping[str
     features = [column for column in frame.columns if column not in taken] if named is None else list(named)
     if not features:
         raise Mistake(f"data.feature_columns: {frame.path} has no column left to learn from; name some")
-    for k, column in enumerate(features):
-        if column in features[:k]:
+    before: set[str] = set()
+    for column in features:
+        if column in before:
             raise Mistake(f"data.feature_columns: names {column!r} twice; name each column once")
+        before.add(column)
         if taken.get(column) in ("label_column", "test_column"):  # the answer itself
             raise Mistake(f"data.feature_columns: names {column!r}, which is data.{taken[column]}; leave it out")
     if named is None and "" in features:  # often a row's number, which somebody's export put first
