@@ -5,8 +5,8 @@
 For every cell the learning rate is tuned on a multiplicative grid of resolution 10^(1/3): three rates around a guess,
 then further ones on the side of the best until the best has a worse neighbour on either side. A rate is given up when
 it has used as many rounds as the best so far needed, or half as many and is then half as slow again at some accuracy
-that both have passed (`MILESTONES`). Rounds are counted as in the paper: best accuracy so far, linearly interpolated at
-the crossing.
+that both have passed (`MILESTONES`). While no rate has reached the target, the one with the highest accuracy counts as
+the best. Rounds are counted as in the paper: best accuracy so far, linearly interpolated at the crossing.
 
 Every finished (cell, rate) is a line in results.jsonl at once, and is not run again: stop it whenever you like. Cells
 are run in the order of their cost, as the paper's rounds foretell it; `--part 0/2` and `--part 1/2`, in two shells,
@@ -64,6 +64,12 @@ class Cell:
         if self.batch == "full":
             return -2 if self.split == "shards" and self.epochs > 1 else -1
         return -3 if self.split == "shards" and (self.epochs > 1 or self.fraction == 0) else -2
+
+    @property
+    def evaluate_every(self) -> int:
+        """How many rounds lie between two tests. Testing a CNN takes a third of the time, so its long runs are tested
+        about sixty times in the paper's rounds."""
+        return max(1, self.paper // 60) if self.model == "cnn" else 1
 
     def cost(self) -> float:
         """What one rate takes, about, in passes of the model over 10,000 examples."""
@@ -143,7 +149,7 @@ def lags(curve: list[tuple[int, float]], best: dict[str, float], rounds: float) 
 
 def run(cell: Cell, exponent: int, best: dict[str, object] | None) -> dict[str, object]:
     """Train until the target, or until it is plain that another rate is better."""
-    limit = GIVE_UP * cell.paper if best is None else float(str(best["rounds"]))
+    limit = float(str(best["rounds"])) if best is not None and best["rounds"] else GIVE_UP * cell.paper
     milestones = {} if best is None else dict(best.get("milestones", {}))  # type: ignore[call-overload]
     lr, started = 10 ** (exponent / 3), time.perf_counter()
     source = load("mnist")
@@ -152,6 +158,7 @@ def run(cell: Cell, exponent: int, best: dict[str, object] | None) -> dict[str, 
     engine = Sequential(compile=cell.model == "2nn" and cell.batch != "full")
     recipe = coterie.fedavg(lr=lr, local_epochs=cell.epochs, batch_size=cell.batch)
     curve: list[tuple[int, float]] = []
+    ran = 0
     for round in coterie.federate(
         recipe,
         model,
@@ -160,19 +167,24 @@ def run(cell: Cell, exponent: int, best: dict[str, object] | None) -> dict[str, 
         cohort=cell.fraction,
         rng_seed=cell.rng_seed,
         test=source.test,
+        evaluate_every=cell.evaluate_every,
         engine=engine,
     ):
-        assert round.test_accuracy is not None
-        curve.append((round.round, round.test_accuracy))
-        if round.test_accuracy >= cell.target or round.train_loss != round.train_loss or lags(curve, milestones, limit):
+        ran = round.round
+        if round.train_loss != round.train_loss:
             break
+        if round.test_accuracy is not None:
+            curve.append((round.round, round.test_accuracy))
+            if round.test_accuracy >= cell.target or lags(curve, milestones, limit):
+                break
     return {
         **asdict(cell),
         "exponent": exponent,
         "lr": round_to(lr),
         "rounds": rounds_to_target(curve, cell.target),
-        "rounds_run": curve[-1][0],
-        "best_accuracy": max(accuracy for _, accuracy in curve),
+        "evaluate_every": cell.evaluate_every,
+        "rounds_run": ran,
+        "best_accuracy": max((accuracy for _, accuracy in curve), default=0.0),
         "milestones": {m: round_to(rounds) for m, rounds in passed(curve, cell.target).items()},
         "seconds": round_to(time.perf_counter() - started),
         "date": time.strftime("%Y-%m-%d"),
@@ -187,7 +199,7 @@ def round_to(value: float) -> float:
 
 def tune(cell: Cell, finished: dict[tuple[object, ...], dict[str, object]], until: float) -> None:
     """Run the rates that the protocol asks for and that are not finished yet."""
-    tried: dict[int, float] = {}
+    tried: dict[int, tuple[float, float]] = {}
     best: dict[str, object] | None = None
     while (exponent := next_exponent(cell, tried)) is not None:
         place = (*asdict(cell).values(), exponent)
@@ -198,13 +210,17 @@ def tune(cell: Cell, finished: dict[tuple[object, ...], dict[str, object]], unti
             with RESULTS.open("a") as file:
                 file.write(json.dumps(finished[place]) + "\n")
             print(json.dumps(finished[place]), flush=True)
-        rounds = finished[place]["rounds"]
-        tried[exponent] = float("inf") if rounds is None else float(str(rounds))
-        if tried[exponent] < (float("inf") if best is None else float(str(best["rounds"]))):
+        tried[exponent] = rank(finished[place])
+        if best is None or tried[exponent] < rank(best):
             best = finished[place]
 
 
-def next_exponent(cell: Cell, tried: dict[int, float]) -> int | None:
+def rank(row: dict[str, object]) -> tuple[float, float]:
+    """Smaller is better: rounds to the target, and short of it the accuracy that was reached."""
+    return (float("inf") if row["rounds"] is None else float(str(row["rounds"])), -float(str(row["best_accuracy"])))
+
+
+def next_exponent(cell: Cell, tried: dict[int, tuple[float, float]]) -> int | None:
     """The next rate to try: the guess, then outward from the best until it has a worse neighbour on both sides."""
     if not tried:
         return cell.guess()
