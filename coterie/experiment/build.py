@@ -135,8 +135,16 @@ def build(settings: Settings, machine: Machine, kept: Path | None = None) -> Exp
     settings, plan = replace(settings, engine=chosen), api.on_engine(plan, recipe, make_engine(chosen))
     named, names = dict(zip(plan.tasks, models.values(), strict=True)), dict(zip(plan.tasks, models, strict=True))
     once = {} if plan.algorithm.pooled else _sent_once(ready, seed)
-    said = [*remarks(source, clients), *([] if probe is None else [probe.cost])]
+    said = [*remarks(source, clients), *_trains_nothing(settings), *([] if probe is None else [probe.cost])]
     return Experiment(settings, plan, source, named, names, seed.clients if seed else clients, starts, once, said, why)
+
+
+def _trains_nothing(settings: Settings) -> list[str]:
+    """A run that ends before its warm start does."""
+    first, rounds = settings.algorithm.get("warm_start") or 0, settings.rounds
+    if first < rounds:
+        return []
+    return [f"algorithm.warm_start = {first} with rounds = {rounds}: every round measures statistics and none trains"]
 
 
 def _sent_once(ready: Standardized, seed: SeedSet | None) -> dict[str, int]:

@@ -19,7 +19,7 @@ from coterie.data.sources.synthetic import Synthetic
 from coterie.experiment import build
 from coterie.experiment import run as module
 from coterie.experiment.build import Experiment
-from coterie.experiment.engine import Machine
+from coterie.experiment.engine import Machine, this_machine
 from coterie.experiment.run import Silent, run
 from coterie.experiment.saving import Saving
 from coterie.experiment.settings import load
@@ -490,3 +490,10 @@ def test_a_truncated_file_of_mnist_is_named(start: Start, tmp_path: Path, monkey
     with pytest.raises(Mistake, match=r"train-images-idx3-ubyte\.gz: is no whole gzip file"):
         start("data.source=mnist")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("warm_start", "said"), [(2, []), (3, ["algorithm.warm_start = 3 with rounds = 3"])])
+def test_a_run_that_would_only_measure_says_so(tmp_path: Path, warm_start: int, said: list[str]) -> None:
+    text = DIGITS.replace('"fedavg"', f'"fbn"\nwarm_start = {warm_start}').replace('"mlp"\nhidden = [16]', '"resnet20"')
+    remarks = build.build(load(written(tmp_path, text)), this_machine()).remarks
+    assert [sentence.split(":")[0] for sentence in remarks] == said
