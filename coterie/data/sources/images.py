@@ -36,8 +36,8 @@ def images(path: str | Path, test_fraction: float = 0.2, labels: bool = True) ->
             client, and an algorithm that needs no labels learns from all of them.
 
     Raises:
-        Mistake: pillow is not installed, there are no pictures, they lie at different depths or differ in size, or one
-            cannot be read.
+        Mistake: pillow is not installed, there are no pictures, they lie at different depths or differ in size, one
+            cannot be read, or a client's or class's folder is empty.
     """
     files, depth = find(Path(path), labels)
     if not labels:
@@ -68,7 +68,7 @@ def find(root: Path, labels: bool = True) -> tuple[list[Path], int]:
     one less.
 
     Raises:
-        Mistake: there are none, or they lie elsewhere.
+        Mistake: there are none, they lie elsewhere, or a folder beside theirs is empty.
     """
     if not root.is_dir():
         raise Mistake(f"data.path = {str(root)!r}: there is no such folder")
@@ -83,6 +83,10 @@ def find(root: Path, labels: bool = True) -> tuple[list[Path], int]:
         if len(f.parts) not in right or len(f.parts) != depth:
             against = f" while {relative[0]} lies elsewhere" if len(f.parts) in right else ""
             raise Mistake(f"data.path = {str(root)!r}: {f} lies at depth {len(f.parts)}{against}; {form}")
+    # a hospital whose pictures did not arrive would be missing from every result, unseen
+    for folder in sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith(".")):
+        if not any(f.is_file() for f in folder.rglob("*")):
+            raise Mistake(f"data.path = {str(root)!r}: the folder {folder.name} is empty; fill or remove it")
     return [root / f for f in relative], depth
 
 

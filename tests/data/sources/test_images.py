@@ -132,6 +132,18 @@ def test_folders_of_other_forms(tmp_path):
         load("images", path=tmp_path)
 
 
+def test_a_folder_without_a_file_is_no_client(tmp_path):
+    """Such as a hospital's whose pictures were not copied. One with other files, such as a read-me, is passed over."""
+    for i in range(5):
+        write(tmp_path / "a" / "cat" / f"{i}.png", i)
+    (tmp_path / "about").mkdir()
+    (tmp_path / "about" / "readme.txt").write_text("of these pictures")
+    assert deal(load("images", path=tmp_path)).keys() == {"a"}
+    (tmp_path / "b" / "cat").mkdir(parents=True)
+    with pytest.raises(Mistake, match=r"the folder b is empty; fill or remove it"):
+        load("images", path=tmp_path)
+
+
 def test_without_pillow_says_how_to_install_it(by_class, monkeypatch):
     def absent(name):
         raise ImportError(name)
