@@ -43,15 +43,13 @@ def table(name: str, runs: list[dict[str, Any]]) -> str:
 def line(tried: list[dict[str, Any]]) -> str:
     """One cell: the best of the rates tried."""
     first = tried[0]
-    best = min(tried, key=lambda r: r["rounds"] or float("inf"))
+    best = min(tried, key=lambda r: (r["rounds"] or float("inf"), -r["best_accuracy"]))
     exponents = sorted(r["exponent"] for r in tried)
     inside = exponents[0] < best["exponent"] < exponents[-1]
     rates = ", ".join(f"{r['lr']:g}" for r in sorted(tried, key=lambda r: r["lr"]))
-    batch = "all" if first["batch"] == "full" else first["batch"]
-    split = "IID" if first["split"] == "iid" else "two shards"
-    start = f"| {split} | {first['fraction']:g} | {first['epochs']} | {batch} | {first['paper']} |"
+    start = f"| {first['split']} | {first['fraction']:g} | {first['epochs']} | {first['batch']} | {first['paper']} |"
     if best["rounds"] is None:
-        return f"{start} not in {best['rounds_run']} | – | – | {rates} |"
+        return f"{start} not in {best['rounds_run']} ({100 * best['best_accuracy']:.1f} %) | – | – | {rates} |"
     mark = "" if inside else " (not yet bracketed)"
     return f"{start} {best['rounds']:.0f} | {best['rounds'] / first['paper']:.2f} | {best['lr']:g}{mark} | {rates} |"
 

@@ -1,6 +1,6 @@
 """Rounds to a target accuracy, as in Tables 1, 2 and 4 of McMahan et al. 2017, with the paper's learning-rate protocol.
 
-    COTERIE_DATA=... python benchmarks/fedavg/tables.py [table1 ...] [--minutes 60] [--part 0/2]
+    COTERIE_DATA=... python benchmarks/fedavg/tables.py [table1 ...] [--cell iid 0.1 1 10] [--minutes 60] [--part 0/2]
 
 For every cell the learning rate is tuned on a multiplicative grid of resolution 10^(1/3): three rates around a guess,
 then further ones on the side of the best until the best has a worse neighbour on either side. A rate is given up when
@@ -8,9 +8,10 @@ it has used as many rounds as the best so far needed, or half as many and is the
 that both have passed (`MILESTONES`). While no rate has reached the target, the one with the highest accuracy counts as
 the best. Rounds are counted as in the paper: best accuracy so far, linearly interpolated at the crossing.
 
-Every finished (cell, rate) is a line in results.jsonl at once, and is not run again: stop it whenever you like. Cells
-are run in the order of their cost, as the paper's rounds foretell it; `--part 0/2` and `--part 1/2`, in two shells,
-share them between two cores. `report.py` writes the tables from the results.
+Every finished (cell, rate) is a line in results.jsonl at once, and is not run again while that line is there: stop it
+whenever you like. Cells are run in the order of their cost, as the paper's rounds foretell it; `--part 0/2` and
+`--part 1/2`, in two shells, share them between two cores, and `--cell` picks one by its split, C, E and B. `report.py`
+writes the tables from the results.
 """
 
 from __future__ import annotations
@@ -64,6 +65,11 @@ class Cell:
         if self.batch == "full":
             return -2 if self.split == "shards" and self.epochs > 1 else -1
         return -3 if self.split == "shards" and (self.epochs > 1 or self.fraction == 0) else -2
+
+    @property
+    def row(self) -> list[str]:
+        """Split, C, E and B as they are typed."""
+        return [self.split, f"{self.fraction:g}", str(self.epochs), str(self.batch)]
 
     @property
     def evaluate_every(self) -> int:
@@ -232,6 +238,7 @@ def main() -> None:
     """Run what is asked for, cell by cell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", nargs="*", default=[], choices=[[], *TABLES], help="all unless named")
+    parser.add_argument("--cell", nargs=4, metavar=("SPLIT", "C", "E", "B"), help="one row, as in: iid 0.1 1 full")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start nothing new after so many minutes")
     parser.add_argument("--part", default="0/1", help="k/n: every n-th cell, from the k-th")
     chosen = parser.parse_args()
@@ -239,6 +246,10 @@ def main() -> None:
     torch.set_num_threads(1)
     until, finished = time.time() + 60 * chosen.minutes, done()
     cells = sorted((cell for name in chosen.tables or TABLES for cell in TABLES[name]), key=Cell.cost)
+    if chosen.cell:
+        cells = [cell for cell in cells if cell.row == chosen.cell]
+        if not cells:
+            parser.error(f"--cell {' '.join(chosen.cell)}: there is no such row; they are as in iid 0.1 1 full")
     for cell in cells[part::parts]:
         tune(cell, finished, until)
 
