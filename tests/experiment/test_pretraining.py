@@ -340,7 +340,7 @@ def test_batchnorm_may_become_another_normalisation(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("minutes", [5, 15, 30])
-def test_the_experiments_are_valid(minutes: int) -> None:
+def test_the_experiments_last_as_long_as_they_say(minutes: int) -> None:
     folder = Path(__file__).parents[2] / "experiments"
     found = load(folder / f"fps-{minutes}min.toml")
     assert found.pretrain.minutes == minutes

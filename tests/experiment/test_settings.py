@@ -1,13 +1,17 @@
 """What a file may say: defaults, overrides, and one sentence for each thing that it may not."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from coterie import Mistake
+from coterie.experiment import pretraining
 from coterie.experiment.file import overridden
 from coterie.experiment.settings import load, parse
 from tests.experiment.files import DIGITS, written
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_defaults_are_those_of_the_public_face(tmp_path: Path) -> None:
@@ -249,3 +253,12 @@ def test_what_a_run_writes_for_the_reader_is_ignored() -> None:
     text = {"rounds": 1, "data": {"source": "digits"}, "model": {"name": "mlp"}}
     content = raw | text | {"algorithm": {"name": "fedsgd", "lr": 1.0}, "versions": {"torch": "0"}}
     assert parse(content, [Path.cwd()]).rounds == 1
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.toml")), ids=lambda path: path.stem)
+def test_every_experiment_of_the_project_is_valid(path: Path) -> None:
+    """Those that train an encoder on fractals are read by `coterie pretrain`."""
+    if "algorithm" in tomllib.loads(path.read_text()):
+        assert load(path).rounds > 0
+    else:
+        assert pretraining.load(path).pretrain.minutes
