@@ -33,8 +33,8 @@ from coterie.track.summary import rounds_to_target
 
 RESULTS = Path(__file__).with_name("results.jsonl")
 RESOLUTION = 10 ** (1 / 3)
-GIVE_UP = 1.25
-"""A cell is given up after this many times the paper's rounds."""
+GIVE_UP = 2.0
+"""A cell is given up after this many times the paper's rounds: what two runs of one setting may differ by."""
 LAG = 1.5
 """A rate is given up, past half the best rate's rounds, when it needs this many times the best's to some milestone."""
 MILESTONES = (0.9, 0.93, 0.95, 0.96, 0.965, 0.975, 0.98, 0.985)
