@@ -3,8 +3,8 @@
     COTERIE_DATA=... python benchmarks/fedavg/hospitals.py
 
 UCI heart disease, one client per hospital, a logistic regression on features standardised by one exchange of sums; five
-rng seeds, the same learning rate and number of passes over the data for all. Prints a row per seed and the means, and
-appends them to hospitals.jsonl.
+rng seeds, the same learning rate and number of passes over the data for all. Appends a row per seed to hospitals.jsonl,
+unless it is there, and prints the means.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ def accuracies(rng_seed: int) -> dict[str, float]:
 def main() -> None:
     """Five rng seeds."""
     torch.set_num_threads(1)
-    rows = []
-    for rng_seed in range(5):
+    rows = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    for rng_seed in set(range(5)) - {row["rng_seed"] for row in rows}:
         rows.append({"rng_seed": rng_seed, **accuracies(rng_seed), "date": time.strftime("%Y-%m-%d")})
         print(json.dumps(rows[-1]))
-    with RESULTS.open("w") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
+        with RESULTS.open("a") as file:
+            file.write(json.dumps(rows[-1]) + "\n")
     for name in ("fedavg", "independent", "centralized"):
         values = [row[name] for row in rows]
         print(f"{name:12} {statistics.mean(values):.4f} +- {statistics.stdev(values):.4f}")
