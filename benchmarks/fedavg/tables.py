@@ -61,7 +61,7 @@ class Cell:
     def guess(self) -> int:
         """The exponent k of the middle of the first three rates, 10^(k/3)."""
         if self.model == "cnn":
-            return -1 if self.batch == "full" else -3
+            return {10: -3, 50: -2, "full": -1}[self.batch]
         if self.batch == "full":
             return -2 if self.split == "shards" and self.epochs > 1 else -1
         return -3 if self.split == "shards" and (self.epochs > 1 or self.fraction == 0) else -2
