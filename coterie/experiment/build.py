@@ -140,8 +140,10 @@ def build(settings: Settings, machine: Machine, kept: Path | None = None) -> Exp
 
 
 def _trains_nothing(settings: Settings) -> list[str]:
-    """A run that ends before its warm start does."""
-    first, rounds = settings.algorithm.get("warm_start") or 0, settings.rounds
+    """A run with FBN that ends before its warm start does."""
+    if settings.algorithm["name"] != "fbn":
+        return []
+    first, rounds = settings.algorithm["warm_start"], settings.rounds
     if first < rounds:
         return []
     return [f"algorithm.warm_start = {first} with rounds = {rounds}: every round measures statistics and none trains"]
