@@ -10,6 +10,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from tables import rank
+
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "algorithms" / "fedavg.md"
 START, END = "<!-- tables: written by benchmarks/fedavg/report.py -->", "<!-- end of tables -->"
@@ -43,7 +45,7 @@ def table(name: str, runs: list[dict[str, Any]]) -> str:
 def line(tried: list[dict[str, Any]]) -> str:
     """One cell: the best of the rates tried."""
     first = tried[0]
-    best = min(tried, key=lambda r: (r["rounds"] or float("inf"), -r["best_accuracy"]))
+    best = min(tried, key=rank)
     exponents = sorted(r["exponent"] for r in tried)
     inside = exponents[0] < best["exponent"] < exponents[-1]
     rates = ", ".join(f"{r['lr']:g}" for r in sorted(tried, key=lambda r: r["lr"]))

@@ -205,20 +205,17 @@ def round_to(value: float) -> float:
 
 def tune(cell: Cell, finished: dict[tuple[object, ...], dict[str, object]], until: float) -> None:
     """Run the rates that the protocol asks for and that are not finished yet."""
-    tried: dict[int, tuple[float, float]] = {}
-    best: dict[str, object] | None = None
+    tried: dict[int, dict[str, object]] = {}
     while (exponent := next_exponent(cell, tried)) is not None:
         place = (*asdict(cell).values(), exponent)
         if place not in finished:
             if time.time() > until:
                 return
-            finished[place] = run(cell, exponent, best)
+            finished[place] = run(cell, exponent, min(tried.values(), key=rank, default=None))
             with RESULTS.open("a") as file:
                 file.write(json.dumps(finished[place]) + "\n")
             print(json.dumps(finished[place]), flush=True)
-        tried[exponent] = rank(finished[place])
-        if best is None or tried[exponent] < rank(best):
-            best = finished[place]
+        tried[exponent] = finished[place]
 
 
 def rank(row: dict[str, object]) -> tuple[float, float]:
@@ -226,11 +223,11 @@ def rank(row: dict[str, object]) -> tuple[float, float]:
     return (float("inf") if row["rounds"] is None else float(str(row["rounds"])), -float(str(row["best_accuracy"])))
 
 
-def next_exponent(cell: Cell, tried: dict[int, tuple[float, float]]) -> int | None:
+def next_exponent(cell: Cell, tried: dict[int, dict[str, object]]) -> int | None:
     """The next rate to try: the guess, then outward from the best until it has a worse neighbour on both sides."""
     if not tried:
         return cell.guess()
-    best = min(tried, key=lambda k: (tried[k], abs(k - cell.guess())))
+    best = min(tried, key=lambda k: (rank(tried[k]), abs(k - cell.guess())))
     return next((k for k in (best + 1, best - 1) if k not in tried and abs(k - cell.guess()) <= 4), None)
 
 
