@@ -81,8 +81,7 @@ def from_frame(
         groups=None if ids is None else [ids[i] for i in train],
         test_groups=None if ids is None or not len(test) else [ids[i] for i in test],
         label_names=label_names,
-        feature_names=table.feature_names if table else None,
-        numeric=table.numeric if table else (),
+        columns=table.columns if table else (),
     )
 
 

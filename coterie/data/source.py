@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from coterie.core.data import Clients, Examples
 from coterie.core.errors import Mistake
+from coterie.data.table import Column, feature_names, numeric
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,7 @@ class Source:
         groups: the client id of each training example [N], where the data have clients of their own.
         test_groups: the client id of each test example [M].
         label_names: a name for each class [C].
-        feature_names: a name for each column of a table [F].
-        numeric: the columns of a table that are measured rather than coded: they are standardised, and hold NaN where a
-            value is missing. A source that names any is a table.
+        columns: how the columns of a table became its features; empty where the data are no table.
         clients: the clients themselves, where a source makes their examples on demand.
         own_tests: each client's own test examples, where a source makes those on demand.
 
@@ -44,14 +43,23 @@ class Source:
     groups: Sequence[str] | None = None
     test_groups: Sequence[str] | None = None
     label_names: Sequence[str] | None = None
-    feature_names: Sequence[str] | None = None
-    numeric: Sequence[int] = ()
+    columns: Sequence[Column] = ()
     clients: Clients | None = None
     own_tests: Clients | None = None
 
     def __post_init__(self) -> None:
         _one_each(self.name, "groups", self.groups, self.train)
         _one_each(self.name, "test_groups", self.test_groups, self.test)
+
+    @property
+    def feature_names(self) -> list[str] | None:
+        """A name for each feature of a table [F]."""
+        return feature_names(self.columns) if self.columns else None
+
+    @property
+    def numeric(self) -> list[int]:
+        """The measured features, not the coded ones: they are standardised, and hold NaN where a value is missing."""
+        return numeric(self.columns)
 
     @property
     def natural(self) -> bool:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -42,12 +44,42 @@ class Coded:
 
 
 @dataclass(frozen=True)
-class Table:
-    """Features of all rows: x float32 [N, F], the name of each, and which of them are measured."""
+class Column:
+    """How a column becomes features, which the training rows decide.
+
+    Attributes:
+        name: the column's.
+        categories: of a coded column; None: it is measured.
+        missing: whether a feature says where its value is missing.
+    """
+
+    name: str
+    categories: tuple[str, ...] | None
+    missing: bool
+
+    @property
+    def feature_names(self) -> list[str]:
+        """A name for each of its features."""
+        own = [self.name] if self.categories is None else [f"{self.name}={c}" for c in self.categories]
+        return [*own, f"{self.name} missing"] if self.missing else own
+
+
+class Table(NamedTuple):
+    """Features of all rows, x float32 [N, F], and how columns became them."""
 
     x: Tensor
-    feature_names: list[str]
-    numeric: list[int]
+    columns: list[Column]
+
+
+def feature_names(columns: Sequence[Column]) -> list[str]:
+    """The name of each feature [F]."""
+    return [name for column in columns for name in column.feature_names]
+
+
+def numeric(columns: Sequence[Column]) -> list[int]:
+    """The features that are measured."""
+    firsts = accumulate((len(column.feature_names) for column in columns), initial=0)
+    return [first for first, column in zip(firsts, columns, strict=False) if column.categories is None]
 
 
 def encode(columns: Sequence[Measured | Coded], train: NDArray[np.int64]) -> Table:
@@ -57,24 +89,37 @@ def encode(columns: Sequence[Measured | Coded], train: NDArray[np.int64]) -> Tab
         columns: the columns [N].
         train: the training rows; only they decide which features there are.
     """
-    features: list[NDArray[np.float64]] = []
-    names: list[str] = []
-    numeric: list[int] = []
-    for column in columns:
+    known = [
+        Column(c.name, None if isinstance(c, Measured) else tuple(c.categories), bool(_missing(c)[train].any()))
+        for c in columns
+    ]
+    return Table(features(columns, known), known)
+
+
+def features(columns: Sequence[Measured | Coded], known: Sequence[Column]) -> Tensor:
+    """The features float32 [N, F] of rows that need not be those that decided which features there are.
+
+    Args:
+        columns: the columns [N], one for each of `known`.
+        known: how they become features.
+    """
+    found: list[NDArray[np.float64]] = []
+    for column, how in zip(columns, known, strict=True):
         if isinstance(column, Measured):
-            numeric.append(len(features))
-            features.append(column.values)
-            names.append(column.name)
-            missing = np.isnan(column.values)
+            found.append(column.values)
         else:
             cells = np.array(column.values, dtype=object)
-            features += [(cells == c).astype(np.float64) for c in column.categories]
-            names += [f"{column.name}={c}" for c in column.categories]
-            missing = np.array([v is None for v in column.values], dtype=bool)
-        if missing[train].any():
-            features.append(missing.astype(np.float64))
-            names.append(f"{column.name} missing")
-    return Table(torch.from_numpy(np.stack(features, axis=1)).to(torch.float32), names, numeric)
+            found += [(cells == c).astype(np.float64) for c in how.categories or ()]
+        if how.missing:
+            found.append(_missing(column).astype(np.float64))
+    return torch.from_numpy(np.stack(found, axis=1)).to(torch.float32)
+
+
+def _missing(column: Measured | Coded) -> NDArray[np.bool_]:
+    """Where a value is missing [N]."""
+    if isinstance(column, Measured):
+        return np.isnan(column.values)
+    return np.array([v is None for v in column.values], dtype=bool)
 
 
 def is_missing(cell: object) -> bool:

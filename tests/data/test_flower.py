@@ -10,6 +10,7 @@ import torch
 from coterie.core.data import Examples
 from coterie.core.errors import Mistake
 from coterie.data import Source, deal, flower, load
+from coterie.data.table import Column
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_parts_are_by_the_label_the_client_and_the_features(partitioners):
         partition=partitioners.GroupedNaturalIdPartitioner("client", 2, sort_unique_ids=True),
     )
     assert [{int(v) % 4 for v in held} for held in content(pairs).values()] == [{0, 1}, {2, 3}]
-    table = Source("toy", toy().train, None, 3, feature_names=["age"], numeric=[0])
+    table = Source("toy", toy().train, None, 3, columns=[Column("age", None, missing=False)])
     young, old = deal(table, partition=partitioners.ContinuousPartitioner(2, "age", strictness=1.0)).values()
     assert young.tensors()[0].max() < old.tensors()[0].min()
 

@@ -12,15 +12,17 @@ from coterie.core.data import Examples
 from coterie.core.errors import Mistake
 from coterie.data import Source, deal, own_test
 from coterie.data.standardize import scale_of, standardize, sums_of
+from coterie.data.table import Column
 
 NAN = float("nan")
 
 
-def table(x, groups, test=None, test_groups=None, numeric=(0,)):
+def table(x, groups, test=None, test_groups=None, measured=("dose",)):
     x = torch.tensor(x)
     held = None if test is None else Examples(torch.tensor(test), torch.zeros(len(test), dtype=torch.int64))
     y = torch.zeros(len(x), dtype=torch.int64)
-    return Source("toy", Examples(x, y), held, 1, groups=groups, test_groups=test_groups, numeric=numeric)
+    columns = [Column(name, None, missing=False) for name in measured]
+    return Source("toy", Examples(x, y), held, 1, groups=groups, test_groups=test_groups, columns=columns)
 
 
 def test_federated_by_hand():
@@ -133,7 +135,7 @@ def test_numbers_that_everyone_knows_cost_nothing():
 
 def test_what_is_no_table_stays_as_it_is_unless_its_rows_are_asked_for():
     """An npz of two features: left alone by default, standardised where the user says so; tokens never."""
-    rows = table([[1.0, 2.0], [3.0, 2.0]], list("ab"), numeric=())
+    rows = table([[1.0, 2.0], [3.0, 2.0]], list("ab"), measured=())
     assert standardize(rows, deal(rows)).source is rows
     assert standardize(rows, deal(rows), "federated").source.train.x.tolist() == [[-1, 0], [1, 0]]
     tokens = Source("toy", Examples(torch.zeros(2, 5, dtype=torch.int64), torch.zeros(2)), None, 1)

@@ -7,7 +7,17 @@ import pytest
 import torch
 
 from coterie.core.errors import Mistake
-from coterie.data.table import Coded, Measured, as_number, encode, is_missing, measured
+from coterie.data.table import (
+    Coded,
+    Measured,
+    as_number,
+    encode,
+    feature_names,
+    features,
+    is_missing,
+    measured,
+    numeric,
+)
 
 NAN = float("nan")
 
@@ -17,16 +27,23 @@ def test_columns_become_features_by_hand():
     age = Measured("age", np.array([50.0, NAN, 70.0, 80.0]))
     ward = Coded("ward", ["a", "b", None, "z"], ["a", "b"])
     table = encode([age, ward], np.array([0, 1, 2]))
-    assert table.feature_names == ["age", "age missing", "ward=a", "ward=b", "ward missing"]
-    assert table.numeric == [0]
+    assert feature_names(table.columns) == ["age", "age missing", "ward=a", "ward=b", "ward missing"]
+    assert numeric(table.columns) == [0]
     expected = [[50, 0, 1, 0, 0], [NAN, 1, 0, 1, 0], [70, 0, 0, 0, 1], [80, 0, 0, 0, 0]]
     assert torch.equal(table.x.nan_to_num(-1), torch.tensor(expected).nan_to_num(-1))
     assert table.x.dtype == torch.float32
 
 
+def test_rows_that_come_later_have_the_same_features():
+    """A gap where training rows had none is no feature, and a category that they did not have is all zeros."""
+    _, columns = encode([Measured("age", np.array([50.0])), Coded("ward", [None], ["a", "b"])], np.array([0]))
+    later = features([Measured("age", np.array([NAN, 60.0])), Coded("ward", ["b", "z"], [])], columns)
+    assert torch.equal(later.nan_to_num(-1), torch.tensor([[-1.0, 0, 1, 0], [60, 0, 0, 0]]))
+
+
 def test_a_gap_in_a_test_row_alone_makes_no_feature():
     table = encode([Measured("age", np.array([50.0, 60.0, NAN]))], np.array([0, 1]))
-    assert table.feature_names == ["age"]
+    assert feature_names(table.columns) == ["age"]
     assert table.x[2].isnan().all()
 
 

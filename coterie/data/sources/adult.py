@@ -71,8 +71,7 @@ def adult(client_column: str | None = None) -> Source:
         groups=None if ids is None else ids[:num_train],
         test_groups=None if ids is None else ids[num_train:],
         label_names=["<=50K", ">50K"],
-        feature_names=table.feature_names,
-        numeric=table.numeric,
+        columns=table.columns,
     )
 
 

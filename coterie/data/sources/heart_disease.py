@@ -82,8 +82,7 @@ def heart_disease(test_fraction: float = 0.2) -> Source:
         groups=[hospitals[i] for i in train],
         test_groups=[hospitals[i] for i in test],
         label_names=["healthy", "diseased"],
-        feature_names=table.feature_names,
-        numeric=table.numeric,
+        columns=table.columns,
     )
 
 
