@@ -13,7 +13,7 @@ channel. Legend: n rows, F features, M measured columns, C channels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -51,16 +51,38 @@ class Scale:
 
 
 @dataclass(frozen=True)
+class Scaling:
+    """What standardising does to examples that no client holds.
+
+    Attributes:
+        columns: those that are standardised; where there are none, examples stay as they are.
+        scale: theirs, or None: examples go by their own.
+    """
+
+    columns: Sequence[int] = ()
+    scale: Scale | None = None
+
+    def __call__(self, examples: Examples) -> Examples:
+        """The examples standardised, their gaps filled."""
+        if not self.columns:
+            return examples
+        if self.scale is not None:
+            return _applied(examples, self.scale, self.columns)
+        x, y = examples.tensors()
+        return Examples(apply(x, scale_of([sums_of(x, self.columns)]), self.columns), y)
+
+
+@dataclass(frozen=True)
 class Standardized:
-    """A source and its clients after standardisation, and what it cost in bytes for each client, either way; `scaled`
-    does the same to examples that nobody holds yet.
+    """A source and its clients after standardisation, what it cost in bytes for each client, either way, and how it is
+    done to examples that come later.
     """
 
     source: Source
     clients: Clients
     bytes_up: int
     bytes_down: int
-    scaled: Callable[[Examples], Examples] = lambda examples: examples
+    scaling: Scaling = Scaling()
 
 
 def standardize(source: Source, clients: Clients, how: How | None = None) -> Standardized:
@@ -97,7 +119,7 @@ def standardize(source: Source, clients: Clients, how: How | None = None) -> Sta
     size = 8 * len(columns) if chosen == "federated" else 0
     dealt = {c: Examples(train.x, e.y, e.rows) for c, e in clients.items()}
     ready = replace(source, train=train, test=test)
-    return Standardized(ready, dealt, 3 * size, 2 * size, lambda examples: _applied(examples, scale, columns))
+    return Standardized(ready, dealt, 3 * size, 2 * size, Scaling(columns, scale))
 
 
 def sums_of(x: Tensor, columns: Sequence[int]) -> Sums:
@@ -183,12 +205,7 @@ def _local(source: Source, clients: Clients, columns: Sequence[int]) -> Standard
     dealt = {c: Examples(x, e.y, e.rows) for c, e in clients.items()}
     train = Examples(x, source.train.y, source.train.rows)
     ready = replace(source, train=train, test=_local_test(source, scales, columns))
-    return Standardized(ready, dealt, 0, 0, lambda examples: _by_itself(examples, columns))
-
-
-def _by_itself(examples: Examples, columns: Sequence[int]) -> Examples:
-    x, y = examples.tensors()
-    return Examples(apply(x, scale_of([sums_of(x, columns)]), columns), y)
+    return Standardized(ready, dealt, 0, 0, Scaling(columns))
 
 
 def _local_test(source: Source, scales: Mapping[str, Scale], columns: Sequence[int]) -> Examples | None:

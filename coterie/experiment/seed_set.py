@@ -68,7 +68,7 @@ def _elsewhere(settings: Settings, ready: Standardized, other: Source) -> SeedSe
     """Examples of another source: all of a file of the user's own, the training examples of any other."""
     _serves(settings, ready.source, other)
     of_a_file = "path" in keys_of(find(settings.seed_set["source"], settings.folders))
-    examples = ready.scaled(_whole(other) if of_a_file else other.train)
+    examples = ready.scaling(_whole(other) if of_a_file else other.train)
     size = settings.seed_set.get("examples") or len(examples)
     return from_elsewhere(examples, size, ready.clients, settings.rng_seed)
 
