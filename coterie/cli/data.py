@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -113,9 +113,9 @@ def _show_clients(source: Source, clients: Clients, partition: str, out: Path) -
     """A table of the clients, remarks on standard error, and the path of the page."""
     from coterie.data.remarks import remarks
     from coterie.report.population import held, write_population
-    from coterie.track.clients import described
+    from coterie.track.clients import described, named
 
-    who = [_by_name(client, source) for client in described(clients)]
+    who = [named(client, source.label_names) for client in described(clients)]
     rows = [(c["id"], str(c["examples"]), held(c["label_counts"])) for c in who[:MOST_CLIENTS]]
     _print(("client", "examples", "of each label"), rows)
     if len(who) > MOST_CLIENTS:
@@ -125,14 +125,6 @@ def _show_clients(source: Source, clients: Clients, partition: str, out: Path) -
     for sentence in remarks(source, clients):
         print(f"note: {sentence}", file=sys.stderr)
     print(write_population(who, f"{source.name} ({partition})", out))
-
-
-def _by_name(client: dict[str, Any], source: Source) -> dict[str, Any]:
-    """A client as clients.json has it, with the names of its labels where they have any."""
-    names, counts = source.label_names, client["label_counts"]
-    if names is None or counts is None:
-        return client
-    return client | {"label_counts": {names[int(label)]: n for label, n in counts.items()}}
 
 
 def _print(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

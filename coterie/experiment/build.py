@@ -20,21 +20,20 @@ from coterie.core.errors import Mistake
 from coterie.core.plan import Plan
 from coterie.data import Source
 from coterie.data.augment import Augment, augmentation
+from coterie.data.inputs import Inputs, inputs_of, outputs_of
 from coterie.data.remarks import remarks
 from coterie.data.seed_set import SeedSet
 from coterie.data.standardize import Standardized
 from coterie.engines.choice import work_of
-from coterie.experiment import check, start
+from coterie.experiment import check, model, start
 from coterie.experiment.dealing import dealt
 from coterie.experiment.engine import Machine, make_engine, reference, resolve_engine
 from coterie.experiment.keys import keys_of
 from coterie.experiment.lookup import ALGORITHMS, find
-from coterie.experiment.model import made
 from coterie.experiment.refuse import shown
 from coterie.experiment.seed_set import seed_set, with_seed_set
 from coterie.experiment.settings import Settings, model_names
 from coterie.experiment.start import Start
-from coterie.models import libraries
 from coterie.probes import Probe
 from coterie.track.clients import MOST_ON_DEMAND
 
@@ -48,6 +47,7 @@ class Experiment:
         models: by architecture, as their authors wrote them, with the initial weights. names: by architecture.
         clients: as they were dealt. The plan's own differ where an algorithm pools them.
         starts: how each model starts; none where all have initial weights of their own, or the run had begun.
+        inputs: what the models take, and what their outputs mean.
         bytes_once: what is sent once, before the first round, by what it is.
         remarks: on the data, and on what was asked for, a sentence each.
     """
@@ -59,6 +59,7 @@ class Experiment:
     names: Mapping[str, str]
     clients: Clients
     starts: Sequence[Start]
+    inputs: Inputs
     bytes_once: Mapping[str, int]
     remarks: Sequence[str]
     why: str
@@ -106,7 +107,8 @@ def build(settings: Settings, machine: Machine, kept: Path | None = None) -> Exp
             f"the source {source.name} has no test examples to measure it on"
         )
     settings = start.settled(settings)
-    models = {name: _model(settings, source, name) for name in model_names(settings)}
+    shape, outputs = source.train.x.shape[1:], outputs_of(source)
+    models = {name: model.of_run(settings, name, shape, outputs) for name in model_names(settings)}
     starts = start.begin(settings, models, kept)
     plan = api.plan(
         recipe,
@@ -135,8 +137,10 @@ def build(settings: Settings, machine: Machine, kept: Path | None = None) -> Exp
     settings, plan = replace(settings, engine=chosen), api.on_engine(plan, recipe, make_engine(chosen))
     named, names = dict(zip(plan.tasks, models.values(), strict=True)), dict(zip(plan.tasks, models, strict=True))
     once = {} if plan.algorithm.pooled else _sent_once(ready, seed)
+    inputs = inputs_of(source, ready.scaling, plan.algorithm.predicts)
     said = [*remarks(source, clients), *_trains_nothing(settings), *([] if probe is None else [probe.cost])]
-    return Experiment(settings, plan, source, named, names, seed.clients if seed else clients, starts, once, said, why)
+    held = seed.clients if seed else clients
+    return Experiment(settings, plan, source, named, names, held, starts, inputs, once, said, why)
 
 
 def _trains_nothing(settings: Settings) -> list[str]:
@@ -209,11 +213,3 @@ def _dealt_models(settings: Settings, models: Mapping[str, nn.Module], clients: 
     if of:
         return {client: models[name] for client, name in of.items()}
     return [models[name] for name in settings.model["names"]]
-
-
-def _model(settings: Settings, source: Source, name: str) -> nn.Module:
-    # Without labels a classifier is never trained, but models have one: the smallest does.
-    num_classes = 1 if source.num_classes is None and source.train.y is None else source.num_classes
-    theirs = {"published": start.published(settings.pretrain, name)} if libraries.library(name) else {}
-    table, shape = settings.model | theirs, source.train.x.shape[1:]
-    return made(table, name, shape, num_classes, settings.rng_seed, settings.folders)

@@ -10,8 +10,10 @@ from torch import nn
 
 from coterie.core.errors import Mistake
 from coterie.experiment.lookup import own
+from coterie.experiment.settings import Settings
+from coterie.experiment.start import published
 from coterie.experiment.tables import MODEL_CHOICES, model_function, normalisation_keys
-from coterie.models import registry
+from coterie.models import libraries, registry
 from coterie.models.norm import Kind, convert
 
 
@@ -42,6 +44,12 @@ def made(
         name, list(shape), num_classes, rng_seed, importer=lambda name: own("model.name", name, folders), **given
     )
     return _normalised(model, **how)
+
+
+def of_run(settings: Settings, name: str, shape: Sequence[int], num_classes: int | None) -> nn.Module:
+    """One of the models that a run's settings name, with its initial weights; see `made`."""
+    theirs = {"published": published(settings.pretrain, name)} if libraries.library(name) else {}
+    return made(settings.model | theirs, name, shape, num_classes, settings.rng_seed, settings.folders)
 
 
 def _normalised(model: nn.Module, normalisation: Kind = "batch", groups: int | None = None) -> nn.Module:

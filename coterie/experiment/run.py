@@ -172,6 +172,7 @@ class _Run:
         self._write_config()
         own = self.experiment.plan.algorithm.own_models
         self.folder.write_clients(self.experiment.described(), self.experiment.model_of if own else None)
+        self.folder.write_inputs(self.experiment.inputs.record())
         self._write_start()
         return found
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from coterie.core.errors import Mistake
 from coterie.track import rounds, summary
+from coterie.track.clients import named
+from coterie.track.folder import INPUTS
 from coterie.track.rounds import Record
 from coterie.track.summary import spread
 
@@ -25,7 +27,7 @@ class Run:
         versions: what the run was made with.
         end: summary.json, or for a run that is not over the same numbers up to now.
         over: whether the run is over.
-        clients: clients.json.
+        clients: clients.json, with the names of the labels where inputs.json has them.
         start: start/start.json, a model each; empty where they began with initial weights of their own.
     """
 
@@ -53,11 +55,17 @@ def read_run(folder: Path) -> Run:
     over = (folder / "summary.json").is_file()
     target = tables.get("evaluate", {}).get("target_accuracy")
     end = _json(folder / "summary.json") if over else summary(records, target)
-    clients = _json(folder / "clients.json") if (folder / "clients.json").is_file() else []
+    clients = _clients(folder)
     name = folder.resolve().name
     beginning = folder / "start" / "start.json"
     start = _json(beginning) if beginning.is_file() else ()
     return Run(folder, name, flat(tables), versions, records, end, over, clients, start)
+
+
+def _clients(folder: Path) -> list[dict[str, Any]]:
+    who, inputs = folder / "clients.json", folder / INPUTS
+    names = _json(inputs)["classes"] if inputs.is_file() else None  # a run of an earlier version has none
+    return [named(client, names) for client in _json(who)] if who.is_file() else []
 
 
 def is_pretraining(folder: Path) -> bool:

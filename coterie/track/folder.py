@@ -2,6 +2,7 @@
 
 config.toml           every setting, resolved        rounds.jsonl       one line a round
 clients.json          who holds what                 checkpoint/        what a resume needs
+inputs.json           what the model takes, and what its outputs mean
 start/                what it began with, where that is not its own initial weights
 model.safetensors     the end: the model, or         clients/ID.safetensors where each client has its own
 huggingface/          the end once more, for a model of transformers
@@ -25,6 +26,7 @@ from coterie.track.lock import NAME, locked
 from coterie.track.rounds import RoundsFile
 from coterie.track.writing import as_json, file_name, put, writing
 
+INPUTS = "inputs.json"
 BEGAN = "start.json"
 """In start/: where what a run began with came from. It is there once all else is."""
 
@@ -87,7 +89,8 @@ class RunFolder:
         self.rounds.close()
         for made in (self.checkpoint, self.start):
             shutil.rmtree(made, ignore_errors=True)
-        for file in (self.config, self.path / "clients.json", self.rounds.path, self.path / NAME):
+        described = (self.path / name for name in ("clients.json", INPUTS))
+        for file in (self.config, *described, self.rounds.path, self.path / NAME):
             file.unlink(missing_ok=True)
         for folder in self._made:
             with suppress(OSError):  # someone else has put something there
@@ -106,6 +109,11 @@ class RunFolder:
     def write_clients(self, clients: Clients, model_of: Callable[[str], str] | None = None) -> None:
         """Write clients.json, with the name of each client's model where it has one of its own."""
         put(self.path / "clients.json", who.text(who.described(clients, model_of)).encode())
+
+    def write_inputs(self, record: Mapping[str, Any]) -> None:
+        """Write inputs.json, a line for each entry."""
+        lines = ",\n".join(f" {as_json(name)}: {as_json(value)}" for name, value in record.items())
+        put(self.path / INPUTS, f"{{\n{lines}\n}}\n".encode())
 
     def write_start(self, weights: Mapping[Path, bytes], about: Sequence[Mapping[str, Any]]) -> None:
         """Write what the run began with, and last where that came from."""
