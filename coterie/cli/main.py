@@ -128,6 +128,21 @@ def compare(
     print(write_comparison(comparison, out))
 
 
+@app.command()
+def predict(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run's folder.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A .csv, .parquet or .npz, a picture, or a folder of pictures.")
+    ],
+    client: Annotated[str | None, typer.Option(help="Whose model, where each client has its own.")] = None,
+    out: Annotated[Path, typer.Option(help="The table to write.")] = Path("predictions.csv"),
+) -> None:
+    """Say of which class a run's model takes examples to be, with probabilities, as a table."""
+    from coterie.cli.predict import predict as carry_out
+
+    carry_out(folder, file, client, out)
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         from coterie import __version__

@@ -72,8 +72,7 @@ def find(root: Path, labels: bool = True) -> tuple[list[Path], int]:
     """
     if not root.is_dir():
         raise Mistake(f"data.path = {str(root)!r}: there is no such folder")
-    relative = sorted(f.relative_to(root) for f in root.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
-    relative = [f for f in relative if not any(part.startswith(".") for part in f.parts)]
+    relative = [f.relative_to(root) for f in below(root)]
     form = "in class/ or in client/class/" if labels else "in the folder itself or in client/"
     form = f"a picture belongs {form}, and all of them alike"
     if not relative:
@@ -88,6 +87,12 @@ def find(root: Path, labels: bool = True) -> tuple[list[Path], int]:
         if not any(f.is_file() for f in folder.rglob("*")):
             raise Mistake(f"data.path = {str(root)!r}: the folder {folder.name} is empty; fill or remove it")
     return [root / f for f in relative], depth
+
+
+def below(root: Path) -> list[Path]:
+    """The pictures in a folder at any depth, in the order of their paths; hidden ones are passed over."""
+    relative = sorted(f.relative_to(root) for f in root.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+    return [root / f for f in relative if not any(part.startswith(".") for part in f.parts)]
 
 
 def opened(files: list[Path]) -> Iterator[tuple[str, Any]]:

@@ -1,0 +1,122 @@
+"""What a run trained, ready to be used: its model, and how examples become the model's inputs.
+
+Legend: N examples, C classes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from coterie.core.errors import Mistake, few, reason
+from coterie.data.inputs import Inputs, recorded
+from coterie.data.unseen import Unseen, unseen
+from coterie.experiment.model import of_run
+from coterie.experiment.settings import Settings, load, model_names
+from coterie.report.read import is_pretraining
+from coterie.track.folder import INPUTS
+from coterie.track.writing import file_name
+
+BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model.
+
+    Attributes:
+        model: in evaluation mode, on the CPU.
+        inputs: what it takes, and the names of its classes.
+        label_column: the column in which tables have the label, where there is one.
+    """
+
+    model: nn.Module
+    inputs: Inputs
+    label_column: str | None = None
+
+    def read(self, path: str | Path) -> Unseen:
+        """The examples in a table, an archive, a picture or a folder of pictures, as the model takes them.
+
+        Raises:
+            Mistake: they cannot be read, or are of another kind than the model learned from.
+        """
+        return unseen(Path(path), self.inputs, self.label_column)
+
+    @torch.no_grad()
+    def probabilities(self, x: Tensor) -> Tensor:
+        """The probability of each class [N, C] for x [N, ...] as `read` gives it.
+
+        Raises:
+            Mistake: the model predicts no class of a whole example.
+        """
+        scores = torch.cat([self.model(part) for part in torch.split(x, BATCH)])
+        if not self.inputs.predicts or scores.dim() != 2:
+            what = "a class for each position" if scores.dim() > 2 else "no classes"
+            raise Mistake(f"the model predicts {what}, not one for each example; in Python call its `model` yourself")
+        return scores.softmax(1)
+
+
+def trained(folder: str | Path, client: str | None = None) -> Trained:
+    """The model that a run ended with.
+
+    Args:
+        folder: the run's.
+        client: whose model, where each client has one of its own.
+
+    Raises:
+        Mistake: it is no run folder or not finished, a file in it is damaged, or there is no such client's model.
+    """
+    folder = Path(folder)
+    if is_pretraining(folder):
+        raise Mistake(f"{folder}: is a pre-training, which predicts nothing; give the folder of a run")
+    settings, inputs = load(folder / "config.toml"), _inputs(folder)
+    name, weights = _which(folder, settings, client)
+    model = of_run(settings, name, inputs.shape, inputs.outputs)
+    try:
+        model.load_state_dict(safetensors.torch.load_file(weights))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise Mistake(f"{weights}: is not the model that config.toml describes ({reason(error)})") from error
+    return Trained(model.eval(), inputs, settings.data.get("label_column"))
+
+
+def _inputs(folder: Path) -> Inputs:
+    path = folder / INPUTS
+    try:
+        return recorded(json.loads(path.read_bytes()))
+    except FileNotFoundError as error:
+        raise Mistake(f"{folder}: has no {INPUTS}, which runs of earlier versions lack; run it again") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Mistake(f"{path}: is damaged ({reason(error)}); run it again") from error
+
+
+def _which(folder: Path, settings: Settings, client: str | None) -> tuple[str, Path]:
+    """The name of the model, and the file of its weights."""
+    if not (folder / "summary.json").is_file():
+        raise Mistake(f"{folder}: is not finished; continue it with --resume")
+    names, one = model_names(settings), folder / "model.safetensors"
+    if one.is_file():
+        if client is not None:
+            raise Mistake(f"--client {client}: {folder} ended with one model for all clients; leave it out")
+        return names[0], one
+    of = _models(folder, names[0])
+    if client is None or client not in of:
+        asked = "each client has a model of its own; say whose" if client is None else "there is no such client"
+        raise Mistake(f"--client {client or 'ID'}: {asked}: {few(list(of), 10)}")
+    return of[client], folder / "clients" / f"{file_name(client)}.safetensors"
+
+
+def _models(folder: Path, only: str) -> Mapping[str, str]:
+    """The name of each client's model."""
+    try:
+        who: list[dict[str, Any]] = json.loads((folder / "clients.json").read_bytes())
+        return {c["id"]: c.get("model", only) for c in who}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Mistake(f"{folder / 'clients.json'}: is damaged ({reason(error)}); run it again") from error

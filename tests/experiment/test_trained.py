@@ -1,0 +1,245 @@
+"""A finished run's model on a user's own files says what the run itself measured, and refuses what it did not learn."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from coterie import Mistake
+from coterie.cli.main import main
+from coterie.experiment import run as module
+from coterie.experiment.run import run
+from coterie.experiment.settings import load
+from coterie.experiment.trained import trained
+from tests.experiment.files import written
+
+TABLE = """
+rounds = 3
+[data]
+source = "csv"
+path = "wards.csv"
+label_column = "well"
+client_column = "ward"
+test_column = "later"
+[model]
+name = "mlp"
+[algorithm]
+name = "fedavg"
+lr = 0.3
+"""
+ARCHIVE = """
+rounds = 2
+[data]
+source = "npz"
+path = "pixels.npz"
+num_clients = 2
+standardize = "federated"
+[model]
+name = "cnn"
+normalisation = "batch"
+[algorithm]
+name = "fedavg"
+lr = 0.1
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes longer than the runs."""
+    monkeypatch.setattr(module, "write_report", lambda folder: (folder / "report.html").write_text("page"))
+
+
+def table(rows: range) -> str:
+    """Ages of whom every seventh is unknown, a dose, one of three drugs; who is old and takes little is ill."""
+    lines = ["age,dose,drug,ward,later,well"]
+    for i in rows:
+        age, dose = 20 + 13 * i % 60, (7 * i) % 9 / 2
+        told = "" if i % 7 == 3 else age
+        lines.append(f"{told},{dose},{'xyz'[i % 3]},{'ab'[i % 2]},{i % 4 == 0},{'yes' if age < 50 + dose else 'no'}")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture
+def wards(tmp_path: Path) -> Path:
+    (tmp_path / "wards.csv").write_text(table(range(120)))
+    return written(tmp_path, TABLE, "wards.toml")
+
+
+def held_out(path: Path) -> Path:
+    """The test rows of wards.csv alone, their columns in another order."""
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["later"] == "True"]
+    with path.with_name("tested.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["well", "drug", "dose", "age", "ward"], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path.with_name("tested.csv")
+
+
+@pytest.mark.parametrize("how", ["federated", "none", "{mean = [50.0, 2.0], deviation = [10.0, 1.0]}"])
+def test_predictions_of_the_test_rows_are_those_that_the_run_measured(wards: Path, tmp_path: Path, how: str) -> None:
+    """Loss and accuracy of summary.json, from the probabilities: -log p of the label, and the likeliest class."""
+    outcome = run(load(wards, [f"data.standardize={how}"]), tmp_path / "run")
+    model = trained(outcome.folder)
+    rows = model.read(held_out(tmp_path / "wards.csv"))
+    likely = model.probabilities(rows.x)
+    y = torch.tensor([["no", "yes"].index(label or "") for label in rows.labels])
+    assert model.inputs.classes == ["no", "yes"]
+    assert rows.x.shape == (30, 6)  # age, whether it is missing, dose, three drugs
+    assert rows.names[:2] == ["1", "2"]
+    assert -likely[range(30), y].log().mean().item() == pytest.approx(outcome.summary["test_loss"], rel=1e-5)
+    assert (likely.argmax(1) == y).float().mean().item() == pytest.approx(outcome.summary["test_accuracy"])
+
+
+def test_the_command_writes_a_row_for_each_example(
+    wards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    accuracy = run(load(wards), tmp_path / "run").summary["test_accuracy"]
+    with pytest.raises(SystemExit) as status:
+        main(["predict", "run", str(held_out(tmp_path / "wards.csv"))])
+    assert status.value.code == 0
+    said = capsys.readouterr().out
+    assert f"accuracy {accuracy:.2%} on the 30 whose class the file has" in said
+    assert said.splitlines()[-1] == "predictions.csv"
+    with (tmp_path / "predictions.csv").open(newline="") as file:
+        head, *rows = csv.reader(file)
+    assert head == ["example", "prediction", "p(no)", "p(yes)"]
+    assert len(rows) == 30
+    for _, prediction, no, yes in rows:
+        assert float(no) + float(yes) == pytest.approx(1, abs=1e-5)
+        assert prediction == ("yes" if float(yes) > float(no) else "no")
+
+
+def test_a_row_without_a_label_and_a_drug_that_nobody_knew(wards: Path, tmp_path: Path) -> None:
+    model = trained(run(load(wards), tmp_path / "run").folder)
+    (tmp_path / "new.csv").write_text("age,dose,drug\n40,1,w\n,2,x\n")
+    rows = model.read(tmp_path / "new.csv")
+    assert rows.labels == [None, None]
+    assert rows.notes == ["no training row had drug = 'w'; read as none"]
+    assert rows.x[0, 3:].tolist() == [0, 0, 0]
+    assert rows.x[1].tolist()[:2] == [0, 1]  # the mean, and that it is missing
+
+
+def test_each_client_by_its_own_scale_means_new_rows_by_theirs(wards: Path, tmp_path: Path) -> None:
+    """Doses 1 and 3 have mean 2 and deviation 1."""
+    model = trained(run(load(wards, ["data.standardize=local"]), tmp_path / "run").folder)
+    (tmp_path / "new.csv").write_text("age,dose,drug\n40,1,x\n40,3,x\n")
+    rows = model.read(tmp_path / "new.csv")
+    assert rows.x[:, 2].tolist() == [-1, 1]
+    assert "each by its own mean and deviation" in rows.notes[0]
+
+
+def test_pixels_of_an_archive(tmp_path: Path) -> None:
+    """A model of pictures with BatchNorm, standardised by channel; the test examples are the archive's own."""
+    draw = np.random.default_rng(0)
+    y, test = np.arange(60) % 3, np.arange(60) >= 40
+    x = (draw.integers(0, 120, (60, 12, 12)) + 60 * y[:, None, None]).astype(np.uint8)
+    np.savez(tmp_path / "pixels.npz", x=x, y=y, test=test)
+    np.savez(tmp_path / "new.npz", x=x[40:], y=y[40:])
+    options = ["model.name=resnet20", "algorithm.batch_size=10"]
+    outcome = run(load(written(tmp_path, ARCHIVE), options), tmp_path / "run")
+    model = trained(outcome.folder)
+    found = model.read(tmp_path / "new.npz")
+    likely, labels = model.probabilities(found.x), [int(label or -1) for label in found.labels]
+    assert labels == y[40:].tolist()
+    assert -likely[range(20), labels].log().mean().item() == pytest.approx(outcome.summary["test_loss"], rel=1e-4)
+    np.savez(tmp_path / "small.npz", x=x[:, :6])
+    with pytest.raises(Mistake, match=r"holds numbers of shape \[1, 6, 12\] an example; give grey pictures of 12 x 12"):
+        model.read(tmp_path / "small.npz")
+
+
+def test_pictures_in_folders_named_like_classes(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    for k in range(40):
+        folder = tmp_path / "scans" / ("dark", "light")[k % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        image.new("RGB", (8, 6), (100 * (k % 2) + k, k, 0)).save(folder / f"{k}.png")
+    text = ARCHIVE.replace('"npz"', '"images"').replace("pixels.npz", "scans").replace('normalisation = "batch"', "")
+    model = trained(run(load(written(tmp_path, text), ["model.name=mlp"]), tmp_path / "run").folder)
+    found = model.read(tmp_path / "scans")
+    assert found.names[0] == "dark/0.png"
+    assert found.labels == ["dark"] * 20 + ["light"] * 20
+    assert model.probabilities(found.x).shape == (40, 2)
+    image.new("L", (8, 6), 200).save(tmp_path / "grey.png")  # one picture; grey is a colour too
+    assert model.read(tmp_path / "grey.png").x.shape == (1, 3, 6, 8)
+    assert model.read(tmp_path / "grey.png").names == ["grey.png"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(Mistake, match=r"empty: holds no pictures; give pictures of 8 x 6 pixels, or an npz"):
+        model.read(tmp_path / "empty")
+
+
+def test_a_client_with_a_model_of_its_own_is_named(wards: Path, tmp_path: Path) -> None:
+    options = ["algorithm.name=independent", 'model.names=["mlp", "logistic"]']
+    folder = run(load(wards, options), tmp_path / "run").folder
+    assert len(list(trained(folder, "a").model.parameters())) > len(list(trained(folder, "b").model.parameters()))
+    for client, says in (
+        (None, r"--client ID: each client has a model of its own; say whose: a, b"),
+        ("c", r"--client c: there is no such client: a, b"),
+    ):
+        with pytest.raises(Mistake, match=says):
+            trained(folder, client)
+
+
+def test_what_cannot_be_used_is_said_in_a_sentence(wards: Path, tmp_path: Path) -> None:
+    folder = run(load(wards), tmp_path / "run").folder
+    model = trained(folder)
+    files = {
+        "absent.csv": (None, r"there is no such file or folder"),
+        "model.pt": ("", r"must be a .csv, .parquet or .npz file, a picture, or a folder of pictures"),
+        "few.csv": ("age,drug\n1,x\n", r"few.csv: lacks 'dose', which the model learned from; it has 'age', 'drug'"),
+        "none.csv": ("age,dose,drug\n", r"none.csv: holds no rows"),
+        "text.csv": ("age,dose,drug\nold,1,x\n", r"age = 'old', but the model learned from numbers there"),
+        "mixed.csv": ("age,dose,drug\n1,1,x\n2,1,x\nold,1,x\n", r"row 3: age = 'old', where most rows hold a number"),
+    }
+    for name, (text, says) in files.items():
+        if text is not None:
+            (tmp_path / name).write_text(text)
+        with pytest.raises(Mistake, match=says):
+            model.read(tmp_path / name)
+    with pytest.raises(Mistake, match=r"--client a: .* ended with one model for all clients; leave it out"):
+        trained(folder, "a")
+    with pytest.raises(SystemExit) as status:
+        main(["predict", str(folder), str(tmp_path / "few.csv"), "--out", str(tmp_path / "out.csv")])
+    assert status.value.code == 2
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_folder_that_cannot_be_used(wards: Path, tmp_path: Path) -> None:
+    folder = run(load(wards), tmp_path / "run").folder
+    (folder / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(Mistake, match=r"model.safetensors: is not the model that config.toml describes"):
+        trained(folder)
+    (folder / "inputs.json").write_text("{}")
+    with pytest.raises(Mistake, match=r"inputs.json: is damaged"):
+        trained(folder)
+    (folder / "inputs.json").unlink()
+    with pytest.raises(Mistake, match=r"has no inputs.json"):
+        trained(folder)
+    with pytest.raises(Mistake, match=r"is no run folder"):
+        trained(tmp_path)
+
+
+def test_a_model_of_text_predicts_no_class_of_a_whole_example(tmp_path: Path) -> None:
+    text = ARCHIVE.replace("pixels", "text").replace('standardize = "federated"', "").replace('"cnn"', '"char_lstm"')
+    text = text.replace('normalisation = "batch"', "vocabulary = 5\nhidden = 4")
+    x = np.arange(40 * 6).reshape(40, 6) % 5
+    np.savez(tmp_path / "text.npz", x=x, y=np.roll(x, -1, axis=1))
+    model = trained(run(load(written(tmp_path, text)), tmp_path / "run").folder)
+    found = model.read(tmp_path / "text.npz")
+    assert model.model(found.x).shape == (40, 6, 5)
+    with pytest.raises(Mistake, match=r"the model predicts a class for each position, not one for each example"):
+        model.probabilities(found.x)
+
+
+def test_the_report_calls_labels_by_their_names(wards: Path, tmp_path: Path) -> None:
+    from coterie.report.read import read_run
+
+    folder = run(load(wards), tmp_path / "run").folder
+    counts = json.loads((folder / "clients.json").read_text())[0]["label_counts"]
+    assert read_run(folder).clients[0]["label_counts"] == {"no": counts["0"], "yes": counts["1"]}
+    assert math.isclose(sum(counts.values()), 30)
