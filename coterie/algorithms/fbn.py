@@ -149,6 +149,11 @@ def fbn(
             old, new = (statistics.given(state["buffers"], layers) for state in (before, after))
             return {f"drift.{layer}": d for layer, d in statistics.distance(new, old).items()}
 
+        def remarks(rounds: int) -> list[str]:
+            if warm_start < rounds:
+                return []
+            return [f"algorithm.warm_start = {warm_start} with rounds = {rounds}: every round measures and none trains"]
+
         training = Algorithm(
             start=start,
             step=step,
@@ -162,6 +167,7 @@ def fbn(
             broadcast=broadcast,
             aggregation={"statistics": statistics.pooling, **(AVERAGED if robust == "statistics" else {})},
             measures=drift,
+            remarks=remarks,
         )
         first = measuring(training, task, local)
         return replace(training, at=lambda round: first if round <= warm_start else training)

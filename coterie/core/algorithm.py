@@ -133,6 +133,7 @@ class Algorithm:
         wire: what is done to its messages before they travel, after whatever the user chose.
         seed_set: it looks at the seed set besides what a stream draws from it, as `Context.public`.
         measures: (S before a round, S after it) -> further numbers of the round, [] each.
+        remarks: (rounds) -> what its user should know of a run of so many, a sentence each.
         at: (round) -> what runs in that round, for an algorithm of several stages over one S; see
             `coterie.algorithms.stages`. None: the same in every round.
     """
@@ -155,6 +156,7 @@ class Algorithm:
     wire: Transform | None = None
     seed_set: bool = False
     measures: Callable[[Tree, Tree], Mapping[str, Tensor]] = field(default=lambda before, after: {})
+    remarks: Callable[[int], Sequence[str]] = field(default=lambda rounds: ())
     at: Callable[[int], Algorithm] | None = None
 
     @property

@@ -138,19 +138,10 @@ def build(settings: Settings, machine: Machine, kept: Path | None = None) -> Exp
     named, names = dict(zip(plan.tasks, models.values(), strict=True)), dict(zip(plan.tasks, models, strict=True))
     once = {} if plan.algorithm.pooled else _sent_once(ready, seed)
     inputs = inputs_of(source, ready.scaling, plan.algorithm.predicts)
-    said = [*remarks(source, clients), *_trains_nothing(settings), *([] if probe is None else [probe.cost])]
+    said = [*remarks(source, clients), *plan.algorithm.remarks(settings.rounds)]
+    said += [] if probe is None else [probe.cost]
     held = seed.clients if seed else clients
     return Experiment(settings, plan, source, named, names, held, starts, inputs, once, said, why)
-
-
-def _trains_nothing(settings: Settings) -> list[str]:
-    """A run with FBN that ends before its warm start does."""
-    if settings.algorithm["name"] != "fbn":
-        return []
-    first, rounds = settings.algorithm["warm_start"], settings.rounds
-    if first < rounds:
-        return []
-    return [f"algorithm.warm_start = {first} with rounds = {rounds}: every round measures statistics and none trains"]
 
 
 def _sent_once(ready: Standardized, seed: SeedSet | None) -> dict[str, int]:
