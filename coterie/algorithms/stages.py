@@ -21,7 +21,8 @@ def stages(parts: Sequence[tuple[Recipe, int | None]]) -> Recipe:
     """Run each recipe for its number of rounds, and the last for the rest.
 
     What a stage has at the server and another one does not is left as it is by the other. What clients keep must have
-    the same names in all stages, such as "momentum".
+    the same names in all stages, such as "momentum". A stage that has stages itself
+    counts its rounds from its own first.
 
     Args:
         parts: (recipe, rounds); the last one's rounds are None.
@@ -32,9 +33,10 @@ def stages(parts: Sequence[tuple[Recipe, int | None]]) -> Recipe:
     if not parts or parts[-1][1] is not None or any(rounds is None or rounds < 0 for _, rounds in parts[:-1]):
         raise Mistake("stages: each needs its number of rounds, 0 or more, but the last, which has None")
     ends = list(accumulate(rounds or 0 for _, rounds in parts[:-1]))
+    begins = [0, *ends]
 
     def bind(task: Task) -> Algorithm:
-        bound = [_keeping_the_rest(recipe(task)) for recipe, _ in parts]
+        bound = [recipe(task) for recipe, _ in parts]
 
         def init(weights: Tree | None, federation: Federation) -> Tree:
             state: Tree = {}
@@ -42,11 +44,21 @@ def stages(parts: Sequence[tuple[Recipe, int | None]]) -> Recipe:
                 state |= algorithm.init(weights, federation)
             return state
 
+        def at(round: int) -> Algorithm:
+            now = sum(round > end for end in ends)
+            stage = bound[now]
+            return _keeping_the_rest(stage.at(round - begins[now]) if stage.at else stage)
+
+        def remarks(rounds: int) -> list[str]:
+            lengths = [min(end, rounds) - begin for begin, end in zip(begins, [*ends, rounds], strict=True)]
+            return [said for stage, own in zip(bound, lengths, strict=True) if own > 0 for said in stage.remarks(own)]
+
         return replace(
             bound[-1],
             init=init,
             seed_set=any(algorithm.needs_seed_set for algorithm in bound),
-            at=lambda round: bound[sum(round > end for end in ends)],
+            remarks=remarks,
+            at=at,
         )
 
     return bind

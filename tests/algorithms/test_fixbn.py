@@ -8,11 +8,11 @@ from torch import nn
 from torch.nn import functional as F
 
 import coterie
-from coterie import Mistake
+from coterie import Mistake, Recipe, plan
 from coterie.algorithms.stages import stages
 from coterie.core.checkpoint import Checkpoints
 from tests.algorithms import quadratics
-from tests.algorithms.normed import dense, every_engine, one_label_each, run
+from tests.algorithms.normed import FULL, dense, every_engine, one_label_each, run
 from tests.federations import distance, ragged
 
 OPTIONS = {"lr": 0.1, "batch_size": "full", "local_steps": 2}
@@ -83,6 +83,32 @@ def test_stages_over_algorithms_with_other_states_resume_bit_for_bit(tmp_path) -
     Checkpoints(tmp_path).save(first)
     rest = run(recipe, **options, rounds=6, resume=Checkpoints(tmp_path).load())
     assert distance(whole.weights(), rest.weights()) == 0
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        coterie.fbn(**FULL, warm_start=2),
+        coterie.hbn(**FULL),
+        coterie.fixbn(**OPTIONS, freeze_after=2),
+    ],
+)
+def test_the_only_stage_is_the_algorithm_itself(recipe: Recipe) -> None:
+    """Its own stages included: a warm start, rounds of two kinds in turn, statistics that freeze."""
+    options = {"model": dense(), "clients": ragged(), "rounds": 4}
+    alone, staged = run(recipe, **options), run(stages([(recipe, None)]), **options)
+    assert distance(alone.weights(), staged.weights()) == 0
+
+
+def test_a_later_stage_counts_its_rounds_from_its_own_first() -> None:
+    """FBN's warm start after two rounds of FedAvg: the third round measures, so parameters stay; the fourth trains."""
+    recipe = stages([(coterie.fedavg(**OPTIONS), 2), (coterie.fbn(**OPTIONS, warm_start=1), None)])
+    weights = {k: run(recipe, dense(), ragged(), rounds=k).weights() for k in (2, 3, 4)}
+    moved = {k: {name for name in weights[2] if not torch.equal(weights[2][name], weights[k][name])} for k in (3, 4)}
+    assert moved[3] == {name for name in weights[2] if "running" in name or "tracked" in name}
+    assert moved[4] == weights[2].keys()
+    assert plan(recipe, dense(), ragged(), rounds=3).algorithm.remarks(3)[0].endswith("measures and none trains")
+    assert not plan(recipe, dense(), ragged(), rounds=4).algorithm.remarks(4)
 
 
 @pytest.mark.parametrize("parts", [[], [("a", 3)], [("a", None), ("b", None)], [("a", -1), ("b", None)]])
