@@ -6,11 +6,12 @@ python benchmarks/fedavg/report.py
 from __future__ import annotations
 
 import json
-from itertools import groupby
+import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tables import rank
+from tables import TABLES, Cell, rank
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "algorithms" / "fedavg.md"
@@ -29,17 +30,28 @@ def rows() -> list[dict[str, Any]]:
 
 
 def table(name: str, runs: list[dict[str, Any]]) -> str:
-    """One table in Markdown, a line per cell; a cell whose best rate is at the grid's edge so far is marked."""
+    """One table in Markdown, a line per cell, whether it was run or not; where the best rate is at the grid's edge so
+    far, that is marked."""
     lines = [
         f"**{TITLES[name]}** (`python benchmarks/fedavg/tables.py {name}`)",
         "",
         "| split | C | E | B | paper's rounds | ours | ours / paper | best lr | rates tried |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    ordered = sorted(runs, key=lambda r: [str(r[key]) for key in CELL])
-    for _, cell in groupby(ordered, key=lambda r: [r[key] for key in CELL]):
-        lines.append(line(list(cell)))
+    for cell in sorted(TABLES[name], key=place):
+        tried = [r for r in runs if key(r) == key(asdict(cell))]
+        lines.append(line(tried) if tried else f"| {' | '.join(cell.row)} | {cell.paper} | not run | – | – | – |")
     return "\n".join(lines)
+
+
+def place(cell: Cell) -> tuple[str, float, int, float]:
+    """A cell's place in its table."""
+    return cell.split, cell.fraction, cell.epochs, math.inf if cell.batch == "full" else cell.batch
+
+
+def key(row: dict[str, Any]) -> list[Any]:
+    """What tells a cell from others."""
+    return [row[name] for name in CELL]
 
 
 def line(tried: list[dict[str, Any]]) -> str:
