@@ -137,7 +137,7 @@ def predict(
     client: Annotated[str | None, typer.Option(help="Whose model, where each client has its own.")] = None,
     out: Annotated[Path, typer.Option(help="The table to write.")] = Path("predictions.csv"),
 ) -> None:
-    """Say of which class a run's model takes examples to be, with probabilities, as a table."""
+    """Use a finished run's model on new examples; write their likely classes as a table."""
     from coterie.cli.predict import predict as carry_out
 
     carry_out(folder, file, client, out)
