@@ -34,10 +34,10 @@ def predict(folder: Path, file: Path, client: str | None, out: Path) -> None:
     for sentence in examples.notes:
         print(f"note: {sentence}", file=sys.stderr)
     _print(found)
-    known = [(is_a, was) for is_a, was in zip(found, examples.labels, strict=True) if was in set(classes)]
-    if known:
-        right = sum(is_a == was for is_a, was in known) / len(known)
-        print(f"accuracy {right:.2%} on the {len(known):,} whose class the file has")
+    of = set(classes)
+    right = [is_a == was for is_a, was in zip(found, examples.labels, strict=True) if was in of]
+    if right:
+        print(f"accuracy {sum(right) / len(right):.2%} on the {len(right):,} whose class the file has")
     print(out)
 
 
