@@ -49,14 +49,17 @@ class Line:
 
     @property
     def barrier(self) -> float:
-        """max over 0 <= t <= 1 of loss(t) - ((1 - t) loss(0) + t loss(1)): how far the loss rises above the straight
-        chord between its ends. 0 where it never does, as where the loss is convex.
+        """max over 0 <= t <= 1 of loss(t) - (loss(0) + t (loss(1) - loss(0))): how far the loss rises above the
+        straight chord between its ends. 0 where it never does, as where the loss is convex.
 
         >>> Line((-1.0, 0.0, 0.5, 1.0), {"loss": [9.0, 1.0, 4.0, 2.0]}, 1.0).barrier
         2.5
+        >>> Line((0.0, 0.3, 1.0), {"loss": [0.7, 0.7, 0.7]}, 0.0).barrier
+        0.0
         """
         found = {t: loss for t, loss in zip(self.t, self.measures["loss"], strict=True) if 0 <= t <= 1}
-        above = [loss - (1 - t) * found[0.0] - t * found[1.0] for t, loss in found.items()]
+        first, last = found[0.0], found[1.0]
+        above = [loss - (first + t * (last - first)) for t, loss in found.items()]  # 0 between equal ends, not nearly
         return math.nan if any(map(math.isnan, above)) else max(above)
 
 
