@@ -38,7 +38,7 @@ from torch import Tensor
 from coterie.algorithms import slopes, statistics
 from coterie.algorithms.local import LocalOptions, LocalSGD, clipped, delta, moved
 from coterie.algorithms.server import sgd
-from coterie.algorithms.shared_norm import AVERAGED, measuring, shared, steps_of
+from coterie.algorithms.shared_norm import AVERAGED, measuring, shared, short_of, steps_of
 from coterie.core import tree
 from coterie.core.algorithm import Algorithm, Batches, Context, Federation, Logs, Recipe, Report, one_architecture
 from coterie.core.errors import require
@@ -149,11 +149,6 @@ def fbn(
             old, new = (statistics.given(state["buffers"], layers) for state in (before, after))
             return {f"drift.{layer}": d for layer, d in statistics.distance(new, old).items()}
 
-        def remarks(rounds: int) -> list[str]:
-            if warm_start < rounds:
-                return []
-            return [f"algorithm.warm_start = {warm_start} with rounds = {rounds}: every round measures and none trains"]
-
         training = Algorithm(
             start=start,
             step=step,
@@ -167,7 +162,7 @@ def fbn(
             broadcast=broadcast,
             aggregation={"statistics": statistics.pooling, **(AVERAGED if robust == "statistics" else {})},
             measures=drift,
-            remarks=remarks,
+            remarks=lambda rounds: short_of(warm_start, rounds),
         )
         first = measuring(training, task, local)
         return replace(training, at=lambda round: first if round <= warm_start else training)

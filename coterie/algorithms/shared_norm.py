@@ -70,6 +70,13 @@ def measuring(training: Algorithm, task: Task, local: LocalSGD) -> Algorithm:
     return replace(training, step=look, finish=finish, update=adopt, weights={"statistics": "processed"})
 
 
+def short_of(warm_start: int, rounds: int) -> list[str]:
+    """A sentence where so many rounds end before the measuring ones do."""
+    if warm_start < rounds:
+        return []
+    return [f"algorithm.warm_start = {warm_start} with rounds = {rounds}: every round measures and none trains"]
+
+
 AVERAGED: Mapping[str, Callable[[Aggregator], Aggregator]] = {"delta": lambda chosen: Sum()}
 """Parameters by the mean, whatever the user chose."""
 
