@@ -33,6 +33,6 @@ def total(objective: Objective, federation: Federation) -> Tensor:
     return torch.tensor(float(count), dtype=torch.float64)
 
 
-def reached_share(objective: Objective, report: Report, total: Tensor) -> Tensor:
-    """The sum of p_i over the clients that a round reached, float64 []."""
-    return report.weights[weight_of(objective)] / total
+def reached_share(objective: Objective, report: Report, total: Tensor) -> float:
+    """The sum of p_i over the clients that a round reached; no tensor: a parameter of shape [] would take its type."""
+    return report.weights[weight_of(objective)] / float(total)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import coterie
 from coterie import Faults, Recipe, Round
@@ -115,6 +115,27 @@ def test_what_is_handed_out_is_never_written(recipe: Recipe, engine: Callable[[]
         held = all_weights(last)
         before.append((held, {name: leaf.clone() for name, leaf in held.items()}))
     assert distance(start, dict(model.state_dict())) == 0
+
+
+class Scale(nn.Module):
+    """One number, of shape []."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor * x
+
+
+@every_algorithm
+def test_a_parameter_of_no_dimension_keeps_its_type(recipe: Recipe) -> None:
+    """In arithmetic with a single number of a larger type it would take that one's, as no other parameter does; and the
+    server refuses updates of another type than its model's."""
+    model = nn.Sequential(dense().float(), Scale())
+    last = list(coterie.federate(recipe, model, ragged(), rounds=4, public=seed_set()))[-1]
+    assert last.dropped == []
+    assert {name: x.dtype for name, x in last.weights().items()} == {n: x.dtype for n, x in model.state_dict().items()}
 
 
 @every_algorithm
