@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired, SupportsIndex, TypedDict
 
 from coterie.core import tree
 from coterie.core.algorithm import Batches, Context, Logs, Stream
@@ -59,8 +59,9 @@ class LocalSGD:
 
     def __post_init__(self) -> None:
         require("lr", self.lr, 0 < self.lr < float("inf"), "a number above 0")
-        require("local_epochs", self.local_epochs, self.local_epochs >= 1, "1 or more")
-        require("local_steps", self.local_steps, self.local_steps is None or self.local_steps >= 1, "1 or more")
+        epochs, steps, whole = self.local_epochs, self.local_steps, "a whole number, 1 or more"
+        require("local_epochs", epochs, isinstance(epochs, SupportsIndex) and epochs >= 1, whole)
+        require("local_steps", steps, steps is None or (isinstance(steps, SupportsIndex) and steps >= 1), whole)
         size = self.batch_size
         require("batch_size", size, size == "full" or (isinstance(size, int) and size >= 1), '1 or more, or "full"')
         require("momentum", self.momentum, 0 <= self.momentum < 1, "from 0 to below 1")

@@ -63,6 +63,13 @@ def test_a_server_optimiser_brings_its_own_rate():
         coterie.fedavg(lr=0.1, server_lr=0.5, server=server.sgd(0.5))
 
 
+@pytest.mark.parametrize("key", ["local_epochs", "local_steps"])
+@pytest.mark.parametrize("value", [1.5, 2.0, 0, "all"])
+def test_passes_and_steps_are_counted_in_whole_numbers(key, value):
+    with pytest.raises(Mistake, match=rf"algorithm\.{key} = {value}: it must be a whole number, 1 or more"):
+        coterie.fedavg(lr=0.1, **{key: value})
+
+
 def test_integer_buffers_are_not_averaged():
     """The count of batches in BatchNorm stays the server's own, and does not travel."""
     model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 3))
