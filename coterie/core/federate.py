@@ -10,12 +10,13 @@ import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import get_args
 
 from torch import Tensor
 
 from coterie.core import check, faults, rng, tree
 from coterie.core.aggregate import Aggregator, accumulator, fits
-from coterie.core.algorithm import Report
+from coterie.core.algorithm import Report, Weight
 from coterie.core.asking import Asked, ask, brought_home
 from coterie.core.engine import Job, Reply, context, whole
 from coterie.core.errors import Mistake
@@ -181,7 +182,7 @@ def _template(plan: Plan, broadcast: Tree, job: Job) -> Tree:
     """What an honest message of this round looks like: the update of a client that took no step.
 
     Raises:
-        Mistake: the algorithm's `finish` and its `weights` do not name the same parts.
+        Mistake: the algorithm's `finish` and its `weights` do not name the same parts, or a weight is none.
     """
     algorithm = plan.algorithms[job.architecture]
     ctx = context(algorithm, job, 1, plan.engine)
@@ -192,6 +193,10 @@ def _template(plan: Plan, broadcast: Tree, job: Job) -> Tree:
             f"the algorithm's update has the parts {sorted(update)} but it names weights for "
             f"{sorted(algorithm.weights)}; name one weight for each part"
         )
+    for part, weight in algorithm.weights.items():
+        if weight not in get_args(Weight):
+            kinds = ", ".join(get_args(Weight))
+            raise Mistake(f'the algorithm names the weight "{weight}" for its part {part}; it must be one of {kinds}')
     return _encoded(plan, update, {}, rng.key("template"))[0]
 
 

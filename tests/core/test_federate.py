@@ -175,6 +175,13 @@ def test_a_part_of_the_update_without_a_weight_is_a_mistake_that_names_both() ->
         rounds(changed(weights=lambda base: {"delta": "examples", "extra": "one"}))
 
 
+def test_a_weight_that_does_not_exist_is_a_mistake_that_names_those_that_do() -> None:
+    with pytest.raises(
+        Mistake, match='weight "example" for its part delta; it must be one of examples, processed, one'
+    ):
+        rounds(changed(weights=lambda base: {"delta": "example"}))
+
+
 def test_every_part_is_weighted_as_it_says() -> None:
     """Of clients with 7, 23, 1, 12, 16 and 9 examples (68) the mean of n_i, weighted by n_i, by what is processed in
     one pass, and evenly: sum n^2 / sum n = 1060 / 68 twice, and 68 / 6."""
