@@ -43,6 +43,14 @@ def test_one_step_each_has_no_bias():
     assert w(run(coterie.fedsgd(lr=0.3), MANY, rounds=150)[-1]) == pytest.approx(optimum("examples"), abs=1e-10)
 
 
+def test_one_client_a_round_counts_as_much_as_any_other():
+    """n_i / m_t is then 1. With clients in turn the number of examples has no part in where it ends: as far as the
+    steps are small, at the optimum of clients alike."""
+    in_turn = run(coterie.fedsgd(lr=0.02), MANY, rounds=500, available=lambda t, client: int(client) == t % 5)
+    assert w(in_turn[-1]) == pytest.approx(optimum("clients"), abs=0.1)
+    assert abs(optimum("examples") - optimum("clients")) > 0.3
+
+
 def test_fedsgd_is_gradient_descent_on_the_pooled_data():
     """sum_i (n_i / n) grad F_i is the gradient of the mean loss over all examples, whoever holds them: 20 rounds over
     six unequal clients end where 20 steps of one client that holds everything end, to float32's rounding."""
