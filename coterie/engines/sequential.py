@@ -60,7 +60,8 @@ class Sequential:
             logs.append(new)
         update, state = algorithm.finish(broadcast, carry, ctx)
         processed = sum(len(batch) for batch in next(iter(rows.values())))
-        weights: dict[Weight, float] = {"examples": float(ctx.examples), "processed": float(processed), "one": 1.0}
+        examples = len(next(iter(job.data.values())))
+        weights: dict[Weight, float] = {"examples": float(examples), "processed": float(processed), "one": 1.0}
         return Reply(job.client, update, state, weights, totals(logs))
 
     def _step(self, algorithm: Algorithm, batches: Batches) -> Step:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import coterie
-from coterie import Algorithm, Batch, Recipe, Task
+from coterie import Algorithm, Batch, Examples, Recipe, Task
 from coterie.core.engine import Job
 from coterie.engines.sequential import Sequential
 from tests.federations import dense, distance, ragged
@@ -70,6 +70,14 @@ def test_weights_of_a_reply() -> None:
         (reply,) = Sequential().run(plan.algorithms, broadcast, work)
         assert reply.weights == {"examples": 12, "processed": processed, "one": 1}
         assert reply.logs["count"] == processed
+
+
+def test_examples_are_counted_exactly_whatever_the_type_of_number() -> None:
+    """2051 needs twelve bits; bfloat16 has eight."""
+    client = {"a": Examples(torch.zeros(2051, 6), torch.zeros(2051, dtype=torch.long))}
+    recipe, engine = coterie.fedsgd(lr=0.1), Sequential(dtype=torch.bfloat16)
+    (only,) = coterie.federate(recipe, nn.Linear(6, 3), client, rounds=1, engine=engine)
+    assert only.client_weights["a"]["examples"] == 2051
 
 
 class Noisy(nn.Module):
