@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import SupportsIndex
 
 from torch import nn
 
@@ -223,4 +224,6 @@ def _num_classes(test: Examples | None) -> int | None:
 def _cohort(cohort: float | int | Cohort | None) -> Cohort:
     if isinstance(cohort, Cohort):
         return cohort
-    return Cohort(size=cohort) if isinstance(cohort, int) else Cohort(fraction=cohort)
+    if isinstance(cohort, SupportsIndex):  # whole numbers of any library; NumPy's are no `int`
+        return Cohort(size=int(cohort))
+    return Cohort(fraction=cohort)

@@ -5,12 +5,16 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
+import coterie
 from coterie import Cohort, Mistake
 from coterie.core import rng
+from tests.federations import ragged
 
 IDS = [f"client {k}" for k in range(20)]
 
@@ -44,6 +48,12 @@ def test_counts() -> None:
 def test_what_cannot_be_a_cohort(options: dict[str, Any], words: str) -> None:
     with pytest.raises(Mistake, match=words):
         Cohort(**options)
+
+
+@pytest.mark.parametrize(("chosen", "asked"), [(1, 1), (np.int64(1), 1), (1.0, 6), (np.float32(0.5), 3), (None, 6)])
+def test_a_whole_number_is_a_size_and_any_other_a_fraction(chosen: Any, asked: int) -> None:
+    plan = coterie.plan(coterie.fedavg(lr=0.1), nn.Linear(6, 3), ragged(), rounds=1, cohort=chosen)
+    assert plan.cohort.count(len(plan.ids)) == asked
 
 
 def test_more_than_there_are() -> None:
