@@ -8,7 +8,7 @@ it has used as many rounds as the best so far needed, or half as many and is the
 that both have passed (`MILESTONES`). While no rate has reached the target, the one with the highest accuracy counts as
 the best. Rounds are counted as in the paper: best accuracy so far, linearly interpolated at the crossing.
 
-Every finished (cell, rate) is a line in results.jsonl at once, and is not run again while that line is there: stop it
+Every finished (cell, rate) is a line in results.jsonl at once, and is only printed while that line is there: stop it
 whenever you like. Cells are run in the order of their cost, as the paper's rounds foretell it; `--part 0/2` and
 `--part 1/2`, in two shells, share them between two cores, and `--cell` picks one by its split, C, E and B. `report.py`
 writes the tables from the results.
@@ -223,7 +223,7 @@ def tune(cell: Cell, finished: dict[tuple[object, ...], dict[str, object]], unti
             finished[place] = run(cell, exponent, min(tried.values(), key=rank, default=None))
             with RESULTS.open("a") as file:
                 file.write(json.dumps(finished[place]) + "\n")
-            print(json.dumps(finished[place]), flush=True)
+        print(json.dumps(finished[place]), flush=True)
         tried[exponent] = finished[place]
 
 
