@@ -100,7 +100,7 @@ def plan(
     Args:
         rounds: how many.
         cohort: clients asked in a round: a fraction (float), a number (int), or everyone. Where all data are pooled,
-            neither it nor `available` has a say.
+            neither it nor `available`, `aggregation`, `up`, `faults` and `attack` have a say.
         rng_seed: everything random derives from it.
         test: the test data of all. own_test: each client's own. evaluate_every: in every how manyth round they are
             used, and always in the last. evaluate_clients: also measure each client's own accuracy.
@@ -147,7 +147,8 @@ def plan(
             ("pooled",),
             lambda client: next(iter(models)),
         )
-        cohort, available = None, None  # those of the federation; the pool is asked in every round
+        # what a federation's clients are asked, do and suffer is nothing to data in one place
+        cohort = available = aggregation = up = faults = attack = None
     wants_own = own_test is None and (evaluate_clients or first.own_models)
     shares = label_shares(clients, classes) if wants_own and classes and "accuracy" in measures else None
     made = Plan(

@@ -1,8 +1,9 @@
 """What a federation is measured against: everything in one place, and everyone alone.
 
 Both are local training without a server: nothing is sent in either direction, and a client's model is its own state
-from round to round, momentum included. `centralized` has one client that holds all data, and is asked in every round
-whatever the cohort; `independent` has them all, of whom a round trains its cohort.
+from round to round, momentum included. `centralized` has one client that holds all data; it is asked in every round,
+whatever the cohort, the faults, the attackers and the aggregator. `independent` has them all, of whom a round trains
+its cohort.
 """
 
 from __future__ import annotations

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 import coterie
-from coterie import Cohort
+from coterie import Cohort, Faults
+from coterie.aggregation import aggregation
+from coterie.attacks import attack
 from tests.algorithms.quadratics import MANY, A, B, optimum, run, w
 
 
@@ -17,6 +19,18 @@ def test_pooled_data_are_asked_for_in_every_round_whatever_the_cohort(cohort):
     )
     assert all(r.reached == 1 for r in rounds)
     assert w(rounds[-1]) == pytest.approx(optimum("examples"), abs=1e-10)
+
+
+def test_nobody_drops_out_or_lies_where_data_are_in_one_place():
+    """A file with faults, attackers and a robust rule runs with the baseline too, and the baseline is the same."""
+    options = {
+        "faults": Faults(drop=0.5),
+        "aggregation": aggregation("krum", num_byzantine=1),
+        "attack": attack("sign_flip", num_clients=2),
+    }
+    recipe = coterie.centralized(lr=0.1, batch_size="full")
+    plain, harmed = run(recipe, MANY, 5), run(recipe, MANY, 5, **options)
+    assert [w(r) for r in harmed] == [w(r) for r in plain]
 
 
 def test_everyone_alone_ends_at_an_optimum_of_their_own():
