@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def images(path: str | Path, test_fraction: float = 0.2, labels: bool = True) ->
 
     Raises:
         Mistake: pillow is not installed, there are no pictures, they lie at different depths or differ in size, one
-            cannot be read, or a client's or class's folder is empty.
+            cannot be read, or a client's or class's folder holds none.
     """
     files, depth = find(Path(path), labels)
     if not labels:
@@ -68,7 +69,7 @@ def find(root: Path, labels: bool = True) -> tuple[list[Path], int]:
     one less.
 
     Raises:
-        Mistake: there are none, they lie elsewhere, or a folder beside theirs is empty.
+        Mistake: there are none, they lie elsewhere, or a folder beside theirs holds none.
     """
     if not root.is_dir():
         raise Mistake(f"data.path = {str(root)!r}: there is no such folder")
@@ -83,15 +84,18 @@ def find(root: Path, labels: bool = True) -> tuple[list[Path], int]:
             against = f" while {relative[0]} lies elsewhere" if len(f.parts) in right else ""
             raise Mistake(f"data.path = {str(root)!r}: {f} lies at depth {len(f.parts)}{against}; {form}")
     # a hospital whose pictures did not arrive would be missing from every result, unseen
-    for folder in sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith(".")):
-        if not any(f.is_file() for f in folder.rglob("*")):
-            raise Mistake(f"data.path = {str(root)!r}: the folder {folder.name} is empty; fill or remove it")
+    held = {f.parts[0] for f in relative}
+    for folder in sorted(f.name for f in root.iterdir() if f.is_dir() and not f.name.startswith(".")):
+        if folder not in held:
+            raise Mistake(f"data.path = {str(root)!r}: the folder {folder} holds no pictures; fill or remove it")
     return [root / f for f in relative], depth
 
 
 def below(root: Path) -> list[Path]:
     """The pictures in a folder at any depth, in the order of their paths; hidden ones are passed over."""
-    relative = sorted(f.relative_to(root) for f in root.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+    # links are followed: a hospital's pictures may lie on another disk
+    found = [Path(folder, name) for folder, _, names in os.walk(root, followlinks=True) for name in names]
+    relative = sorted(f.relative_to(root) for f in found if f.suffix.lower() in SUFFIXES)
     return [root / f for f in relative if not any(part.startswith(".") for part in f.parts)]
 
 

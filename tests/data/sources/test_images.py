@@ -132,16 +132,24 @@ def test_folders_of_other_forms(tmp_path):
         load("images", path=tmp_path)
 
 
-def test_a_folder_without_a_file_is_no_client(tmp_path):
-    """Such as a hospital's whose pictures were not copied. One with other files, such as a read-me, is passed over."""
+@pytest.mark.parametrize("file", [None, ".gitkeep", "scan.dcm"])
+def test_a_folder_without_pictures_is_named(tmp_path, file):
+    """Such as a hospital's whose pictures were not copied, or are of a kind that is not read."""
     for i in range(5):
         write(tmp_path / "a" / "cat" / f"{i}.png", i)
-    (tmp_path / "about").mkdir()
-    (tmp_path / "about" / "readme.txt").write_text("of these pictures")
-    assert deal(load("images", path=tmp_path)).keys() == {"a"}
     (tmp_path / "b" / "cat").mkdir(parents=True)
-    with pytest.raises(Mistake, match=r"the folder b is empty; fill or remove it"):
+    if file is not None:
+        (tmp_path / "b" / "cat" / file).write_text("no picture")
+    with pytest.raises(Mistake, match=r"the folder b holds no pictures; fill or remove it"):
         load("images", path=tmp_path)
+
+
+def test_a_client_whose_folder_is_a_link(tmp_path):
+    for i in range(5):
+        write(tmp_path / "here" / "a" / "cat" / f"{i}.png", i)
+        write(tmp_path / "elsewhere" / "cat" / f"{i}.png", i)
+    (tmp_path / "here" / "b").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    assert {c: len(e) for c, e in deal(load("images", path=tmp_path / "here")).items()} == {"a": 4, "b": 4}
 
 
 def test_without_pillow_says_how_to_install_it(by_class, monkeypatch):
