@@ -27,8 +27,9 @@ def images(path: str | Path, test_fraction: float = 0.2, labels: bool = True) ->
         path/class/picture.png     or     path/client/class/picture.png
 
     All are of one size, float32 [C, H, W] in [0, 1]: C = 1 if all are grey, else 3. Classes are the folders' names in
-    sorted order; a client may lack some. A fixed test split is taken first, stratified by class and client. Files that
-    are no pictures by their ending, and hidden ones, are passed over.
+    sorted order; a client may lack some. A fixed test split is taken first, stratified by class and client; but where
+    `train` and `test` stand for two clients, they are the split, and there are no clients. Files that are no pictures
+    by their ending, and hidden ones, are passed over.
 
     Args:
         path: the folder.
@@ -48,7 +49,8 @@ def images(path: str | Path, test_fraction: float = 0.2, labels: bool = True) ->
     y = np.array([names.index(f.parent.name) for f in files], dtype=np.int64)
     ids = [f.parent.parent.name for f in files] if depth == 3 else None
     everything = Examples(scaled(pixels(opened(files))), torch.from_numpy(y))
-    if ids is not None and set(ids) == {"train", "test"}:
+    if ids is not None and {"train", "test"} <= set(ids):
+        _nothing_beside(path, set(ids) - {"train", "test"})
         train, test = (np.flatnonzero(np.array(ids) == part) for part in ("train", "test"))
         ids = None
     else:
@@ -62,6 +64,19 @@ def images(path: str | Path, test_fraction: float = 0.2, labels: bool = True) ->
         test_groups=None if ids is None else [ids[i] for i in test],
         label_names=names,
     )
+
+
+def _nothing_beside(path: str | Path, others: set[str]) -> None:
+    """Beside folders called train and test there is no client's.
+
+    Raises:
+        Mistake: there is one.
+    """
+    if others:
+        raise Mistake(
+            f"data.path = {str(path)!r}: the folders train and test are the split, so {min(others)} beside them is no "
+            "client's; move it elsewhere or into one of them"
+        )
 
 
 def find(root: Path, labels: bool = True) -> tuple[list[Path], int]:

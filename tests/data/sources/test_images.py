@@ -64,6 +64,9 @@ def test_folders_called_train_and_test_are_the_split(tmp_path):
     source = load("images", path=tmp_path)
     assert (len(source.train), len(source.test)) == (3, 2)
     assert not source.natural
+    write(tmp_path / "val" / "cat" / "0.png", 0)
+    with pytest.raises(Mistake, match=r"train and test are the split, so val beside them is no client's; move it"):
+        load("images", path=tmp_path)
 
 
 def test_pictures_without_labels(tmp_path):
