@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from coterie.core.errors import Mistake
 
-_GREY, _COLOUR = {"1", "L"}, {"RGB", "RGBA", "P", "PA", "LA", "CMYK", "YCbCr", "HSV"}
+_GREY, _COLOUR = {"1", "L", "LA"}, {"RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "HSV"}
 
 
 def pixels(pictures: Iterable[tuple[str, Any]]) -> NDArray[np.uint8]:
-    """Pictures of one size as uint8 [N, C, H, W]: C = 1 if all are grey, else 3.
+    """Pictures of one size as uint8 [N, C, H, W]: C = 1 if all are grey, else 3; transparency is dropped.
 
     Args:
         pictures: a name for messages, and the picture as pillow opens it; looked at once, one after another.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 
 from coterie.core.data import Examples
 from coterie.core.errors import Mistake
+from coterie.core.packages import package
 from coterie.data.arrays import images as scaled
 from coterie.data.pictures import pixels
 from coterie.data.source import Source
@@ -116,25 +116,16 @@ def below(root: Path) -> list[Path]:
 
 def opened(files: list[Path]) -> Iterator[tuple[str, Any]]:
     """Each picture, read whole, and what messages call it."""
-    pillow = _pillow()
+    pillow, operations = (package(name, "data.source = 'images'", "images") for name in ("PIL.Image", "PIL.ImageOps"))
     for file in files:
-        yield str(file), _open(pillow, file)
+        yield str(file), _open(pillow, operations, file)
 
 
-def _open(pillow: Any, file: Path) -> Any:
+def _open(pillow: Any, operations: Any, file: Path) -> Any:
     try:
         with pillow.open(file) as picture:
             picture.load()
-            return picture.copy()
+            return operations.exif_transpose(picture)  # upright, as a viewer shows it
     except Exception as error:  # pillow's readers raise many things on damaged files
         why = " ".join(str(error).replace(repr(str(file)), "").replace(str(file), "").split())
         raise Mistake(f"{file}: cannot be read as a picture ({why}); replace or remove it") from error
-
-
-def _pillow() -> Any:
-    try:
-        return importlib.import_module("PIL.Image")
-    except ImportError as error:
-        raise Mistake(
-            "data.source = 'images': needs the package pillow, which is not installed; pip install 'coterie[images]'"
-        ) from error

@@ -90,6 +90,26 @@ def test_one_colour_picture_makes_all_of_them_colour(by_class):
     assert load("images", path=by_class).train.x.shape[1] == 3
 
 
+def test_grey_pictures_may_be_see_through(tmp_path):
+    for i in range(5):
+        write(tmp_path / "cat" / f"{i}.png", 51, mode="L")
+    Image.new("LA", (6, 4), (51, 128)).save(tmp_path / "cat" / "through.png")
+    x = load("images", path=tmp_path).train.x
+    assert x.shape[1] == 1
+    assert x.unique().tolist() == [pytest.approx(0.2)]
+
+
+def test_a_picture_lies_as_its_camera_was_held(by_class):
+    """Its file holds it turned (orientation 6: the first row is the right side), as phones write them."""
+    upright = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    turned = Image.fromarray(np.ascontiguousarray(np.rot90(upright)))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(by_class / "cat" / "0.png", exif=exif)
+    x = load("images", path=by_class).train.x
+    assert torch.equal((x[0] * 255).round().to(torch.uint8).permute(1, 2, 0), torch.from_numpy(upright))
+
+
 def test_pictures_of_two_sizes(by_class):
     write(by_class / "dog" / "z.png", 0, size=(5, 5))
     with pytest.raises(Mistake, match=r"z.png: has 5 x 5 where .*0.png has 6 x 4; bring all pictures to one size"):
