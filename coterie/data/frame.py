@@ -21,6 +21,7 @@ from coterie.data.table import Coded, Measured, as_number, encode, is_missing, m
 
 _MOST_CLASSES = 1000
 _MOST_CATEGORIES = 100
+_EXACT = 2.0**53  # beyond it neighbouring whole numbers are one float64, and two codes would be one class
 _TEST = {"1": True, "true": True, "yes": True, "test": True, "0": False, "false": False, "no": False, "train": False}
 
 
@@ -115,7 +116,7 @@ def _labels(frame: Frame, column: str) -> tuple[NDArray[np.int64], list[str]]:
     cells = _complete(frame, "label_column", column)
     numbers = [as_number(cell) for cell in cells]
     distinct: list[object]
-    if all(number is not None for number in numbers):
+    if all(number is not None and not _EXACT <= abs(number) < np.inf for number in numbers):
         values = np.array(numbers, dtype=np.float64)
         odd = np.flatnonzero(~np.isfinite(values) | (values != np.rint(values)))
         if len(odd):

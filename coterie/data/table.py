@@ -130,11 +130,15 @@ def is_missing(cell: object) -> bool:
 
 
 def as_number(cell: object) -> float | None:
-    """The number in a cell that is not missing, or None where it is no number."""
+    """The number in a cell that is not missing, or None where it is no number.
+
+    >>> as_number("1e3"), as_number("1_000")  # the second is a code: only Python's own source writes numbers so
+    (1000.0, None)
+    """
     if isinstance(cell, bool | int | float):
         return float(cell)
     try:
-        return float(cell) if isinstance(cell, str) else None
+        return float(cell) if isinstance(cell, str) and "_" not in cell else None
     except ValueError:
         return None
 

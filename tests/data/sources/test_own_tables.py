@@ -66,10 +66,12 @@ def test_separators_byte_order_marks_quotes_and_gaps(write):
         (["3", "12", "3"], ["3", "12"], 0),
         (["dog", "cat", "dog"], ["cat", "dog"], 1),
         (["1.0", "0", "1"], ["0", "1"], 1),
+        (["1_1", "11", "1_1"], ["11", "1_1"], 1),
+        (["900000000000207009", "900000000000207008"] * 2, ["900000000000207008", "900000000000207009"], 1),
     ],
 )
 def test_classes_are_the_distinct_labels_in_order(write, labels, names, first):
-    """Numbers in numerical order, 3 before 12; names in alphabetical order."""
+    """Numbers in numerical order, 3 before 12; names in alphabetical order, as which codes too long for a number go."""
     rows = [f"{i},{label}" for i, label in enumerate(labels * 5)]
     source = load("csv", path=write("x,label", *rows))
     assert source.label_names == names
