@@ -91,6 +91,8 @@ def classes(name: str, y: NDArray[np.generic]) -> tuple[Tensor, int]:
     """
     if y.dtype.kind not in "biu":
         raise Mistake(f"{name}: holds {y.dtype} values; labels must be whole numbers 0 to C - 1")
+    if y.ndim == 2 and y.shape[1] == 1:
+        raise Mistake(f"{name}: has shape {list(y.shape)}; give one label for each example, [N]")
     labels = y.astype(np.int64)
     counted = labels if labels.ndim == 1 else labels[labels != IGNORED]
     if counted.size == 0:

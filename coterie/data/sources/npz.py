@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,21 +37,23 @@ def npz(
     Args:
         path: the file.
         client_column: the name of the array [N] that holds each example's client id.
-        test_column: the name of the array [N] that says which examples to test on.
+        test_column: the name of the array [N] that says which examples to test on; only "test" may be absent.
         test_fraction: what part of the examples becomes the test set where the file does not say.
         labels: whether it holds `y`. Without, an algorithm that needs no labels learns from all that are not marked.
 
     Raises:
         Mistake: the file cannot be read, an array is missing, they differ in length, or a value cannot be used.
     """
-    arrays = read(Path(path), ["x", "y"] if labels else ["x"], [client_column] if client_column else [], [test_column])
+    named = {"client_column": client_column, "test_column": None if test_column == "test" else test_column}
+    named_by = {key: name for key, name in named.items() if name is not None}
+    arrays = read(Path(path), ["x", "y"] if labels else ["x"], named_by, [test_column])
     lengths = {name: len(a) if a.ndim else 0 for name, a in arrays.items()}
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{n} of {name}" for name, n in lengths.items())
         raise Mistake(f"{path}: its arrays differ in length ({found}); each must hold one entry for each example")
     x = inputs(f"{path}: x", arrays["x"])
     y, num_classes = classes(f"{path}: y", arrays["y"]) if labels else (None, None)
-    ids = client_ids(arrays[client_column]) if client_column else None
+    ids = client_ids(f"{path}: {client_column}", arrays[client_column]) if client_column else None
     everything = Examples(x, y)
     if test_column in arrays:
         train, test = marked(f"{path}: {test_column}", arrays[test_column])
@@ -70,13 +72,15 @@ def npz(
     )
 
 
-def read(path: Path, needed: Sequence[str], named: Sequence[str] = (), optional: Sequence[str] = ()) -> Arrays:
+def read(
+    path: Path, needed: Sequence[str], named: Mapping[str, str] | None = None, optional: Sequence[str] = ()
+) -> Arrays:
     """The arrays of an archive by name, without unpickling.
 
     Args:
         path: the file.
         needed: arrays that every such file holds.
-        named: arrays that the user named.
+        named: arrays that the user named, by the key of [data] that does.
         optional: arrays to take where they are there.
 
     Raises:
@@ -87,12 +91,15 @@ def read(path: Path, needed: Sequence[str], named: Sequence[str] = (), optional:
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise Mistake(f"{path}: is a single array; write an archive with numpy.savez({path.name!r}, x=..., y=...)")
         with archive:
-            for name in [*needed, *named]:
+            held = ", ".join(archive.files) or "nothing"
+            for name in needed:
                 if name not in archive.files:
-                    where = f"data.client_column = {name!r}: " if name in named else ""
-                    held = ", ".join(archive.files) or "nothing"
-                    raise Mistake(f"{where}{path} holds no array {name!r}; it holds {held}")
-            return {name: archive[name] for name in [*needed, *named, *optional] if name in archive.files}
+                    raise Mistake(f"{path} holds no array {name!r}; it holds {held}")
+            for key, name in (named or {}).items():
+                if name not in archive.files:
+                    raise Mistake(f"data.{key} = {name!r}: {path} holds no such array; it holds {held}")
+            wanted = [*needed, *(named or {}).values(), *optional]
+            return {name: archive[name] for name in wanted if name in archive.files}
     except Mistake:
         raise
     except FileNotFoundError as error:
@@ -121,13 +128,22 @@ def pictures(
     return np.ascontiguousarray(x.transpose(0, 3, 1, 2)), y.astype(np.int64)
 
 
-def client_ids(column: NDArray[np.generic]) -> list[str]:
-    """A client id for each example [N]: the column's values as strings.
+def client_ids(name: str, column: NDArray[np.generic]) -> list[str]:
+    """A client id for each example: the values of the column [N] as strings.
 
-    >>> client_ids(np.array([3, 12]))
+    Raises:
+        Mistake: it has another shape, or a value is missing.
+
+    >>> client_ids("ward", np.array([3, 12]))
     ['3', '12']
     """
-    return [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in column.tolist()]
+    if column.ndim != 1:
+        raise Mistake(f"{name}: has shape {list(column.shape)}; give one client id for each example, [N]")
+    ids = [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in column.tolist()]
+    for row, client in enumerate(ids):
+        if client.strip() in ("", "nan", "NaT"):
+            raise Mistake(f"{name}: example {row} holds {client!r}; every example needs a client id")
+    return ids
 
 
 def marked(name: str, is_test: NDArray[np.generic]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

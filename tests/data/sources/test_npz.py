@@ -118,6 +118,7 @@ NAN[3, 1], INF[4, 0] = np.nan, np.inf
         ({"x": np.array(["a"] * 20), "y": Y}, "x: holds <U1 values"),
         ({"x": np.zeros(20), "y": Y.astype(float)}, "y: holds float64 values; labels must be whole numbers"),
         ({"x": np.zeros(20), "y": np.array(["cat"] * 20)}, "y: holds <U3 values"),
+        ({"x": np.zeros(20), "y": Y[:, None]}, r"y: has shape \[20, 1\]; give one label for each example"),
         ({"x": np.zeros(20), "y": Y - 1}, "y: holds the label -1"),
         ({"x": np.zeros(20), "y": Y * 10**9}, "y: holds the label 3000000000 among only 20"),
         ({"x": np.zeros(20), "y": Y, "test": np.full(20, True)}, "test: marks 20 of 20"),
@@ -133,9 +134,23 @@ def test_what_cannot_be_used_is_a_mistake_that_names_the_file(save, arrays, says
     assert "\n" not in str(raised.value)
 
 
-def test_a_client_column_that_is_not_there(save):
-    with pytest.raises(Mistake, match=r"data.client_column = 'hospital'.*it holds x, y, ward"):
-        load("npz", path=save(x=np.zeros(20), y=Y, ward=Y), client_column="hospital")
+@pytest.mark.parametrize("key", ["client_column", "test_column"])
+def test_a_column_that_is_not_there(save, key):
+    with pytest.raises(Mistake, match=rf"data.{key} = 'hospital': .*mine.npz holds no such array; it holds x, y, ward"):
+        load("npz", path=save(x=np.zeros(20), y=Y, ward=Y), **{key: "hospital"})
+
+
+@pytest.mark.parametrize(
+    ("column", "says"),
+    [
+        (Y[:, None], r"ward: has shape \[20, 1\]; give one client id for each example"),
+        (np.where(Y == 1, np.nan, Y), "ward: example 1 holds 'nan'; every example needs a client id"),
+        (np.where(Y == 2, "", "a"), "ward: example 2 holds ''; every example needs a client id"),
+    ],
+)
+def test_every_example_has_one_client_id(save, column, says):
+    with pytest.raises(Mistake, match=says):
+        load("npz", path=save(x=np.zeros(20), y=Y, ward=column), client_column="ward")
 
 
 def test_files_that_are_no_archives(tmp_path):
