@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv as reader
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,10 +24,10 @@ def csv(
 ) -> Source:
     """One example for each row of the file at `path`, whose first row names the columns.
 
-    Commas, semicolons, tabs or bars separate (whichever the first row has most of). An empty cell, "?", "NA" and the
-    like are missing values. A feature column of numbers, with decimal points, is measured, any other is coded (see
-    `coterie.data.table`), with the categories of the training rows. Classes are the distinct labels in order; one that
-    occurs only in test rows counts.
+    Commas, semicolons, tabs or bars separate (whichever the first row has most of outside quotes). An empty cell, "?",
+    "NA" and the like are missing values. A feature column of numbers, with decimal points, is measured, any other is
+    coded (see `coterie.data.table`), with the categories of the training rows. Classes are the distinct labels in
+    order; one that occurs only in test rows counts.
 
     Args:
         path: the file.
@@ -55,7 +57,7 @@ def read(path: Path) -> dict[str, list[str]]:
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            first = file.readline()
+            first = re.sub(r'"[^"]*"', "", file.readline())  # without what is quoted
             file.seek(0)
             rows = reader.reader(file, delimiter=max(",;\t|", key=first.count), skipinitialspace=True)
             return _columns(path, rows)
@@ -68,9 +70,9 @@ def read(path: Path) -> dict[str, list[str]]:
 
 def _columns(path: Path, rows: Iterator[list[str]]) -> dict[str, list[str]]:
     names = [name.strip() for name in next(rows, [])]
-    twice = {name for name in names if names.count(name) > 1}
+    twice = [name for name, times in Counter(names).items() if times > 1]
     if not names or twice:
-        found = f"names {sorted(twice)[0]!r} twice" if twice else "is empty"
+        found = f"names {twice[0]!r} twice" if twice else "is empty"
         raise Mistake(f"{path}: its first row {found}; it must name each column, once")
     cells: list[list[str]] = [[] for _ in names]
     for row in rows:

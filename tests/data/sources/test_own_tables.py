@@ -60,6 +60,12 @@ def test_separators_byte_order_marks_quotes_and_gaps(write):
     assert math.isnan(source.train.x[0, 0])
 
 
+@pytest.mark.parametrize(("header", "separator"), [('"age, years";label', ";"), ('"a;b;c",label', ",")])
+def test_what_separates_does_not_stand_in_quotes(write, header, separator):
+    source = load("csv", path=write(header, *(f"{i}{separator}{i % 2}" for i in range(10))))
+    assert source.feature_names == [header.split('"')[1]]
+
+
 @pytest.mark.parametrize(
     ("labels", "names", "first"),
     [
