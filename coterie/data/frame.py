@@ -5,6 +5,7 @@ Legend: N rows.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -22,6 +23,7 @@ from coterie.data.table import Coded, Measured, as_number, encode, is_missing, m
 _MOST_CLASSES = 1000
 _MOST_CATEGORIES = 100
 _EXACT = 2.0**53  # beyond it neighbouring whole numbers are one float64, and two codes would be one class
+_NAMELESS = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
 _TEST = {"1": True, "true": True, "yes": True, "test": True, "0": False, "false": False, "no": False, "train": False}
 
 
@@ -172,10 +174,12 @@ def _feature_names(frame: Frame, named: Sequence[str] | None, taken: Mapping[str
         before.add(column)
         if taken.get(column) in ("label_column", "test_column"):  # the answer itself
             raise Mistake(f"data.feature_columns: names {column!r}, which is data.{taken[column]}; leave it out")
-    if named is None and "" in features:  # often a row's number, which somebody's export put first
+    nameless = [] if named is not None else [column for column in features if _NAMELESS.fullmatch(column)]
+    if nameless:  # often a row's number, which somebody's export put first
+        place = f"column {list(frame.columns).index(nameless[0]) + 1}"
+        called = f" but {nameless[0]!r}, which pandas makes up" if nameless[0] else ""
         raise Mistake(
-            f"{frame.path}: column {list(frame.columns).index('') + 1} has no name; give it one, or say in "
-            "data.feature_columns what to learn from"
+            f"{frame.path}: {place} has no name{called}; give it one, or say in data.feature_columns what to learn from"
         )
     return features
 

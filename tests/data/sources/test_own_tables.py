@@ -123,6 +123,12 @@ MANY = [f"{i},text {i},{i % 2}" for i in range(40)]
         ([HEADER, *ROWS], {"feature_columns": ["age", "sex", "age"]}, r"data.feature_columns: names 'age' twice"),
         ([f",{HEADER}", *(f"7,{row}" for row in ROWS)], {}, r"column 1 has no name; give it one, or say in data.feat"),
         (
+            ["Unnamed: 0,x,label", "0,1,0", "1,2,1"],
+            {},
+            r"column 1 has no name but 'Unnamed: 0', which pandas makes up; gi",
+        ),
+        (["x,__index_level_0__,label", "0,1,0"], {}, r"column 2 has no name but '__index_level_0__', which pandas"),
+        (
             ["x;label", *(f"{i},5;{i % 2}" for i in range(9))],
             {},
             r"x holds numbers such as '0,5'; write them with a de",
