@@ -103,8 +103,9 @@ def _complete(frame: Frame, key: str, column: str) -> Sequence[object]:
     cells, declared = _column(frame, key, column), column in frame.classes  # "none" may be a class's name
     for row, cell in enumerate(cells):
         if cell is None if declared else is_missing(cell):
+            found = f"= {cell!r} counts as" if isinstance(cell, str) and cell.strip() else "is"
             raise Mistake(
-                f"{frame.path}: row {row + 1}: {column} is missing, but data.{key} needs a value in every row"
+                f"{frame.path}: row {row + 1}: {column} {found} missing, but data.{key} needs a value in every row"
             )
     return cells
 

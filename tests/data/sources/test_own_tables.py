@@ -139,6 +139,7 @@ MANY = [f"{i},text {i},{i % 2}" for i in range(40)]
         (["a,a,label", "1,2,3"], {}, r"names 'a' twice"),
         ([HEADER], {}, r"holds no rows"),
         (["x,label", "1,0", "2,"], {}, r"row 2: label is missing, but data.label_column"),
+        (["x,label", "1,none", "2,mild"], {}, r"row 1: label = 'none' counts as missing, but data.label_column"),
         (["x,label", "1,0.5", "2,1"], {}, r"row 1: the label label = 0.5; a class is a whole number"),
         (["x,note,label", *MANY], {}, r"note holds 32 different texts in 32 training rows, such as 'text 0', too"),
         (["x,label", "1,0", "2,1", "3x,1", "4,0"], {}, r"row 3: x = '3x', where most rows hold a number"),
