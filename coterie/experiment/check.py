@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from coterie.core import evaluate, tree
@@ -53,21 +56,29 @@ def _aggregates(plan: Plan, cohort: int) -> None:
 def _learns(name: str, task: Task, weights: Tree, plan: Plan, source: Source) -> None:
     """One forward and one evaluation on two examples."""
     few = source.train.take(torch.arange(min(2, len(source.train))))
-    x = few.tensors()[0]
+    x, y = few.tensors()
+    tokens = "" if x.is_floating_point() else ", which are whole numbers, as tokens are, and no floats"
     x = x.to(plan.engine.device, plan.engine.dtype if x.is_floating_point() else x.dtype)
-    try:
+    with _fits(name, f"cannot take examples of shape {list(x.shape[1:])}{tokens}"):
         outputs = task.predict(weights["params"], weights["buffers"], x)
         _has_classes(name, outputs, source)
-        if plan.algorithm.predicts:
-            evaluate.scores(task, weights, few, plan.engine)
         task.apply(tree.clone(weights["params"]), weights["buffers"], x, None, key("check"))
+    if plan.algorithm.predicts:
+        labels = f"labels of shape {[] if y is None else list(y.shape[1:])}"
+        with _fits(name, f"gives no outputs that fit {labels}", "another, or give each example one class"):
+            evaluate.scores(task, weights, few, plan.engine)
+
+
+@contextmanager
+def _fits(name: str, otherwise: str, instead: str = "another") -> Iterator[None]:
+    """What the model raises becomes one sentence about what it does not do."""
+    try:
+        yield
     except Mistake:
         raise
     except (RuntimeError, ValueError, IndexError, TypeError, NotImplementedError) as error:
-        shape, why = list(source.train.x.shape[1:]), reason(error)
-        raise Mistake(
-            f'model.name = "{name}": the model cannot take examples of shape {shape} ({why}); choose another'
-        ) from error
+        why = reason(error)
+        raise Mistake(f'model.name = "{name}": the model {otherwise} ({why}); choose {instead}') from error
 
 
 def _has_classes(name: str, outputs: torch.Tensor, source: Source) -> None:

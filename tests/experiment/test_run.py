@@ -437,6 +437,8 @@ WRONG: list[tuple[str, str]] = [
     ("data={source='npz', path='absent.npz', partition='iid', num_clients=5}", "there is no such file"),
     ("data={source='npz', path='no_y.npz', partition='iid', num_clients=5}", "holds no array 'y'"),
     ("data={source='npz', path='nan.npz', partition='iid', num_clients=5}", "holds nan"),
+    ("data={source='npz', path='one_hot.npz', partition='iid', num_clients=5}", "fit labels of shape [3] ("),
+    ("data={source='npz', path='whole.npz', partition='iid', num_clients=5}", "[3], which are whole numbers"),
     ("model.name=char_lstm", "model.name = char_lstm takes sequences"),
     ("model={name='own_wrong_model:too_few'}", "gives 3 outputs for 10 classes"),
     ("model={name='own_wrong_model:misfit'}", "cannot take examples of shape [1, 8, 8]"),
@@ -458,6 +460,8 @@ def test_nothing_is_written_on_a_mistake(tmp_path: Path, start: Start, override:
     x, y = np.zeros((30, 3)), np.arange(30) % 3
     np.savez(tmp_path / "no_y.npz", x=x)
     np.savez(tmp_path / "nan.npz", x=np.where(np.arange(90).reshape(30, 3) == 7, np.nan, x), y=y)
+    np.savez(tmp_path / "one_hot.npz", x=x, y=np.eye(3, dtype=int)[y])
+    np.savez(tmp_path / "whole.npz", x=x.astype(int), y=y)
     (tmp_path / "own_wrong_model.py").write_text(
         "from torch import nn\n"
         "def too_few(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))\n"
