@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 MOST_CLIENTS = 100
 MOST_DOTS = 2500
+_MOST_NAMES = 40
 
 Client = dict[str, Any]
 
@@ -29,7 +30,9 @@ def holdings(clients: Sequence[Client]) -> str | None:
     labels = _labels(known)
     if len(known) > MOST_CLIENTS:
         return svg(lambda figure: _histograms(figure, known, bool(labels)), (9.6, 2.8), "sizes of the clients")
-    height = 1.6 + (0.22 * min(len(labels), 60) + 0.4 if labels else 0)
+    height = (
+        1.6 + (0.22 * min(len(labels), 60) + 0.4 if labels else 0) + (0.08 * _longest(known) if _turned(known) else 0)
+    )
     return svg(lambda figure: _one_by_one(figure, known, labels), (9.6, height), "examples of each client")
 
 
@@ -90,17 +93,27 @@ def _shades(axes: Axes, cells: Sequence[tuple[int, int, int]], most: int, shape:
 
 def _name(axes: Axes, clients: Sequence[Client]) -> None:
     names = [_short(c["id"]) for c in clients]
-    longest = max(map(len, names))
-    if len(names) > 40:
+    if len(names) > _MOST_NAMES:
         axes.set_xlabel(f"client, from {names[0]} to {names[-1]}")
         axes.set_xticks(range(0, len(names), 10), names[::10])
     else:
         axes.set_xlabel("client")
-        axes.set_xticks(range(len(names)), names, rotation=90 if longest * len(names) > 110 else 0)
+        axes.set_xticks(range(len(names)), names, rotation=90 if _turned(clients) else 0)
+
+
+def _longest(clients: Sequence[Client]) -> int:
+    """The length of the longest name, as it is shown."""
+    return max(len(_short(c["id"])) for c in clients)
+
+
+def _turned(clients: Sequence[Client]) -> bool:
+    """Whether the names of all clients are shown, and do not fit beside one another."""
+    return len(clients) <= _MOST_NAMES and _longest(clients) * len(clients) > 110
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 14 else f"{name[:13]}…"
+    """A long name without its middle: names that begin alike, "hospital number 7", tend to differ at the end."""
+    return name if len(name) <= 14 else f"{name[:7]}…{name[-6:]}"
 
 
 def _histograms(figure: Figure, clients: Sequence[Client], labelled: bool) -> None:
@@ -109,6 +122,7 @@ def _histograms(figure: Figure, clients: Sequence[Client], labelled: bool) -> No
     sizes, *rest = figure.subplots(1, 1 + labelled, squeeze=False)[0]
     sizes.hist([c["examples"] for c in clients], bins=30, color=SERIES[0])
     sizes.set_xlabel("examples of a client")
+    sizes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     sizes.set_ylabel("clients")
     for axes in rest:
         held = [len(c["label_counts"]) for c in clients]

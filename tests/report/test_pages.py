@@ -313,6 +313,21 @@ def test_holdings_of_any_size_are_drawn(clients: list[dict[str, Any]]) -> None:
     assert len(picture) < 300_000
 
 
+def test_long_names_are_told_apart_and_take_no_room_from_the_bars() -> None:
+    counts = {"0": 5, "1": 3}
+    long = holdings([client(f"the hospital of number {k:02}", 8, counts) for k in range(15)]) or ""
+    short = holdings([client(f"{k:02}", 8, counts) for k in range(15)]) or ""
+    assert all(f">the hos…ber {k:02}</text>" in long for k in range(15))
+    heights = [[float(h) for h in re.findall(r'<rect [^>]*height="([^"]+)"', picture)] for picture in (long, short)]
+    assert heights[0] == pytest.approx(heights[1], rel=0.2)  # of the parts for labels and for bars
+
+
+def test_clients_of_one_size_have_a_whole_number_of_examples() -> None:
+    picture = holdings([client(str(k), 200, None) for k in range(MOST_CLIENTS + 1)]) or ""
+    assert ">200</text>" in picture
+    assert not re.search(r">\d+\.\d+</text>", picture)
+
+
 @pytest.mark.parametrize(("number", "drawn"), [(2, 2), (20, 8)])
 def test_what_layers_saw_is_drawn_a_line_each(tmp_path: Path, number: int, drawn: int) -> None:
     """Of many, as many as there are colours, the first and the last among them; nothing where nothing was measured."""
