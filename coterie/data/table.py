@@ -152,7 +152,8 @@ def measured(where: str, name: str, cells: Sequence[object]) -> Measured | None:
         cells: text or numbers.
 
     Raises:
-        Mistake: most values are numbers but one is not, or one is too large to compute with.
+        Mistake: most values are numbers but one is not, or one is too large to compute with, or all are large and so
+            close together that float32 blurs them.
     """
     numbers = [math.nan if is_missing(c) else as_number(c) for c in cells]
     strange = [row for row, number in enumerate(numbers) if number is None]
@@ -168,4 +169,20 @@ def measured(where: str, name: str, cells: Sequence[object]) -> Measured | None:
     too_large = np.flatnonzero(np.abs(values) > np.finfo(np.float32).max)
     if len(too_large):
         raise Mistake(f"{where}: row {too_large[0] + 1}: {name} = {values[too_large[0]]}; give a finite number")
+    seen = values[~np.isnan(values)]
+    if len(seen) and _one_to_float32(seen.min(), seen.max()):
+        raise Mistake(
+            f"{where}: {name} holds numbers from {seen.min():.0f} to {seen.max():.0f}, which 32 bits hardly keep "
+            "apart; subtract what they have in common, or leave the column out"
+        )
     return Measured(name, values)
+
+
+def _one_to_float32(least: float, largest: float) -> bool:
+    """Whether large numbers in this range, such as an hour's time stamps, are a few steps of float32 apart at most.
+
+    >>> _one_to_float32(1_700_000_000, 1_700_003_600), _one_to_float32(1_700_000_000, 1_700_086_400)
+    (True, False)
+    """
+    size = max(abs(least), abs(largest))
+    return bool(size >= 2**24 and 0 < largest - least < 128 * np.spacing(np.float32(size)))

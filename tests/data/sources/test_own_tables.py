@@ -139,6 +139,11 @@ MANY = [f"{i},text {i},{i % 2}" for i in range(40)]
         (["a,a,label", "1,2,3"], {}, r"names 'a' twice"),
         ([HEADER], {}, r"holds no rows"),
         (["x,label", "1,0", "2,"], {}, r"row 2: label is missing, but data.label_column"),
+        (
+            ["time,label", *(f"{1_700_000_000 + 60 * i},{i % 2}" for i in range(20))],
+            {},
+            r"time holds numbers from 1700000000 to 1700001140, which 32 bits hardly keep apart; subtract",
+        ),
         (["x,label", "1,none", "2,mild"], {}, r"row 1: label = 'none' counts as missing, but data.label_column"),
         (["x,label", "1,0.5", "2,1"], {}, r"row 1: the label label = 0.5; a class is a whole number"),
         (["x,note,label", *MANY], {}, r"note holds 32 different texts in 32 training rows, such as 'text 0', too"),
