@@ -136,7 +136,8 @@ def test_a_column_of_arrays_is_taken_as_it_is(datasets):
 
 
 def test_what_cannot_be_used_is_one_sentence(datasets):
-    data, two = of_pictures(datasets), datasets.Dataset.from_dict({"a": [[1], [1, 2]] * 5, "label": [0, 1] * 5})
+    data = of_pictures(datasets)
+    two = datasets.Dataset.from_dict({"a": [[1], [1, 2]] * 5, "b": [3] * 10, "label": [0, 1] * 5})
     splits = datasets.DatasetDict({"train": data, "validation": data})
     uneven = datasets.concatenate_datasets([data, of_pictures(datasets, size=(5, 5))])
     unlabelled = data.map(lambda row: {"label": -1})
@@ -153,7 +154,7 @@ def test_what_cannot_be_used_is_one_sentence(datasets):
         (uneven, {}, r"image of row 21: has 5 x 5 where .* of row 1 has 6 x 4; bring all pictures to one size"),
         (unlabelled, {}, r"row 1: label is missing, but data.label_column"),
         (two, {"feature_columns": ["a"]}, r"a holds lists of unequal lengths"),
-        (two, {"feature_columns": ["a", "label"]}, r"a holds values of the kind list"),
+        (two, {"feature_columns": ["a", "b"]}, r"a holds values of the kind list"),
         ([1, 2], {}, r"the data set: is a list; give a datasets.Dataset"),
     ):
         with pytest.raises(Mistake, match=says) as raised:
