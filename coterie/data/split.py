@@ -33,8 +33,8 @@ def fixed_split(strata: ArrayLike, test_fraction: float = 0.2) -> tuple[NDArray[
     takes = _takes(sizes, fraction, rng)
     if takes.sum() == 0:
         raise Mistake(
-            f"data.test_fraction = {test_fraction}: of {len(stratum)} examples none would be left to test on; "
-            "raise it, or give more examples"
+            f"data.test_fraction = {test_fraction}: of {len(stratum)} examples none would be left to test on, as each "
+            "class of each client keeps one to train on; raise it, or give more examples"
         )
     order = rng.permutation(len(stratum))
     order = order[np.argsort(stratum[order], kind="stable")]  # [N], by stratum, shuffled within each
