@@ -18,7 +18,7 @@ from coterie.core.data import Examples
 from coterie.core.errors import Mistake
 from coterie.data.source import Source
 from coterie.data.split import by_client, fixed_split
-from coterie.data.table import Coded, Measured, as_number, encode, is_missing, measured
+from coterie.data.table import Coded, Measured, apart, as_number, encode, is_missing, measured
 
 _MOST_CLASSES = 1000
 _MOST_CATEGORIES = 100
@@ -198,7 +198,7 @@ def _feature(frame: Frame, column: str, train: NDArray[np.int64]) -> Measured | 
         )
     numbers = measured(frame.path, column, cells)
     if numbers is not None:
-        return numbers
+        return apart(frame.path, numbers)
     texts = [None if is_missing(c) else str(c).strip() for c in cells]
     known = [t for t in texts if t is not None]
     if all(as_number(t.replace(",", ".", 1)) is not None for t in known):

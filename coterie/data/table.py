@@ -152,8 +152,7 @@ def measured(where: str, name: str, cells: Sequence[object]) -> Measured | None:
         cells: text or numbers.
 
     Raises:
-        Mistake: most values are numbers but one is not, or one is too large to compute with, or all are large and so
-            close together that float32 blurs them.
+        Mistake: most values are numbers but one is not, or one is too large to compute with.
     """
     numbers = [math.nan if is_missing(c) else as_number(c) for c in cells]
     strange = [row for row, number in enumerate(numbers) if number is None]
@@ -169,13 +168,26 @@ def measured(where: str, name: str, cells: Sequence[object]) -> Measured | None:
     too_large = np.flatnonzero(np.abs(values) > np.finfo(np.float32).max)
     if len(too_large):
         raise Mistake(f"{where}: row {too_large[0] + 1}: {name} = {values[too_large[0]]}; give a finite number")
-    seen = values[~np.isnan(values)]
+    return Measured(name, values)
+
+
+def apart(where: str, column: Measured) -> Measured:
+    """The column, if float32 keeps what it holds apart.
+
+    Args:
+        where: the file, for the message.
+        column: what is to be learned from.
+
+    Raises:
+        Mistake: all values are large, and so close together that float32 blurs them.
+    """
+    seen = column.values[~np.isnan(column.values)]
     if len(seen) and _one_to_float32(seen.min(), seen.max()):
         raise Mistake(
-            f"{where}: {name} holds numbers from {seen.min():.0f} to {seen.max():.0f}, which 32 bits hardly keep "
-            "apart; subtract what they have in common, or leave the column out"
+            f"{where}: {column.name} holds numbers from {seen.min():.0f} to {seen.max():.0f}, which 32 bits hardly "
+            "keep apart; subtract what they have in common, or leave the column out"
         )
-    return Measured(name, values)
+    return column
 
 
 def _one_to_float32(least: float, largest: float) -> bool:

@@ -5,7 +5,7 @@ Legend: N examples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,14 +87,15 @@ def _table(path: Path, inputs: Inputs, label_column: str | None) -> Unseen:
     columns = [_column(frame, column) for column in inputs.columns]
     answers = frame.columns.get(label_column or "", [None] * number)
     names = [str(row + 1) for row in range(number)]
-    return Unseen(features(columns, inputs.columns), names, [_label(cell) for cell in answers], _new(columns))
+    labels = [_known(cell, inputs.classes or ()) for cell in answers]
+    return Unseen(features(columns, inputs.columns), names, labels, _new(columns))
 
 
 def _column(frame: Frame, known: Column) -> Measured | Coded:
     """The cells of a column as the training rows' were read."""
     cells = frame.columns[known.name]
     if known.categories is not None:
-        return Coded(known.name, [_category(cell, known.categories) for cell in cells], known.categories)
+        return Coded(known.name, [_known(cell, known.categories) for cell in cells], known.categories)
     found = measured(frame.path, known.name, cells)
     if found is None:
         strange = next(cell for cell in cells if not is_missing(cell) and as_number(cell) is None)
@@ -102,15 +103,16 @@ def _column(frame: Frame, known: Column) -> Measured | Coded:
     return found
 
 
-def _category(cell: object, categories: Sequence[str]) -> str | None:
-    """A cell's category; None where its value is missing."""
-    text = str(cell).strip()
-    if text in categories:
-        return text
-    number = as_number(cell)
-    if number is not None and f"{number:g}" in categories:  # 1.0 is the code 1
-        return f"{number:g}"
-    return None if is_missing(cell) else text
+def _known(cell: object, names: Collection[str]) -> str | None:
+    """Which of the names a cell holds, or what else; None where its value is missing.
+
+    >>> _known("1.0", ["0", "1"]), _known(" b", ["a", "b"]), _known("c", ["a", "b"]), _known("?", ["a", "b"])
+    ('1', 'b', 'c', None)
+    """
+    text, number = str(cell).strip(), as_number(cell)
+    if text not in names and number is not None and number.is_integer() and f"{number:.0f}" in names:
+        return f"{number:.0f}"
+    return text if text in names or not is_missing(cell) else None
 
 
 def _new(columns: Sequence[Measured | Coded]) -> list[str]:
@@ -124,19 +126,12 @@ def _new(columns: Sequence[Measured | Coded]) -> list[str]:
     return notes
 
 
-def _label(cell: object) -> str | None:
-    if is_missing(cell):
-        return None
-    number = as_number(cell)
-    return f"{number:.0f}" if number is not None and number == round(number) else str(cell).strip()
-
-
 def _archive(path: Path, inputs: Inputs) -> Unseen:
     arrays = read_npz(path, ["x"], optional=["y"])
     x = _fitting(f"{path}: x", as_inputs(f"{path}: x", arrays["x"]), inputs)
     y = arrays.get("y")
     known = y is not None and y.ndim == 1 and len(y) == len(x)
-    labels = [_label(value) for value in y.tolist()] if known and y is not None else [None] * len(x)
+    labels = [str(value) for value in y.tolist()] if known and y is not None else [None] * len(x)
     return Unseen(x, [str(row + 1) for row in range(len(x))], labels)
 
 
