@@ -113,10 +113,10 @@ def _show_clients(source: Source, clients: Clients, partition: str, out: Path) -
     """A table of the clients, remarks on standard error, and the path of the page."""
     from coterie.data.remarks import remarks
     from coterie.report.population import held, write_population
-    from coterie.track.clients import described, named
+    from coterie.track.clients import described
 
-    who = [named(client, source.label_names) for client in described(clients)]
-    rows = [(c["id"], str(c["examples"]), held(c["label_counts"])) for c in who[:MOST_CLIENTS]]
+    who, names = described(clients), source.label_names
+    rows = [(c["id"], str(c["examples"]), held(c["label_counts"], names)) for c in who[:MOST_CLIENTS]]
     _print(("client", "examples", "of each label"), rows)
     if len(who) > MOST_CLIENTS:
         print(f"and {len(who) - MOST_CLIENTS:,} more")
@@ -124,7 +124,7 @@ def _show_clients(source: Source, clients: Clients, partition: str, out: Path) -
     print(f"{len(who):,} clients ({partition}), {tested:,} test examples")
     for sentence in remarks(source, clients):
         print(f"note: {sentence}", file=sys.stderr)
-    print(write_population(who, f"{source.name} ({partition})", out))
+    print(write_population(who, f"{source.name} ({partition})", out, names))
 
 
 def _print(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

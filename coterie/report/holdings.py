@@ -18,8 +18,8 @@ _MOST_NAMES = 40
 Client = dict[str, Any]
 
 
-def holdings(clients: Sequence[Client]) -> str | None:
-    """A chart of clients.json as SVG: who holds how many examples of which label.
+def holdings(clients: Sequence[Client], names: Sequence[str] | None = None) -> str | None:
+    """A chart of clients.json as SVG: who holds how many examples of which label; `names` are the labels'.
 
     Up to a hundred clients are shown one by one; more of them as histograms of their sizes and of how many labels they
     hold. None where nothing is known about any client.
@@ -33,25 +33,28 @@ def holdings(clients: Sequence[Client]) -> str | None:
     height = (
         1.6 + (0.22 * min(len(labels), 60) + 0.4 if labels else 0) + (0.08 * _longest(known) if _turned(known) else 0)
     )
-    return svg(lambda figure: _one_by_one(figure, known, labels), (9.6, height), "examples of each client")
+    return svg(lambda figure: _one_by_one(figure, known, labels, names), (9.6, height), "examples of each client")
 
 
 def _labels(clients: Sequence[Client]) -> list[str]:
-    """Every label that occurs, numbers in their order, then names in theirs."""
+    """Every label that occurs, in the order of their numbers."""
     if any(client["label_counts"] is None for client in clients):
         return []
-    return sorted(
-        {label for c in clients for label in c["label_counts"]}, key=lambda s: (len(s) if s.isdigit() else 99, s)
-    )
+    return sorted({label for c in clients for label in c["label_counts"]}, key=int)
 
 
-def _one_by_one(figure: Figure, clients: Sequence[Client], labels: list[str]) -> None:
+def called(label: str, names: Sequence[str] | None) -> str:
+    """A label's name, or its number where it has none."""
+    return label if names is None else names[int(label)]
+
+
+def _one_by_one(figure: Figure, clients: Sequence[Client], labels: list[str], names: Sequence[str] | None) -> None:
     from matplotlib.ticker import MaxNLocator
 
     if labels:
         share = max(0.22 * min(len(labels), 60), 0.6)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[share, 1])
-        _dots(upper, clients, labels)
+        _dots(upper, clients, labels, names)
     else:
         lower = figure.subplots()
     lower.bar(range(len(clients)), [c["examples"] for c in clients], color=SERIES[0], width=0.75, linewidth=0)
@@ -62,7 +65,7 @@ def _one_by_one(figure: Figure, clients: Sequence[Client], labels: list[str]) ->
     _name(lower, clients)
 
 
-def _dots(axes: Axes, clients: Sequence[Client], labels: list[str]) -> None:
+def _dots(axes: Axes, clients: Sequence[Client], labels: list[str], names: Sequence[str] | None) -> None:
     place = {label: k for k, label in enumerate(labels)}
     cells = [(x, place[label], n) for x, c in enumerate(clients) for label, n in c["label_counts"].items()]
     most = max(n for _, _, n in cells)
@@ -75,7 +78,7 @@ def _dots(axes: Axes, clients: Sequence[Client], labels: list[str]) -> None:
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.set_ylabel("label")
     stride = -(-len(labels) // 30)
-    axes.set_yticks(range(0, len(labels), stride), [_short(label) for label in labels[::stride]])
+    axes.set_yticks(range(0, len(labels), stride), [_short(called(label, names)) for label in labels[::stride]])
     axes.tick_params(axis="x", length=0)
 
 

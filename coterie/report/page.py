@@ -48,7 +48,7 @@ def page(run: Run) -> str:
             html.section("Accuracy on each client's own kind of data", _matrix(run)),
             html.section("What BatchNorm layers saw", layers(run)),
             html.section("Probes", probes(run.rounds)),
-            html.section("Who holds what", population(run.clients, _how_many(run)), holdings(run.clients)),
+            html.section("Who holds what", population(run.clients, _how_many(run)), holdings(run.clients, run.labels)),
             html.section("Dropped updates", _dropped(run)),
             html.section("Where it began", beginning(run)),
             html.section("Configuration", configuration(run)),

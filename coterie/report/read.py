@@ -11,7 +11,6 @@ from typing import Any
 
 from coterie.core.errors import Mistake
 from coterie.track import rounds, summary
-from coterie.track.clients import named
 from coterie.track.folder import INPUTS
 from coterie.track.rounds import Record
 from coterie.track.summary import spread
@@ -27,7 +26,7 @@ class Run:
         versions: what the run was made with.
         end: summary.json, or for a run that is not over the same numbers up to now.
         over: whether the run is over.
-        clients: clients.json, with the names of the labels where inputs.json has them.
+        clients: clients.json. labels: the names of the labels that it counts, where inputs.json has them.
         start: start/start.json, a model each; empty where they began with initial weights of their own.
     """
 
@@ -40,6 +39,7 @@ class Run:
     over: bool
     clients: list[dict[str, Any]]
     start: Sequence[Mapping[str, Any]] = ()
+    labels: Sequence[str] | None = None
 
 
 def read_run(folder: Path) -> Run:
@@ -55,17 +55,12 @@ def read_run(folder: Path) -> Run:
     over = (folder / "summary.json").is_file()
     target = tables.get("evaluate", {}).get("target_accuracy")
     end = _json(folder / "summary.json") if over else summary(records, target)
-    clients = _clients(folder)
+    clients = _json(folder / "clients.json") if (folder / "clients.json").is_file() else []
+    labels = _json(folder / INPUTS)["classes"] if (folder / INPUTS).is_file() else None  # an earlier version has none
     name = folder.resolve().name
     beginning = folder / "start" / "start.json"
     start = _json(beginning) if beginning.is_file() else ()
-    return Run(folder, name, flat(tables), versions, records, end, over, clients, start)
-
-
-def _clients(folder: Path) -> list[dict[str, Any]]:
-    who, inputs = folder / "clients.json", folder / INPUTS
-    names = _json(inputs)["classes"] if inputs.is_file() else None  # a run of an earlier version has none
-    return [named(client, names) for client in _json(who)] if who.is_file() else []
+    return Run(folder, name, flat(tables), versions, records, end, over, clients, start, labels)
 
 
 def is_pretraining(folder: Path) -> bool:

@@ -5,7 +5,7 @@ Legend: n examples of a client.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -40,18 +40,6 @@ def _label_counts(examples: Examples) -> dict[str, int] | None:
         return None
     labels, counts = torch.unique(y if examples.rows is None else y[examples.rows], return_counts=True)
     return {str(label): count for label, count in zip(labels.tolist(), counts.tolist(), strict=True)}
-
-
-def named(client: dict[str, Any], names: Sequence[str] | None) -> dict[str, Any]:
-    """A client of `described` with the names of its labels, where they have any.
-
-    >>> named({"id": "a", "examples": 3, "label_counts": {"0": 1, "2": 2}}, ["cat", "cow", "dog"])["label_counts"]
-    {'cat': 1, 'dog': 2}
-    """
-    counts = client["label_counts"]
-    if names is None or counts is None:
-        return client
-    return client | {"label_counts": {names[int(label)]: n for label, n in counts.items()}}
 
 
 def text(clients: list[dict[str, Any]]) -> str:
