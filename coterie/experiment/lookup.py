@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -34,8 +34,13 @@ def find(key: str, name: str, known: Mapping[str, Callable[..., Any]], folders: 
     if name not in known:
         near = nearest(name, known)
         hint = f'did you mean "{near}"? It' if near else "it"
-        raise Mistake(f'{key} = {shown(name)}: {hint} must be one of {", ".join(known)}, or "package.module:function"')
+        raise Mistake(f"{key} = {shown(name)}: {hint} must be {offered(known)}")
     return known[name]
+
+
+def offered(known: Iterable[str]) -> str:
+    """What such a key may be, in words."""
+    return f'one of {", ".join(known)}, or "package.module:function"'
 
 
 def own(key: str, name: str, folders: Sequence[Path]) -> Callable[..., Any]:

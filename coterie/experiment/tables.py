@@ -21,7 +21,7 @@ from coterie.data.partition import OWN_ARGUMENTS, PARTITIONS
 from coterie.data.standardize import HOW
 from coterie.experiment.file import Raw
 from coterie.experiment.keys import REQUIRED, Key, Keys, keys_of
-from coterie.experiment.lookup import ALGORITHMS, find
+from coterie.experiment.lookup import ALGORITHMS, find, offered
 from coterie.experiment.refuse import full, nearest, shown, value_of
 from coterie.models import libraries
 from coterie.models.registry import MODELS
@@ -109,7 +109,7 @@ TABLES = (
 
 def data_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
     """[data]: how the source is dealt, the partition's own, and the source's own."""
-    own = keys_of(find("data.source", _choice("data", "source", raw), SOURCES, folders))
+    own = keys_of(find("data.source", _choice("data", "source", raw, offered(SOURCES)), SOURCES, folders))
     if "partition" in raw and not flower.named(raw["partition"]):
         value_of("data.partition", raw["partition"], Literal[(*PARTITIONS, f"{flower.PREFIX}NAME")])
     dealt = keys_of(deal).without([*_NOT_KEYS, *_of_other_partitions(raw)])
@@ -134,7 +134,7 @@ def model_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
             key = f"model.clients.{client}"
             model_function(key, value_of(key, name, str), folders)
         return Keys(clients=Key(dict[str, str], REQUIRED))
-    name = _choice("model", "name", raw)
+    name = _choice("model", "name", raw, offered(MODELS))
     function = model_function("model.name", name, folders)
     keys = _named(function).and_those_of(normalisation_keys(function))
     return keys.without(["published"]) if libraries.library(name) else keys
@@ -157,7 +157,7 @@ def normalisation_keys(function: Callable[..., Any]) -> Keys:
 
 def algorithm_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
     """[algorithm]: its name, how many examples each client gives to a seed set, and its own."""
-    keys = _named(find("algorithm.name", _choice("algorithm", "name", raw), ALGORITHMS, folders))
+    keys = _named(find("algorithm.name", _choice("algorithm", "name", raw, offered(ALGORITHMS)), ALGORITHMS, folders))
     if "server" in keys and keys["server"].kind == ServerOptimizer | None:  # a value that no file can hold
         if "server" in raw:
             raise Mistake(
@@ -175,7 +175,7 @@ def seed_set_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
     """
     if "source" not in raw:
         return Keys(source=Key(str | None, None), labels=Key(bool | None, None))
-    own = keys_of(find("seed_set.source", _choice("seed_set", "source", raw), SOURCES, folders))
+    own = keys_of(find("seed_set.source", _choice("seed_set", "source", raw, offered(SOURCES)), SOURCES, folders))
     ours = Keys(source=Key(str, REQUIRED), examples=Key(Annotated[int, Ge(1)] | None, None), labels=Key(bool, True))
     not_taken = ["test_fraction"] if "path" in own else []  # all of such a file is the seed set
     return ours.and_those_of(own.without([*_NOT_KEYS, *ours, *not_taken]))
@@ -195,7 +195,7 @@ def attack_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
     """[attack]: nothing where there is none; else its name, how many attack, what they forge, and its own."""
     if not raw or raw.get("name") == "none":
         return Keys(name=Key(str, "none"))
-    function = _one_of("attack", "name", _choice("attack", "name", raw), ATTACKS)
+    function = _one_of("attack", "name", _choice("attack", "name", raw, f"one of {', '.join(ATTACKS)}"), ATTACKS)
     return keys_of(attack).without(["parameters"]).and_those_of(keys_of(function)).closed()
 
 
@@ -256,9 +256,9 @@ def _of_partitioner(raw: Raw) -> Keys:
     return Keys({name: Key(Any, default) for name, default in own.items()})
 
 
-def _choice(table: str, key: str, raw: Raw) -> str:
+def _choice(table: str, key: str, raw: Raw, allowed: str) -> str:
     if key not in raw:
-        raise Mistake(f"{full(table, key)} is missing; it must be text in quotes")
+        raise Mistake(f"{full(table, key)} is missing; it must be {allowed}")
     value: str = value_of(full(table, key), raw[key], str)
     return value
 

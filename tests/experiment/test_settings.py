@@ -131,7 +131,7 @@ MISTAKES = [
     ('aggregation.pre=["nmm"]', 'aggregation.pre = "nmm": did you mean "nnm"?'),
     ("aggregation.name=krum", "aggregation.num_byzantine is missing; it must be a whole number"),
     ("aggregation.num_byzantine=2", "aggregation.num_byzantine = 2: there is no such key"),
-    ("attack.num_clients=2", "attack.name is missing; it must be text in quotes"),
+    ("attack.num_clients=2", "attack.name is missing; it must be one of alie, "),
     ("attack.name=sign_flop", 'attack.name = "sign_flop": did you mean "sign_flip"?'),
     ("attack.name=sign_flip", "attack.num_clients is missing; it must be a whole number"),
     ("data.augment=flop", 'data.augment = "flop": it must be "none", "crop", "flip" or "crop_flip"'),
@@ -167,15 +167,16 @@ def test_a_mistake_is_answered_by_one_sentence(tmp_path: Path, override: str, se
     ("line", "sentence"),
     [
         ("rounds = 3", "rounds is missing; it must be a whole number, 1 or more"),
-        ('source = "digits"', "data.source is missing; it must be text in quotes"),
+        ('source = "digits"', "data.source is missing; it must be one of digits, mnist, "),
         ("lr = 0.1", "algorithm.lr is missing; it must be a number"),
-        ('name = "mlp"', "model.name is missing; it must be text in quotes"),
+        ('name = "fedavg"', "algorithm.name is missing; it must be one of centralized, "),
+        ('name = "mlp"', "model.name is missing; it must be one of 2nn, char_lstm, "),
     ],
 )
 def test_what_is_required_is_missed(tmp_path: Path, line: str, sentence: str) -> None:
     with pytest.raises(Mistake) as caught:
         load(written(tmp_path, DIGITS.replace(line, "")))
-    assert str(caught.value) == sentence
+    assert str(caught.value).startswith(sentence)
 
 
 def test_a_file_that_is_no_toml_is_answered_with_the_line(tmp_path: Path) -> None:
