@@ -90,11 +90,17 @@ def full(table: str, name: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as TOML would write it, cut where it is long."""
+    """A value as TOML would write it, cut where it is long.
+
+    >>> shown([{"size": 1}, "all", True])
+    '[{size = 1}, "all", true]'
+    """
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):
         text = "{" + ", ".join(f"{k} = {shown(v)}" for k, v in value.items()) + "}"
+    elif isinstance(value, list):
+        text = f"[{', '.join(map(shown, value))}]"
     else:
         text = f'"{value}"' if isinstance(value, str) else str(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -117,7 +117,7 @@ MISTAKES = [
     ),
     ("algorithm.name=3", "algorithm.name = 3: it must be text in quotes"),
     ("model.name=mpl", 'model.name = "mpl": did you mean "mlp"?'),
-    ("model.hidden=[3, true]", "model.hidden = [3, True]: it must be a list, of whole numbers"),
+    ("model.hidden=[3, true]", "model.hidden = [3, true]: it must be a list, of whole numbers"),
     ("model=2nn", 'model = "2nn": it must be a table, [model]'),
     ("data.source=minst", 'data.source = "minst": did you mean "mnist"?'),
     ("data.partition=shard", 'data.partition = "shard": it must be "iid", "shards"'),
