@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coterie.core.errors import require
+from coterie.core.errors import Mistake
 from coterie.report.words import number
 
 if TYPE_CHECKING:
@@ -98,9 +98,13 @@ def curvature(
 
 
 def _checked(on: str, examples: int, statistics: str) -> tuple[On, int, Statistics]:
-    require("on", on, on in ("test", "train"), "test or train", "probe")
-    require("examples", examples, examples >= 1, "1 or more", "probe")
-    require("statistics", statistics, statistics in ("measured", "averaged"), "measured or averaged", "probe")
+    for option, given, right, allowed in (
+        ("--on", on, on in ("test", "train"), "test or train"),
+        ("--examples", examples, examples >= 1, "1 or more"),
+        ("--statistics", statistics, statistics in ("measured", "averaged"), "measured or averaged"),
+    ):
+        if not right:
+            raise Mistake(f"{option} {given}: it must be {allowed}")
     return on, examples, statistics  # type: ignore[return-value]
 
 

@@ -47,13 +47,15 @@ def compared(folders: Sequence[Path], target: float | None = None) -> Comparison
 
     Args:
         folders: two or more.
-        target: the accuracy to count rounds to; by default each run's own target.
+        target: the accuracy to count rounds to, above 0 and at most 1; by default each run's own target.
 
     Raises:
-        Mistake: there are fewer than two, or one is no run folder.
+        Mistake: there are fewer than two, one is no run folder, or the target is no accuracy.
     """
     if len(folders) < 2:
         raise Mistake(f"coterie compare {folders[0] if folders else ''}: give two run folders or more")
+    if target is not None and not 0 < target <= 1:
+        raise Mistake(f"--target {target:g}: it must be an accuracy, above 0 and at most 1")
     runs = [read_run(folder) for folder in folders]
     names = _names(runs)
     keys = _differing(runs)

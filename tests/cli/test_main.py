@@ -57,6 +57,7 @@ def test_a_run_ends_with_the_path_of_its_report(capsys: pytest.CaptureFixture[st
         (["run", "digits.toml", "--out", "digits.toml/run"], "digits.toml/run: cannot be "),
         (["report", "."], "is no run folder"),
         (["compare", ".", "."], "is no run folder"),
+        (["compare", ".", ".", "--target", "97"], "--target 97: it must be an accuracy, above 0 and at most 1"),
         (["data", "fetch", "npz"], "npz: needs data.path"),
         (["data", "show", "dijits"], "digits"),
     ],

@@ -88,8 +88,8 @@ def test_where_runs_began_and_ended(capsys: pytest.CaptureFixture[str]) -> None:
         (["line", "a", "normed"], "model.name"),
         (["line", "a", "own"], "own: each of its clients has a model of its own"),
         (["plane", "a", "a", "b"], "the three models lie on one line"),
-        (["line", "a", "b", "--on", "tset"], "probe.on = tset: it must be test or train"),
-        (["line", "a", "b", "--statistics", "none"], "it must be measured or averaged"),
+        (["line", "a", "b", "--on", "tset"], "--on tset: it must be test or train"),
+        (["line", "a", "b", "--statistics", "none"], "--statistics none: it must be measured or averaged"),
     ],
 )
 def test_a_mistake_is_one_sentence(
