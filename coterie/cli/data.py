@@ -47,8 +47,9 @@ def list_sources() -> None:
 
 @app.command()
 def fetch(names: Names) -> None:
-    """Have the official files of sources here, or of those that they are made of, downloading and checking what is
-    absent.
+    """Download and check the official files of sources.
+
+    Those that are here already are not fetched again.
     """
     from coterie.data import load
     from coterie.data.sources import MADE_OF, find
@@ -70,7 +71,10 @@ def show(
     overrides: Overrides = None,
     out: Annotated[Path, typer.Option(help="The page to write, where there are clients.")] = Path("clients.html"),
 ) -> None:
-    """Show a source, or who holds what in an experiment, as a table and as a page; nothing is trained."""
+    """Show a source, or who would hold what in an experiment.
+
+    A table and a page; nothing is trained.
+    """
     if name.endswith(".toml"):
         _show_experiment(Path(name), overrides or [], out)
     else:

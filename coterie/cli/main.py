@@ -48,7 +48,7 @@ def run(
         int | None, typer.Option(help="Processes that share the work; the same as engine.workers=N.")
     ] = None,
 ) -> None:
-    """Run an experiment and write its folder: rounds, summary, model, report."""
+    """Run an experiment; write its folder: records, model, report."""
     from coterie.engines.torchrun import joined, launched, member
 
     folder = out or Path("runs") / file.stem
@@ -94,11 +94,14 @@ def _lead(file: Path, overrides: list[str], folder: Path, resume: bool, team: Te
 @app.command()
 def pretrain(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The pre-training, a TOML file.")],
-    overrides: Overrides = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="TABLE.KEY=VALUE", help="Keys to change, such as pretrain.minutes=5."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder. [default: runs/<the file's stem>]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue what was stopped; start if nothing was.")] = False,
 ) -> None:
-    """Train an encoder that runs start from, on fractals, without data; write its folder."""
+    """Train an encoder on fractals, for runs to start from."""
     from coterie.cli.pretrain import pretrain as carry_out
 
     carry_out(file, overrides or [], out, resume)
@@ -119,7 +122,7 @@ def compare(
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("compare.html"),
     target: Annotated[float | None, typer.Option(help="Count rounds to this accuracy, not to each run's own.")] = None,
 ) -> None:
-    """Say in what run folders differ and how they ended, as a table and as a page."""
+    """Say in what runs differ and how they ended: a table and a page."""
     from coterie.cli.comparison import show
     from coterie.report import compared, write_comparison
 

@@ -34,7 +34,7 @@ def line(
     examples: Examples = 1000,
     statistics: Norms = "measured",
 ) -> None:
-    """The loss along the line through two runs' models: one basin, or a barrier."""
+    """The loss along the line through two runs' models."""
     from coterie.experiment.finished import surface, together
     from coterie.probes import line as along
     from coterie.report.landscape import write_line
@@ -81,7 +81,10 @@ def curvature(
     examples: Examples = 1000,
     statistics: Norms = "measured",
 ) -> None:
-    """The largest eigenvalue of the loss's Hessian where runs began and where they ended, and how far that is."""
+    """The Hessian's largest eigenvalue where runs began and ended.
+
+    Also how far it is from the one to the other.
+    """
     from coterie.core import tree
     from coterie.experiment.finished import finished, surface
     from coterie.probes import curvature as bend

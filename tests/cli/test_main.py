@@ -73,6 +73,14 @@ def test_a_mistake_is_one_sentence_on_standard_error_and_status_2(
     assert sorted(p.name for p in Path().iterdir()) == ["digits.toml"]
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["data", "--help"], ["probe", "--help"]])
+def test_the_help_says_whole_sentences(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    assert called(*arguments) == 0
+    listed = capsys.readouterr().out.partition("Commands:\n")[2].splitlines()
+    assert len(listed) >= 3
+    assert [line for line in listed if not line.endswith(".") or line.endswith("...")] == []
+
+
 @pytest.mark.parametrize("arguments", [["run"], ["run", "digits.toml", "--frobnicate"], ["dance"]])
 def test_a_wrong_use_of_the_command_is_status_2(arguments: list[str]) -> None:
     assert called(*arguments) == 2
