@@ -8,6 +8,7 @@ started again, a participant goes on from its last round. See docs/how-to/learni
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -64,4 +65,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except coterie.Mistake as mistake:
+        print(mistake, file=sys.stderr)
+        sys.exit(2)

@@ -7,10 +7,10 @@ The store asks nobody who they are, and what it holds is gone when it ends: keep
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote, unquote
@@ -93,7 +93,20 @@ def _key(round: int, participant: str) -> str:
     return f"{round}/{quote(participant, safe='')}"
 
 
+def main(arguments: list[str] | None = None) -> None:
+    """Keep a store until Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="python -m coterie.engines.network", description="A mailbox on the network.")
+    parser.add_argument("port", type=int, help="where it listens, such as 29500")
+    port = parser.parse_args(arguments).port
+    try:
+        kept = serve("0.0.0.0", port)
+    except (RuntimeError, TypeError):  # what torch.distributed raises where the port is taken, or is no port
+        parser.error(f"port {port} cannot be listened on; choose one from 1024 to 65535 that is free")
+    print(f"a mailbox listens on port {kept.port}; Ctrl-C ends it", flush=True)
+    with suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(3600)
+
+
 if __name__ == "__main__":
-    kept = serve("0.0.0.0", int(sys.argv[1]))
-    while True:
-        time.sleep(3600)
+    main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -26,6 +27,7 @@ from coterie.core.packing import pack, unpack
 from coterie.core.transform import cast
 from coterie.engines.mailbox import Folder, Mailbox
 from coterie.engines.network import Network, serve
+from coterie.engines.network import main as network_main
 from coterie.engines.peers import participate
 from coterie.engines.sequential import Sequential
 from tests.federations import distance, ragged, seed_set
@@ -137,6 +139,15 @@ class Recorder:
     def __getattr__(self, name: str) -> Any:
         assert name in ("get", "check", "delete_key"), f"a way to tell the store something that nobody looks at: {name}"
         return getattr(self.store, name)
+
+
+@pytest.mark.parametrize("given", [[], ["somewhere"], ["99999999"], None])
+def test_a_port_that_cannot_be_is_one_sentence_and_status_2(port, capfd, given):
+    """None is a port that is taken."""
+    with pytest.raises(SystemExit) as ended:
+        network_main([str(port)] if given is None else given)
+    assert ended.value.code == 2
+    assert re.search(r"error: .*port", capfd.readouterr().err.splitlines()[-1])
 
 
 def test_what_crosses_the_network_is_posteriors_names_and_the_round(port):

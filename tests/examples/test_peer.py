@@ -1,5 +1,7 @@
 """The example of a participant without a server, alone in its mailbox."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from tests.examples.test_examples import example
+from tests.examples.test_examples import FOLDER, example
 
 
 def written(path: Path, n: int) -> str:
@@ -33,3 +35,14 @@ def test_a_participant_goes_on_where_it_stopped(tmp_path: Path, capsys: pytest.C
     assert load_file(tmp_path / "north" / "model.safetensors")["1.weight"].shape == (3, 3)
     with safe_open(tmp_path / "north" / "model.safetensors", "pt") as written_last:
         assert written_last.metadata() == {"model": "logistic"}
+
+
+def test_a_mistake_is_one_sentence_and_status_2(tmp_path: Path) -> None:
+    arguments = ["--id", "north", "--seed-set", written(tmp_path / "seed.npz", 30), "--model", "logistic"]
+    arguments += ["--data", "absent.npz", "--mailbox", "box", "--of", "1"]
+    ended = subprocess.run(
+        [sys.executable, FOLDER / "peer.py", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "data.path = 'absent.npz': there is no such file\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["seed.npz"]
