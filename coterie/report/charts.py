@@ -14,8 +14,6 @@ from html import escape
 from math import ceil, floor, log10
 from typing import TYPE_CHECKING, Any
 
-from coterie.report.words import size
-
 if TYPE_CHECKING:  # what draws imports matplotlib itself: a run's other processes draw nothing
     from matplotlib.figure import Figure
 
@@ -88,7 +86,7 @@ def curves(
         return None
 
     def draw(figure: Figure) -> None:
-        from matplotlib.ticker import FuncFormatter, MaxNLocator
+        from matplotlib.ticker import EngFormatter, MaxNLocator
 
         axes = figure.add_subplot()
         for k, (label, xs, ys) in enumerate(known):
@@ -106,7 +104,7 @@ def curves(
         axes.margins(x=0.02)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=whole and not x_bytes, min_n_ticks=1))
         if x_bytes:
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: size(value).replace(".0 ", " ")))
+            axes.xaxis.set_major_formatter(EngFormatter("B"))
         if legend and len(axes.lines) > 1:
             axes.legend(title=legend_title, title_fontsize=9)
 

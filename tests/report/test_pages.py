@@ -343,3 +343,15 @@ def test_what_layers_saw_is_drawn_a_line_each(tmp_path: Path, number: int, drawn
     assert f"layer{number - 1}" in page.text
     assert len(set(re.findall(r"layer\d+", page.text))) == drawn
     assert ("Of 20 layers" in page.text) == (number == 20)
+
+
+@pytest.mark.parametrize(
+    ("xs", "wanted"),
+    [([0, 5e7, 2.5e8], {"0 B", "50 MB", "250 MB"}), ([11.36e6, 11.54e6, 11.78e6], {"11.36 MB", "11.44 MB"})],
+)
+def test_an_axis_of_bytes_names_each_tick_apart(xs: list[float], wanted: set[str]) -> None:
+    drawn = curves([Curve("a", xs, [0.1, 0.2, 0.3])], "sent so far", "accuracy", x_bytes=True)
+    assert drawn is not None
+    ticks = re.findall(r">([\d.]+ k?M?B)<", drawn)
+    assert len(set(ticks)) == len(ticks) >= 3
+    assert wanted <= set(ticks)
