@@ -70,3 +70,16 @@ def test_a_failure_of_another_kind_is_the_user_s() -> None:
 def test_many_clients_at_once_keep_the_plain_layout() -> None:
     layout, conv, x = Layout(nn.Conv2d(3, 1, 1)), nn.Conv2d(3, 1, 1), torch.randn(4, 2, 3, 5, 5)
     assert torch.allclose(vmap(lambda x: layout(conv, x))(x)[1], conv(x[1]), atol=1e-6)
+
+
+def test_a_group_norm_that_is_trained_behind_frozen_layers_has_the_plain_layout() -> None:
+    """With channels last the process would crash; so does it where a GroupNorm comes first."""
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(144, 2))
+    first = nn.Sequential(nn.GroupNorm(1, 1), nn.Conv2d(1, 4, 3))
+    assert Layout(model).channels_last
+    assert not Layout(first).channels_last
+    model[0].requires_grad_(False)
+    (gradient,) = torch.autograd.grad(Layout(model)(model, torch.randn(2, 1, 8, 8)).sum(), [model[1].bias])
+    assert torch.isfinite(gradient).all()
+    model[1].requires_grad_(False)
+    assert Layout(model).channels_last
