@@ -5,16 +5,17 @@ VENV ?= .venv
 PIP_ARGS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TESTED := $(VENV)/.tested
 
 .PHONY: run test check bench docs setup clean help
 
 run: $(READY)  ## Train FedAvg on scikit-learn's digits, 20 clients with two labels each, and write a report
 	@$(BIN)/coterie run experiments/digits.toml --out runs/digits-$$(date +%Y%m%d-%H%M%S)
 
-test: $(READY)  ## Run every test
+test: $(TESTED)  ## Run every test
 	@$(BIN)/python -m pytest -n auto
 
-check: $(READY)  ## Style, types, and the order of the rooms
+check: $(TESTED)  ## Style, types, and the order of the rooms
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -23,16 +24,24 @@ check: $(READY)  ## Style, types, and the order of the rooms
 bench: $(READY)  ## Time a round beside other libraries where they are installed (benchmarks/speed/README.md)
 	@$(BIN)/python benchmarks/speed/compare.py
 
-docs: $(READY)  ## Check that every link inside the documentation leads somewhere
+docs: $(TESTED)  ## Check that every link inside the documentation leads somewhere
 	@$(BIN)/python docs/check_links.py
 
-setup: $(READY)  ## Only set up .venv
+setup: $(TESTED)  ## Only set up .venv
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "coterie needs Python 3.11 or newer; name one with make PYTHON=python3.11")'
 	@echo "Setting up $(VENV) (PyTorch is large; the first time takes a few minutes)"
 	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e .
+	@touch $@
+
+# What tests need beside what runs do: tools, the packages that adapters adapt, and ByzFL as an oracle, whose rules need
+# none of what it depends on.
+$(TESTED): $(READY)
+	@echo "Adding what tests need to $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps byzfl
 	@touch $@
 
 clean:  ## Remove .venv and caches; runs are kept

@@ -1,7 +1,7 @@
 """ByzFL (LPD-EPFL, MIT licence) as an oracle, where it is installed.
 
-Its top package imports torchvision for data sets; its rules need none of it, so they are imported beside it. To check
-against it: pip install --no-deps byzfl scipy.
+Its top package imports torchvision for data sets; its rules need none of it, so they are imported beside it. `make`
+installs it so: pip install --no-deps byzfl (and scipy, which scikit-learn brings).
 """
 
 import importlib.util

@@ -162,7 +162,7 @@ def with_code(folder: Path) -> None:
 def test_nothing_of_a_checkpoint_is_run(
     change: Callable[[Path], None], sentence: str, vit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the variable is read once, on import
     change(vit)
     with pytest.raises(Mistake, match=sentence):
         run(load(written(tmp_path), ["model.name=huggingface:vit"]), tmp_path / "run")
@@ -185,7 +185,7 @@ def test_what_a_checkpoint_is_not_for_is_refused(keys: list[str], sentence: str,
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the variable is read once, on import
     with pytest.raises(Mistake, match=r'"huggingface:vti": .* \(there is no such folder, and on the Hub: '):
         run(load(written(tmp_path), ["model.name=huggingface:vti"]), tmp_path / "run")
 
