@@ -64,9 +64,11 @@ def duration(seconds: float) -> str:
 def value(given: object) -> str:
     """A setting as TOML would write it, without quotes.
 
-    >>> value(True), value([1, 2]), value(0.1), value({"north": "cnn", "south": "mlp"})
-    ('true', '[1, 2]', '0.1', '{north = cnn, south = mlp}')
+    >>> value(True), value([1, "a"]), value(0.1), value({"north": "cnn", "south": "mlp"})
+    ('true', '[1, a]', '0.1', '{north = cnn, south = mlp}')
     """
     if isinstance(given, Mapping):
         return "{" + ", ".join(f"{name} = {value(part)}" for name, part in given.items()) + "}"
+    if isinstance(given, list):
+        return f"[{', '.join(map(value, given))}]"
     return str(given).lower() if isinstance(given, bool) else str(given)
