@@ -24,7 +24,8 @@ def parquet(
     """One example for each row of the file at `path`; the arguments are those of `csv`.
 
     The file knows its types: a column of numbers or truth values is measured, a dictionary (categorical) column is
-    coded with the categories that the file declares, and a column of plain strings is no feature.
+    coded with the categories that the file declares, and a column of plain strings is no feature. As a label, an
+    ordered dictionary column keeps its order, and categories that no row has.
 
     Raises:
         Mistake: pyarrow is not installed, the file cannot be read, a column is missing, or a value cannot be used.
@@ -51,13 +52,16 @@ def read(path: Path) -> Frame:
         raise Mistake(f"{path}: cannot be read as a Parquet file ({why})") from error
     columns: dict[str, Sequence[object]] = {}
     categories: dict[str, Sequence[str]] = {}
+    classes: dict[str, Sequence[str]] = {}
     for name in table.column_names:
         column = table.column(name)
         if pyarrow.types.is_dictionary(column.type):
             codes = column.unify_dictionaries().chunks
             categories[name] = [str(v) for v in codes[0].dictionary.to_pylist()] if codes else []
+            if column.type.ordered:
+                classes[name] = categories[name]
         columns[name] = column.to_pylist()
-    return Frame(str(path), columns, categories, typed=True)
+    return Frame(str(path), columns, categories, classes, typed=True)
 
 
 def _pyarrow() -> tuple[Any, Any]:

@@ -188,7 +188,7 @@ def write_parquet(tmp_path):
     def write(**columns):
         arrays = {}
         for name, values in columns.items():
-            array = pyarrow.array(values)
+            array = values if isinstance(values, pyarrow.Array) else pyarrow.array(values)
             arrays[name] = array.dictionary_encode() if name.startswith("coded") else array
         parquet.write_table(pyarrow.table(arrays), tmp_path / "mine.parquet")
         return tmp_path / "mine.parquet"
@@ -210,6 +210,20 @@ def test_parquet_columns_keep_their_types(write_parquet):
     assert source.label_names == ["a", "b"]
     x = source.train.tensors()[0]
     assert x[0].tolist() == [1.5, 0, 1, 0, 1]
+
+
+def test_an_ordered_column_as_the_label_keeps_its_order_and_what_no_row_has(write_parquet):
+    """Unordered, its order is that in which some writer met the values, and the names' own is taken."""
+    pyarrow = pytest.importorskip("pyarrow")
+    codes, names = pyarrow.array([2, 0] * 10), pyarrow.array(["mild", "grave", "fatal"])
+    found = {}
+    for ordered in (True, False):
+        label = pyarrow.DictionaryArray.from_arrays(codes, names, ordered=ordered)
+        found[ordered] = load("parquet", path=write_parquet(dose=[1.5, 2.5] * 10, label=label))
+    assert found[True].label_names == ["mild", "grave", "fatal"]
+    assert found[True].num_classes == 3
+    assert set(found[True].train.labels().tolist()) == {0, 2}
+    assert found[False].label_names == ["fatal", "mild"]
 
 
 def test_parquet_strings_are_no_features(write_parquet):
