@@ -15,6 +15,7 @@ from coterie.cli.terminal import Terminal
 from coterie.experiment import run as module
 from coterie.experiment.run import run
 from coterie.experiment.settings import load
+from coterie.experiment.trained import trained
 from coterie.models import huggingface, registry
 from coterie.models.parts import head
 from tests.experiment.files import written
@@ -79,7 +80,7 @@ def back(original: Any, folder: Path) -> Any:
 
 def test_images_a_run_and_the_way_back(vit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The head is new, since there are ten digits; the folder says how images are normalised, as the checkpoint's does;
-    a resume asks for the checkpoint's weights no more."""
+    a resume, and whoever uses the model, asks for the checkpoint's weights no more."""
     keys = ["model.name=huggingface:vit", "rounds=2", 'pretrain.freeze=["vit.embeddings"]']
     settings = load(written(tmp_path), keys)
     run(settings, tmp_path / "run", watch=Terminal())
@@ -97,6 +98,10 @@ def test_images_a_run_and_the_way_back(vit: Path, tmp_path: Path, capsys: pytest
     assert said in capsys.readouterr().out
     (vit / "model.safetensors").unlink()
     run(load(tmp_path / "run" / "config.toml", ["rounds=3"]), tmp_path / "run", resume=True)
+    x = torch.rand(2, 1, 8, 8)
+    model = back(transformers.ViTForImageClassification, tmp_path / "run" / "huggingface")
+    pixels = (x.expand(-1, 3, -1, -1) - torch.tensor([0.1, 0.2, 0.3]).reshape(1, 3, 1, 1)) / 0.5
+    assert torch.allclose(trained(tmp_path / "run").probabilities(x), model(pixels).logits.softmax(1), atol=1e-6)
     name = f"huggingface:{tmp_path / 'run' / 'huggingface'}"
     again = {"model.name": name, "pretrain.weights": name, "rounds": 1}
     run(load(written(tmp_path), [f"{key}={value}" for key, value in again.items()]), tmp_path / "second")
