@@ -15,13 +15,11 @@ T = TypeVar("T")
 
 class Layout:
     """The layout that suits one model: channels last where it has convolutions, unless it reshapes with `view`, which
-    that layout does not allow. The first forward shows that, and the plain layout then serves all others. Nor where a
-    GroupNorm layer may be trained behind frozen layers only.
+    that layout does not allow. The first forward shows that, and the plain layout then serves all others.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        convolves = any(isinstance(module, nn.Conv2d) for module in model.modules())
-        self.channels_last = convolves and not _normalises_a_constant(model)
+        self.channels_last = any(isinstance(module, nn.Conv2d) for module in model.modules())
 
     def __call__(self, forward: Callable[[Tensor], T], x: Tensor) -> T:
         """forward(x), with x in the layout that suits the model."""
@@ -36,13 +34,11 @@ class Layout:
             return forward(x)
 
 
-def _normalises_a_constant(model: nn.Module) -> bool:
-    """Whether a GroupNorm layer may be trained on what no gradient is asked of: with channels last its backward then
-    crashes the process (PyTorch 2.13, on a CPU).
+def plain_constants(layer: nn.GroupNorm) -> None:
+    """Have the layer normalise in the plain layout what no gradient is asked of, such as the examples themselves or
+    what frozen layers give: with channels last its backward then crashes the process (PyTorch 2.13, on a CPU).
     """
-    owners = [m for m in model.modules() if next(m.parameters(recurse=False), None) is not None]
-    trained = any(isinstance(m, nn.GroupNorm) and any(p.requires_grad for p in m.parameters()) for m in owners)
-    return trained and (isinstance(owners[0], nn.GroupNorm) or not all(p.requires_grad for p in model.parameters()))
+    layer.register_forward_pre_hook(lambda _, given: tuple(x if x.requires_grad else x.contiguous() for x in given))
 
 
 def channels_last(x: Tensor) -> Tensor:

@@ -72,14 +72,26 @@ def test_many_clients_at_once_keep_the_plain_layout() -> None:
     assert torch.allclose(vmap(lambda x: layout(conv, x))(x)[1], conv(x[1]), atol=1e-6)
 
 
-def test_a_group_norm_that_is_trained_behind_frozen_layers_has_the_plain_layout() -> None:
-    """With channels last the process would crash; so does it where a GroupNorm comes first."""
-    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(144, 2))
-    first = nn.Sequential(nn.GroupNorm(1, 1), nn.Conv2d(1, 4, 3))
-    assert Layout(model).channels_last
-    assert not Layout(first).channels_last
-    model[0].requires_grad_(False)
-    (gradient,) = torch.autograd.grad(Layout(model)(model, torch.randn(2, 1, 8, 8)).sum(), [model[1].bias])
-    assert torch.isfinite(gradient).all()
-    model[1].requires_grad_(False)
-    assert Layout(model).channels_last
+class NormFirst(nn.Module):
+    """GroupNorm on the pictures themselves, though another layer was made first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(2, 4, 3), nn.GroupNorm(1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.norm(x)).flatten(1)
+
+
+def test_a_group_norm_is_trained_on_what_no_gradient_is_asked_of() -> None:
+    """With channels last the process would crash: behind frozen layers, and where the layer is the first that runs."""
+    torch.manual_seed(0)
+    behind = nn.Sequential(nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), nn.Flatten())
+    behind[0].requires_grad_(False)
+    for model in (behind.double(), NormFirst().double()):
+        x = torch.randn(3, 2, 6, 6, dtype=torch.float64)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        by_hand = torch.autograd.grad(model(x).square().sum(), trained)
+        ours = gradient(model, x)
+        names = [name for name, p in model.named_parameters() if p.requires_grad]
+        assert all(torch.allclose(ours[name], g, atol=1e-12) for name, g in zip(names, by_hand, strict=True))
