@@ -23,7 +23,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from coterie.core.errors import Mistake
-from coterie.core.files import write_atomic
+from coterie.core.files import sweep, write_atomic
 from coterie.core.packing import pack, unpack
 from coterie.core.plan import Resume, Round
 from coterie.core.store import Store
@@ -169,7 +169,8 @@ class Checkpoints:
             else:
                 kept |= files
                 whole += 1
-        for pattern in ("state-*.safetensors", "clients/*.safetensors", ".*.tmp", "clients/.*.tmp"):
+        sweep(self.folder)
+        for pattern in ("state-*.safetensors", "clients/*.safetensors"):
             for path in self.folder.glob(pattern):
                 if path.relative_to(self.folder).as_posix() not in kept:
                     path.unlink()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+_HALF = ".*.*[0-9].tmp"
+"""What files are called while they are written."""
+
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Put `data` at `path`: written beside it, flushed to the disk, and renamed into place.
@@ -22,3 +25,14 @@ def write_atomic(path: Path, data: bytes) -> None:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that were killed have left half written in a folder into which nobody writes now, and in
+    those inside it.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    for left in (*folder.glob(_HALF), *folder.glob(f"*/{_HALF}")):
+        left.unlink()

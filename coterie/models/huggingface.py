@@ -122,7 +122,7 @@ def export(model: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> Non
         OSError: it cannot be written.
     """
     theirs: Any = model
-    with _quiet(), torch.random.fork_rng(devices=[]), TemporaryDirectory(dir=folder.parent) as made:
+    with _quiet(), torch.random.fork_rng(devices=[]), TemporaryDirectory() as made:
         bare: Any = adapted.original(model)(theirs.config)
         bare.load_state_dict({name: value.cpu() for name, value in weights.items()})
         bare.save_pretrained(made)

@@ -21,6 +21,7 @@ from typing import Any
 
 from coterie.core.data import Clients
 from coterie.core.errors import Mistake
+from coterie.core.files import sweep
 from coterie.track import clients as who
 from coterie.track.lock import NAME, locked
 from coterie.track.rounds import RoundsFile
@@ -71,7 +72,8 @@ class RunFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Make the folder where it is absent, and keep everyone else out of it.
+        """Make the folder where it is absent, and keep everyone else out of it. What a killed process has left half
+        written is removed.
 
         Raises:
             Mistake: it cannot be made, or another run holds it.
@@ -81,6 +83,7 @@ class RunFolder:
             with writing(self.path, "choose another folder with --out"):
                 self.path.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(locked(self.path))
+                sweep(self.path)
             stack.callback(self.rounds.close)
             yield
 

@@ -73,6 +73,18 @@ def test_one_folder_is_held_once(tmp_path: Path) -> None:
         pass
 
 
+def test_what_a_killed_process_left_half_written_is_gone(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    half = [tmp_path / ".model.safetensors.4711.tmp", tmp_path / "clients" / ".a b.safetensors.7.tmp"]
+    others = [tmp_path / ".notes.tmp", tmp_path / "clients" / "a b.safetensors"]
+    (tmp_path / "clients").mkdir()
+    for path in (*half, *others):
+        path.touch()
+    with folder.held():
+        assert not any(path.exists() for path in half)
+    assert all(path.exists() for path in others)
+
+
 def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(Mistake, match=r"neither empty nor a run folder \(it holds thesis\.tex\)"):
