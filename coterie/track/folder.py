@@ -134,6 +134,7 @@ class RunFolder:
         put(self.path / "summary.json", as_json(summary, indent=1).encode() + b"\n")
 
     def reopen(self) -> None:
-        """Take the statement back that the run is over."""
-        with writing(self.path / "summary.json"):
-            (self.path / "summary.json").unlink(missing_ok=True)
+        """Take the statement back that the run is over, and the page that says so."""
+        for name in ("report.html", "summary.json"):
+            with writing(self.path / name):
+                (self.path / name).unlink(missing_ok=True)

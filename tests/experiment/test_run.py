@@ -217,6 +217,28 @@ def test_a_finished_run_is_left_alone_unless_rounds_are_added(start: Start) -> N
     assert tomllib.loads((more.folder / "config.toml").read_text())["rounds"] == 5
 
 
+def test_a_run_that_was_killed_before_its_report_has_one_of_all_its_rounds(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a report of fewer rounds was there before."""
+
+    def drawn(folder: Path) -> None:
+        (folder / "report.html").write_text(str(end(folder)["rounds"]))
+
+    def killed(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "write_report", drawn)
+    start("rounds=2")
+    monkeypatch.setattr(module, "write_report", killed)
+    with pytest.raises(KeyboardInterrupt):
+        start("rounds=4", resume=True)
+    monkeypatch.setattr(module, "write_report", drawn)
+    outcome = start("rounds=4", resume=True)
+    assert not outcome.ran
+    assert (outcome.folder / "report.html").read_text() == "4"
+
+
 def test_a_run_stops_at_its_target_and_is_then_finished(start: Start) -> None:
     options = ("rounds=50", "algorithm.local_epochs=3", "evaluate.target_accuracy=0.4")
     outcome = start(*options)
