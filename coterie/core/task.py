@@ -130,6 +130,7 @@ class Task:
         encoder: the model up to its classifier; None where there is no such part.
         unbatchable: why clients of this architecture cannot be batched by `torch.func.vmap`, where that is known
             beforehand.
+        unpaddable: why a short batch of this architecture must not be padded and masked, where that is known.
         autodiff: how gradients are taken; set by the engine.
     """
 
@@ -143,6 +144,7 @@ class Task:
     lr_scale: Mapping[str, float] = field(default_factory=dict)
     tied: Mapping[str, str] = field(default_factory=dict)
     unbatchable: str | None = None
+    unpaddable: str | None = None
     batch_norms: tuple[str, ...] = ()
     unshared_norms: tuple[str, ...] = ()
     shared: Callable[[SharedNorm], Apply] | None = None

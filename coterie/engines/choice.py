@@ -164,6 +164,8 @@ def work_of(plan: Plan, models: Sequence[nn.Module], looked_at: int = 10) -> Wor
     in_a_step = examples / max(per_client, 1)
     flops, between = _forward(models, known[0][0]) if known else (0.0, 0)
     reasons = [task.unbatchable for task in plan.tasks.values()]
+    uncompilable = [task.unpaddable for task in plan.tasks.values()]
+    uncompilable += [_uncompilable(model, plan.algorithm) for model in models]
     return Work(
         cohort=cohort,
         steps=round(plan.rounds * cohort * per_client),
@@ -171,7 +173,7 @@ def work_of(plan: Plan, models: Sequence[nn.Module], looked_at: int = 10) -> Wor
         layers=sum(1 for model in models for module in model.modules() if not list(module.children())),
         nbytes=COPIES * max(map(tree.nbytes, plan.initial.values())) + round(2 * between * in_a_step),
         data=_held([data for data, _ in known]),
-        uncompilable=next(filter(None, (_uncompilable(model, plan.algorithm) for model in models)), ""),
+        uncompilable=next(filter(None, uncompilable), ""),
         unbatchable=(reasons[0] or "") if all(reasons) else "",
     )
 

@@ -4,6 +4,7 @@ Python.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +20,7 @@ from coterie.engines.compiled import Compiled, Step
 from coterie.engines.gathering import gathered
 from coterie.engines.memory import keep_freed_memory
 
+log = logging.getLogger(__name__)
 CPU = torch.device("cpu")
 
 
@@ -28,17 +30,26 @@ class Sequential:
 
     Attributes:
         compile: compile the algorithm's step. Short batches are then padded and masked, so that one compiled step
-            serves all of them; a step with a "full" batch, whose length differs from client to client, runs as it is.
+            serves all of them; a step with a "full" batch, whose length differs from client to client, runs as it is,
+            and so do all steps of a federation with a model that would count padding.
     """
 
     device: torch.device = CPU
     dtype: torch.dtype = torch.float32
     compile: bool = False
     _compiled: dict[Step, Step] = field(default_factory=dict, repr=False, compare=False)
+    _unpaddable: list[str] = field(default_factory=list, repr=False, compare=False)
 
     def prepare(self, task: Task) -> Task:
         """As it is: gradients by PyTorch's tape."""
+        if self.compile and task.unpaddable:
+            self._unpaddable.append(task.unpaddable)
+            log.warning("steps run uncompiled: %s", task.unpaddable)
         return task
+
+    @property
+    def _compiles(self) -> bool:
+        return self.compile and not self._unpaddable
 
     def run(self, algorithms: Mapping[str, Algorithm], broadcast: Tree, jobs: Sequence[Job]) -> Iterator[Reply]:
         """See `coterie.core.engine.Engine.run`."""
@@ -65,7 +76,7 @@ class Sequential:
         return Reply(job.client, update, state, weights, totals(logs))
 
     def _step(self, algorithm: Algorithm, batches: Batches) -> Step:
-        if not self.compile or any(algorithm.streams[name].batch_size == "full" for name in batches):
+        if not self._compiles or any(algorithm.streams[name].batch_size == "full" for name in batches):
             return algorithm.step
         if algorithm.step not in self._compiled:
             self._compiled[algorithm.step] = Compiled(algorithm.step, self.device)
@@ -85,7 +96,7 @@ class Sequential:
     def _width(self, algorithm: Algorithm, name: str, batches: list[Tensor]) -> int | None:
         """The length to which a compiled step's batches are padded; None where all of them have it."""
         size = algorithm.streams[name].batch_size
-        return size if self.compile and size != "full" and any(len(batch) != size for batch in batches) else None
+        return size if self._compiles and size != "full" and any(len(batch) != size for batch in batches) else None
 
 
 def _seed(device: torch.device, number: int) -> None:

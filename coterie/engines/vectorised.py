@@ -55,11 +55,16 @@ class Vectorised:
     compile: bool = False
     left: dict[str, str] = field(default_factory=dict, repr=False)
     _compiled: dict[Any, Compiled] = field(default_factory=dict, repr=False, compare=False)
+    _sequential: Sequential = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_sequential", Sequential(self.device, self.dtype, self.compile))
 
     def prepare(self, task: Task) -> Task:
         """Gradients by `torch.func.grad`, which can be batched; by the tape where the model cannot."""
         self.left.clear()  # what was learnt about another federation's models says nothing about these
-        return replace(task, autodiff=_one_at_a_time(task.unbatchable) if task.unbatchable else functional)
+        differentiate = _one_at_a_time(task.unbatchable) if task.unbatchable else functional
+        return replace(self._sequential.prepare(task), autodiff=differentiate)
 
     def run(self, algorithms: Mapping[str, Algorithm], broadcast: Tree, jobs: Sequence[Job]) -> Iterator[Reply]:
         """See `coterie.core.engine.Engine.run`."""
@@ -85,7 +90,7 @@ class Vectorised:
                 log.warning(
                     "clients run one after another, since this model cannot be batched: %s", self.left[architecture]
                 )
-        return Sequential(self.device, self.dtype, self.compile).run(algorithms, broadcast, jobs)
+        return self._sequential.run(algorithms, broadcast, jobs)
 
     def _chunks(self, algorithm: Algorithm, broadcast: Tree, jobs: list[Job]) -> Iterator[list[Job]]:
         """Clients with most steps first, in chunks whose sizes differ by one at most."""

@@ -15,7 +15,7 @@ from coterie.core.task import Apply, Encoder, Score, SharedNorm, Task
 from coterie.core.tree import Tree
 from coterie.models.classifier import classifier
 from coterie.models.frozen import frozen, frozen_norms
-from coterie.models.layers import MaskedBatchNorm, Scope, swap
+from coterie.models.layers import MaskedBatchNorm, Scope, swap, torchs
 from coterie.models.layout import Layout
 from coterie.models.moments import Moments
 
@@ -67,6 +67,7 @@ def functional(
         lr_scale=dict(lr_scale or {}),
         tied=tied(model),
         unbatchable=unbatchable(model),
+        unpaddable=unpaddable(model),
         batch_norms=tuple(training.norms),
         unshared_norms=tuple(
             name
@@ -178,11 +179,18 @@ def tied(model: nn.Module) -> dict[str, str]:
 
 def unbatchable(model: nn.Module) -> str | None:
     """Why clients with this model cannot be batched, if that can be told from its layers."""
-    for module in model.modules():
-        if isinstance(module, nn.RNNBase):
-            return f"nn.{type(module).__name__} has no batching rule"
-        if isinstance(module, _InstanceNorm) and module.track_running_stats:
+    recurrent = next((module for module in model.modules() if isinstance(module, nn.RNNBase)), None)
+    return unpaddable(model) if recurrent is None else f"nn.{type(recurrent).__name__} has no batching rule"
+
+
+def unpaddable(model: nn.Module) -> str | None:
+    """Why a short batch must not be padded, if that can be told from its layers: some know of no mask."""
+    still = frozen_norms(model)
+    for name, module in model.named_modules():
+        if isinstance(module, _InstanceNorm) and module.track_running_stats and name not in still:
             return f"the running statistics of nn.{type(module).__name__} would count padding"
+        if isinstance(module, _BatchNorm) and not torchs(module) and name not in still:
+            return f"{type(module).__name__}, a BatchNorm with a forward of its own, would count padding"
     return None
 
 

@@ -248,10 +248,15 @@ def swap(model: nn.Module, scope: Scope) -> nn.Module:
 def _replacement(module: nn.Module, scope: Scope) -> nn.Module:
     if isinstance(module, nn.GroupNorm):
         plain_constants(module)
-    if not type(module).forward.__module__.startswith("torch.nn.modules."):
+    if not torchs(module):
         return module
     if isinstance(module, _BatchNorm):
         return MaskedBatchNorm(module, scope)
     if isinstance(module, _DropoutNd) and not isinstance(module, (nn.AlphaDropout, nn.FeatureAlphaDropout)):
         return KeyedDropout(module.p, whole=not isinstance(module, nn.Dropout), scope=scope)
     return module
+
+
+def torchs(module: nn.Module) -> bool:
+    """Whether its forward is one of `torch.nn`'s."""
+    return type(module).forward.__module__.startswith("torch.nn.modules.")

@@ -78,6 +78,13 @@ def test_what_is_not_compiled(recipe: coterie.Recipe, peepholes: bool | None, wh
     assert bool(work.unbatchable) == (peepholes is False)
 
 
+def test_a_layer_that_would_count_padding_is_neither_compiled_nor_batched() -> None:
+    model = nn.Sequential(nn.Unflatten(1, (2, 3)), nn.InstanceNorm1d(2, track_running_stats=True), nn.Flatten())
+    work = work_of(coterie.plan(coterie.fedavg(lr=0.1), model.append(nn.Linear(6, 3)), ragged(), rounds=1), [model])
+    assert "would count padding" in work.uncompilable
+    assert "would count padding" in work.unbatchable
+
+
 @pytest.mark.parametrize(
     ("name", "shape", "forward"),
     [

@@ -85,6 +85,38 @@ def test_a_model_that_cannot_be_batched_is_run_client_by_client(
     assert distance(batched.weights(), run(Sequential(dtype=torch.float64), make(kind)).weights()) < 1e-12
 
 
+class Activated(nn.BatchNorm1d):
+    """A BatchNorm with a forward of its own, as timm has; it knows of no mask."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).relu()
+
+
+COUNTING = {
+    "BatchNorm": lambda: nn.Sequential(nn.Linear(6, 8), Activated(8), nn.Linear(8, 3)),
+    "InstanceNorm": lambda: nn.Sequential(
+        nn.Unflatten(1, (2, 3)), nn.InstanceNorm1d(2, track_running_stats=True), nn.Flatten(), nn.Linear(6, 3)
+    ),
+}
+"""Layers to which padding is as real as any row."""
+
+
+@pytest.mark.parametrize("kind", COUNTING.values(), ids=COUNTING)
+@pytest.mark.parametrize("engine", [Vectorised, Sequential], ids=["vectorised", "sequential"])
+@pytest.mark.parametrize("compile", [False, True], ids=["", "compiled"])
+def test_what_would_count_padding_is_given_none(
+    kind: Callable[[], nn.Module], engine: Callable[..., Engine], compile: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Last batches of two and four examples stay as short as they are, whatever is asked for."""
+    clients = ragged((7, 12, 14))
+    with caplog.at_level(logging.WARNING):
+        asked = run(engine(dtype=torch.float64, compile=compile), make(kind), clients=clients)
+    plain = run(Sequential(dtype=torch.float64), make(kind), clients=clients)
+    assert distance(asked.weights(), plain.weights()) < 1e-12
+    if compile:
+        assert any("uncompiled" in r.message and "would count padding" in r.message for r in caplog.records)
+
+
 def test_another_federation_starts_without_prejudice() -> None:
     engine = Vectorised(dtype=torch.float64)
     run(engine, make(Branching))
