@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from coterie.core import tree
+from coterie.core.errors import Mistake
 from coterie.core.packing import pack, unpack
 from coterie.core.tree import Tree
 
@@ -46,7 +47,7 @@ class Memory:
         """Keep a tree.
 
         Raises:
-            OSError: others cannot be written to make room for it.
+            Mistake: others cannot be written to make room for it.
         """
         held = Held(content)
         self._enter(held, content)
@@ -56,7 +57,8 @@ class Memory:
         """The tree, read from the disk if it is there; not to be written into.
 
         Raises:
-            OSError: it cannot be read, or others cannot be written to make room for it.
+            OSError: it cannot be read.
+            Mistake: others cannot be written to make room for it.
         """
         if held.content is not None:
             if id(held) in self._present:
@@ -84,14 +86,24 @@ class Memory:
         assert held is not None, "what is gone has left"
         assert held.content is not None
         if not held.on_disk:
-            if self._folder is None:
-                self._folder = tempfile.TemporaryDirectory(prefix="coterie-")
-            path = Path(self._folder.name) / f"{next(self._numbers)}.safetensors"
-            path.write_bytes(pack(held.content))
+            path = self._written(pack(held.content))
             weakref.finalize(held, path.unlink, missing_ok=True)
             held.load, held.on_disk = partial(_read, path), True
         held.content = None
         self._leave(number)
+
+    def _written(self, data: bytes) -> Path:
+        try:
+            if self._folder is None:
+                self._folder = tempfile.TemporaryDirectory(prefix="coterie-")
+            path = Path(self._folder.name) / f"{next(self._numbers)}.safetensors"
+            path.write_bytes(data)
+        except OSError as error:
+            raise Mistake(
+                "what clients keep does not fit into memory, nor into the folder for temporary files "
+                f"({error.strerror or error}); name one that has more room in TMPDIR and continue with --resume"
+            ) from error
+        return path
 
 
 LEAST = 2**26

@@ -55,7 +55,7 @@ class Store:
         """A state for `after`, in memory or on the disk until then.
 
         Raises:
-            OSError: the memory's budget is used up, and the disk is full.
+            Mistake: the memory's budget is used up, and the disk is full.
         """
         return self._memory.hold(state)
 
@@ -71,7 +71,7 @@ class Store:
         """The store with these clients' states after `round`, held by it or not yet; this one stays as it is.
 
         Raises:
-            OSError: the memory's budget is used up, and the disk is full.
+            Mistake: the memory's budget is used up, and the disk is full.
         """
         if not states:
             return self

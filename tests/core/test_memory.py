@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coterie.core import memory
+from coterie.core.errors import Mistake
 from coterie.core.memory import LEAST, Held, Memory, budget
 from coterie.core.store import Store
 from coterie.core.tree import Tree
@@ -79,13 +80,13 @@ def test_one_tree_larger_than_the_budget_stays() -> None:
     assert memory.hold(state(1)).content is not None
 
 
-def test_a_disk_that_is_full_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_full_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: Path, data: bytes) -> int:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
     store = Store(Memory(budget=100)).after(1, {"a": state(1)})
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(Mistake, match=r"does not fit into memory.*No space left.*TMPDIR"):
         store.after(2, {"b": state(2)})
     assert value(store.get("a")) == 1
 
