@@ -100,9 +100,12 @@ class RunFolder:
                 folder.rmdir()
 
     def summary(self) -> dict[str, Any] | None:
-        """How the run ended, or None while it has not."""
+        """How the run ended, or None while it has not, or where the file is damaged: it is then written again."""
         path = self.path / "summary.json"
-        found: dict[str, Any] | None = json.loads(path.read_bytes()) if path.is_file() else None
+        try:
+            found: dict[str, Any] | None = json.loads(path.read_bytes()) if path.is_file() else None
+        except ValueError:
+            return None
         return found
 
     def write_config(self, text: str) -> None:

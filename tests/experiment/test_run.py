@@ -239,6 +239,14 @@ def test_a_run_that_was_killed_before_its_report_has_one_of_all_its_rounds(
     assert (outcome.folder / "report.html").read_text() == "4"
 
 
+def test_a_damaged_summary_is_written_again(start: Start) -> None:
+    outcome = start("rounds=3")
+    whole, page = end(outcome.folder), outcome.folder / "summary.json"
+    page.write_bytes(page.read_bytes()[:20])
+    start("rounds=3", resume=True)
+    assert end(outcome.folder) == whole
+
+
 def test_a_run_stops_at_its_target_and_is_then_finished(start: Start) -> None:
     options = ("rounds=50", "algorithm.local_epochs=3", "evaluate.target_accuracy=0.4")
     outcome = start(*options)
