@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from coterie.core import memory
 from coterie.core.errors import Mistake
-from coterie.core.memory import LEAST, Held, Memory, budget
+from coterie.core.memory import LEAST, Held, Memory, budget, limits
 from coterie.core.store import Store
 from coterie.core.tree import Tree
 
@@ -127,6 +127,25 @@ def test_states_that_come_back_soon_may_take_more_memory(monkeypatch: pytest.Mon
     assert budget(1_000, 10, processes=2) == 2**32
     assert budget(10_000, 10) == 2**33 // 10
     assert budget(10**6, 10) == LEAST == 2**26
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "expected"),
+    [
+        ("0::/\n", {"memory.max": "max\n"}, []),  # a machine of its own
+        ("0::/\n", {"memory.max": "4096\n"}, [4096]),  # a container sees its group as the root
+        ("0::/slurm/job_7/step_0\n", {"slurm/job_7/memory.max": "512\n", "slurm/memory.max": "max\n"}, [512]),
+        ("9:name=systemd:/\n4:cpu,memory:/job\n0::/\n", {"memory/job/memory.limit_in_bytes": "64\n"}, [64]),
+    ],
+)
+def test_what_a_job_may_use_of_a_machine(
+    tmp_path: Path, groups: str, files: dict[str, str], expected: list[int]
+) -> None:
+    for name, text in {"proc/self/cgroup": groups, **{f"sys/fs/cgroup/{k}": v for k, v in files.items()}}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert list(limits(tmp_path)) == expected
+    assert list(limits(tmp_path / "elsewhere")) == []
 
 
 def test_a_round_s_new_states_are_on_the_disk_before_it_ends() -> None:
