@@ -21,7 +21,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from coterie.algorithms.slopes import PART
+from coterie.algorithms.slopes import PART, part
 from coterie.core import tree
 from coterie.core.aggregate import Aggregator, Combine, Composite, Mixed
 from coterie.core.algorithm import Logs
@@ -52,9 +52,11 @@ def seen(buffers: Tree, layers: Iterable[str]) -> Tree:
 
 
 def nothing_yet(statistics: Tree) -> Tree:
-    """{"mean", "var", "number"} of no values; zeros for whatever else is shared."""
-    zeros = tree.zeros_like(statistics)
-    return {**zeros, "number": tree.map(lambda m: m.new_zeros(()), statistics["mean"])}
+    """{"mean", "var", "number"} of no values, which say (M, V) until there are some: a client whose steps all passed a
+    layer by then moves nothing. Zeros for slopes, where they are shared.
+    """
+    zeros, number = tree.zeros_like(part(statistics)), tree.map(lambda m: m.new_zeros(()), statistics["mean"])
+    return {"mean": statistics["mean"], "var": statistics["var"], "number": number, **zeros}
 
 
 def added(before: Tree, more: Tree) -> Tree:
@@ -97,16 +99,16 @@ def others(buffers: Tree, layers: Iterable[str]) -> Tree:
 def moved(buffers: Tree, pooled: Tree, share: float) -> Tree:
     """The buffers with M <- (1 - share) M + share mu and V <- (1 - share) V + share max(s, 0): V stays positive.
 
-    A single value has no variance and leaves V as it is.
+    A single value has no variance and leaves V as it is; a layer that no value passed stays as it is.
     """
     changes: Tree = {}
     for layer, n in pooled["number"].items():
         mean, var, count = statistics_of(layer)
         s = (pooled["within"][layer] + pooled["between"][layer]) * (n / (n - 1).clamp(min=1))
         new = torch.lerp(buffers[var], s.clamp(min=0), share)
-        changes[mean] = torch.lerp(buffers[mean], pooled["mean"][layer], share)
+        changes[mean] = torch.where(n > 0, torch.lerp(buffers[mean], pooled["mean"][layer], share), buffers[mean])
         changes[var] = torch.where(n > 1, new, buffers[var])
-        changes[count] = buffers[count] + 1
+        changes[count] = buffers[count] + (n > 0)
     return {**buffers, **changes}
 
 
@@ -130,7 +132,8 @@ def pooling(chosen: Aggregator) -> Aggregator:
     """The three stages with the chosen aggregator inside.
 
     A step before it that is made for differences, such as clipping at a given length, is left out: statistics are none.
-    What a client says of N_i is taken to be 1 at least; a lie then moves N / (N - 1) by no more than 1 / N.
+    What a client says of N_i is taken to be 0 at least; a lie then leaves N / (N - 1) between 1 and what the others'
+    values alone give.
     """
     if isinstance(chosen, Composite):
         raise Mistake("the statistics of BatchNorm layers need an aggregator that is no rule in stages itself")
@@ -142,7 +145,7 @@ def pooling(chosen: Aggregator) -> Aggregator:
         mean = combine([u["mean"] for u in updates])
         within = combine([u["var"] for u in updates])
         between = combine([tree.map(lambda m, mu: (m - mu) ** 2, u["mean"], mean) for u in updates])
-        said = [tree.map(lambda n: n.clamp(min=1), u["number"]) for u in updates]
+        said = [tree.map(lambda n: n.clamp(min=0), u["number"]) for u in updates]
         number = tree.map(lambda *n: torch.stack(n).sum(), *said)
         slopes = {PART: combine([u[PART] for u in updates])} if PART in updates[0] else {}
         return {"mean": mean, "within": within, "between": between, "number": number, **slopes}

@@ -29,4 +29,5 @@ class Moments(NamedTuple):
         share = other.number / number.clamp(min=1)
         gap = other.mean - self.mean
         between = gap * gap * share * (1 - share)
-        return Moments(self.mean + gap * share, torch.lerp(self.var, other.var, share) + between, number)
+        mean, within = torch.lerp(self.mean, other.mean, share), torch.lerp(self.var, other.var, share)
+        return Moments(mean, within + between, number)

@@ -212,6 +212,34 @@ def test_shift_and_drift_by_hand() -> None:
     assert measures["drift.0"] == pytest.approx((0.15**2 + ((4 / 3) ** 0.5 - 1) ** 2) ** 0.5, abs=1e-4)
 
 
+class Sometimes(nn.Module):
+    """Its first layer sees the examples whose first number is above 0, and its last one none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.some, self.none, self.head = nn.BatchNorm1d(6), nn.BatchNorm1d(6), nn.Linear(6, 3)
+        for layer in (self.some, self.none):
+            layer.running_mean.fill_(0.5)
+            layer.running_var.fill_(2.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.some(x) if bool(x[0, 0] > 0) else x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("recipe", [coterie.fbn(**FULL), coterie.fbn(**FULL, warm_start=2), coterie.hbn(**FULL)])
+def test_a_layer_that_a_forward_leaves_out_stays_as_it_is(recipe: coterie.Recipe) -> None:
+    """Where no client's values pass it, to the bit. A client that leaves it out says (M, V): with the other's values in
+    the mean, M lies between 0.5 and their mean, and V does not fall towards 0."""
+    one = torch.ones(4, 6, dtype=torch.float64)
+    clients = {name: Examples(sign * one, torch.zeros(4, dtype=torch.int64)) for name, sign in (("a", 1), ("b", -1))}
+    model = Sometimes().double()
+    last = run(recipe, model, clients, rounds=2).weights()
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        assert torch.equal(last[f"none.{name}"], model.state_dict()[f"none.{name}"])
+    assert ((last["some.running_mean"] > 0.5) & (last["some.running_mean"] < 1)).all()
+    assert (last["some.running_var"] > 0.9).all()
+
+
 def test_every_layer_is_in_the_record() -> None:
     record = run(coterie.fbn(**FULL), images(), ragged(shape=(1, 8, 8)), rounds=1).record()
     layers = ["0.1", "0.3.main.1", "0.3.downsample.1"]

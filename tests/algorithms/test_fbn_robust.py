@@ -52,13 +52,13 @@ def test_statistics_sent_as_the_authors_do_come_to_the_same(engine: str, rule: d
 def test_a_sign_that_is_flipped_there_weighs_in_full() -> None:
     """Two honest clients with two values each, 1 and 3, so mu_i = 2 and s_i = 1, from M = 0 and V = 1: they send
     R = 0.2, S = 1, and the attacker -0.2, -1. Then M = 0.2 / 3, the mean of S is 1 / 3, that of (R_i - M)^2 is (2 *
-    (0.4 / 3)^2 + (0.8 / 3)^2) / 3 = 0.32 / 9, and s = (1 + (1 / 3 - 1) / 0.1 + 0.32 / 9 / 0.01) 5 / 4 is below 0, so
-    that V = 0.9. As batches they send 2, 1 and -2, -1: M = 0.2 / 3 too, and s = (1 / 3 + 32 / 9) 5 / 4, since the
-    attacker's N_i = -2 is taken for 1."""
+    (0.4 / 3)^2 + (0.8 / 3)^2) / 3 = 0.32 / 9, and s = (1 + (1 / 3 - 1) / 0.1 + 0.32 / 9 / 0.01) 4 / 3 is below 0, so
+    that V = 0.9. As batches they send 2, 1 and -2, -1: M = 0.2 / 3 too, and s = (1 / 3 + 32 / 9) 4 / 3, since the
+    attacker's N_i = -2 is taken for 0."""
     x, y = torch.tensor([[1.0], [3.0]], dtype=torch.float64), torch.zeros(2, dtype=torch.int64)
     clients = {str(k): Examples(x, y) for k in range(3)}
     model = nn.Sequential(nn.BatchNorm1d(1), nn.Linear(1, 2)).double()
-    for sends, var in [("moved", 0.9), ("batch", 0.9 + 0.125 * (1 / 3 + 32 / 9))]:
+    for sends, var in [("moved", 0.9), ("batch", 0.9 + 0.1 * (1 / 3 + 32 / 9) * 4 / 3)]:
         recipe = coterie.fbn(**FULL, sends=sends)
         last = run(recipe, model, clients, rounds=1, attack=attack("sign_flip", 1, on="statistics")).weights()
         assert last["0.running_mean"].item() == pytest.approx(0.2 / 3)
@@ -109,7 +109,7 @@ def test_the_variance_stays_positive_whatever_is_sent(name: str, rule: str) -> N
 
 
 def test_a_lie_about_counts_moves_nothing_but_bessels_factor() -> None:
-    """One of four clients says -1e9 values, or 1e9: N / (N - 1) lies between 1 and what 19 honest values give."""
+    """One of four clients says -1e9 values, or 1e9: N / (N - 1) lies between 1 and what 18 honest values give."""
 
     one = torch.ones(1, dtype=torch.float64)
     buffers = {"a.running_mean": one, "a.running_var": one, "a.num_batches_tracked": torch.tensor(0)}
@@ -123,5 +123,5 @@ def test_a_lie_about_counts_moves_nothing_but_bessels_factor() -> None:
         return float(found["a.running_var"])
 
     between = 1.25  # of 0, 1, 2, 3
-    assert pooled(-1e9) == pytest.approx((1 + between) * 19 / 18)
+    assert pooled(-1e9) == pytest.approx((1 + between) * 18 / 17)
     assert pooled(1e9) == pytest.approx(1 + between)
