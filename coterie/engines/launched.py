@@ -39,3 +39,7 @@ class Launched:
     def newest(self) -> int:
         """The round in which all begin: the one after the last that anyone has saved. Collective."""
         return max(self.team.gather(self.done)) + 1
+
+    def spoke(self, round: int) -> set[str]:
+        """See `Mailbox`; nobody, since nothing is kept."""
+        return set()

@@ -1,8 +1,8 @@
 """A mailbox: where participants without a server leave what they say in a round, and find what the others said.
 
 Two verbs, `put` and `get_all`. Nobody waits for one who is gone: a round is complete when all who spoke in the round
-before have spoken, or at the deadline. So a participant that dies costs the others one deadline, and one that comes
-back is waited for again after the first round in which it spoke.
+before have spoken, or, where nobody did, all who take part; or at the deadline. So a participant that dies costs the
+others one deadline, and one that comes back is waited for again after the first round in which it spoke.
 
 A message is a tree of tensors, and is all that crosses. Whoever can write into a mailbox can speak in any name: let the
 folder's permissions, or the network that the store is in, keep strangers out.
@@ -41,13 +41,16 @@ class Mailbox(Protocol):
     def newest(self) -> int:
         """The last round in which anyone has spoken; 0 before the first."""
 
+    def spoke(self, round: int) -> set[str]:
+        """Who has spoken in a round so far."""
+
 
 class Folder:
     """A mailbox in a folder that all participants share: ROUND/PARTICIPANT.safetensors, each written at once.
 
     Args:
         path: the folder; it is made where it is absent.
-        participants: how many are waited for in the first round.
+        participants: how many are waited for in the first round, and in the first after everything was lost.
 
     Raises:
         Mistake: the folder cannot be made.
@@ -70,19 +73,20 @@ class Folder:
 
     def get_all(self, round: int, deadline: float) -> dict[str, Tree]:
         """See `Mailbox`."""
-        waited(lambda: self._spoke(round), lambda: self._spoke(round - 1), round, self.participants, deadline)
-        found = {who: _read(self._file(round, who)) for who in sorted(self._spoke(round))}
+        waited(lambda: self.spoke(round), lambda: self.spoke(round - 1), self.participants, deadline)
+        found = {who: _read(self._file(round, who)) for who in sorted(self.spoke(round))}
         return {who: message for who, message in found.items() if message is not None}
 
     def newest(self) -> int:
         """See `Mailbox`."""
-        return max((round for round in self._rounds() if self._spoke(round)), default=0)
+        return max((round for round in self._rounds() if self.spoke(round)), default=0)
+
+    def spoke(self, round: int) -> set[str]:
+        """See `Mailbox`."""
+        return {unquote(file.stem) for file in (self.path / str(round)).glob("[!.]*.safetensors")}
 
     def _rounds(self) -> list[int]:
         return [int(folder.name) for folder in self.path.iterdir() if folder.name.isdigit()]
-
-    def _spoke(self, round: int) -> set[str]:
-        return {unquote(file.stem) for file in (self.path / str(round)).glob("[!.]*.safetensors")}
 
     def _file(self, round: int, participant: str) -> Path:
         return self.path / str(round) / f"{quote(participant, safe='').replace('.', '%2E')}.safetensors"
@@ -106,16 +110,15 @@ def understood(data: bytes) -> Tree | None:
 def waited(
     spoke: Callable[[], set[str]],
     before: Callable[[], set[str]],
-    round: int,
     participants: int,
     deadline: float,
     pause: float = 0.02,
 ) -> None:
-    """Wait until all who spoke in the round before have spoken, or `participants` in the first one, or the deadline."""
+    """Wait until all who spoke in the round before have spoken, or where nobody did `participants`, or the deadline."""
     until = time.monotonic() + deadline
     while time.monotonic() < until:
-        here = spoke()
-        if (len(here) >= participants) if round == 1 else (here and before() <= here):
+        here, expected = spoke(), before()
+        if expected <= here if expected else len(here) >= participants:
             return
         time.sleep(min(pause, max(until - time.monotonic(), 0)))
         pause = min(1.5 * pause, 0.5)

@@ -28,7 +28,7 @@ class Network:
 
     Args:
         host, port: where the store is.
-        participants: how many are waited for in the first round.
+        participants: how many are waited for in the first round, and in the first after the store was started again.
         timeout: seconds after which a store that does not answer is taken for gone.
 
     Raises:
@@ -52,7 +52,7 @@ class Network:
     def get_all(self, round: int, deadline: float) -> dict[str, Tree]:
         """See `Mailbox`."""
         with self._reached():
-            waited(lambda: self._spoke(round), lambda: self._spoke(round - 1), round, self.participants, deadline)
+            waited(lambda: self._spoke(round), lambda: self._spoke(round - 1), self.participants, deadline)
             found = {who: self._message(_key(round, who)) for who in sorted(self._spoke(round))}
         return {who: message for who, message in found.items() if message is not None}
 
@@ -60,6 +60,11 @@ class Network:
         """See `Mailbox`."""
         with self._reached():
             return self._newest()
+
+    def spoke(self, round: int) -> set[str]:
+        """See `Mailbox`."""
+        with self._reached():
+            return self._spoke(round)
 
     def _newest(self) -> int:
         return int(self._store.get("newest")) if self._store.check(["newest"]) else 0

@@ -37,13 +37,14 @@ def participate(plan: Plan, mailbox: Mailbox, deadline: float = 60.0, resume: Re
         resume: continue from here; rounds that the others ran meanwhile are skipped.
 
     Raises:
-        Mistake: the plan is not one participant's, or its algorithm needs a server to weigh clients.
+        Mistake: the plan is not one participant's, its algorithm needs a server to weigh clients, or the mailbox is
+            another run's.
     """
     me = _participant(plan)
     state = plan.placed(resume.state) if resume else plan.algorithm.init(None, plan.federation())
     store, elapsed, last = (resume.store, resume.elapsed, resume.round) if resume else (Store(), 0.0, 0)
     began = time.perf_counter()
-    for number in range(max(last + 1, mailbox.newest()), plan.rounds + 1):
+    for number in range(_begins(plan, mailbox, me, last), plan.rounds + 1):
         started, now, tally = time.perf_counter(), plan.at(number), Tally()
         wire, store = _took_part(now, number, me, state, store, tally)
         mailbox.put(number, me, wire)
@@ -67,6 +68,22 @@ def _participant(plan: Plan) -> str:
             "without a server only those algorithms can run whose clients have models of their own and count alike"
         )
     return plan.ids[0]
+
+
+def _begins(plan: Plan, mailbox: Mailbox, me: str, last: int) -> int:
+    """The round in which a participant begins that has completed `last` rounds."""
+    newest = mailbox.newest()
+    if last < plan.rounds < newest:
+        raise Mistake(
+            f"the mailbox is in round {newest}, and this run has {plan.rounds}: give all participants the same rounds, "
+            "and each run a mailbox of its own"
+        )
+    if last == 0 and newest > 1 and me in mailbox.spoke(newest):
+        raise Mistake(
+            f"{me} has spoken in round {newest} of this mailbox already, and now begins anew: give each run a mailbox "
+            f"of its own, or go on from what {me} has saved"
+        )
+    return max(last + 1, newest)
 
 
 def _took_part(plan: Plan, number: int, me: str, state: Tree, store: Store, tally: Tally) -> tuple[Tree, Store]:

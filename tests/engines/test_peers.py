@@ -193,7 +193,9 @@ def test_a_message_that_cannot_be_used_is_left_out(tmp_path):
 
 
 def test_who_is_waited_for(tmp_path):
-    """In round 1 for as many as take part; later for those who spoke in the round before, until the deadline."""
+    """In round 1, and where nobody spoke in the round before, for as many as take part; else for those who did, until
+    the deadline.
+    """
     box, said = Folder(tmp_path, 2), {"x": torch.zeros(1)}
     box.put(1, "a", said)
     began = time.monotonic()
@@ -209,8 +211,37 @@ def test_who_is_waited_for(tmp_path):
     box.put(4, "a", said)
     threading.Timer(0.2, lambda: box.put(4, "b", said)).start()
     assert set(box.get_all(4, deadline=60)) == {"a", "b"}
-    assert box.newest() == 4
+    box.put(6, "a", said)  # to a folder in which round 5 is lost
+    began = time.monotonic()
+    assert set(box.get_all(6, deadline=0.2)) == {"a"}
+    assert time.monotonic() - began >= 0.2
+    assert box.newest() == 6
     assert not (tmp_path / "1" / "a.safetensors").exists()
+
+
+def test_a_store_that_was_started_again_is_waited_in_for_all(port):
+    """Two have saved round 2, and what the store held is gone: the first of them to start waits for the other."""
+    box, said = Network("127.0.0.1", port, 2), {"x": torch.zeros(1)}
+    box.put(3, "a", said)
+    threading.Timer(0.2, lambda: Network("127.0.0.1", port, 2).put(3, "b", said)).start()
+    assert set(box.get_all(3, deadline=60)) == {"a", "b"}
+
+
+@pytest.mark.parametrize("kind", ["folder", "network"])
+def test_the_mailbox_of_an_earlier_run_is_a_mistake(tmp_path, port, kind):
+    """Where its last round would be this run's first. Who comes late to a run, or goes on in it, may."""
+    box = Folder(tmp_path, 1) if kind == "folder" else Network("127.0.0.1", port, 1)
+    done = list(participate(plan("a", rounds=4), box))
+    with pytest.raises(Mistake, match="a has spoken in round 4 of this mailbox already"):
+        next(participate(plan("a", rounds=4), box))
+    with pytest.raises(Mistake, match="the mailbox is in round 4, and this run has 3: give all"):
+        next(participate(plan("b", rounds=3), box))
+    assert [last.round for last in participate(plan("b", rounds=4), box)] == [4]
+    checkpoints = Checkpoints(tmp_path / "state")
+    checkpoints.save(done[-1])
+    resume = checkpoints.load()
+    assert list(participate(plan("a", rounds=4), box, resume=resume)) == []
+    assert [last.round for last in participate(plan("a", rounds=5), box, 0.1, resume)] == [5]
 
 
 def test_names_may_hold_anything(tmp_path, port):
