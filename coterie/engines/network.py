@@ -80,7 +80,7 @@ class Network:
     def _reached(self) -> Iterator[None]:
         try:
             yield
-        except RuntimeError as error:  # what torch.distributed raises where nobody answers
+        except (RuntimeError, TypeError) as error:  # what torch.distributed raises where nobody answers, or is no port
             raise Mistake(f"no mailbox answers at {self.where}; start one there and try again") from error
 
 

@@ -258,6 +258,8 @@ def test_a_mailbox_that_is_gone_is_a_mistake(tmp_path):
         nobody = free.getsockname()[1]
     with pytest.raises(Mistake, match=f"no mailbox answers at 127.0.0.1:{nobody}"):
         Network("127.0.0.1", nobody, 2, timeout=0.2)
+    with pytest.raises(Mistake, match=r"no mailbox answers at 127\.0\.0\.1:99999; start one there"):
+        Network("127.0.0.1", 99999, 2)
     (tmp_path / "file").touch()
     with pytest.raises(Mistake, match="cannot be made the mailbox's folder"):
         Folder(tmp_path / "file", 2)
