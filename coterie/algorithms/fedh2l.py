@@ -78,7 +78,10 @@ def fedh2l(
     for name, value in (("mutual_weight", mutual_weight), ("seed_weight", seed_weight)):
         require(name, value, 0 <= value < float("inf"), "0 or more")
     require("temperature", temperature, 0 < temperature < float("inf"), "a number above 0")
-    require("mutual_steps", mutual_steps, mutual_steps is None or mutual_steps >= 1, "1 or more")
+    steps, size, whole = mutual_steps, mutual_batch_size, "a whole number, 1 or more"
+    require("mutual_steps", steps, steps is None or (isinstance(steps, int) and steps >= 1), whole)
+    right = size in (None, "full") or (isinstance(size, int) and size >= 1)
+    require("mutual_batch_size", size, right, f'{whole}, or "full"')
     require("mutual_lr", mutual_lr, mutual_lr is None or 0 < mutual_lr < float("inf"), "a number above 0")
     require("order", order, order in ("joint", "successive"), '"joint" or "successive"')
     possible = order == "joint" or rule in ("project_global", "none")

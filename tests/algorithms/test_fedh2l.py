@@ -215,7 +215,9 @@ def test_a_median_of_posteriors_is_refused():
     [
         ({"temperature": 0}, "algorithm.temperature = 0: it must be a number above 0"),
         ({"mutual_weight": -1}, "algorithm.mutual_weight = -1: it must be 0 or more"),
-        ({"mutual_steps": 0}, "algorithm.mutual_steps = 0: it must be 1 or more"),
+        ({"mutual_steps": 0}, "algorithm.mutual_steps = 0: it must be a whole number, 1 or more"),
+        ({"mutual_batch_size": 0}, 'algorithm.mutual_batch_size = 0: it must be a whole number, 1 or more, or "full"'),
+        ({"mutual_batch_size": -1}, "algorithm.mutual_batch_size = -1: it must be"),
         ({"mutual_lr": 0.0}, "algorithm.mutual_lr = 0.0: it must be a number above 0"),
         ({"exchange": "peers"}, 'algorithm.exchange = peers: it must be "sum" or "tables"'),
         ({"send_as": "int4"}, 'algorithm.send_as = int4: it must be "float32", "float16" or "uint8"'),
