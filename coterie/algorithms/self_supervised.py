@@ -75,10 +75,9 @@ def simsiam(task: Task, projection: int = 512, hidden: int = 128) -> Method:
         hidden: of the predictor's inner layer.
 
     Raises:
-        Mistake: a value is out of its range, or the model has no classifier to leave out.
+        Mistake: the model has no classifier to leave out.
     """
-    require("hidden", hidden, hidden >= 1, "1 or more")
-    width = _encoder(task, projection).width
+    width = _encoder(task).width
     project = _Part(PROJECTOR, projector, (width, projection))
     predict = _Part(PREDICTOR, predictor, (projection, hidden))
     embed = _embedding(task, project)
@@ -113,12 +112,9 @@ def moco(
         temperature: T.
 
     Raises:
-        Mistake: a value is out of its range, or the model has no classifier to leave out.
+        Mistake: the model has no classifier to leave out.
     """
-    require("queue", queue, queue >= 1, "1 or more")
-    require("key_momentum", key_momentum, 0 <= key_momentum <= 1, "from 0 to 1")
-    require("temperature", temperature, 0 < temperature < float("inf"), "a number above 0")
-    head = _Part(PROJECTOR, mlp_head, (_encoder(task, projection).width, projection))
+    head = _Part(PROJECTOR, mlp_head, (_encoder(task).width, projection))
     embed = _embedding(task, head)
 
     def gradient(
@@ -151,17 +147,29 @@ METHODS: dict[str, Callable[..., Method]] = {"simsiam": simsiam, "moco": moco}
 """Every method by the name that `loss` takes."""
 
 
+RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "projection": (lambda size: size >= 1, "1 or more"),
+    "hidden": (lambda size: size >= 1, "1 or more"),
+    "queue": (lambda size: size >= 1, "1 or more"),
+    "key_momentum": (lambda share: 0 <= share <= 1, "from 0 to 1"),
+    "temperature": (lambda temperature: 0 < temperature < float("inf"), "a number above 0"),
+}
+"""What their arguments may be."""
+
+
 def chosen(loss: str, given: Mapping[str, Any], table: str) -> dict[str, Any]:
     """Those of a method's own arguments that are given; None counts as left out.
 
     Raises:
-        Mistake: there is no such method, or one belongs to the other.
+        Mistake: there is no such method, one belongs to the other, or a value is out of its range.
     """
     require("loss", f'"{loss}"', loss in METHODS, " or ".join(f'"{name}"' for name in METHODS), table)
     own = {name: value for name, value in given.items() if value is not None}
     for name, value in own.items():
         if name not in inspect.signature(METHODS[loss]).parameters:
             raise Mistake(f'{table}.{name} = {value}: the loss "{loss}" does not take it; leave it out')
+    for name, (right, allowed) in RANGES.items():
+        require(name, own.get(name), name not in own or right(own[name]), allowed, table)
     return own
 
 
@@ -193,8 +201,7 @@ def _begun(rng_seed: int, *parts: _Part) -> Tree:
     return {kind: {name: x for weights in each for name, x in weights[kind].items()} for kind in ("params", "buffers")}
 
 
-def _encoder(task: Task, projection: int) -> Encoder:
-    require("projection", projection, projection >= 1, "1 or more")
+def _encoder(task: Task) -> Encoder:
     if task.encoder is None:
         raise Mistake(
             "model: there is nothing to train before its last linear layer, which self-supervised learning leaves out; "

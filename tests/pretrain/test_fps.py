@@ -111,6 +111,8 @@ def test_what_is_left_open_follows_the_image_size() -> None:
         ({"loss": "byol"}, 'pretrain.loss = "byol": it must be "simsiam" or "moco"'),
         ({"queue": 512}, 'pretrain.queue = 512: the loss "simsiam" does not take it'),
         ({"loss": "moco", "queue": 100}, "pretrain.queue = 100: it must be batch_size or more"),
+        ({"projection": 0}, "pretrain.projection = 0: it must be 1 or more"),
+        ({"loss": "moco", "temperature": 0.0}, "pretrain.temperature = 0.0: it must be a number above 0"),
         ({"image_size": 4}, "pretrain.image_size = 4: it must be 8 or more"),
         ({"max_objects": 1}, "pretrain.max_objects = 1: it must be 2 or more"),
         ({"num_systems": 1}, "pretrain.num_systems = 1: it must be 2 or more"),
