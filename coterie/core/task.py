@@ -119,7 +119,8 @@ class Task:
         frozen: parameters that are never trained, and statistics of normalisation layers that never move, by name. They
             are part of the model and of what is saved, but a constant: not of what is broadcast, sent or kept.
         lr_scale: by name, the factor on a parameter's gradient, and so on its learning rate; 1 unless given.
-        tied: second names of parameters that the model's `state_dict` has under several, each with the first.
+        tied: second names of parameters and buffers that the model's `state_dict` has under several, each with the
+            first.
         batch_norms: names of the BatchNorm layers that can be given their statistics, found by type.
         unshared_norms: names of those that cannot.
         shared: a training forward in which these layers normalise by the running statistics that they are given. The

@@ -171,9 +171,10 @@ def initial_weights(model: nn.Module) -> Tree:
 
 
 def tied(model: nn.Module) -> dict[str, str]:
-    """Second names of parameters that a `state_dict` has under several, each with the first."""
+    """Second names of parameters and buffers that a `state_dict` has under several, each with the first."""
     first: dict[int, str] = {}
-    pairs = ((name, first.setdefault(id(p), name)) for name, p in model.named_parameters(remove_duplicate=False))
+    saved = {name: x for name, x in model.state_dict(keep_vars=True).items() if isinstance(x, Tensor)}
+    pairs = ((name, first.setdefault(id(x), name)) for name, x in saved.items())
     return {name: original for name, original in pairs if name != original}
 
 
