@@ -150,6 +150,9 @@ def test_bytes_are_those_of_the_trees_that_travel(recipe: Recipe) -> None:
 @every_engine
 def test_a_round_that_reaches_nobody_leaves_the_state_as_it_was(recipe: Recipe, engine: Callable[[], Engine]) -> None:
     one, two = run(recipe, engine(), rounds=2, faults=Faults(corrupt=1.0), keep_updates=True)
+    if one.plan.algorithm.pooled:  # where data are in one place nothing is sent that could be corrupt
+        assert one.reached == two.reached == 1
+        return
     assert one.reached == two.reached == 0
     assert two.train_loss is None
     assert two.updates == {}
