@@ -140,7 +140,10 @@ def predict(
     client: Annotated[str | None, typer.Option(help="Whose model, where each client has its own.")] = None,
     out: Annotated[Path, typer.Option(help="The table to write.")] = Path("predictions.csv"),
 ) -> None:
-    """Use a finished run's model on new examples; write their likely classes as a table."""
+    """Use a finished run's model on new examples.
+
+    It writes a table: the likeliest class of each, and how likely every class is.
+    """
     from coterie.cli.predict import predict as carry_out
 
     carry_out(folder, file, client, out)
