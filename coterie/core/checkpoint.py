@@ -5,7 +5,8 @@
     clients/4f1c...-9.safetensors    C_i of one client, after round 9, the last it took part in
 
 A file is named by its content's round and never written into again, so a process killed at any instant leaves the
-newest complete checkpoint as it was. The last two are kept: should one be damaged on the disk, the other serves.
+newest complete checkpoint as it was. The last two are kept: should what is only one's be damaged on the disk, the other
+serves. They share the files of clients that did not take part between them, which are written once.
 
 In a team, each member writes and reads the states of the clients it owns, in one folder that all of them see; the
 first member writes the rest. A team of another size may resume.
