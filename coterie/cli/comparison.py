@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
+from coterie.cli import table
 from coterie.report import Comparison
 
 WIDE = 400
@@ -14,13 +11,5 @@ WIDE = 400
 
 def show(comparison: Comparison) -> None:
     """Print the settings in which the runs differ, then how they ended."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDE)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     head, *rows = comparison.table()
-    for name in head:
-        table.add_column(Text(name), overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    console.print(table)
+    table.show(head, rows, WIDE, overflow="fold")

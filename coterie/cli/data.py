@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from coterie.cli import table
 from coterie.core.data import Clients
 from coterie.core.errors import Mistake
 
@@ -41,7 +39,7 @@ def list_sources() -> None:
         files = "yours" if "path" in keys else "folder" if here else "-"
         own = ", ".join(key for key in keys if key not in ("rng_seed", "examples_per_client", "num_clients"))
         rows.append((name, files, own or "-", (inspect.getdoc(function) or "").splitlines()[0]))
-    _print(("source", "files", "its own keys", "what it is"), rows)
+    table.show(("source", "files", "its own keys", "what it is"), rows)
     print(f'"folder": {home} has one for it; "-": it has none, because none is needed or nothing was fetched yet')
 
 
@@ -121,7 +119,7 @@ def _show_clients(source: Source, clients: Clients, partition: str, out: Path) -
 
     who, names = described(clients), source.label_names
     rows = [(c["id"], str(c["examples"]), held(c["label_counts"], names)) for c in who[:MOST_CLIENTS]]
-    _print(("client", "examples", "of each label"), rows)
+    table.show(("client", "examples", "of each label"), rows)
     if len(who) > MOST_CLIENTS:
         print(f"and {len(who) - MOST_CLIENTS:,} more")
     tested = 0 if source.test is None else len(source.test)
@@ -129,15 +127,3 @@ def _show_clients(source: Source, clients: Clients, partition: str, out: Path) -
     for sentence in remarks(source, clients):
         print(f"note: {sentence}", file=sys.stderr)
     print(write_population(who, f"{source.name} ({partition})", out, names))
-
-
-def _print(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=240)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in head:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*map(Text, row))
-    console.print(table)

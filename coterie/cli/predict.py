@@ -9,11 +9,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from torch import Tensor
 
+from coterie.cli import table
 from coterie.core.errors import Mistake
 from coterie.core.files import write_atomic
 from coterie.data.unseen import Unseen
@@ -33,7 +31,8 @@ def predict(folder: Path, file: Path, client: str | None, out: Path) -> None:
         raise Mistake(f"--out {out}: cannot be written ({error.strerror or error}); choose another file") from error
     for sentence in examples.notes:
         print(f"note: {sentence}", file=sys.stderr)
-    _print(found)
+    rows = [(name, f"{number:>8,}") for name, number in Counter(found).most_common()]
+    table.show(("prediction", "examples"), rows)
     of = set(classes)
     right = [is_a == was for is_a, was in zip(found, examples.labels, strict=True) if was in of]
     if right:
@@ -49,12 +48,3 @@ def _table(examples: Unseen, found: Sequence[str], likely: Tensor, classes: Sequ
     for name, prediction, row in zip(examples.names, found, likely.tolist(), strict=True):
         writer.writerow([name, prediction, *(f"{p:.6g}" for p in row)])
     return text.getvalue()
-
-
-def _print(found: Sequence[str]) -> None:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("prediction")
-    table.add_column("examples", justify="right")
-    for name, number in Counter(found).most_common():
-        table.add_row(Text(name), f"{number:,}")
-    Console(highlight=False).print(table)
