@@ -6,7 +6,7 @@ Legend: N examples.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -42,7 +42,7 @@ class Unseen:
     x: Tensor
     names: Sequence[str]
     labels: Sequence[str | None]
-    notes: Sequence[str] = field(default_factory=list)
+    notes: Sequence[str] = ()
 
 
 def unseen(path: Path, inputs: Inputs, label_column: str | None = None) -> Unseen:
@@ -67,10 +67,10 @@ def unseen(path: Path, inputs: Inputs, label_column: str | None = None) -> Unsee
         found = _table(path, inputs, label_column)
     else:
         raise Mistake(f"{path}: must be a .csv, .parquet or .npz file, a picture, or a folder of pictures")
-    notes = list(found.notes)
+    notes = found.notes
     if inputs.scaling.columns and inputs.scaling.scale is None:
-        notes.append("the clients standardised each by its own mean and deviation, so these examples go by theirs")
-    return Unseen(inputs.scaling(Examples(found.x)).x, found.names, found.labels, notes)
+        notes = [*notes, "the clients standardised each by its own mean and deviation, so these examples go by theirs"]
+    return replace(found, x=inputs.scaling(Examples(found.x)).x, notes=notes)
 
 
 def _table(path: Path, inputs: Inputs, label_column: str | None) -> Unseen:
