@@ -56,11 +56,19 @@ def read_run(folder: Path) -> Run:
     target = tables.get("evaluate", {}).get("target_accuracy")
     end = _json(folder / "summary.json") if over else summary(records, target)
     clients = _json(folder / "clients.json") if (folder / "clients.json").is_file() else []
-    labels = _json(folder / INPUTS)["classes"] if (folder / INPUTS).is_file() else None  # an earlier version has none
     name = folder.resolve().name
     beginning = folder / "start" / "start.json"
     start = _json(beginning) if beginning.is_file() else ()
-    return Run(folder, name, flat(tables), versions, records, end, over, clients, start, labels)
+    return Run(folder, name, flat(tables), versions, records, end, over, clients, start, _labels(folder / INPUTS))
+
+
+def _labels(path: Path) -> list[str] | None:
+    """The names of the labels; None where they have none, or a run of an earlier version does not say."""
+    found = _json(path) if path.is_file() else {"classes": None}
+    if not isinstance(found, dict) or "classes" not in found:
+        raise Mistake(f"{path}: is damaged (it names no classes); run it again")
+    names: list[str] | None = found["classes"]
+    return names
 
 
 def is_pretraining(folder: Path) -> bool:

@@ -214,9 +214,11 @@ def test_a_folder_that_cannot_be_used(wards: Path, tmp_path: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(Mistake, match=r"model.safetensors: is not the model that config.toml describes"):
         trained(folder)
-    (folder / "inputs.json").write_text("{}")
-    with pytest.raises(Mistake, match=r"inputs.json: is damaged"):
-        trained(folder)
+    for damaged in ("{}", "[]", "{"):
+        (folder / "inputs.json").write_text(damaged)
+        for use in (trained, read_run):
+            with pytest.raises(Mistake, match=r"inputs.json: is damaged"):
+                use(folder)
     (folder / "inputs.json").unlink()
     with pytest.raises(Mistake, match=r"has no inputs.json"):
         trained(folder)
