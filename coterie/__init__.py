@@ -28,13 +28,13 @@ from coterie.algorithms import (
 )
 from coterie.api import federate, plan
 from coterie.core.algorithm import Algorithm, Context, Recipe, Report, Stream
-from coterie.core.data import Clients, Examples
 from coterie.core.errors import Mistake
-from coterie.core.evaluate import Evaluation
-from coterie.core.faults import Faults
-from coterie.core.plan import Plan, Resume, Round
-from coterie.core.sampling import Cohort
+from coterie.core.examples import Clients, Examples
 from coterie.core.task import Batch, Task
+from coterie.loop.cohort import Cohort
+from coterie.loop.evaluate import Evaluation
+from coterie.loop.faults import Faults
+from coterie.loop.plan import Plan, Resume, Round
 
 __version__ = "0.1.0"
 

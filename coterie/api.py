@@ -9,25 +9,25 @@ from typing import SupportsIndex
 
 from torch import nn
 
-from coterie.core import federate as loop
-from coterie.core.aggregate import Aggregator, Sum
+from coterie.core.aggregators import Aggregator, Sum
 from coterie.core.algorithm import Algorithm, Recipe
-from coterie.core.attack import Attack
-from coterie.core.data import Clients, Examples, pooled
 from coterie.core.engine import Engine
 from coterie.core.errors import Mistake
-from coterie.core.evaluate import Evaluation, label_shares
-from coterie.core.faults import Faults
-from coterie.core.plan import Plan, Probe, Resume, Round
-from coterie.core.sampling import Available, Cohort
+from coterie.core.examples import Clients, Examples, pooled
 from coterie.core.task import Score, Task
-from coterie.core.team import ALONE, Team
-from coterie.core.transform import Transform, chain, identity
+from coterie.core.transforms import Transform, chain, identity
 from coterie.engines.sequential import Sequential
+from coterie.loop import federate as loop
+from coterie.loop.attack import Attack
+from coterie.loop.cohort import Available, Cohort
+from coterie.loop.evaluate import Evaluation, label_shares
+from coterie.loop.faults import Faults
+from coterie.loop.plan import Plan, Probe, Resume, Round
 from coterie.models.functional import Augment, functional, initial_weights
 from coterie.models.parts import lr_scales
 from coterie.models.shapes import sized
 from coterie.objectives import accuracy, cross_entropy
+from coterie.processes.team import ALONE, Team
 
 Models = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
 
@@ -95,7 +95,7 @@ def plan(
     engine: Engine | None = None,
     team: Team = ALONE,
 ) -> Plan:
-    """A federation, ready for `coterie.core.federate`.
+    """A federation, ready for `coterie.loop.federate`.
 
     Args:
         rounds: how many.
@@ -116,7 +116,7 @@ def plan(
             cohort's updates in memory.
         lr_scale: factors on the learning rate by part of the model, as in `coterie.models.parts.lr_scales`.
         engine: how clients' work is run; one after another unless given.
-        team: the processes that run it together; see `coterie.engines.torchrun`. All must be given the same.
+        team: the processes that run it together; see `coterie.processes.torchrun`. All must be given the same.
 
     Raises:
         Mistake: something given cannot be used.

@@ -2,8 +2,8 @@
 
     python examples/peer.py --id north --data north.npz --seed-set seed.npz --model cnn --mailbox /shared/box --of 4
 
-`--mailbox` is a folder that all participants share, or HOST:PORT, where `python -m coterie.engines.network PORT` runs.
-Each npz holds x [n, ...] and y [n]; the seed set is the same file everywhere, with every class in it. Killed and
+`--mailbox` is a folder that all participants share, or HOST:PORT, where `python -m coterie.peers.network_mailbox PORT`
+runs. Each npz holds x [n, ...] and y [n]; the seed set is the same file everywhere, with every class in it. Killed and
 started again, a participant goes on from its last round. See docs/how-to/learning_without_a_server.md.
 """
 
@@ -16,13 +16,13 @@ from safetensors.torch import save_file
 
 import coterie
 from coterie import Examples
-from coterie.core.checkpoint import Checkpoints
 from coterie.data import load
 from coterie.data.arrays import classes, inputs
-from coterie.engines.mailbox import Folder, Mailbox
-from coterie.engines.network import Network
-from coterie.engines.peers import participate
+from coterie.loop.checkpoint import Checkpoints
 from coterie.models import build
+from coterie.peers.mailbox import Folder, Mailbox
+from coterie.peers.network_mailbox import Network
+from coterie.peers.participate import participate
 
 
 def mailbox_at(where: str, participants: int) -> Mailbox:

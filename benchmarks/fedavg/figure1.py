@@ -18,8 +18,8 @@ from torch import nn
 
 import coterie
 from coterie.core import tree
-from coterie.core.evaluate import mean, scores
 from coterie.data import deal, load
+from coterie.loop.evaluate import mean, scores
 from coterie.models.registry import build
 
 HERE = Path(__file__).parent

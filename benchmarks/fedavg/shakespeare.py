@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 
 import coterie
-from coterie.core.checkpoint import Checkpoints
-from coterie.core.data import Examples
+from coterie.core.examples import Examples
 from coterie.data import Source, deal, load
 from coterie.data.arrays import IGNORED
+from coterie.loop.checkpoint import Checkpoints
 from coterie.models.registry import build
 
 HERE = Path(__file__).parent

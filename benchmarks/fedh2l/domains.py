@@ -28,7 +28,7 @@ from torch import nn
 
 import coterie
 from coterie import Examples, Recipe
-from coterie.core.transform import cast, eight_bits, identity
+from coterie.core.transforms import cast, eight_bits, identity
 from coterie.data import Source, deal, load, own_test
 from coterie.data.seed_set import SeedSet, added, from_clients
 from coterie.models.dense import mlp

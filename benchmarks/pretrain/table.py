@@ -38,7 +38,7 @@ from torch import nn
 
 import coterie
 from coterie import Recipe, Round
-from coterie.core.data import Clients, Examples
+from coterie.core.examples import Clients, Examples
 from coterie.core.rng import generator
 from coterie.data import Source, deal, load
 from coterie.experiment.pretraining import parse

@@ -31,8 +31,8 @@ from coterie.core.files import write_atomic
 from coterie.core.tree import Tree
 from coterie.data import Source, deal, load
 from coterie.engines.sequential import Sequential
+from coterie.models.batchnorm_statistics import measuring
 from coterie.models.functional import functional, initial_weights
-from coterie.models.population import measuring
 from coterie.models.registry import build
 from coterie.objectives import accuracy, cross_entropy
 from coterie.probes import Probe, Surface, curvature, line, subset

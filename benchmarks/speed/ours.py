@@ -13,12 +13,12 @@ from turns import take_turns
 
 import coterie
 from coterie.core.engine import Engine
-from coterie.core.plan import Round
-from coterie.core.team import Team
 from coterie.engines.sequential import Sequential
-from coterie.engines.together import together
 from coterie.engines.vectorised import Vectorised
+from coterie.loop.plan import Round
 from coterie.models.registry import build
+from coterie.processes.spawn import together
+from coterie.processes.team import Team
 
 
 def model(name: str) -> torch.nn.Module:

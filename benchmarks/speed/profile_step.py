@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
-from coterie.core.team import ALONE
 from coterie.engines.sequential import Sequential
+from coterie.processes.team import ALONE
 
 
 def main() -> None:

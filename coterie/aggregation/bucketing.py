@@ -7,7 +7,7 @@ from torch import Tensor
 
 from coterie.aggregation.checks import require_number, require_updates
 from coterie.core import rng
-from coterie.core.aggregate import Mixing
+from coterie.core.aggregators import Mixing
 from coterie.core.errors import require
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from coterie.aggregation.checks import require_number, require_updates
 from coterie.aggregation.geometric_median import squared_to
-from coterie.core.aggregate import Geometric
+from coterie.core.aggregators import Geometric
 from coterie.core.errors import require
 
 

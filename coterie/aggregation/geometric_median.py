@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from coterie.aggregation.checks import require_number, require_updates
-from coterie.core.aggregate import Geometric
+from coterie.core.aggregators import Geometric
 from coterie.core.errors import require
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from coterie.aggregation.checks import require_number, require_updates
 from coterie.aggregation.distances import evenly, squared_distances
-from coterie.core.aggregate import Geometric
+from coterie.core.aggregators import Geometric
 from coterie.core.errors import require
 
 Neighbours = Literal["n-f-1", "n-f-2"]

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from coterie.aggregation.checks import require_number, require_updates
 from coterie.aggregation.median import middle
-from coterie.core.aggregate import Coordinatewise
+from coterie.core.aggregators import Coordinatewise
 
 
 def meamed(num_byzantine: int) -> Coordinatewise:

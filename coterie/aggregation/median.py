@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from coterie.aggregation.checks import require_number, require_updates
-from coterie.core.aggregate import Coordinatewise
+from coterie.core.aggregators import Coordinatewise
 
 
 def median(num_byzantine: int = 0) -> Coordinatewise:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from coterie.aggregation.checks import require_number, require_updates
 from coterie.aggregation.distances import nearest, squared_distances
-from coterie.core.aggregate import Mixing
+from coterie.core.aggregators import Mixing
 
 
 def nnm(num_byzantine: int) -> Mixing:

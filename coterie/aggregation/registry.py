@@ -17,7 +17,7 @@ from coterie.aggregation.meamed import meamed
 from coterie.aggregation.median import median
 from coterie.aggregation.nnm import nnm
 from coterie.aggregation.trimmed_mean import trimmed_mean
-from coterie.core.aggregate import Aggregator, Coordinatewise, Geometric, Mixed, Mixing, Sum
+from coterie.core.aggregators import Aggregator, Coordinatewise, Geometric, Mixed, Mixing, Sum
 from coterie.core.errors import Mistake
 
 Rule: TypeAlias = Sum | Coordinatewise | Geometric

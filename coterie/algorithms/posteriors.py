@@ -18,11 +18,11 @@ from torch import Tensor
 
 from coterie.algorithms.local import LocalSGD
 from coterie.core import tree
-from coterie.core.aggregate import Aggregator, Composite, Sum
+from coterie.core.aggregators import Aggregator, Composite, Sum
 from coterie.core.algorithm import Context, Report
 from coterie.core.errors import Mistake, require
 from coterie.core.task import Batch, Task, masked_sums
-from coterie.core.transform import Transform, cast, eight_bits
+from coterie.core.transforms import Transform, cast, eight_bits
 from coterie.core.tree import Tree
 from coterie.objectives.distillation import distillation
 
@@ -117,7 +117,7 @@ def exchange(kind: Literal["sum", "tables"]) -> Exchange:
 
 
 def _sum(chosen: Aggregator) -> Aggregator:
-    if not isinstance(chosen, Sum):
+    if chosen != Sum():
         raise Mistake(
             "aggregation.name: clients take their own share out of what all clients said, "
             'which only aggregation.name = "mean" allows'

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from coterie.algorithms import statistics
 from coterie.algorithms.local import LocalSGD
-from coterie.core.aggregate import Aggregator, Sum
+from coterie.core.aggregators import Aggregator, Sum
 from coterie.core.algorithm import Algorithm, Batches, Context, Logs, Report
 from coterie.core.errors import Mistake
 from coterie.core.task import SharedNorm, Task, masked_sums

@@ -23,9 +23,8 @@ from torch import Tensor
 
 from coterie.algorithms.slopes import PART, part
 from coterie.core import tree
-from coterie.core.aggregate import Aggregator, Combine, Composite, Mixed
+from coterie.core.aggregators import Aggregator, Combine, Composite
 from coterie.core.algorithm import Logs
-from coterie.core.errors import Mistake
 from coterie.core.tree import Tree
 from coterie.models.functional import statistics_of
 from coterie.models.moments import Moments
@@ -135,11 +134,6 @@ def pooling(chosen: Aggregator) -> Aggregator:
     What a client says of N_i is taken to be 0 at least; a lie then leaves N / (N - 1) between 1 and what the others'
     values alone give.
     """
-    if isinstance(chosen, Composite):
-        raise Mistake("the statistics of BatchNorm layers need an aggregator that is no rule in stages itself")
-    if isinstance(chosen, Mixed):
-        kept = tuple(mixing for mixing in chosen.mixings if not mixing.of_differences)
-        chosen = Mixed(kept, chosen.inner) if kept else chosen.inner
 
     def rule(updates: list[Tree], combine: Combine) -> Tree:
         mean = combine([u["mean"] for u in updates])
@@ -150,7 +144,7 @@ def pooling(chosen: Aggregator) -> Aggregator:
         slopes = {PART: combine([u[PART] for u in updates])} if PART in updates[0] else {}
         return {"mean": mean, "within": within, "between": between, "number": number, **slopes}
 
-    return Composite(rule, chosen)
+    return Composite(rule, chosen.for_statistics())
 
 
 def distance(a: Tree, b: Tree) -> dict[str, Tensor]:

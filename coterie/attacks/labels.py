@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from coterie.core.attack import Poison
-from coterie.core.data import Examples
 from coterie.core.errors import Mistake
+from coterie.core.examples import Examples
+from coterie.loop.attack import Poison
 
 
 def label_flip() -> Poison:

@@ -8,8 +8,8 @@ from difflib import get_close_matches
 
 from coterie.attacks.labels import label_flip
 from coterie.attacks.updates import alie, gaussian, ipm, large_values, mimic, sign_flip
-from coterie.core.attack import Attack, Forge, Part, Poison
 from coterie.core.errors import Mistake
+from coterie.loop.attack import Attack, Forge, Part, Poison
 
 FORGED: Mapping[str, Callable[..., Forge]] = {
     "alie": alie,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from coterie.core.attack import Sight
+from coterie.loop.attack import Sight
 
 
 def strongest(harm: Callable[[float], float], tries: int = 16, step: float = 1.0, ratio: float = 0.8) -> float:

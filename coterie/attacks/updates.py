@@ -13,8 +13,8 @@ from torch import Tensor
 
 from coterie.attacks.search import farthest
 from coterie.core import rng
-from coterie.core.attack import Forge, Sight
 from coterie.core.errors import require
+from coterie.loop.attack import Forge, Sight
 
 
 def sign_flip() -> Forge:

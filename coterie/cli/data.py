@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from coterie.cli import table
-from coterie.core.data import Clients
 from coterie.core.errors import Mistake
+from coterie.core.examples import Clients
 
 if TYPE_CHECKING:
     from coterie.data import Source

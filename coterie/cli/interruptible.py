@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import typer
 
-from coterie.core.team import Lost
+from coterie.processes.team import Lost
 
 
 @contextmanager

@@ -13,10 +13,10 @@ import typer
 from coterie.cli import data, probe
 from coterie.cli.interruptible import interruptible
 from coterie.core.errors import Mistake
-from coterie.core.team import Lost
+from coterie.processes.team import Lost
 
 if TYPE_CHECKING:
-    from coterie.core.team import Team
+    from coterie.processes.team import Team
 
 app = typer.Typer(
     name="coterie",
@@ -49,7 +49,7 @@ def run(
     ] = None,
 ) -> None:
     """Run an experiment; write its folder: records, model, report."""
-    from coterie.engines.torchrun import joined, launched, member
+    from coterie.processes.torchrun import joined, launched, member
 
     folder = out or Path("runs") / file.stem
     changes = [*(overrides or []), *([] if workers is None else [f"engine.workers={workers}"])]
@@ -62,8 +62,8 @@ def run(
 
 def _follow() -> NoReturn:
     """The run in a process that a launcher started, but not as the first: of what happens here, that one tells."""
-    from coterie.engines.torchrun import joined
     from coterie.experiment.members import follow
+    from coterie.processes.torchrun import joined
 
     try:
         with joined() as team:

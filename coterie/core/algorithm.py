@@ -21,11 +21,11 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from torch import Tensor
 
-from coterie.core.aggregate import Aggregator
-from coterie.core.data import Examples
+from coterie.core.aggregators import Aggregator
 from coterie.core.errors import Mistake
+from coterie.core.examples import Examples
 from coterie.core.task import Batch, Task
-from coterie.core.transform import Transform
+from coterie.core.transforms import Transform
 from coterie.core.tree import Tree
 
 Weight: TypeAlias = Literal["examples", "processed", "one"]

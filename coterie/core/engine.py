@@ -12,7 +12,7 @@ from torch import Tensor
 from coterie.core import rng
 from coterie.core.algorithm import Algorithm, Context, Weight
 from coterie.core.batching import batch_size, batches, num_steps
-from coterie.core.data import Examples
+from coterie.core.examples import Examples
 from coterie.core.task import Batch, Task
 from coterie.core.tree import Tree
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from coterie.core.data import Clients, Examples
 from coterie.core.errors import Mistake
+from coterie.core.examples import Clients, Examples
 from coterie.core.rng import number
 from coterie.data.flower import Partitioner, parts
 from coterie.data.partition import OWN_ARGUMENTS, PARTITIONS, natural

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coterie.core.data import Examples
 from coterie.core.errors import Mistake
+from coterie.core.examples import Examples
 from coterie.data.source import Source
 from coterie.data.split import by_client, fixed_split
 from coterie.data.table import Coded, Measured, apart, as_number, encode, is_missing, measured

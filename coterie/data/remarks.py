@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from coterie.core.data import Clients, Examples
+from coterie.core.examples import Clients, Examples
 from coterie.data.source import Source
 
 

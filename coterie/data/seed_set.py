@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from coterie.core.data import Clients, Examples, pooled
 from coterie.core.errors import Mistake
+from coterie.core.examples import Clients, Examples, pooled
 from coterie.core.rng import number
 from coterie.data.partition.limits import count
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coterie.core.data import Clients, Examples
 from coterie.core.errors import Mistake
+from coterie.core.examples import Clients, Examples
 from coterie.data.table import Column, feature_names, numeric
 
 

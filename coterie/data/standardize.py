@@ -19,8 +19,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from coterie.core.data import Clients, Examples
 from coterie.core.errors import Mistake
+from coterie.core.examples import Clients, Examples
 from coterie.data.source import Source
 
 HOW = ("federated", "local", "none")

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coterie.core.data import Examples
 from coterie.core.errors import Mistake
+from coterie.core.examples import Examples
 from coterie.data.arrays import IGNORED
 
 START, END, VOCABULARY = 256, 257, 258

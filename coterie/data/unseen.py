@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from coterie.core.data import Examples
 from coterie.core.errors import Mistake, few
+from coterie.core.examples import Examples
 from coterie.data.arrays import images as scaled
 from coterie.data.arrays import inputs as as_inputs
 from coterie.data.frame import Frame

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from coterie.core.data import Examples
 from coterie.core.engine import Engine, as_input
+from coterie.core.examples import Examples
 from coterie.core.task import Batch
 
 BLOCK = 2**20

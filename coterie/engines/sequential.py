@@ -18,7 +18,7 @@ from coterie.core.task import Task
 from coterie.core.tree import Tree
 from coterie.engines.compiled import Compiled, Step
 from coterie.engines.gathering import gathered
-from coterie.engines.memory import keep_freed_memory
+from coterie.engines.malloc import keep_freed_memory
 
 log = logging.getLogger(__name__)
 CPU = torch.device("cpu")

@@ -26,12 +26,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 from coterie.core import tree
 from coterie.core.algorithm import Algorithm, Batches, Context, Logs
-from coterie.core.data import Examples, pooled
 from coterie.core.engine import Job, Reply, as_input, context, planned_keys, planned_rows, planned_steps
+from coterie.core.examples import Examples, pooled
 from coterie.core.task import Batch, Differentiate, Task, autograd, functional
 from coterie.core.tree import Tree
 from coterie.engines.compiled import Compiled, Step
-from coterie.engines.memory import keep_freed_memory
+from coterie.engines.malloc import keep_freed_memory
 from coterie.engines.sequential import CPU, Sequential
 
 log = logging.getLogger(__name__)

@@ -14,18 +14,16 @@ from torch import nn
 from coterie import api, attacks, data
 from coterie.aggregation import aggregation
 from coterie.core.algorithm import Recipe
-from coterie.core.attack import Attack
-from coterie.core.data import Clients, Examples
 from coterie.core.errors import Mistake
-from coterie.core.plan import Plan
+from coterie.core.examples import Clients, Examples
 from coterie.data import Source
 from coterie.data.augment import Augment, augmentation
 from coterie.data.inputs import Inputs, inputs_of, outputs_of
 from coterie.data.remarks import remarks
 from coterie.data.seed_set import SeedSet
 from coterie.data.standardize import Standardized
-from coterie.engines.choice import work_of
 from coterie.experiment import check, model, start
+from coterie.experiment.automatic import work_of
 from coterie.experiment.dealing import dealt
 from coterie.experiment.engine import Machine, make_engine, reference, resolve_engine
 from coterie.experiment.keys import keys_of
@@ -34,6 +32,8 @@ from coterie.experiment.refuse import shown
 from coterie.experiment.seed_set import seed_set, with_seed_set
 from coterie.experiment.settings import Settings, model_names
 from coterie.experiment.start import Start
+from coterie.loop.attack import Attack
+from coterie.loop.plan import Plan
 from coterie.probes import Probe
 from coterie.track.clients import MOST_ON_DEMAND
 

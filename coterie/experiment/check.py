@@ -7,16 +7,17 @@ from contextlib import contextmanager
 
 import torch
 
-from coterie.core import evaluate, tree
-from coterie.core.aggregate import Sum, combine
+from coterie.core import tree
+from coterie.core.aggregators import Sum
 from coterie.core.errors import Mistake, reason
-from coterie.core.plan import Plan
 from coterie.core.rng import generator, key
 from coterie.core.task import Task
 from coterie.core.tree import Tree
 from coterie.data import Source
 from coterie.experiment.refuse import shown
 from coterie.experiment.settings import Settings, model_names
+from coterie.loop import evaluate
+from coterie.loop.plan import Plan
 
 
 def fits(settings: Settings, plan: Plan, source: Source) -> None:
@@ -40,7 +41,7 @@ def fits(settings: Settings, plan: Plan, source: Source) -> None:
     cohort = plan.cohort.count(len(plan.ids))
     plan.attackers()
     plan.data(plan.ids[0])
-    if not isinstance(plan.aggregator, Sum):
+    if plan.aggregator != Sum():
         _aggregates(plan, cohort)
     for name, (architecture, task) in zip(model_names(settings), plan.tasks.items(), strict=True):
         _learns(name, task, plan.initial[architecture], plan, source)
@@ -50,7 +51,7 @@ def _aggregates(plan: Plan, cohort: int) -> None:
     """A robust rule that needs more updates than a cohort can give says so."""
     draw = generator("check")
     updates: list[Tree] = [{"w": torch.randn(2, generator=draw)} for _ in range(cohort)]
-    combine(plan.aggregator, updates, [1.0] * cohort, key("check"))
+    plan.aggregator.combine(updates, [1.0] * cohort, key("check"))
 
 
 def _learns(name: str, task: Task, weights: Tree, plan: Plan, source: Source) -> None:

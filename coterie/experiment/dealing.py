@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from coterie import data
-from coterie.core.data import Clients
 from coterie.core.errors import Mistake
+from coterie.core.examples import Clients
 from coterie.data import Source, flower
 from coterie.data.standardize import Standardized, standardize
 from coterie.experiment.keys import keys_of

@@ -10,11 +10,11 @@ import torch
 
 from coterie.core import engine as core
 from coterie.core.errors import Mistake
-from coterie.core.memory import total_memory
-from coterie.engines.choice import Choice, Machine, Work, choose, fitting
+from coterie.core.machine import total_memory
 from coterie.engines.compiled import cpp_compiler
 from coterie.engines.sequential import Sequential
 from coterie.engines.vectorised import Vectorised
+from coterie.experiment.automatic import Choice, Machine, Work, choose, fitting
 from coterie.experiment.tables import Engine
 
 __all__ = ["Machine", "Resolved", "device_called", "make_engine", "reference", "resolve_engine", "this_machine"]
@@ -37,7 +37,8 @@ class Resolved(NamedTuple):
 
 
 def resolve_engine(engine: Engine, machine: Machine, work: Work) -> Resolved:
-    """[engine] with every "auto" replaced: a function of the file and the machine alone; see `coterie.engines.choice`.
+    """[engine] with every "auto" replaced: a function of the file and the machine alone; see
+    `coterie.experiment.automatic`.
 
     >>> laptop = Machine(cores=2, memory=2**34, device="cpu", compiler=True)
     >>> resolve_engine(Engine(), laptop, Work(cohort=10, steps=1000, flops=1e7, layers=6)).engine

@@ -17,7 +17,7 @@ from coterie.experiment import resolved
 from coterie.experiment.build import Experiment, build
 from coterie.experiment.engine import this_machine
 from coterie.experiment.settings import load
-from coterie.models.population import measuring
+from coterie.models.batchnorm_statistics import measuring
 from coterie.probes import Surface, subset
 from coterie.report.read import is_pretraining
 from coterie.track import RunFolder

@@ -19,17 +19,17 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
-from coterie.core.checkpoint import Checkpoints
 from coterie.core.errors import Mistake
-from coterie.core.federate import federate
-from coterie.core.plan import Resume, Round
-from coterie.core.store import Store
-from coterie.core.team import Team, owns
 from coterie.core.tree import Tree
 from coterie.experiment.build import Experiment, build
 from coterie.experiment.engine import this_machine
 from coterie.experiment.settings import Settings
+from coterie.loop.checkpoint import Checkpoints
+from coterie.loop.federate import federate
+from coterie.loop.plan import Resume, Round
+from coterie.loop.store import Store
 from coterie.models import huggingface
+from coterie.processes.team import Team, owns
 from coterie.track import RunFolder
 from coterie.track.weights import packed
 from coterie.track.writing import writing

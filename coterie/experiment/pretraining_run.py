@@ -17,14 +17,14 @@ from typing import Any, Protocol
 from torch import nn
 
 from coterie.core.errors import Mistake
-from coterie.core.plan import Resume
-from coterie.core.store import Store
 from coterie.experiment import file, pretraining
 from coterie.experiment.engine import this_machine
 from coterie.experiment.pretraining import Pretraining
 from coterie.experiment.resolved import difference, versions
 from coterie.experiment.run import Outcome
 from coterie.experiment.saving import Saving
+from coterie.loop.plan import Resume
+from coterie.loop.store import Store
 from coterie.pretrain.sheet import sheet
 from coterie.report import write_report
 from coterie.track import RunFolder

@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from coterie.core.errors import Mistake
-from coterie.core.federate import federate
-from coterie.core.plan import Resume, Round
-from coterie.core.store import Store
-from coterie.core.team import ALONE, Team
 from coterie.core.tree import Tree
-from coterie.engines.together import led
-from coterie.engines.torchrun import launched
 from coterie.experiment import file, resolved, start
 from coterie.experiment.build import Experiment, build
 from coterie.experiment.engine import this_machine
 from coterie.experiment.members import Call, Order, follow, in_launched, stopping, told, write_weights
 from coterie.experiment.saving import Saving
 from coterie.experiment.settings import Settings, load
+from coterie.loop.federate import federate
+from coterie.loop.plan import Resume, Round
+from coterie.loop.store import Store
+from coterie.processes.spawn import led
+from coterie.processes.team import ALONE, Team
+from coterie.processes.torchrun import launched
 from coterie.report import write_report
 from coterie.track import RunFolder, summary
 from coterie.track.rounds import Record

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from coterie.core.checkpoint import Checkpoints
-from coterie.core.plan import Resume, Round
+from coterie.loop.checkpoint import Checkpoints
+from coterie.loop.plan import Resume, Round
 from coterie.track import RunFolder
 from coterie.track.writing import writing
 

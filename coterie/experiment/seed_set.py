@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from coterie.core.data import Examples, pooled
 from coterie.core.errors import Mistake
-from coterie.core.plan import Plan
+from coterie.core.examples import Examples, pooled
 from coterie.data import Source
 from coterie.data.seed_set import SeedSet, added, from_clients, from_elsewhere
 from coterie.data.sources import find
@@ -15,6 +14,7 @@ from coterie.experiment.dealing import seed_source
 from coterie.experiment.keys import keys_of
 from coterie.experiment.refuse import shown
 from coterie.experiment.settings import Settings
+from coterie.loop.plan import Plan
 
 
 def seed_set(settings: Settings, ready: Standardized) -> SeedSet | None:

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from coterie.core.errors import Mistake
-from coterie.core.faults import Faults
-from coterie.core.sampling import Cohort
 from coterie.experiment.file import Raw, overridden, read
 from coterie.experiment.keys import Keys, keys_of
 from coterie.experiment.refuse import checked, full, nearest, shown, unknown
@@ -28,6 +26,8 @@ from coterie.experiment.tables import (
     Pretrain,
     refuse_other_partitions,
 )
+from coterie.loop.cohort import Cohort
+from coterie.loop.faults import Faults
 from coterie.models import huggingface, libraries
 
 IGNORED = ("versions",)

@@ -14,12 +14,12 @@ from typing import Any
 
 from torch import nn
 
-from coterie.core import evaluate
 from coterie.core.errors import Mistake
-from coterie.core.plan import Plan
 from coterie.experiment.refuse import shown
 from coterie.experiment.settings import Settings, model_names
 from coterie.experiment.tables import PUBLISHED, Pretrain
+from coterie.loop import evaluate
+from coterie.loop.plan import Plan
 from coterie.models import libraries
 from coterie.models.parts import freeze
 from coterie.pretrain import weights

@@ -13,8 +13,6 @@ from coterie.aggregation import AGGREGATORS, PRE
 from coterie.algorithms.server import ServerOptimizer
 from coterie.attacks import ATTACKS, attack
 from coterie.core.errors import Mistake
-from coterie.core.faults import Faults
-from coterie.core.sampling import Cohort
 from coterie.data import SOURCES, deal, flower
 from coterie.data.augment import AUGMENTATIONS
 from coterie.data.partition import OWN_ARGUMENTS, PARTITIONS
@@ -23,6 +21,8 @@ from coterie.experiment.file import Raw
 from coterie.experiment.keys import REQUIRED, Key, Keys, keys_of
 from coterie.experiment.lookup import ALGORITHMS, find, offered
 from coterie.experiment.refuse import full, nearest, shown, value_of
+from coterie.loop.cohort import Cohort
+from coterie.loop.faults import Faults
 from coterie.models import libraries
 from coterie.models.registry import MODELS
 from coterie.probes import Probe

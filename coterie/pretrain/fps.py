@@ -31,7 +31,7 @@ from coterie.core import rng, tree
 from coterie.core.algorithm import Logs
 from coterie.core.errors import require
 from coterie.core.tree import Tree
-from coterie.engines.memory import keep_freed_memory
+from coterie.engines.malloc import keep_freed_memory
 from coterie.models.functional import functional, initial_weights
 from coterie.objectives import cross_entropy
 from coterie.pretrain.batches import Batches, Sizes

@@ -4,7 +4,7 @@
     plane   w(x, y) = a + x u + y v, with u and v orthonormal and b and c on the plane
 
 Float buffers (BatchNorm's statistics) are combined like parameters, unless the `Surface` measures them anew, as it
-should: see `coterie.models.population`. The geometry is that of the parameters alone.
+should: see `coterie.models.batchnorm_statistics`. The geometry is that of the parameters alone.
 
 Chen et al. (On the Importance and Applicability of Pre-Training for Federated Learning, ICLR 2023) look at final models
 that one initial model led to under different client conditions. The barrier is that of Entezari et al. (The Role of

@@ -11,7 +11,7 @@ from annotated_types import Ge
 
 from coterie.core.algorithm import Recipe
 from coterie.core.errors import Mistake, require
-from coterie.core.plan import Plan, Round
+from coterie.loop.plan import Plan, Round
 from coterie.probes import rounds
 from coterie.probes.remembering import remembering
 from coterie.probes.rounds import Look, Measures, look
@@ -84,11 +84,11 @@ class Probe:
         return f"{which}, which probes look at, keep the updates of their whole cohort in memory"
 
     def following(self, algorithm: Recipe) -> Recipe:
-        """See `coterie.core.plan.Probe`."""
+        """See `coterie.loop.plan.Probe`."""
         return remembering(algorithm) if "direction" in self.names else algorithm
 
     def due(self, round: int, last: int) -> bool:
-        """See `coterie.core.plan.Probe`."""
+        """See `coterie.loop.plan.Probe`."""
         return round in (1, last) or round % self.every == 0
 
     def __call__(self, round: Round) -> dict[str, Any]:

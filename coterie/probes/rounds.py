@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from coterie.core import tree
-from coterie.core.plan import Round
 from coterie.core.tree import Tree
+from coterie.loop.plan import Round
 from coterie.probes import updates
 from coterie.probes.curvature import curvature as top
 from coterie.probes.remembering import LAST

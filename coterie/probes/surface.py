@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from coterie.core import evaluate, rng, tree
-from coterie.core.data import Examples
+from coterie.core import rng, tree
 from coterie.core.engine import Engine, as_input
+from coterie.core.examples import Examples
 from coterie.core.task import Task
 from coterie.core.tree import Tree
+from coterie.loop import evaluate
 from coterie.models.functional import statistics_of
 
 
@@ -24,7 +25,7 @@ class Surface:
     Attributes:
         examples: what the loss is the mean over.
         measure: weights -> the same with BatchNorm's statistics measured anew at these weights; see
-            `coterie.models.population`. None: they are taken as they stand.
+            `coterie.models.batchnorm_statistics`. None: they are taken as they stand.
         batch: examples in one forward.
     """
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from coterie.core.data import Clients, Examples
+from coterie.core.examples import Clients, Examples
 from coterie.track.writing import as_json
 
 MOST_ON_DEMAND = 10_000

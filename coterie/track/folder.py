@@ -19,8 +19,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from coterie.core.data import Clients
 from coterie.core.errors import Mistake
+from coterie.core.examples import Clients
 from coterie.core.files import sweep
 from coterie.track import clients as who
 from coterie.track.lock import NAME, locked

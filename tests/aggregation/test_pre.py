@@ -7,7 +7,7 @@ from torch import Tensor
 
 from coterie.aggregation import PRE, aggregation, arc, bucketing, clip, nnm
 from coterie.core import rng
-from coterie.core.aggregate import Mixed, Mixing, gram, mixed, reduced
+from coterie.core.aggregators import Mixed, Mixing, gram, mixing_matrix
 from tests.aggregation import plain
 from tests.aggregation.byzfl import oracle
 from tests.aggregation.test_rules import every_size, rows
@@ -15,7 +15,7 @@ from tests.aggregation.test_rules import every_size, rows
 
 def left(x: Tensor, *mixings: Mixing, key: int = 0) -> np.ndarray:
     """The vectors that a rule would see: [m, d]."""
-    return (mixed(mixings, gram(x), rng.key(key)) @ x).numpy()
+    return (mixing_matrix(mixings, gram(x), rng.key(key)) @ x).numpy()
 
 
 @every_size
@@ -44,7 +44,7 @@ def test_adaptive_clipping(n: int, f: int) -> None:
 def test_buckets_are_means_of_disjoint_updates(n: int, f: int, size: int) -> None:
     """Of the updates 1, 10, 100, ... a bucket's sum shows its members: every update is in one bucket, all buckets but
     the last have `size`, and there are as many as ByzFL makes."""
-    members = mixed([bucketing(f, size)], torch.eye(n, dtype=torch.float64), rng.key(3))
+    members = mixing_matrix([bucketing(f, size)], torch.eye(n, dtype=torch.float64), rng.key(3))
     counts = (members > 0).sum(1).tolist()
     assert (members > 0).sum(0).tolist() == [1] * n
     assert counts == [size] * (n // size) + [n % size] * (n % size > 0)
@@ -57,7 +57,7 @@ def test_buckets_are_means_of_disjoint_updates(n: int, f: int, size: int) -> Non
 def test_the_default_bucket_leaves_attackers_a_minority(n: int, f: int) -> None:
     """If each of f attackers falls into a bucket of its own, more than f are left."""
     if n > 2 * f:
-        made = mixed([bucketing(f)], torch.eye(n, dtype=torch.float64))
+        made = mixing_matrix([bucketing(f)], torch.eye(n, dtype=torch.float64))
         assert int((made[0] > 0).sum()) == plain.buckets(n, f)
         assert len(made) > 2 * f
 
@@ -81,7 +81,7 @@ def test_a_chain_does_one_step_after_another() -> None:
     for name, by_hand in expected.items():
         kind = aggregation(name, pre=["clip", "nnm"], num_byzantine=2, clip_length=2.0)
         assert isinstance(kind, Mixed)
-        np.testing.assert_allclose(reduced(kind, x, [1.0] * 7).numpy(), by_hand, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(kind.reduce(x, [1.0] * 7).numpy(), by_hand, rtol=0, atol=1e-9)
 
 
 def test_only_clipping_at_a_given_length_presumes_differences() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from coterie.aggregation import AGGREGATORS, aggregation
-from coterie.core.aggregate import Aggregator, Coordinatewise, Geometric, gram, reduced
+from coterie.core.aggregators import Aggregator, Coordinatewise, Geometric, gram
 
 F = 2
 PARAMETERS: dict[str, dict[str, Any]] = {
@@ -34,7 +34,7 @@ def updates(seed: int, n: int = 8, d: int = 3) -> Tensor:
 
 
 def together(rule: Aggregator, x: Tensor) -> Tensor:
-    return reduced(rule, x, [1.0] * len(x))
+    return rule.reduce(x, [1.0] * len(x))
 
 
 @rules

@@ -8,7 +8,6 @@ import torch
 import coterie
 from coterie import Mistake
 from coterie.aggregation import aggregation
-from coterie.core.aggregate import reduced
 from tests.federations import dense, ragged
 
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -47,27 +46,27 @@ def test_a_table_that_cannot_be_used(table: dict[str, Any], sentence: str) -> No
 def test_attackers_that_could_be_the_majority(name: str) -> None:
     """n = 2 f is too few, n = 2 f + 1 is enough."""
     rule = aggregation(name, num_byzantine=2)
-    reduced(rule, torch.zeros(5, 1), [1.0] * 5)
+    rule.reduce(torch.zeros(5, 1), [1.0] * 5)
     with pytest.raises(Mistake, match=rf"num_byzantine = 2: {name} then needs 5 updates or more, and has 4"):
-        reduced(rule, torch.zeros(4, 1), [1.0] * 4)
+        rule.reduce(torch.zeros(4, 1), [1.0] * 4)
 
 
 @pytest.mark.parametrize("step", ["arc", "bucketing", "nnm"])
 def test_a_step_before_a_rule_asks_the_same(step: str) -> None:
     rule = aggregation("mean", pre=[step], num_byzantine=2)
-    reduced(rule, torch.zeros(5, 1), [1.0] * 5)
+    rule.reduce(torch.zeros(5, 1), [1.0] * 5)
     with pytest.raises(Mistake, match=rf"num_byzantine = 2: {step} then needs 5"):
-        reduced(rule, torch.zeros(4, 1), [1.0] * 4)
+        rule.reduce(torch.zeros(4, 1), [1.0] * 4)
 
 
 def test_krum_with_fewer_neighbours_needs_more_updates() -> None:
     with pytest.raises(Mistake, match="krum then needs 7 updates or more, and has 6"):
-        reduced(aggregation("krum", num_byzantine=2, neighbours="n-f-2"), torch.zeros(6, 1), [1.0] * 6)
+        aggregation("krum", num_byzantine=2, neighbours="n-f-2").reduce(torch.zeros(6, 1), [1.0] * 6)
 
 
 def test_more_sets_than_can_be_tried() -> None:
     with pytest.raises(Mistake, match="choose multi_krum"):
-        reduced(aggregation("mda", num_byzantine=20), torch.zeros(60, 1), [1.0] * 60)
+        aggregation("mda", num_byzantine=20).reduce(torch.zeros(60, 1), [1.0] * 60)
 
 
 def test_a_cohort_that_is_too_small_is_refused_before_the_first_round() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from coterie.aggregation import AGGREGATORS, aggregation
-from coterie.core.aggregate import Sum, reduced
+from coterie.core.aggregators import Sum
 from tests.aggregation import plain
 from tests.aggregation.byzfl import oracle
 
@@ -25,7 +25,7 @@ def rows(n: int, d: int = 6, key: int = 0) -> Tensor:
 
 
 def ours(name: str, x: Tensor, **parameters: Any) -> np.ndarray:
-    return reduced(aggregation(name, **parameters), x, [1.0] * len(x)).numpy()
+    return aggregation(name, **parameters).reduce(x, [1.0] * len(x)).numpy()
 
 
 # name -> (our parameters, by the formula, ByzFL's class and arguments), each from f
@@ -132,10 +132,10 @@ def test_without_attackers_the_rule_is_the_mean(name: str) -> None:
 def test_the_mean_is_weighted_and_no_other_rule_is() -> None:
     x, weights = rows(5), [1.0, 2.0, 3.0, 4.0, 90.0]
     p = torch.tensor(weights, dtype=torch.float64) / 100
-    assert torch.allclose(reduced(Sum(), x, weights), p @ x)
+    assert torch.allclose(Sum().reduce(x, weights), p @ x)
     for name, (parameters, _, _) in RULES.items():
         rule = aggregation(name, **parameters(2))
-        assert torch.equal(reduced(rule, x, weights), reduced(rule, x, [1.0] * 5))
+        assert torch.equal(rule.reduce(x, weights), rule.reduce(x, [1.0] * 5))
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -144,6 +144,6 @@ def test_an_update_whose_square_overflows_float32_does_no_harm(name: str) -> Non
     x = torch.randn(9, 4, generator=torch.Generator().manual_seed(1))
     x[3], x[5] = 3e38, -3e38
     parameters = RULES[name][0](2) | ({"num_byzantine": 2} if name == "median" else {})
-    result = reduced(aggregation(name, **parameters), x, [1.0] * 9)
+    result = aggregation(name, **parameters).reduce(x, [1.0] * 9)
     assert result.isfinite().all()
     assert result.abs().max() < 5

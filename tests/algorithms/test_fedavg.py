@@ -8,7 +8,7 @@ import torch
 import coterie
 from coterie import Mistake
 from coterie.algorithms import server
-from coterie.core.data import pooled
+from coterie.core.examples import pooled
 from coterie.models import build
 from tests.algorithms.quadratics import MANY, A, B, N, optimum, run, shares, w
 from tests.federations import distance, ragged

@@ -11,11 +11,11 @@ from torch import nn
 import coterie
 from coterie import Examples, Faults, Mistake, Recipe, Round
 from coterie.core import tree
-from coterie.core.aggregate import Coordinatewise
-from coterie.core.checkpoint import Checkpoints
-from coterie.core.transform import Transform, cast, eight_bits
+from coterie.core.aggregators import Coordinatewise
+from coterie.core.transforms import Transform, cast, eight_bits
 from coterie.engines.sequential import Sequential
 from coterie.engines.vectorised import Vectorised
+from coterie.loop.checkpoint import Checkpoints
 from coterie.models.registry import build
 from tests.algorithms.mutual import by_hand
 from tests.federations import dense, distance, ragged, seed_set

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 import coterie
 from coterie import Examples, Mistake, Round
-from coterie.core.aggregate import Coordinatewise
-from coterie.core.transform import cast
+from coterie.core.aggregators import Coordinatewise
+from coterie.core.transforms import cast
 from coterie.engines.sequential import Sequential
 from tests.algorithms.mutual import gradient, move
 from tests.federations import distance, ragged, seed_set

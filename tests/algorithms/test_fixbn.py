@@ -10,7 +10,7 @@ from torch.nn import functional as F
 import coterie
 from coterie import Mistake, Recipe, plan
 from coterie.algorithms.stages import stages
-from coterie.core.checkpoint import Checkpoints
+from coterie.loop.checkpoint import Checkpoints
 from tests.algorithms import quadratics
 from tests.algorithms.normed import FULL, dense, every_engine, one_label_each, run
 from tests.federations import distance, ragged

@@ -6,7 +6,7 @@ import pytest
 
 import coterie
 from coterie.aggregation import aggregation
-from coterie.core.transform import clip
+from coterie.core.transforms import clip
 from tests.algorithms.quadratics import MANY, optimum, run, w
 
 RECIPES = {

@@ -12,11 +12,11 @@ from coterie import Examples, Mistake, Round
 from coterie.aggregation import aggregation
 from coterie.attacks import attack
 from coterie.core import tree
-from coterie.core.attack import Attack
 from coterie.core.engine import Engine
-from coterie.core.plan import Resume
 from coterie.engines.sequential import Sequential
 from coterie.engines.vectorised import Vectorised
+from coterie.loop.attack import Attack
+from coterie.loop.plan import Resume
 from tests.algorithms import quadratics
 from tests.federations import dense, distance, ragged
 

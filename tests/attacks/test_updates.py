@@ -11,8 +11,8 @@ from coterie.aggregation import aggregation
 from coterie.attacks import ATTACKS, attack
 from coterie.attacks.search import strongest
 from coterie.core import rng
-from coterie.core.aggregate import Aggregator, Sum, reduced
-from coterie.core.attack import Sight
+from coterie.core.aggregators import Aggregator, Sum
+from coterie.loop.attack import Sight
 from tests.aggregation.byzfl import oracle
 
 
@@ -22,7 +22,7 @@ def sight(h: int = 6, f: int = 2, d: int = 5, rule: Aggregator | None = None, ke
     honest, own = (torch.randn(n, d, generator=g, dtype=torch.float64) + 1 for n in (h, f))
 
     def outcome(sent: Tensor) -> Tensor:
-        return reduced(rule or Sum(), torch.cat([honest, sent]), [1.0] * (h + f))
+        return (rule or Sum()).reduce(torch.cat([honest, sent]), [1.0] * (h + f))
 
     return Sight(honest, own, outcome, rng.key(key))
 

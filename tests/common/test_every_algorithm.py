@@ -9,10 +9,10 @@ from torch import Tensor, nn
 import coterie
 from coterie import Faults, Recipe, Round
 from coterie.core import tree
-from coterie.core.checkpoint import Checkpoints
 from coterie.core.engine import Engine
 from coterie.engines.sequential import Sequential
 from coterie.engines.vectorised import Vectorised
+from coterie.loop.checkpoint import Checkpoints
 from tests.common.recipes import RECIPES
 from tests.federations import apart, convolutional, dense, distance, ragged, seed_set
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from coterie.core import tree
-from coterie.core.aggregate import Aggregator, Combine, Composite
+from coterie.core.aggregators import Aggregator, Combine, Composite
 from coterie.core.algorithm import Algorithm, Batches, Context, Federation, Logs, Recipe, Report, Stream
 from coterie.core.task import Batch, Task
 from coterie.core.tree import Tree

@@ -10,7 +10,7 @@ from torch import nn
 
 import coterie
 from coterie import Examples, Faults, Round
-from coterie.core.aggregate import Coordinatewise
+from coterie.core.aggregators import Coordinatewise
 from coterie.core.engine import Engine
 from coterie.engines.sequential import Sequential
 from coterie.engines.vectorised import Vectorised

@@ -7,8 +7,8 @@ import importlib
 import pytest
 import torch
 
-from coterie.core.data import Examples
 from coterie.core.errors import Mistake
+from coterie.core.examples import Examples
 from coterie.data import Source, deal, flower, load
 from coterie.data.table import Column
 

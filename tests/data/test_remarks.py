@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from coterie.core.data import Examples
+from coterie.core.examples import Examples
 from coterie.data import Source, deal, load
 from coterie.data.remarks import remarks
 

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coterie.core.data import Examples
 from coterie.core.errors import Mistake
+from coterie.core.examples import Examples
 from coterie.data import Source, deal, own_test
 from coterie.data.standardize import scale_of, standardize, sums_of
 from coterie.data.table import Column

@@ -13,12 +13,12 @@ import pytest
 import safetensors.torch
 
 from coterie import Mistake
-from coterie.core.team import ALONE
-from coterie.engines.torchrun import Group, launched
 from coterie.experiment import members
 from coterie.experiment.members import in_launched, stopping
 from coterie.experiment.run import run
 from coterie.experiment.settings import load
+from coterie.processes.team import ALONE
+from coterie.processes.torchrun import Group, launched
 from tests.experiment.files import written
 
 OVERRIDES = ("algorithm.name=scaffold", "rounds=60", "evaluate.every=20")

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from coterie import Mistake
 from coterie.core import tree
+from coterie.models.batchnorm_statistics import measuring
 from coterie.models.functional import initial_weights
-from coterie.models.population import measuring
 from coterie.probes import Surface, line, plane
 from tests.federations import dense, ragged
 from tests.probes.surfaces import ENGINE, of_network, of_points, perturbed, point

@@ -13,9 +13,9 @@ from torch import Tensor
 import coterie
 from coterie import Examples, Mistake, Recipe, Round
 from coterie.core import tree
-from coterie.core.checkpoint import Checkpoints
 from coterie.engines.sequential import Sequential
 from coterie.engines.vectorised import Vectorised
+from coterie.loop.checkpoint import Checkpoints
 from coterie.probes import KINDS, Probe
 from tests.algorithms.quadratics import TWO, Point, loss
 from tests.common.recipes import RECIPES

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from coterie.core.data import Examples
 from coterie.core.errors import Mistake
+from coterie.core.examples import Examples
 from coterie.data.files import data_home, official
 from coterie.data.source import Source
 from coterie.data.table import Coded, Measured, encode, is_missing, measured

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from coterie.core.data import Examples
+from coterie.core.examples import Examples
 from coterie.data.source import Source
 from coterie.data.split import fixed_split
 

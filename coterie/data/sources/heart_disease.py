@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from coterie.core.data import Examples
 from coterie.core.errors import Mistake
+from coterie.core.examples import Examples
 from coterie.data.files import official
 from coterie.data.source import Source
 from coterie.data.split import combined, fixed_split

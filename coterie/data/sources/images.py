@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from coterie.core.data import Examples
 from coterie.core.errors import Mistake
+from coterie.core.examples import Examples
 from coterie.core.packages import package
 from coterie.data.arrays import images as scaled
 from coterie.data.pictures import pixels

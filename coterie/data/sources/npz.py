@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from coterie.core.data import Examples
 from coterie.core.errors import Mistake, reason
+from coterie.core.examples import Examples
 from coterie.data.arrays import classes, inputs
 from coterie.data.source import Source
 from coterie.data.split import by_client, fixed_split

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coterie.core.data import Examples
 from coterie.core.errors import Mistake
+from coterie.core.examples import Examples
 from coterie.core.rng import number
 from coterie.data.arrays import images
 from coterie.data.partition.limits import count

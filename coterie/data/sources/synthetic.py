@@ -27,8 +27,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coterie.core.data import Examples, pooled
 from coterie.core.errors import Mistake
+from coterie.core.examples import Examples, pooled
 from coterie.core.rng import fold, number
 from coterie.core.rng import key as key_of
 from coterie.data.partition.limits import count
@@ -135,7 +135,7 @@ class Synthetic(Mapping[str, Examples]):
         return Examples(torch.from_numpy(x), torch.from_numpy(y))
 
     def sizes(self, clients: Sequence[str]) -> list[int]:
-        """See `coterie.core.data.Counted`."""
+        """See `coterie.core.examples.Counted`."""
         trained = self._trained_on(clients)
         return [max(1, size // 9) for size in trained] if self.test else trained
 

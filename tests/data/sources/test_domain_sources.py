@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from coterie.core.data import Examples
 from coterie.core.errors import Mistake
+from coterie.core.examples import Examples
 from coterie.data import SOURCES, Source, deal, load, own_test
 from coterie.data.sources.digits_mix import widened
 from coterie.data.sources.pacs import DOMAINS, LABELS

@@ -1,0 +1,273 @@
+"""Aggregators: how the updates of a round become one. A kind is a type that reduces itself.
+
+A kind says what it has to see. `Sum` takes one update after another and needs the memory of one; every other kind
+needs all updates of the round. Each kind reduces updates itself, so nothing outside this module asks which kind it has.
+
+Legend: n updates of a round, d numbers in a part of the update, m vectors that a mixing leaves.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
+
+import torch
+from torch import Tensor
+
+from coterie.core import rng, tree
+from coterie.core.errors import Mistake
+from coterie.core.tree import Tree
+
+Combine: TypeAlias = Callable[[Sequence[Tree]], Tree]
+"""Reduces one tree per client to one tree."""
+
+AllReduce: TypeAlias = Callable[[Tensor], Tensor]
+"""Sums a tensor over the processes of a run, each of which holds some of the columns of the updates."""
+
+
+def sum_alone(x: Tensor) -> Tensor:
+    """Return x: the sum over processes where there is one process."""
+    return x
+
+
+class Aggregator(ABC):
+    """How the updates of a round become one.
+
+    Attributes:
+        streams: whether updates can be added up as they come, so that no two of them are held at once.
+        needs_whole_updates: whether the rule looks at several parts of an update at once, so that no process can reduce
+            some of the columns alone.
+    """
+
+    streams: ClassVar[bool] = False
+    needs_whole_updates: ClassVar[bool] = False
+
+    @abstractmethod
+    def reduce(
+        self,
+        updates: Tensor,
+        weights: Sequence[float],
+        key: Tensor | None = None,
+        all_reduce: AllReduce = sum_alone,
+    ) -> Tensor:
+        """Reduce the rows of a matrix [n, d] to one [d]; with several processes, the columns that this one holds.
+
+        Args:
+            updates: a row for each client.
+            weights: of the rows; every rule but the mean ignores them.
+            key: int64 [], for what is random in the rule.
+            all_reduce: the sum over processes.
+        """
+
+    def combine(self, updates: Sequence[Tree], weights: Sequence[float], key: Tensor | None = None) -> Tree:
+        """Reduce one tree per client to one tree.
+
+        >>> u = [{"a": torch.tensor([1.0])}, {"a": torch.tensor([4.0])}]
+        >>> Sum().combine(u, [2.0, 1.0])
+        {'a': tensor([2.])}
+        """
+        matrix = torch.stack([flatten_like(u, updates[0]) for u in updates])  # [n, d]
+        return unflatten_like(self.reduce(matrix, weights, key), updates[0])
+
+    def check_count(self, n: int) -> None:
+        """Try the rule on n updates of one number each, so that a rule that needs more fails before a run begins.
+
+        Raises:
+            Mistake: the rule needs more updates.
+        """
+        self.reduce(torch.zeros(n, 1), [1.0] * n)
+
+    def for_statistics(self) -> Aggregator:
+        """Return this rule without the steps that only make sense for differences of weights.
+
+        Raises:
+            Mistake: the rule works in stages itself, so it cannot be one stage of another.
+        """
+        return self
+
+
+@dataclass(frozen=True)
+class Sum(Aggregator):
+    """The weighted mean, sum_i p_i U_i / sum_i p_i. It is associative, so updates can be added up in any process."""
+
+    streams: ClassVar[bool] = True
+
+    def reduce(
+        self, updates: Tensor, weights: Sequence[float], key: Tensor | None = None, all_reduce: AllReduce = sum_alone
+    ) -> Tensor:
+        """See `Aggregator.reduce`."""
+        p = torch.tensor(weights, dtype=updates.dtype, device=updates.device)
+        return p @ updates / p.sum()
+
+    def combine(self, updates: Sequence[Tree], weights: Sequence[float], key: Tensor | None = None) -> Tree:
+        """See `Aggregator.combine`; trees are added one after another, as a stream of them is."""
+        running = RunningSum()
+        for update, weight in zip(updates, weights, strict=True):
+            running.add(update, weight)
+        assert running.total is not None, "there is an update at least"
+        return tree.map(lambda t: t / running.weight, running.total)
+
+    def check_count(self, n: int) -> None:
+        """Accept any number of updates."""
+
+
+class RunningSum:
+    """A weighted sum of trees, in the memory of one."""
+
+    def __init__(self) -> None:
+        self.total: Tree | None = None
+        self.weight = 0.0
+
+    def add(self, update: Tree, weight: float) -> None:
+        """Add a tree times its weight."""
+        if self.total is None:
+            self.total = tree.map(lambda u: u * weight, update)
+        else:
+            tree.map(lambda t, u: t.add_(u, alpha=weight), self.total, update)
+        self.weight += weight
+
+
+@dataclass(frozen=True)
+class Coordinatewise(Aggregator):
+    """A rule that treats every coordinate alike and apart: `rule` maps [n, d] to [d]. Weights are ignored."""
+
+    rule: Callable[[Tensor], Tensor]
+
+    def reduce(
+        self, updates: Tensor, weights: Sequence[float], key: Tensor | None = None, all_reduce: AllReduce = sum_alone
+    ) -> Tensor:
+        """See `Aggregator.reduce`."""
+        return torch.cat([self.rule(block) for block in torch.split(updates, BLOCK_COORDINATES, dim=1)])
+
+
+@dataclass(frozen=True)
+class Geometric(Aggregator):
+    """A linear combination of the updates whose coefficients depend on their inner products alone.
+
+    `coefficients` maps the Gram matrix, float64 [n, n], to [n]. Weights are ignored.
+    """
+
+    coefficients: Callable[[Tensor], Tensor]
+
+    def reduce(
+        self, updates: Tensor, weights: Sequence[float], key: Tensor | None = None, all_reduce: AllReduce = sum_alone
+    ) -> Tensor:
+        """See `Aggregator.reduce`."""
+        return self.coefficients(all_reduce(gram(updates))).to(updates.dtype) @ updates
+
+    def reduce_mixed(self, matrix: Tensor, products: Tensor, updates: Tensor) -> Tensor:
+        """Reduce updates [n, d] after a mixing [m, n], whose products [n, n] are those of the updates before it."""
+        return (self.coefficients(matrix @ products @ matrix.T) @ matrix).to(updates.dtype) @ updates
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """A step before a rule, which then sees linear combinations of the round's updates instead of the updates.
+
+    Attributes:
+        matrix: (Gram matrix, float64 [n, n], key []) -> float64 [m, n], one row for each vector that the rule sees. The
+            key is for random steps.
+        of_differences: whether the step takes zero for a harmless update, as clipping at a given norm does. Such a step
+            makes sense for differences of weights alone.
+    """
+
+    matrix: Callable[[Tensor, Tensor], Tensor]
+    of_differences: bool = False
+
+
+@dataclass(frozen=True)
+class Mixed(Aggregator):
+    """A rule after one or more mixings, first to last. Weights are ignored.
+
+    A chain of mixings is one matrix [m, n], and choosing it takes the Gram matrix alone. The rule then treats
+    coordinates as it always does.
+    """
+
+    mixings: tuple[Mixing, ...]
+    inner: Aggregator
+
+    def reduce(
+        self, updates: Tensor, weights: Sequence[float], key: Tensor | None = None, all_reduce: AllReduce = sum_alone
+    ) -> Tensor:
+        """See `Aggregator.reduce`."""
+        products = all_reduce(gram(updates))
+        matrix = mixing_matrix(self.mixings, products, key)
+        if isinstance(self.inner, Geometric):  # spares the mixed updates, and a second exchange of their products
+            return self.inner.reduce_mixed(matrix, products, updates)
+        return self.inner.reduce(matrix.to(updates.dtype) @ updates, [1.0] * len(matrix))
+
+    def for_statistics(self) -> Aggregator:
+        """See `Aggregator.for_statistics`."""
+        mixings = tuple(mixing for mixing in self.mixings if not mixing.of_differences)
+        return Mixed(mixings, self.inner) if mixings else self.inner
+
+
+@dataclass(frozen=True)
+class Composite(Aggregator):
+    """A rule in stages over a part of the update that has parts itself, each stage done by the aggregator `inner`.
+
+    `rule(updates, combine)` gets the round's subtrees and `combine`, which reduces one tree per client to one tree.
+    """
+
+    needs_whole_updates: ClassVar[bool] = True
+
+    rule: Callable[[list[Tree], Combine], Tree]
+    inner: Aggregator
+
+    def reduce(
+        self, updates: Tensor, weights: Sequence[float], key: Tensor | None = None, all_reduce: AllReduce = sum_alone
+    ) -> Tensor:
+        """Reduce the rows as one stage does."""
+        return self.inner.reduce(updates, weights, key, all_reduce)
+
+    def combine(self, updates: Sequence[Tree], weights: Sequence[float], key: Tensor | None = None) -> Tree:
+        """See `Aggregator.combine`."""
+        return self.rule(list(updates), lambda parts: self.inner.combine(parts, weights, key))
+
+    def check_count(self, n: int) -> None:
+        """See `Aggregator.check_count`."""
+        self.inner.check_count(n)
+
+    def for_statistics(self) -> Aggregator:
+        """Refuse to be a stage."""
+        raise Mistake("the statistics of BatchNorm layers need an aggregator that is no rule in stages itself")
+
+
+def mixing_matrix(mixings: Sequence[Mixing], gram: Tensor, key: Tensor | None = None) -> Tensor:
+    """Return a chain of mixings as one matrix, float64 [m, n]."""
+    whole = torch.eye(len(gram), dtype=torch.float64, device=gram.device)
+    key = rng.key("mixing") if key is None else key
+    for k, mixing in enumerate(mixings):
+        step = mixing.matrix(whole @ gram @ whole.T, rng.fold(key, k))
+        whole = step @ whole
+    return whole
+
+
+BLOCK_COORDINATES = 2**20
+"""Coordinates that are treated at a time. It bounds the memory that a rule takes beside the updates."""
+
+
+def gram(matrix: Tensor) -> Tensor:
+    """Return the inner products of the rows of [n, d], float64 [n, n].
+
+    Distances are differences of these products. In float32 their digits would cancel where updates are much alike.
+    """
+    n = len(matrix)
+    products = (block.double() @ block.double().T for block in torch.split(matrix, BLOCK_COORDINATES, dim=1))
+    return sum(products, torch.zeros(n, n, dtype=torch.float64, device=matrix.device))
+
+
+def flatten_like(update: Tree, like: Tree) -> Tensor:
+    """Return the leaves of an update in the order of `like` [d]; a message may have its leaves in another order."""
+    return torch.cat([leaf.reshape(-1) for leaf in tree.leaves(tree.map(lambda _, leaf: leaf, like, update))])
+
+
+def unflatten_like(vector: Tensor, like: Tree) -> Tree:
+    """Return leaves of the shapes and types of `like` from a vector [d]. Each leaf is a copy.
+
+    Views into one vector would let a write into one leaf change its neighbours.
+    """
+    pieces = iter(torch.split(vector, [leaf.numel() for leaf in tree.leaves(like)]))
+    return tree.map(lambda leaf: next(pieces).reshape(leaf.shape).to(leaf.dtype, copy=True), like)
