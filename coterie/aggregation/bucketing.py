@@ -29,7 +29,7 @@ def bucketing(num_byzantine: int, bucket_size: int | None = None) -> Mixing:
     """
     require_number(num_byzantine)
     right = bucket_size is None or (isinstance(bucket_size, int) and bucket_size >= 1)
-    require("bucket_size", bucket_size, right, "1 or more", "aggregation")
+    require("bucket_size", bucket_size, right, "1 or more")
 
     def matrix(gram: Tensor, key: Tensor) -> Tensor:  # [n, n] -> [m, n]
         n, f = len(gram), num_byzantine

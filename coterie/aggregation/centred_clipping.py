@@ -30,8 +30,8 @@ def centred_clipping(radius: float, iterations: int = 1, num_byzantine: int = 0)
     Karimireddy, He, Jaggi: Learning from History for Byzantine Robust Optimization, ICML 2021, equation CC.
     """
     require_number(num_byzantine)
-    require("radius", radius, 0 < radius < float("inf"), "a number above 0", "aggregation")
-    require("iterations", iterations, isinstance(iterations, int) and iterations >= 1, "1 or more", "aggregation")
+    require("radius", radius, 0 < radius < float("inf"), "a number above 0")
+    require("iterations", iterations, isinstance(iterations, int) and iterations >= 1, "1 or more")
 
     def coefficients(gram: Tensor) -> Tensor:  # [n, n] -> [n]
         n = len(gram)

@@ -12,7 +12,7 @@ def require_number(num_byzantine: int) -> None:
         Mistake: it is none.
     """
     right = isinstance(num_byzantine, int) and not isinstance(num_byzantine, bool) and num_byzantine >= 0
-    require("num_byzantine", num_byzantine, right, "a whole number, 0 or more", "aggregation")
+    require("num_byzantine", num_byzantine, right, "a whole number, 0 or more")
 
 
 def require_updates(rule: str, n: int, num_byzantine: int, least: int | None = None) -> None:

@@ -24,7 +24,7 @@ def clip(clip_length: float) -> Mixing:
     Raises:
         Mistake: a parameter is out of range.
     """
-    require("clip_length", clip_length, 0 < clip_length < float("inf"), "a number above 0", "aggregation")
+    require("clip_length", clip_length, 0 < clip_length < float("inf"), "a number above 0")
     length = torch.tensor(clip_length, dtype=torch.float64)
     return Mixing(lambda gram, key: torch.diag(_cut(gram, length)), of_differences=True)
 

@@ -31,8 +31,8 @@ def geometric_median(num_byzantine: int = 0, smoothing: float = 1e-6, iterations
     Algorithm 2 (the smoothed Weiszfeld algorithm), with every client alike.
     """
     require_number(num_byzantine)
-    require("smoothing", smoothing, 0 < smoothing < float("inf"), "a number above 0", "aggregation")
-    require("iterations", iterations, isinstance(iterations, int) and iterations >= 1, "1 or more", "aggregation")
+    require("smoothing", smoothing, 0 < smoothing < float("inf"), "a number above 0")
+    require("iterations", iterations, isinstance(iterations, int) and iterations >= 1, "1 or more")
 
     def coefficients(gram: Tensor) -> Tensor:  # [n, n] -> [n]
         require_updates("geometric_median", len(gram), num_byzantine)

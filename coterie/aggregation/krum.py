@@ -67,7 +67,7 @@ def multi_krum(num_byzantine: int, neighbours: Neighbours = "n-f-1") -> Geometri
 
 def _check(num_byzantine: int, neighbours: Neighbours) -> None:
     require_number(num_byzantine)
-    require("neighbours", neighbours, neighbours in ("n-f-1", "n-f-2"), '"n-f-1" or "n-f-2"', "aggregation")
+    require("neighbours", neighbours, neighbours in ("n-f-1", "n-f-2"), '"n-f-1" or "n-f-2"')
 
 
 def _ordered(rule: str, gram: Tensor, f: int, neighbours: Neighbours) -> Tensor:

@@ -72,7 +72,7 @@ def fedssl(
     local = LocalSGD(**local_options)
     require("heads", heads, heads in ("server", "client"), '"server" or "client"')
     given = {"projection": projection, "hidden": hidden, "queue": queue}
-    own = chosen(loss, given | {"key_momentum": key_momentum, "temperature": temperature}, "algorithm")
+    own = chosen(loss, given | {"key_momentum": key_momentum, "temperature": temperature})
     options = SUITABLE.get(loss, {}) | own
     _fits(local, options.get("queue"))
     average = fedavg(server_lr=server_lr, server=server, **local_options)
@@ -125,8 +125,9 @@ def _fits(local: LocalSGD, queue: int | None) -> None:
     """A batch must fit the queue."""
     if queue is not None and (local.batch_size == "full" or local.batch_size > queue):
         raise Mistake(
-            f"algorithm.queue = {queue}: a batch must fit into it, and batch_size = {local.batch_size}; "
-            "give a longer queue or a smaller batch"
+            f"a batch must fit into it, and `batch_size` = {local.batch_size}; give a longer queue or a smaller batch",
+            key="queue",
+            value=queue,
         )
 
 

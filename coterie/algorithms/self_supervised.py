@@ -157,19 +157,19 @@ RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 """What their arguments may be."""
 
 
-def chosen(loss: str, given: Mapping[str, Any], table: str) -> dict[str, Any]:
+def chosen(loss: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a method's own arguments that are given; None counts as left out.
 
     Raises:
         Mistake: there is no such method, one belongs to the other, or a value is out of its range.
     """
-    require("loss", f'"{loss}"', loss in METHODS, " or ".join(f'"{name}"' for name in METHODS), table)
+    require("loss", loss, loss in METHODS, " or ".join(f'"{name}"' for name in METHODS))
     own = {name: value for name, value in given.items() if value is not None}
     for name, value in own.items():
         if name not in inspect.signature(METHODS[loss]).parameters:
-            raise Mistake(f'{table}.{name} = {value}: the loss "{loss}" does not take it; leave it out')
+            raise Mistake(f'the loss "{loss}" does not take it; leave it out', key=name, value=value)
     for name, (right, allowed) in RANGES.items():
-        require(name, own.get(name), name not in own or right(own[name]), allowed, table)
+        require(name, own.get(name), name not in own or right(own[name]), allowed)
     return own
 
 

@@ -82,7 +82,7 @@ def mimic(client: int = 0) -> Forge:
 
     Karimireddy, He, Jaggi: Byzantine-Robust Learning on Heterogeneous Datasets via Bucketing, ICLR 2022, section 4.
     """
-    require("client", client, isinstance(client, int) and client >= 0, "0 or more", "attack")
+    require("client", client, isinstance(client, int) and client >= 0, "0 or more")
     return lambda sight: sight.honest[min(client, len(sight.honest) - 1)].expand_as(sight.own)
 
 
@@ -95,7 +95,7 @@ def large_values(size: float = 1e10) -> Forge:
     Raises:
         Mistake: a value is out of its range.
     """
-    require("size", size, 0 < abs(size) < float("inf"), "a finite number other than 0", "attack")
+    require("size", size, 0 < abs(size) < float("inf"), "a finite number other than 0")
 
     def forge(sight: Sight) -> Tensor:
         limit = torch.finfo(sight.own.dtype).max
@@ -113,13 +113,13 @@ def gaussian(sd: float = 1.0, mean: float = 0.0) -> Forge:
     Raises:
         Mistake: a value is out of its range.
     """
-    require("sd", sd, 0 <= sd < float("inf"), "0 or more", "attack")
-    require("mean", mean, abs(mean) < float("inf"), "a finite number", "attack")
+    require("sd", sd, 0 <= sd < float("inf"), "0 or more")
+    require("mean", mean, abs(mean) < float("inf"), "a finite number")
     return lambda sight: mean + sd * _normal(sight.key, sight.own)
 
 
 def _check_factor(factor: float) -> None:
-    require("factor", factor, abs(factor) < float("inf"), "a finite number", "attack")
+    require("factor", factor, abs(factor) < float("inf"), "a finite number")
 
 
 def _deviation(honest: Tensor) -> Tensor:

@@ -2,29 +2,118 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from coterie.core.toml_text import toml_text
+
+_ARGUMENT = re.compile(r"`([a-z_]+)`")
+
+
+class _Unset:
+    """The value of a mistake that is about no value."""
+
+
+UNSET = _Unset()
 
 
 class Mistake(ValueError):
     """Something the user wrote or gave cannot be used.
 
-    The message is one sentence: the key or file at fault, the value found, and what is allowed or what to do next.
-    The command prints it and exits with status 2; a library caller catches it as the `ValueError` it is.
+    A mistake about an argument says which one, its value, and what is allowed. It names the argument as the function
+    that raises it does; the experiment adds the table of the file that the argument comes from (`in_table`). So a
+    caller in Python reads `num_clients = 0: it must be 1 or more`, and a user of the command reads
+    `data.num_clients = 0: it must be 1 or more`. The command prints it and exits with status 2.
+
+    Args:
+        sentence: what is wrong and what to do, where `allowed` does not say it. Names of other arguments stand in
+            backticks, such as "lower `num_clients`", so that they get the table's name too.
+        key: the argument, or None where the mistake is about something else, such as a file.
+        value: what was given; left out where nothing was.
+        allowed: what the value must be, as in "1 or more".
+
+    Attributes:
+        table: the table of a file that the argument comes from; empty in Python.
+
+    >>> str(Mistake(key="alpha", value=-1, allowed="above 0"))
+    'alpha = -1: it must be above 0'
+    >>> str(Mistake("no draw fits; lower `num_clients`", key="alpha", value=0.1).in_table("data"))
+    'data.alpha = 0.1: no draw fits; lower data.num_clients'
     """
 
+    def __init__(
+        self,
+        sentence: str = "",
+        *,
+        key: str | None = None,
+        value: Any = UNSET,
+        allowed: str = "",
+        table: str = "",
+    ) -> None:
+        super().__init__(sentence)
+        self.sentence, self.key, self.value, self.allowed, self.table = sentence, key, value, allowed, table
 
-def require(name: str, value: object, right: bool, allowed: str, table: str = "algorithm") -> None:
-    """Refuse an argument of an algorithm, or of what another table of the settings names, unless it is `right`.
+    def __str__(self) -> str:
+        text = self.sentence or f"it must be {self.allowed}"
+        if self.key is not None:
+            given = "" if self.value is UNSET else f" = {toml_text(self.value)}"
+            text = f"{self._full(self.key)}{given}: {text}"
+        return _ARGUMENT.sub(lambda match: self._full(match[1]), text)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Survive pickling: processes of one run send one another their mistakes."""
+        return _remake, (
+            self.sentence,
+            self.key,
+            None if self.value is UNSET else (self.value,),
+            self.allowed,
+            self.table,
+        )
+
+    def in_table(self, table: str) -> Mistake:
+        """Return this mistake with the name of the table that its argument comes from, where it has none yet."""
+        if self.key is None or self.table:
+            return self
+        return Mistake(self.sentence, key=self.key, value=self.value, allowed=self.allowed, table=table)
+
+    def _full(self, name: str) -> str:
+        return f"{self.table}.{name}" if self.table else name
+
+
+def _remake(sentence: str, key: str | None, value: tuple[Any, ...], allowed: str, table: str) -> Mistake:
+    return Mistake(sentence, key=key, value=value[0] if value else UNSET, allowed=allowed, table=table)
+
+
+@contextmanager
+def mistakes_in(table: str) -> Iterator[None]:
+    """Add a table's name to the mistakes that are raised in a block, for functions that get their arguments from it.
+
+    >>> with mistakes_in("cohort"):
+    ...     raise Mistake(key="size", value=0, allowed="1 or more")
+    Traceback (most recent call last):
+    ...
+    coterie.core.errors.Mistake: cohort.size = 0: it must be 1 or more
+    """
+    try:
+        yield
+    except Mistake as mistake:
+        raise mistake.in_table(table) from mistake.__cause__
+
+
+def require(key: str, value: object, right: bool, allowed: str) -> None:
+    """Refuse an argument unless it is `right`.
 
     Raises:
-        Mistake: it is not; the sentence names the key, the value and what is allowed.
+        Mistake: it is not; the sentence names the argument, the value and what is allowed.
     """
     if not right:
-        raise Mistake(f"{table}.{name} = {value}: it must be {allowed}")
+        raise Mistake(key=key, value=value, allowed=allowed)
 
 
 def reason(error: Exception) -> str:
-    """What an exception says, on one line; its kind where it says nothing.
+    """Return what an exception says, on one line; its type where it says nothing.
 
     >>> reason(ValueError("not\\n  so")), reason(EOFError())
     ('not so', 'EOFError')
@@ -33,7 +122,7 @@ def reason(error: Exception) -> str:
 
 
 def few(names: Sequence[str], number: int = 3) -> str:
-    """The first names, and how many more there are.
+    """Return the first names, and how many more there are.
 
     >>> few(["a", "b", "c", "d"], 2)
     'a, b and 2 more'

@@ -14,7 +14,7 @@ from torch import nn
 from coterie import api, attacks, data
 from coterie.aggregation import aggregation
 from coterie.core.algorithm import Recipe
-from coterie.core.errors import Mistake
+from coterie.core.errors import Mistake, mistakes_in
 from coterie.core.examples import Clients, Examples
 from coterie.data import Source
 from coterie.data.augment import Augment, augmentation
@@ -97,8 +97,12 @@ def build(settings: Settings, machine: Machine, kept: Path | None = None) -> Exp
         Mistake: a value cannot be used, data are missing or damaged, or the model does not fit them.
     """
     engine, recipe = reference(settings.engine, machine), _recipe(settings)
-    aggregator, attack = aggregation(**_given(settings.aggregation)), _attack(settings)
-    probe = Probe(**settings.probe) if settings.probe else None
+    with mistakes_in("aggregation"):
+        aggregator = aggregation(**_given(settings.aggregation))
+    with mistakes_in("attack"):
+        attack = _attack(settings)
+    with mistakes_in("probe"):
+        probe = Probe(**settings.probe) if settings.probe else None
     settings, ready = dealt(settings)
     source, clients, seed = ready.source, ready.clients, seed_set(settings, ready)
     if source.test is None and settings.evaluate.target_accuracy is not None:
@@ -156,7 +160,8 @@ def _recipe(settings: Settings) -> Recipe:
     function = find("algorithm.name", settings.algorithm["name"], ALGORITHMS, settings.folders)
     given, taken = _given(settings.algorithm), keys_of(function)
     ours = {"name", "seed_examples_per_client"} - taken.keys()
-    recipe: Recipe = function(**{k: v for k, v in given.items() if k not in ours})
+    with mistakes_in("algorithm"):
+        recipe: Recipe = function(**{k: v for k, v in given.items() if k not in ours})
     return recipe
 
 

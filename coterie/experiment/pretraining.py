@@ -19,7 +19,7 @@ import tomlkit
 import torch
 from torch import nn
 
-from coterie.core.errors import Mistake, reason
+from coterie.core.errors import Mistake, mistakes_in, reason
 from coterie.experiment.engine import Machine, device_called
 from coterie.experiment.file import Raw, overridden, read
 from coterie.experiment.keys import Key, Keys, keys_of
@@ -110,7 +110,8 @@ def parse(raw: Raw, folders: Sequence[Path]) -> Pretraining:
     values = {name: checked(name, raw.get(name, {}), keys, elsewhere) for name, keys in known.items()}
     del values["pretrain"]["method"]
     values["model"]["name"] = checkpoints(values["model"]["name"], folders)
-    settings = FPS(**values["pretrain"])
+    with mistakes_in("pretrain"):
+        settings = FPS(**values["pretrain"])
     return Pretraining(first["rng_seed"], settings, values["model"], values["engine"]["device"], tuple(folders))
 
 

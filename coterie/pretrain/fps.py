@@ -92,28 +92,26 @@ class FPS:
 
     def __post_init__(self) -> None:
         _positive(self, "minutes", "batch_size", "lr", "interval", "points", "cached_renderings")
-        _require("steps", self.steps, self.steps is None or self.steps >= 1, "1 or more")
-        _require("steps", self.steps, self.steps is not None or self.minutes is not None, "given, or else minutes")
-        _require("batch_size", self.batch_size, self.batch_size >= 2, "2 or more")
-        _require("momentum", self.momentum, 0 <= self.momentum < 1, "from 0 to below 1")
-        _require("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "0 or more")
-        _require("image_size", self.image_size, self.image_size >= 8, "8 or more")
-        _require("render_size", self.render_size, self.render_size is None or self.render_size >= 4, "4 or more")
+        require("steps", self.steps, self.steps is None or self.steps >= 1, "1 or more")
+        require("steps", self.steps, self.steps is not None or self.minutes is not None, "given, or else minutes")
+        require("batch_size", self.batch_size, self.batch_size >= 2, "2 or more")
+        require("momentum", self.momentum, 0 <= self.momentum < 1, "from 0 to below 1")
+        require("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "0 or more")
+        require("image_size", self.image_size, self.image_size >= 8, "8 or more")
+        require("render_size", self.render_size, self.render_size is None or self.render_size >= 4, "4 or more")
         objects = self.sizes.max_objects
-        _require("max_objects", objects, 2 <= objects <= self.batch_size, "2 or more, and at most batch_size")
-        _require("num_systems", self.num_systems, self.num_systems >= objects, f"{objects} or more")
+        require("max_objects", objects, 2 <= objects <= self.batch_size, "2 or more, and at most batch_size")
+        require("num_systems", self.num_systems, self.num_systems >= objects, f"{objects} or more")
         room = min(2 * self.batch_size, self.num_systems)
-        _require(
-            "cached_systems", self.cached_systems, self.cached_systems >= room, f"{room} or more: two batches' own"
-        )
+        require("cached_systems", self.cached_systems, self.cached_systems >= room, f"{room} or more: two batches' own")
         queue = self.options.get("queue")
-        _require("queue", queue, queue is None or queue >= self.batch_size, "batch_size or more")
+        require("queue", queue, queue is None or queue >= self.batch_size, "batch_size or more")
 
     @property
     def options(self) -> dict[str, Any]:
         """The arguments of the loss that are given."""
         names = ("projection", "hidden", "queue", "key_momentum", "temperature")
-        return chosen(self.loss, {name: getattr(self, name) for name in names}, "pretrain")
+        return chosen(self.loss, {name: getattr(self, name) for name in names})
 
     @property
     def rate(self) -> float:
@@ -151,11 +149,7 @@ class FPS:
 def _positive(settings: FPS, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
-        _require(name, value, value is None or 0 < value < math.inf, "above 0")
-
-
-def _require(name: str, value: object, right: bool, allowed: str) -> None:
-    require(name, value, right, allowed, "pretrain")
+        require(name, value, value is None or 0 < value < math.inf, "above 0")
 
 
 class Trainer:

@@ -74,8 +74,8 @@ class Probe:
                 close = get_close_matches(name, KINDS, n=1)
                 hint = f'did you mean "{close[0]}"? It' if close else "it"
                 raise Mistake(f'probe.names = "{name}": {hint} must be one of {", ".join(KINDS)}')
-        require("every", self.every, self.every >= 1, "1 or more", "probe")
-        require("examples", self.examples, self.examples >= 1, "1 or more", "probe")
+        require("every", self.every, self.every >= 1, "1 or more")
+        require("examples", self.examples, self.examples >= 1, "1 or more")
 
     @property
     def cost(self) -> str:

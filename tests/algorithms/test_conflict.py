@@ -125,7 +125,5 @@ def test_many_at_once_as_one_after_another(rule):
 
 
 def test_an_unknown_rule_is_a_mistake():
-    with pytest.raises(
-        Mistake, match=r"algorithm\.conflict = project: it must be one of project_global, project_local"
-    ):
+    with pytest.raises(Mistake, match=r'conflict = "project": it must be one of project_global, project_local'):
         checked("project")

@@ -125,9 +125,9 @@ def test_it_needs_a_seed_set_and_one_architecture():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"distill_steps": -1}, r"algorithm.distill_steps = -1: it must be 0 or more"),
-        ({"distill_lr": 0.0}, r"algorithm.distill_lr = 0.0: it must be a number above 0"),
-        ({"distill_batch_size": 0}, r"algorithm.distill_batch_size = 0: it must be 1 or more"),
+        ({"distill_steps": -1}, r"distill_steps = -1: it must be 0 or more"),
+        ({"distill_lr": 0.0}, r"distill_lr = 0.0: it must be a number above 0"),
+        ({"distill_batch_size": 0}, r"distill_batch_size = 0: it must be 1 or more"),
     ],
 )
 def test_what_it_refuses(options, sentence):

@@ -55,5 +55,5 @@ def test_h_is_the_mean_of_the_clients_gradients(rng_seed, objective):
 
 @pytest.mark.parametrize("alpha", [0.0, -1.0, float("nan")])
 def test_without_a_spring_there_is_nothing_to_bend(alpha):
-    with pytest.raises(Mistake, match=r"algorithm.proximal_weight = .*: it must be a number above 0"):
+    with pytest.raises(Mistake, match=r"proximal_weight = .*: it must be a number above 0"):
         coterie.feddyn(lr=0.1, proximal_weight=alpha)

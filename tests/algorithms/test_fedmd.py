@@ -129,13 +129,13 @@ def test_scores_are_all_that_travels():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"digest_epochs": 0}, r"algorithm.digest_epochs = 0: it must be 1 or more"),
-        ({"transfer_epochs": -1}, r"algorithm.transfer_epochs = -1: it must be 0 or more"),
-        ({"digest_batch_size": 0}, r"algorithm.digest_batch_size = 0: it must be 1 or more"),
-        ({"digest_lr": 0.0}, r"algorithm.digest_lr = 0.0: it must be a number above 0"),
-        ({"match": "scores"}, r'algorithm.match = scores: it must be "logits" or "posteriors"'),
-        ({"send_as": "uint8"}, r'algorithm.send_as = uint8: it must be "float32" or "float16" where match = "logits"'),
-        ({"temperature": 0.0}, r"algorithm.temperature = 0.0: it must be a number above 0"),
+        ({"digest_epochs": 0}, r"digest_epochs = 0: it must be 1 or more"),
+        ({"transfer_epochs": -1}, r"transfer_epochs = -1: it must be 0 or more"),
+        ({"digest_batch_size": 0}, r"digest_batch_size = 0: it must be 1 or more"),
+        ({"digest_lr": 0.0}, r"digest_lr = 0.0: it must be a number above 0"),
+        ({"match": "scores"}, r'match = scores: it must be "logits" or "posteriors"'),
+        ({"send_as": "uint8"}, r'send_as = uint8: it must be "float32" or "float16" where match = "logits"'),
+        ({"temperature": 0.0}, r"temperature = 0.0: it must be a number above 0"),
     ],
 )
 def test_what_it_refuses(options, sentence):

@@ -39,5 +39,5 @@ def test_fixed_point_nears_the_optimum_as_the_spring_stiffens(mu):
 
 @pytest.mark.parametrize("mu", [-0.1, float("nan"), float("inf")])
 def test_a_spring_that_pushes_is_refused(mu):
-    with pytest.raises(Mistake, match=r"algorithm.proximal_weight = .*: it must be 0 or more"):
+    with pytest.raises(Mistake, match=r"proximal_weight = .*: it must be 0 or more"):
         coterie.fedprox(lr=0.1, proximal_weight=mu)

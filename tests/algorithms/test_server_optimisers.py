@@ -113,5 +113,5 @@ def test_float_buffers_take_the_plain_mean_whatever_the_optimiser():
 )
 def test_values_out_of_range_are_refused(key, value):
     for recipe in (coterie.fedadam, coterie.fedyogi):
-        with pytest.raises(Mistake, match=rf"algorithm.{key} = {value}: it must be "):
+        with pytest.raises(Mistake, match=rf"{key} = {value}: it must be "):
             recipe(lr=0.1, **{key: value})

@@ -134,11 +134,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"name": "sign_flip", "num_clients": 0}, "attack.num_clients = 0: it must be 1 or more"),
     ({"name": "sign_flip", "num_clients": 1, "factor": 2.0}, "sign_flip takes no such parameter; it takes none"),
     ({"name": "ipm", "num_clients": 1, "facto": 2.0}, "it takes factor, line_search"),
-    ({"name": "ipm", "num_clients": 1, "factor": float("nan")}, "attack.factor = nan"),
+    ({"name": "ipm", "num_clients": 1, "factor": float("nan")}, "factor = nan"),
     ({"name": "alie", "num_clients": 1, "on": "gradients"}, "attack.on = gradients"),
-    ({"name": "mimic", "num_clients": 1, "client": -1}, "attack.client = -1"),
-    ({"name": "large_values", "num_clients": 1, "size": float("inf")}, "attack.size = inf"),
-    ({"name": "gaussian", "num_clients": 1, "sd": -1.0}, "attack.sd = -1.0"),
+    ({"name": "mimic", "num_clients": 1, "client": -1}, "client = -1"),
+    ({"name": "large_values", "num_clients": 1, "size": float("inf")}, "size = inf"),
+    ({"name": "gaussian", "num_clients": 1, "sd": -1.0}, "sd = -1.0"),
     ({"name": "label_flip", "num_clients": 1, "on": "statistics"}, "label_flip changes data"),
 ]
 

@@ -9,7 +9,7 @@ from coterie.core.errors import require
 def test_a_mistake_names_the_key_the_value_and_what_is_allowed() -> None:
     with pytest.raises(Mistake) as caught:
         require("lr", -0.1, False, "a number above 0")
-    assert str(caught.value) == "algorithm.lr = -0.1: it must be a number above 0"
+    assert str(caught.value) == "lr = -0.1: it must be a number above 0"
     assert isinstance(caught.value, ValueError)
 
 

@@ -1,0 +1,25 @@
+"""Values as TOML writes them, for messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+WIDEST_CHARACTERS = 80
+
+
+def toml_text(value: Any) -> str:
+    """Return a value as TOML writes it, cut where it is long.
+
+    >>> toml_text([{"size": 1}, "all", True])
+    '[{size = 1}, "all", true]'
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        text = "{" + ", ".join(f"{k} = {toml_text(v)}" for k, v in value.items()) + "}"
+    elif isinstance(value, list):
+        text = f"[{', '.join(map(toml_text, value))}]"
+    else:
+        text = f'"{value}"' if isinstance(value, str) else str(value)
+    return text if len(text) <= WIDEST_CHARACTERS else f"{text[: WIDEST_CHARACTERS - 3]}..."
