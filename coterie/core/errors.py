@@ -41,6 +41,8 @@ class Mistake(ValueError):
     'alpha = -1: it must be above 0'
     >>> str(Mistake("no draw fits; lower `num_clients`", key="alpha", value=0.1).in_table("data"))
     'data.alpha = 0.1: no draw fits; lower data.num_clients'
+    >>> str(Mistake("a.csv: row 3 has no ward; leave out `client_column`").in_table("data"))
+    'a.csv: row 3 has no ward; leave out data.client_column'
     """
 
     def __init__(
@@ -73,8 +75,8 @@ class Mistake(ValueError):
         )
 
     def in_table(self, table: str) -> Mistake:
-        """Return this mistake with the name of the table that its argument comes from, where it has none yet."""
-        if self.key is None or self.table:
+        """Return this mistake with the table that its arguments come from, unless it names a table already."""
+        if self.table:
             return self
         return Mistake(self.sentence, key=self.key, value=self.value, allowed=self.allowed, table=table)
 

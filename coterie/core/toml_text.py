@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 WIDEST_CHARACTERS = 80
 
 
 def toml_text(value: Any) -> str:
-    """Return a value as TOML writes it, cut where it is long.
+    """Return a value as TOML writes it, cut where it is long; a path is never cut.
 
     >>> toml_text([{"size": 1}, "all", True])
     '[{size = 1}, "all", true]'
     """
+    if isinstance(value, PurePath):
+        return f'"{value}"'
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):
