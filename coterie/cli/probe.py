@@ -88,7 +88,7 @@ def curvature(
     from coterie.core import tree
     from coterie.experiment.finished import finished, surface
     from coterie.probes import curvature as bend
-    from coterie.probes.updates import length
+    from coterie.probes.update_geometry import length
 
     chosen = _checked(on, examples, statistics)
     for run in map(finished, folders):

@@ -1,61 +1,53 @@
-"""Probes by the names that [probe] takes, and what each of them needs."""
+"""Choose probes by the names that [probe] takes, and run them on some of the rounds.
+
+This module imports without PyTorch, so that names and numbers can be checked first.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge
 
-from coterie.core.algorithm import Recipe
 from coterie.core.errors import Mistake, require
-from coterie.loop.plan import Plan, Round
-from coterie.probes import rounds
-from coterie.probes.remembering import remembering
-from coterie.probes.rounds import Look, Measures, look
-from coterie.probes.surface import Surface, subset
+from coterie.core.registry import Registry
+
+if TYPE_CHECKING:
+    from coterie.core.algorithm import Recipe
+    from coterie.loop.plan import Plan, Round
+    from coterie.probes.loss_surface import Surface
 
 Need = Literal["differences", "model", "loss", "accuracy"]
+"""What a probe needs: the clients' differences of weights; one server model for all clients; a loss, or an accuracy, on
+test examples."""
 
-
-@dataclass(frozen=True)
-class Kind:
-    """One probe.
-
-    Attributes:
-        measure: what it measures of a round.
-        needs: the clients' differences of weights; one model of the server's for all clients; a loss, or an accuracy,
-            on test examples.
-    """
-
-    measure: Callable[[Look], Measures]
-    needs: tuple[Need, ...]
-
-
-KINDS: Mapping[str, Kind] = {
-    "drift": Kind(rounds.drift, ("differences",)),
-    "diversity": Kind(rounds.diversity, ("differences",)),
-    "direction": Kind(rounds.direction, ("differences",)),
-    "gain": Kind(rounds.gain, ("differences", "model", "loss", "accuracy")),
-    "weights": Kind(rounds.weights, ("differences", "model", "loss")),
-    "travelled": Kind(rounds.travelled, ("model",)),
-    "curvature": Kind(rounds.curvature, ("model", "loss")),
+NEEDS: Mapping[str, tuple[Need, ...]] = {
+    "drift": ("differences",),
+    "diversity": ("differences",),
+    "direction": ("differences",),
+    "gain": ("differences", "model", "loss", "accuracy"),
+    "weights": ("differences", "model", "loss"),
+    "travelled": ("model",),
+    "curvature": ("model", "loss"),
 }
-"""Every probe by name; what each measures is in `coterie.probes.rounds`."""
+"""Every probe by name, and what it needs."""
+
+PROBES = Registry("names", {name: f"coterie.probes.round_measures:measure_{name}" for name in NEEDS})
+"""Every probe by name: a function from a `coterie.probes.round_measures.RoundView` to measures by name."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What is measured of some rounds, beyond what every round is measured by.
+    """Further measures of some rounds.
 
-    A round that is looked at keeps the updates of its whole cohort in memory until it is over, which others need not.
+    A round that is probed keeps the updates of its whole cohort in memory until it is over.
 
     Attributes:
-        names: of `KINDS`.
-        every: in every how manyth round; the first and the last always are.
-        examples: so many of the test examples, the same in all rounds, are what losses and accuracies are measured on.
+        names: of `PROBES`.
+        every: probe every N rounds, and always the first round and the last.
+        examples: how many test examples losses and accuracies are measured on; the same ones in all rounds.
 
     Raises:
         Mistake: a name is unknown, or a number is below 1.
@@ -70,39 +62,44 @@ class Probe:
 
     def __post_init__(self) -> None:
         for name in self.names:
-            if name not in KINDS:
-                close = get_close_matches(name, KINDS, n=1)
-                hint = f'did you mean "{close[0]}"? It' if close else "it"
-                raise Mistake(f'probe.names = "{name}": {hint} must be one of {", ".join(KINDS)}')
+            if name not in PROBES:
+                PROBES.find(name)  # raises the mistake, without importing any probe
         require("every", self.every, self.every >= 1, "1 or more")
         require("examples", self.examples, self.examples >= 1, "1 or more")
 
     @property
     def cost(self) -> str:
-        """What its user should know, in a sentence."""
+        """A sentence about the memory that probed rounds take."""
         which = "all rounds" if self.every == 1 else f"the first round, the last, and one in {self.every}"
-        return f"{which}, which probes look at, keep the updates of their whole cohort in memory"
+        return f"{which} are probed, and keep the updates of their whole cohort in memory"
 
     def following(self, algorithm: Recipe) -> Recipe:
-        """See `coterie.loop.plan.Probe`."""
-        return remembering(algorithm) if "direction" in self.names else algorithm
+        """Return the algorithm with what the probes need in its server state; see `coterie.loop.plan.Probe`."""
+        from coterie.probes.last_aggregate import keep_last_aggregate
+
+        return keep_last_aggregate(algorithm) if "direction" in self.names else algorithm
 
     def due(self, round: int, last: int) -> bool:
-        """See `coterie.loop.plan.Probe`."""
+        """Whether this round is probed."""
         return round in (1, last) or round % self.every == 0
 
     def __call__(self, round: Round) -> dict[str, Any]:
-        """The measures of a round, each as "probe.<measure>"; none of those that need differences where there are none.
-        Collective.
+        """Measure a round: "probe.<measure>" -> value.
+
+        Probes that need differences are left out where a round has none. All processes of a run call this together.
         """
-        seen = look(round, self._surface(round.plan))
-        found: dict[str, Any] = {}
+        from coterie.probes.round_measures import view_round
+
+        view = view_round(round, self._surface(round.plan))
+        measures: dict[str, Any] = {}
         for name in self.names:
-            if seen.differences or "differences" not in KINDS[name].needs:
-                found |= KINDS[name].measure(seen)
-        return {f"probe.{measure}": value for measure, value in found.items()}
+            if view.differences or "differences" not in NEEDS[name]:
+                measures |= PROBES[name](view)
+        return {f"probe.{measure}": value for measure, value in measures.items()}
 
     def _surface(self, plan: Plan) -> Surface | None:
+        from coterie.probes.loss_surface import Surface, subset
+
         test = plan.evaluation.test
         if test is None or len(plan.tasks) > 1:
             return None
@@ -115,29 +112,31 @@ class Probe:
         Raises:
             Mistake: it has not.
         """
-        algorithm, measured = plan.algorithm, plan.evaluation.test is not None and plan.algorithm.predicts
-        why: dict[Need, str | None] = {
+        algorithm = plan.algorithm
+        loss = plan.evaluation.test is not None and algorithm.predicts
+        accuracy = all("accuracy" in task.metrics for task in plan.tasks.values())
+        lacks: dict[Need, str | None] = {
             "differences": None if "delta" in algorithm.weights else NO_DIFFERENCES,
             "model": NO_MODEL if algorithm.own_models or algorithm.pooled else None,
-            "loss": None if measured else NO_LOSS,
-            "accuracy": None if all("accuracy" in task.metrics for task in plan.tasks.values()) else NO_ACCURACY,
+            "loss": None if loss else NO_LOSS,
+            "accuracy": None if accuracy else NO_ACCURACY,
         }
         for name in self.names:
-            reason = next((why[need] for need in KINDS[name].needs if why[need]), None)
+            reason = next((lacks[need] for need in NEEDS[name] if lacks[need]), None)
             if reason:
-                raise Mistake(f'probe.names = "{name}": {reason}')
+                raise Mistake(reason, key="names", value=name, table="probe")
 
 
 NO_DIFFERENCES = (
-    "by this algorithm clients send no differences of weights to a server, which is what the probe looks at; "
+    "the clients of this algorithm send no differences of weights to a server, and these are what the probe measures; "
     "leave it out, or choose an algorithm such as fedavg"
 )
 NO_MODEL = (
-    "by this algorithm there is no one model of the server's, whose weights the probe looks at; leave it out, or "
-    "choose an algorithm such as fedavg"
+    "this algorithm has no single server model, and its weights are what the probe measures; leave it out, or choose "
+    "an algorithm such as fedavg"
 )
 NO_LOSS = (
-    "there are no test examples to measure it on, or the algorithm trains no model of their labels; leave it out, or "
-    "give some"
+    "there are no test examples for it, or the algorithm trains no model that predicts their labels; leave it out, or "
+    "give test examples"
 )
-NO_ACCURACY = "accuracy is not among the metrics; leave it out, or measure it too"
+NO_ACCURACY = "accuracy is not among the metrics; leave it out, or add accuracy to them"

@@ -1,4 +1,4 @@
-"""The least value of a smooth function over the simplex {lambda: lambda_i >= 0, sum_i lambda_i = 1}."""
+"""Minimise a smooth function over the simplex {lambda: lambda_i >= 0, sum_i lambda_i = 1}."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from torch import Tensor
 Function = Callable[[Tensor], tuple[float, Tensor]]
 """lambda, float64 [n] -> the value and its gradient [n]."""
 
-HALVINGS = 20
-"""So often a step is shortened before the search ends where it stands."""
+MAX_HALVINGS = 20
+"""How often a step is halved before the search ends."""
 
 
-class Least(NamedTuple):
-    """Where the search ended.
+class Minimum(NamedTuple):
+    """The result of a search.
 
     Attributes:
         at: lambda, float64 [n].
-        value, first: there, and where it began.
-        gap: <lambda, g> - min_i g_i, which bounds how much less a convex function can be anywhere on the simplex.
+        value: of the function there.
+        first: the value at the start.
+        gap: <lambda, g> - min_i g_i. A convex function is nowhere on the simplex lower than `value` - `gap`.
     """
 
     at: Tensor
@@ -30,21 +31,23 @@ class Least(NamedTuple):
     gap: float
 
 
-def least(f: Function, start: Tensor, steps: int, tolerance: float = 1e-4) -> Least:
-    """Exponentiated gradient descent, lambda_i <- lambda_i exp(-eta g_i) / sum, each step as long as one half of the
-    decrease that its slope promises allows (Armijo); eta doubles after a step and halves after a refusal.
+def minimise(f: Function, start: Tensor, steps: int, tolerance: float = 1e-4) -> Minimum:
+    """Minimise a function over the simplex by exponentiated gradient descent.
 
-    No step raises the value. A weight that is 0 at the start stays 0. For a function that is not convex the end is
-    where no small step helps.
+        lambda_i <- lambda_i exp(-eta g_i) / sum_j lambda_j exp(-eta g_j)
+
+    A step is taken if it brings at least half of the decrease that the slope promises (Armijo); eta doubles after it.
+    Otherwise eta halves. So no step raises the value. A weight that is 0 at the start stays 0. For a function that is
+    not convex, the search ends where no small step helps.
 
     Args:
         f: the function.
         start: lambda at the beginning [n].
         steps: the most that are taken.
-        tolerance: the search ends where `gap` is no more than this share of the value.
+        tolerance: the search ends where `gap` is at most this share of the value.
 
     >>> f = lambda x: (float((x - torch.tensor([0.8, 0.2])).square().sum()), 2 * (x - torch.tensor([0.8, 0.2])))
-    >>> least(f, torch.tensor([0.5, 0.5], dtype=torch.float64), steps=50, tolerance=1e-9).at
+    >>> minimise(f, torch.tensor([0.5, 0.5], dtype=torch.float64), steps=50, tolerance=1e-9).at
     tensor([0.8000, 0.2000], dtype=torch.float64)
 
     Kivinen and Warmuth: Exponentiated Gradient versus Gradient Descent for Linear Predictors, 1997.
@@ -55,16 +58,16 @@ def least(f: Function, start: Tensor, steps: int, tolerance: float = 1e-4) -> Le
     for _ in range(steps):
         if _gap(at, slope) <= tolerance * abs(value):
             break
-        for _ in range(HALVINGS):
-            to = torch.softmax(at.log() - eta * slope, 0)
-            below, steeper = f(to)
-            if below <= value + 0.5 * float(slope @ (to - at)):
-                at, value, slope, eta = to, below, steeper, 2 * eta
+        for _ in range(MAX_HALVINGS):
+            next_at = torch.softmax(at.log() - eta * slope, 0)
+            next_value, next_slope = f(next_at)
+            if next_value <= value + 0.5 * float(slope @ (next_at - at)):
+                at, value, slope, eta = next_at, next_value, next_slope, 2 * eta
                 break
             eta /= 2
         else:
             break
-    return Least(at, value, first, _gap(at, slope))
+    return Minimum(at, value, first, _gap(at, slope))
 
 
 def _gap(at: Tensor, slope: Tensor) -> float:

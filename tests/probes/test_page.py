@@ -4,7 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from coterie.probes import KINDS, Probe
+from coterie.probes import PROBES, Probe
 from coterie.report.probes import CHARTS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "probes.md").read_text("utf-8")
@@ -12,7 +12,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "probes.md").read_text("utf-8")
 
 def test_the_table_that_is_shown_names_every_probe() -> None:
     (block,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
-    assert list(Probe(**tomllib.loads(block)["probe"]).names) == list(KINDS)
+    assert list(Probe(**tomllib.loads(block)["probe"]).names) == list(PROBES)
 
 
 def test_every_measure_is_explained() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from coterie.probes import least
+from coterie.probes import minimise
 
 weights = st.lists(st.floats(0.05, 1), min_size=2, max_size=6).map(
     lambda w: torch.tensor(w, dtype=torch.float64) / sum(w)
@@ -21,7 +21,7 @@ def around(centre: Tensor):
 @given(weights)
 def test_a_bowl_whose_bottom_is_inside(centre: Tensor) -> None:
     n = len(centre)
-    found = least(around(centre), torch.full((n,), 1 / n, dtype=torch.float64), steps=300, tolerance=0.0)
+    found = minimise(around(centre), torch.full((n,), 1 / n, dtype=torch.float64), steps=300, tolerance=0.0)
     assert torch.allclose(found.at, centre, atol=1e-4)
     assert found.value <= found.first
     assert found.at.sum() == pytest.approx(1)
@@ -29,7 +29,7 @@ def test_a_bowl_whose_bottom_is_inside(centre: Tensor) -> None:
 
 def test_a_bowl_whose_bottom_is_outside() -> None:
     """The nearest point of the segment from (1, 0) to (0, 1) to (2, 0) is (1, 0)."""
-    found = least(around(torch.tensor([2.0, 0.0])), torch.tensor([0.5, 0.5]), steps=100)
+    found = minimise(around(torch.tensor([2.0, 0.0])), torch.tensor([0.5, 0.5]), steps=100)
     assert found.at.tolist() == pytest.approx([1, 0], abs=1e-3)
     assert found.value == pytest.approx(1, abs=1e-2)
 
@@ -37,9 +37,9 @@ def test_a_bowl_whose_bottom_is_outside() -> None:
 def test_the_gap_bounds_what_is_left() -> None:
     """Of a plane it is exactly the distance to its lowest corner."""
     heights = torch.tensor([3.0, 1.0, 2.0], dtype=torch.float64)
-    found = least(lambda x: (float(heights @ x), heights), torch.full((3,), 1 / 3), steps=2)
+    found = minimise(lambda x: (float(heights @ x), heights), torch.full((3,), 1 / 3), steps=2)
     assert found.gap == pytest.approx(found.value - 1)
-    assert least(lambda x: (float(heights @ x), heights), torch.full((3,), 1 / 3), steps=50).value == pytest.approx(
+    assert minimise(lambda x: (float(heights @ x), heights), torch.full((3,), 1 / 3), steps=50).value == pytest.approx(
         1, abs=1e-3
     )
 
@@ -55,13 +55,13 @@ def test_no_step_raises_the_value(start: Tensor, steps: int) -> None:
             (slope,) = torch.autograd.grad(value, x)
         return float(value.detach()), slope
 
-    values = [least(wavy, start, steps=k).value for k in range(steps + 1)]
+    values = [minimise(wavy, start, steps=k).value for k in range(steps + 1)]
     assert values == sorted(values, reverse=True)
 
 
 def test_nothing_moves_where_nothing_can_be_won() -> None:
     """All corners are alike."""
     p = torch.tensor([0.75, 0.25], dtype=torch.float64)
-    found = least(lambda x: (1.0, torch.ones(2, dtype=torch.float64)), p, steps=10)
+    found = minimise(lambda x: (1.0, torch.ones(2, dtype=torch.float64)), p, steps=10)
     assert torch.equal(found.at, p)
     assert found.gap == 0

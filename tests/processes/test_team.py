@@ -22,7 +22,7 @@ from coterie.engines.vectorised import Vectorised
 from coterie.loop.attack import Attack
 from coterie.loop.checkpoint import Checkpoints
 from coterie.loop.store import Store
-from coterie.probes import KINDS, Probe
+from coterie.probes import PROBES, Probe
 from coterie.processes.spawn import together
 from coterie.processes.team import ALONE, Lost, Team, owner, owns, shares
 from coterie.processes.torchrun import Group
@@ -75,7 +75,7 @@ CASES: dict[str, dict[str, Any]] = {
     "states that travel": {"recipe": RECIPES["scaffold"], "clients": OF_THE_FIRST, "cohort": None, "faults": None},
     "own models that travel": {"recipe": RECIPES["independent"], "clients": OF_THE_FIRST, "cohort": None},
     "updates": {"recipe": RECIPES["scaffold"], "keep_updates": True},
-    "probes": {"recipe": RECIPES["scaffold"], "test": ragged()["1"], "probe": Probe(list(KINDS), every=2)},
+    "probes": {"recipe": RECIPES["scaffold"], "test": ragged()["1"], "probe": Probe(list(PROBES), every=2)},
     "own accuracies": {"recipe": FEDAVG, "test": ragged()["1"], "own_test": ragged(), "evaluate_clients": True},
     "own models": {"recipe": RECIPES["independent"], "test": ragged()["1"], "own_test": ragged()},
     "pooled": {"recipe": RECIPES["centralized"], "test": ragged()["1"]},

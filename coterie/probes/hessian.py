@@ -1,13 +1,13 @@
-"""How sharply the loss bends at given weights: the largest eigenvalue of its Hessian.
+"""Find the largest eigenvalue of the loss's Hessian: how sharply the loss bends at given weights.
 
     v <- H v / |H v|           from a random v; <v, H v> approaches the eigenvalue of largest size
-    H v = d/dw <g(w), v>       the gradient of a gradient: no matrix is ever made
+    H v = d/dw <g(w), v>       the gradient of a gradient: the matrix is never built
 
-Where that eigenvalue is negative, or another one of its size is in its way, a second search goes on with H + |H v| I:
-none of its eigenvalues is below 0, and the largest is that of H.
+Where that eigenvalue is negative, or two eigenvalues of the same size keep the search from settling, a second search
+uses H + |H v| I. None of its eigenvalues is below 0, and its largest belongs to the largest of H.
 
 The Hessian is that of the mean loss over a `Surface`'s examples with respect to the parameters; BatchNorm's statistics
-are constants of it. Nguyen et al. (Where to Begin?, ICLR 2023) compare it at random and at pre-trained weights.
+count as constants. Nguyen et al. (Where to Begin?, ICLR 2023) compare it at random and at pre-trained weights.
 
 Legend: d parameters.
 """
@@ -22,19 +22,19 @@ from torch import Tensor
 
 from coterie.core import rng, tree
 from coterie.core.tree import Tree
-from coterie.probes.surface import Surface
+from coterie.probes.loss_surface import Surface
 
 Product = Callable[[Tensor], Tensor]
 """v, float64 [d] -> H v, float64 [d]."""
 
 
 class Eigenvalue(NamedTuple):
-    """What a search found.
+    """The result of a search.
 
     Attributes:
         value: <v, H v> at its end, with |v| = 1.
-        residual: |H v - value v| / |value|. Some eigenvalue lies within this share of the value.
-        products: how many products H v it took.
+        residual: |H v - value v| / |value|. An eigenvalue lies within this share of the value.
+        products: how many products H v were computed.
     """
 
     value: float
@@ -45,22 +45,22 @@ class Eigenvalue(NamedTuple):
 def curvature(
     surface: Surface, weights: Tree, steps: int = 100, tolerance: float = 0.01, rng_seed: int = 0
 ) -> Eigenvalue:
-    """The largest eigenvalue of the loss's Hessian at these weights.
+    """Find the largest eigenvalue of the loss's Hessian at these weights.
 
     Args:
         surface: the model and its examples.
         weights: {"params", "buffers"}.
-        steps: the most products H v in a search, each of which costs about two gradients.
+        steps: the most products H v in a search; each costs about two gradients.
         tolerance: the residual at which a search ends.
-        rng_seed: of the first v.
+        rng_seed: draws the first v.
     """
     size = sum(leaf.numel() for leaf in tree.leaves(weights["params"]))
     start = torch.randn(size, generator=rng.generator(rng_seed, "curvature"), dtype=torch.float64)
-    return top_eigenvalue(_hessian(surface, surface.settled(weights)), start, steps, tolerance)
+    return top_eigenvalue(_hessian(surface, surface.prepare(weights)), start, steps, tolerance)
 
 
 def top_eigenvalue(product: Product, start: Tensor, steps: int = 100, tolerance: float = 0.01) -> Eigenvalue:
-    """The largest eigenvalue of a symmetric matrix that is known by its products.
+    """Find the largest eigenvalue of a symmetric matrix, given its product with a vector.
 
     >>> found = top_eigenvalue(lambda v: v * torch.tensor([-5.0, 2.0]), torch.ones(2), tolerance=1e-6)
     >>> round(found.value, 6)
@@ -74,21 +74,21 @@ def top_eigenvalue(product: Product, start: Tensor, steps: int = 100, tolerance:
 
 
 def _search(product: Product, start: Tensor, shift: float, steps: int, tolerance: float) -> tuple[Eigenvalue, float]:
-    """Power iteration on H + shift I; what it found of H, and the size |H v| at its end."""
+    """Iterate with H + shift I; return the eigenvalue of H, and |H v| at the end."""
     v = start / start.norm()
     products = 0
     while True:
         image, products = product(v), products + 1
         value, size = float(v @ image), float(image.norm())
         residual = float((image - value * v).norm()) / abs(value) if value else float(size > 0)
-        toward = image + shift * v
-        if residual <= tolerance or products >= steps or not toward.any():
+        direction = image + shift * v
+        if residual <= tolerance or products >= steps or not direction.any():
             return Eigenvalue(value, residual, products), size
-        v = toward / toward.norm()
+        v = direction / direction.norm()
 
 
 def _hessian(surface: Surface, weights: Tree) -> Product:
-    """v -> H v of the mean loss with respect to the parameters."""
+    """Return the function v -> H v, for the mean loss and the parameters."""
     with torch.enable_grad():
         params = tree.map(lambda p: p.detach().requires_grad_(), weights["params"])
     leaves = tree.leaves(params)

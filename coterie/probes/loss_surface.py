@@ -19,13 +19,15 @@ from coterie.models.functional import statistics_of
 
 @dataclass(frozen=True)
 class Surface:
-    """Where probes of the loss walk about. The model is in evaluation mode: no dropout, no augmentation, and BatchNorm
-    normalises by statistics that stand among the weights.
+    """The loss of a model on fixed examples, as a function of its weights.
+
+    The model is in evaluation mode: no dropout, no augmentation, and BatchNorm normalises by statistics that are part
+    of the weights.
 
     Attributes:
-        examples: what the loss is the mean over.
-        measure: weights -> the same with BatchNorm's statistics measured anew at these weights; see
-            `coterie.models.batchnorm_statistics`. None: they are taken as they stand.
+        examples: the loss is the mean over them.
+        measure: weights -> the same weights with BatchNorm's statistics measured again for them; see
+            `coterie.models.batchnorm_statistics`. None: the statistics stay unchanged.
         batch: examples in one forward.
     """
 
@@ -35,9 +37,10 @@ class Surface:
     measure: Callable[[Tree], Tree] | None = None
     batch: int = 500
 
-    def settled(self, weights: Tree) -> Tree:
-        """The weights with the statistics by which the model is to normalise. A variance that walking beyond two models
-        has made negative counts as 0.
+    def prepare(self, weights: Tree) -> Tree:
+        """Return the weights with the statistics by which the model is to normalise.
+
+        A variance below 0, as it may lie beyond two models, counts as 0.
         """
         if self.measure is not None:
             return self.measure(weights)
@@ -46,13 +49,14 @@ class Surface:
         return {**weights, "buffers": buffers}
 
     def at(self, weights: Tree) -> dict[str, float]:
-        """Loss and metrics."""
-        found = evaluate.scores(self.task, self.settled(weights), self.examples, self.engine, self.batch)
-        return evaluate.mean(found)
+        """Return the loss and the metrics at these weights."""
+        scores = evaluate.scores(self.task, self.prepare(weights), self.examples, self.engine, self.batch)
+        return evaluate.mean(scores)
 
     def sums(self, weights: Tree) -> Iterator[tuple[Tensor, Tensor]]:
-        """The sum of the loss over a batch and its count, [] each, batch after batch, with a gradient where the weights
-        want one. The weights are taken as they stand.
+        """Yield the sum of the loss over each batch, and its count, [] each.
+
+        They have a gradient where the weights require one. The weights are not prepared.
         """
         for rows in torch.split(torch.arange(len(self.examples)), self.batch):
             x, y = self.examples.batch(rows)
@@ -61,21 +65,21 @@ class Surface:
             yield sums.sum(), counts.sum()
 
     def gradient(self, weights: Tree) -> tuple[float, Tree]:
-        """The loss, and its gradient with respect to parameters and float buffers: BatchNorm's statistics too."""
+        """Return the loss, and its gradient with respect to parameters and float buffers (BatchNorm's statistics)."""
         with torch.enable_grad():
-            moving = tree.map(lambda x: x.detach().requires_grad_(), tree.floats(weights))
-            leaves = tree.leaves(moving)
+            variables = tree.map(lambda x: x.detach().requires_grad_(), tree.floats(weights))
+            leaves = tree.leaves(variables)
             total, examples, grads = 0.0, 0.0, [torch.zeros_like(leaf) for leaf in leaves]
-            for loss, count in self.sums(tree.merge(weights, moving)):
+            for loss, count in self.sums(tree.merge(weights, variables)):
                 parts = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
                 grads = [g + part for g, part in zip(grads, parts, strict=True)]
                 total, examples = total + float(loss.detach()), examples + float(count)
-        scaled = iter(g / examples for g in grads)
-        return total / examples, tree.map(lambda _: next(scaled), moving)
+        means = iter(g / examples for g in grads)
+        return total / examples, tree.map(lambda _: next(means), variables)
 
 
 def subset(examples: Examples, number: int, rng_seed: int) -> Examples:
-    """So many of the examples, or all where there are no more: a function of the rng seed alone, in their order."""
+    """Draw `number` of the examples by the rng seed alone, in their order; all of them where there are no more."""
     if number >= len(examples):
         return examples
     order = torch.randperm(len(examples), generator=rng.generator(rng_seed, "probe"))

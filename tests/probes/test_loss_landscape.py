@@ -56,7 +56,7 @@ def test_the_ends_of_a_line_are_the_models() -> None:
     surface = of_network(model, ragged()["1"])
     found = line(surface, a, b, ts=[0.0, 1.0])
     assert found.measures["loss"] == [surface.at(a)["loss"], surface.at(b)["loss"]]
-    with pytest.raises(Mistake, match=r"ts = \[0.0, 0.5\]: 0 and 1"):
+    with pytest.raises(Mistake, match=r"ts = \[0.0, 0.5\]: it must be a list with 0 and 1"):
         line(surface, a, b, ts=[0.0, 0.5])
 
 

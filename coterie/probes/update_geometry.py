@@ -1,7 +1,7 @@
-"""How a round's updates lie to one another: measures that need no data.
+"""Lengths, angles and distances of the updates of one round: measures that need no data.
 
-D_i = w - theta_i is what client i sends, p_i its weight in the mean, D = sum_i p_i D_i. Parameters alone count, not
-buffers: BatchNorm's statistics are no weights. Sums are taken in float64.
+D_i = w - theta_i is what client i sends, p_i its weighting in the mean, D = sum_i p_i D_i. Only parameters count;
+buffers such as BatchNorm's statistics do not. Sums are taken in float64.
 
 Legend: n clients of the round.
 """
@@ -17,16 +17,16 @@ from coterie.core import tree
 from coterie.core.tree import Tree
 
 
-def weighted(trees: Sequence[Tree], shares: Sequence[float]) -> Tree:
-    """sum_k shares_k trees_k, in float64."""
+def weighted_sum(trees: Sequence[Tree], shares: Sequence[float]) -> Tree:
+    """Return sum_k shares_k trees_k, in float64."""
     total = tree.scale(_double(trees[0]), shares[0])
-    for each, share in zip(trees[1:], shares[1:], strict=True):
-        total = tree.add(total, _double(each), share)
+    for term, share in zip(trees[1:], shares[1:], strict=True):
+        total = tree.add(total, _double(term), share)
     return total
 
 
 def drift(differences: Sequence[Tree], shares: Sequence[float]) -> dict[str, float | None]:
-    """How far clients go, and how far apart.
+    """Measure how far clients go, and how far apart they end.
 
         dispersion  sum_i p_i |D_i - D|^2             = sum_i p_i |theta_i - theta|^2 with theta = sum_i p_i theta_i
         distance    sum_i p_i |D_i|
@@ -36,8 +36,8 @@ def drift(differences: Sequence[Tree], shares: Sequence[float]) -> dict[str, flo
         differences: D_i [n], each a tree of parameters.
         shares: p_i [n], which sum to 1.
 
-    Two clients of equal weight that go 3 east and 4 north: D = (1.5, 2) has length 2.5 and lies 2.5 from each; the
-    cosines are 1.5 / 2.5 and 2 / 2.5.
+    Example: two clients of equal weighting go 3 east and 4 north. D = (1.5, 2) has length 2.5 and lies 2.5 from each;
+    the cosines are 1.5 / 2.5 and 2 / 2.5.
 
     >>> import torch
     >>> drift([{"w": torch.tensor([3.0, 0.0])}, {"w": torch.tensor([0.0, 4.0])}], [0.5, 0.5])
@@ -46,7 +46,7 @@ def drift(differences: Sequence[Tree], shares: Sequence[float]) -> dict[str, flo
     After Chen, Tu, Li, Shen, Chao: On the Importance and Applicability of Pre-Training for Federated Learning, ICLR
     2023, who ask whether pre-training lessens drift. Their formulas were not at hand; these are ours.
     """
-    centre = weighted(differences, shares)
+    centre = weighted_sum(differences, shares)
     length = float(tree.norm(centre))
     dispersion, distance, cosine = 0.0, 0.0, 0.0
     for difference, share in zip(differences, shares, strict=True):
@@ -59,10 +59,10 @@ def drift(differences: Sequence[Tree], shares: Sequence[float]) -> dict[str, flo
 
 
 def diversity(differences: Sequence[Tree]) -> float | None:
-    """sum_i |D_i|^2 / |sum_i D_i|^2, whatever the clients weigh: 1/n where all are the same, 1 where all are
-    orthogonal, more where they cancel; None where they cancel to 0.
+    """Return the gradient diversity, sum_i |D_i|^2 / |sum_i D_i|^2.
 
-    Where clients weigh the same, n times it is 1 + dispersion / |D|^2.
+    It is 1/n where all updates are the same, 1 where they are orthogonal, more where they cancel, and None where they
+    cancel to 0. The clients' weighting does not enter; where all are equal, n diversity = 1 + dispersion / |D|^2.
 
     >>> import torch
     >>> diversity([{"w": torch.tensor([3.0, 0.0])}, {"w": torch.tensor([0.0, 4.0])}])
@@ -71,13 +71,12 @@ def diversity(differences: Sequence[Tree]) -> float | None:
     Nguyen, Wang, Malik, Sanjabi, Rabbat: Where to Begin? On the Impact of Pre-Training and Initialization in Federated
     Learning, ICLR 2023; the term is of Yin et al.: Gradient Diversity, AISTATS 2018.
     """
-    total = weighted(differences, [1.0] * len(differences))
-    whole = float(_square(total))
-    return sum(float(_square(_double(d))) for d in differences) / whole if whole else None
+    total = float(_square(weighted_sum(differences, [1.0] * len(differences))))
+    return sum(float(_square(_double(d))) for d in differences) / total if total else None
 
 
 def cosine(a: Tree, b: Tree) -> float | None:
-    """<a, b> / (|a| |b|); None where one of them is 0.
+    """Return <a, b> / (|a| |b|); None where one of them is 0.
 
     >>> import torch
     >>> cosine({"w": torch.tensor([1.0, 0.0])}, {"w": torch.tensor([3.0, 4.0])})
@@ -88,12 +87,12 @@ def cosine(a: Tree, b: Tree) -> float | None:
 
 
 def inner(a: Tree, b: Tree) -> float:
-    """The inner product over all leaves, in float64."""
+    """Return the inner product over all leaves, in float64."""
     return float(tree.dot(_double(a), _double(b)))
 
 
 def length(a: Tree) -> float:
-    """The Euclidean norm over all leaves, in float64."""
+    """Return the Euclidean norm over all leaves, in float64."""
     return float(tree.norm(_double(a)))
 
 

@@ -1,0 +1,50 @@
+"""Keep the last aggregated difference in the server state, so that the next round can be compared with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from coterie.core import tree
+from coterie.core.algorithm import Algorithm, Federation, Recipe, Report
+from coterie.core.tree import Tree
+
+LAST = "probe"
+"""Its key in S: the aggregate of the last round that had one, parameters alone; zeros before."""
+
+
+def keep_last_aggregate(recipe: Recipe) -> Recipe:
+    """Return the same algorithm, with the last aggregated difference of parameters in its server state.
+
+    The server state holds it, and not the probe, because it must survive a stop: a resumed run then measures what an
+    unbroken one measures. The algorithm itself never sees it.
+    """
+    return lambda task: _wrap(recipe(task))
+
+
+def _wrap(algorithm: Algorithm) -> Algorithm:
+    def init(weights: Tree | None, federation: Federation) -> Tree:
+        state = algorithm.init(weights, federation)
+        return {**state, LAST: tree.zeros_like(state["params"])}
+
+    def update(state: Tree, aggregate: Tree, report: Report) -> Tree:
+        last = aggregate["delta"]["params"] if "delta" in aggregate else state[LAST]
+        return {**algorithm.update(_without_last(state), aggregate, report), LAST: last}
+
+    return replace(
+        algorithm,
+        init=init,
+        update=update,
+        broadcast=lambda state: algorithm.broadcast(_without_last(state)),
+        personal=lambda state, client: algorithm.personal(_without_last(state), client),
+        measures=lambda before, after: algorithm.measures(_without_last(before), _without_last(after)),
+        at=_wrap_stages(algorithm.at),
+    )
+
+
+def _wrap_stages(at: Callable[[int], Algorithm] | None) -> Callable[[int], Algorithm] | None:
+    return None if at is None else lambda round: _wrap(at(round))
+
+
+def _without_last(state: Tree) -> Tree:
+    return {name: part for name, part in state.items() if name != LAST}
