@@ -24,8 +24,8 @@ from coterie.loop.evaluate import Evaluation, label_shares
 from coterie.loop.faults import Faults
 from coterie.loop.plan import Plan, Probe, Resume, Round
 from coterie.models.functional import Augment, functional, initial_weights
-from coterie.models.parts import lr_scales
-from coterie.models.shapes import sized
+from coterie.models.model_parts import lr_scales
+from coterie.models.shape_checks import sized
 from coterie.objectives import accuracy, cross_entropy
 from coterie.processes.team import ALONE, Team
 
@@ -114,7 +114,7 @@ def plan(
         attack: what some of the clients do to harm the others, to see how well the aggregator withstands it.
         probe: what else is measured of some rounds, as `coterie.probes.Probe` does; such a round keeps its whole
             cohort's updates in memory.
-        lr_scale: factors on the learning rate by part of the model, as in `coterie.models.parts.lr_scales`.
+        lr_scale: factors on the learning rate by part of the model, as in `coterie.models.model_parts.lr_scales`.
         engine: how clients' work is run; one after another unless given.
         team: the processes that run it together; see `coterie.processes.torchrun`. All must be given the same.
 

@@ -38,7 +38,7 @@ from coterie.core.engine import Engine
 from coterie.data import Source, deal, load
 from coterie.engines.sequential import Sequential
 from coterie.engines.vectorised import Vectorised
-from coterie.models.norm import convert
+from coterie.models.normalisation import convert
 from coterie.models.registry import build
 
 RESULTS = Path(__file__).with_name("results.jsonl")

@@ -18,10 +18,10 @@ import torch
 import coterie
 from coterie.core import rng
 from coterie.experiment.engine import this_machine
-from coterie.pretrain.batches import Batches
 from coterie.pretrain.fps import FPS
 from coterie.pretrain.fractals import orbit, render
-from coterie.pretrain.ifs import Systems, jittered, systems
+from coterie.pretrain.iterated_functions import Systems, jittered, systems
+from coterie.pretrain.pair_batches import Batches
 
 RESULTS = Path(__file__).with_name("fractals.json")
 CODES, TOGETHER, REPEATS = 10_000, 1000, 7

@@ -34,9 +34,9 @@ from coterie.core.errors import Mistake, require
 from coterie.core.task import Encoder, Task, masked_sums
 from coterie.core.tree import Tree
 from coterie.models.functional import Training, initial_weights
-from coterie.models.projection import mlp_head, predictor, projector
+from coterie.models.projection_heads import mlp_head, predictor, projector
 from coterie.models.registry import build
-from coterie.objectives import self_supervised as losses
+from coterie.objectives import self_supervised_losses as losses
 
 PREFIX, PROJECTOR, PREDICTOR = "ssl:", "ssl:projector.", "ssl:predictor."
 KEY, QUEUE, PLACE = "ssl:key:", "ssl:queue", "ssl:queue.place"

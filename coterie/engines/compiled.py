@@ -23,7 +23,7 @@ from coterie.core.algorithm import Batches, Logs
 from coterie.core.task import Batch
 from coterie.core.tree import Tree
 from coterie.engines.fused import fuse_updates
-from coterie.models.layout import channels_last
+from coterie.models.memory_layout import channels_last
 
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from coterie.loop.checkpoint import Checkpoints
 from coterie.loop.federate import federate
 from coterie.loop.plan import Resume, Round
 from coterie.loop.store import Store
-from coterie.models import huggingface
+from coterie.models import huggingface_models
 from coterie.processes.team import Team, owns
 from coterie.track import RunFolder
 from coterie.track.weights import packed
@@ -94,9 +94,9 @@ def write_weights(experiment: Experiment, folder: RunFolder, state: Tree, store:
         named = plan.tasks[architecture].whole(plan.personal(state, store, client))
         name = experiment.model_of(client) if own else None
         folder.write_weights(packed(models[architecture], named, name), client if own else None)
-        if not own and huggingface.is_one(models[architecture]):
+        if not own and huggingface_models.is_one(models[architecture]):
             with writing(folder.huggingface):
-                huggingface.export(models[architecture], named, folder.huggingface)
+                huggingface_models.export(models[architecture], named, folder.huggingface)
     team.gather(None)  # from here on all are written
 
 

@@ -14,7 +14,7 @@ from coterie.experiment.settings import Settings
 from coterie.experiment.start import published
 from coterie.experiment.tables import MODEL_CHOICES, model_function, normalisation_keys
 from coterie.models import libraries, registry
-from coterie.models.norm import Kind, convert
+from coterie.models.normalisation import Kind, convert
 
 
 def made(

@@ -25,7 +25,7 @@ from coterie.experiment.run import Outcome
 from coterie.experiment.saving import Saving
 from coterie.loop.plan import Resume
 from coterie.loop.store import Store
-from coterie.pretrain.sheet import sheet
+from coterie.pretrain.example_sheet import sheet
 from coterie.report import write_report
 from coterie.track import RunFolder
 from coterie.track.rounds import Record

@@ -28,7 +28,7 @@ from coterie.experiment.tables import (
 )
 from coterie.loop.cohort import Cohort
 from coterie.loop.faults import Faults
-from coterie.models import huggingface, libraries
+from coterie.models import huggingface_models, libraries
 
 IGNORED = ("versions",)
 """Tables that a run writes into its config.toml for the reader."""
@@ -196,10 +196,10 @@ def checkpoints(value: Any, folders: Sequence[Path]) -> Any:
         return [checkpoints(each, folders) for each in value]
     if isinstance(value, Mapping):
         return {name: checkpoints(each, folders) for name, each in value.items()}
-    if not isinstance(value, str) or not value.startswith(huggingface.PREFIX):
+    if not isinstance(value, str) or not value.startswith(huggingface_models.PREFIX):
         return value
-    path = _found(value.removeprefix(huggingface.PREFIX), folders)
-    return f"{huggingface.PREFIX}{path.resolve()}" if path.is_dir() else value
+    path = _found(value.removeprefix(huggingface_models.PREFIX), folders)
+    return f"{huggingface_models.PREFIX}{path.resolve()}" if path.is_dir() else value
 
 
 def without_leftovers(

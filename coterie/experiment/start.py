@@ -21,9 +21,9 @@ from coterie.experiment.tables import PUBLISHED, Pretrain
 from coterie.loop import evaluate
 from coterie.loop.plan import Plan
 from coterie.models import libraries
-from coterie.models.parts import freeze
-from coterie.pretrain import weights
-from coterie.pretrain.weights import Loaded
+from coterie.models.model_parts import freeze
+from coterie.pretrain import pretrained_weights
+from coterie.pretrain.pretrained_weights import Loaded
 from coterie.track.folder import BEGAN
 
 
@@ -104,7 +104,7 @@ def begin(settings: Settings, models: Mapping[str, nn.Module], kept: Path | None
     """
     again = kept is not None and (kept / BEGAN).is_file()  # it is written last
     for file, model in zip(files(kept, len(models)), models.values(), strict=True) if kept and again else ():
-        weights.load(model, file)
+        pretrained_weights.load(model, file)
     loaded = {n: None if again else _given(settings.pretrain, n, model) for n, model in models.items()}
     if settings.pretrain.freeze is not None:
         freeze(models, settings.pretrain.freeze)
@@ -119,14 +119,14 @@ def _given(pretrain: Pretrain, name: str, model: nn.Module) -> Loaded | None:
     if source is None:
         return None
     if which is None:
-        return weights.load(model, source, **options)
+        return pretrained_weights.load(model, source, **options)
     found = libraries.published(name, which, model)
     if found is None:
         raise Mistake(
             f'pretrain.weights = "{source}": nobody has published weights of {name}; name a safetensors file, or a '
             "model of a library"
         )
-    return weights.fill(model, found, f"{name}, {which or 'its'} published weights", **options)
+    return pretrained_weights.fill(model, found, f"{name}, {which or 'its'} published weights", **options)
 
 
 def _start(name: str, model: nn.Module, loaded: Loaded | None) -> Start:
@@ -136,7 +136,7 @@ def _start(name: str, model: nn.Module, loaded: Loaded | None) -> Start:
 
 def files(kept: Path, number: int) -> list[Path]:
     """Where a run keeps what each of its models began with, in their order."""
-    return [kept / (weights.FILE if number == 1 else f"{k}.safetensors") for k in range(number)]
+    return [kept / (pretrained_weights.FILE if number == 1 else f"{k}.safetensors") for k in range(number)]
 
 
 def measured(starts: Sequence[Start], plan: Plan) -> list[Start]:

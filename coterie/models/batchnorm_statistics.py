@@ -16,7 +16,7 @@ from torch.func import functional_call
 from coterie.core.engine import Engine, as_input
 from coterie.core.examples import Examples
 from coterie.core.tree import Tree
-from coterie.models.frozen import frozen_norms
+from coterie.models.frozen_values import frozen_norms
 from coterie.models.functional import statistics_of
 from coterie.models.layers import MaskedBatchNorm, Scope, swap
 

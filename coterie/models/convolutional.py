@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coterie.core.errors import Mistake
-from coterie.models import shapes
+from coterie.models import shape_checks
 
 
 class CNN(nn.Module):
@@ -73,7 +73,7 @@ def cnn(in_shape: Sequence[int], num_classes: int) -> nn.Module:
     Raises:
         Mistake: `in_shape` is not [channels, height, width] with 4 pixels or more each way.
     """
-    return CNN(*shapes.image("cnn", in_shape, smallest=4), num_classes)
+    return CNN(*shape_checks.image("cnn", in_shape, smallest=4), num_classes)
 
 
 def cifar_cnn(in_shape: Sequence[int], num_classes: int, crop: int = 24) -> nn.Module:
@@ -91,7 +91,7 @@ def cifar_cnn(in_shape: Sequence[int], num_classes: int, crop: int = 24) -> nn.M
     Raises:
         Mistake: `in_shape` is not [channels, height, width] with 4 pixels or more each way, or `crop` is below 4.
     """
-    channels, height, width = shapes.image("cifar_cnn", in_shape, smallest=4)
+    channels, height, width = shape_checks.image("cifar_cnn", in_shape, smallest=4)
     if crop < 4:
         raise Mistake(f"model.crop = {crop}: it must be 4 or more")
     return CifarCNN(channels, min(height, crop), min(width, crop), num_classes)

@@ -11,7 +11,7 @@ from itertools import pairwise
 from torch import nn
 
 from coterie.core.errors import Mistake
-from coterie.models import shapes
+from coterie.models import shape_checks
 
 
 def mlp(in_shape: Sequence[int], num_classes: int, hidden: Sequence[int] = (64,)) -> nn.Module:
@@ -33,7 +33,7 @@ def mlp(in_shape: Sequence[int], num_classes: int, hidden: Sequence[int] = (64,)
     """
     if not all(isinstance(size, int) and size >= 1 for size in hidden):
         raise Mistake(f"model.hidden = {list(hidden)}: every size must be a whole number, 1 or more")
-    sizes = [shapes.features("mlp", in_shape), *hidden]
+    sizes = [shape_checks.features("mlp", in_shape), *hidden]
     layers: list[nn.Module] = [nn.Flatten()]  # [B, D]
     for before, after in pairwise(sizes):
         layers += [nn.Linear(before, after), nn.ReLU()]

@@ -14,9 +14,9 @@ from coterie.core import rng
 from coterie.core.task import Apply, Encoder, Score, SharedNorm, Task
 from coterie.core.tree import Tree
 from coterie.models.classifier import classifier
-from coterie.models.frozen import frozen, frozen_norms
+from coterie.models.frozen_values import frozen, frozen_norms
 from coterie.models.layers import MaskedBatchNorm, Scope, swap, torchs
-from coterie.models.layout import Layout
+from coterie.models.memory_layout import Layout
 from coterie.models.moments import Moments
 
 NORM_TYPES = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)

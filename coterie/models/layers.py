@@ -3,7 +3,7 @@
 Two of `torch.nn`'s layers cannot be used as they are. BatchNorm counts every row of a batch, so that a short batch
 padded to a common length would be normalised wrongly; dropout draws from a global generator, so that its masks depend
 on who ran before. Both are swapped, by type, for the ones here; names and shapes of parameters and buffers stay the
-same. GroupNorm stays, but for the layout of what it is given (see `layout`).
+same. GroupNorm stays, but for the layout of what it is given (see `memory_layout`).
 
 Legend: B batch, C channels.
 """
@@ -22,7 +22,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from coterie.core import rng
 from coterie.core.task import SharedNorm
-from coterie.models.layout import plain_constants
+from coterie.models.memory_layout import plain_constants
 from coterie.models.moments import Moments
 
 

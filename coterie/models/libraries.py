@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from coterie.models import huggingface, timm, torchvision
+from coterie.models import huggingface_models, timm_models, torchvision_models
 
 
 class Published(Protocol):
@@ -27,9 +27,9 @@ class Library(NamedTuple):
 
 
 LIBRARIES: Mapping[str, Library] = {
-    torchvision.PREFIX: Library(torchvision.model, torchvision.published, checkpoints=False),
-    timm.PREFIX: Library(timm.model, timm.published, checkpoints=False),
-    huggingface.PREFIX: Library(huggingface.model, huggingface.published, checkpoints=True),
+    torchvision_models.PREFIX: Library(torchvision_models.model, torchvision_models.published, checkpoints=False),
+    timm_models.PREFIX: Library(timm_models.model, timm_models.published, checkpoints=False),
+    huggingface_models.PREFIX: Library(huggingface_models.model, huggingface_models.published, checkpoints=True),
 }
 
 

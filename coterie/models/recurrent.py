@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from coterie.core.errors import Mistake
-from coterie.models import shapes
+from coterie.models import shape_checks
 
 
 class PeepholeLSTM(nn.Module):
@@ -138,7 +138,7 @@ def _language_model(
     layers: int,
     peepholes: bool,
 ) -> nn.Module:
-    shapes.sequence(name, in_shape)
+    shape_checks.sequence(name, in_shape)
     vocabulary = num_classes if vocabulary is None else vocabulary
     sizes = {"vocabulary": vocabulary, "embedding": embedding, "hidden": hidden, "layers": layers}
     for key, size in sizes.items():

@@ -17,7 +17,7 @@ from coterie.models.convolutional import cifar_cnn, cnn
 from coterie.models.dense import logistic, mlp, two_nn
 from coterie.models.recurrent import char_lstm, word_lstm
 from coterie.models.residual import resnet20
-from coterie.models.shapes import sized
+from coterie.models.shape_checks import sized
 
 ModelFunction: TypeAlias = Callable[..., nn.Module]
 """A function that makes a model. It is called with `in_shape`, the shape of one example, and `num_classes`, where its

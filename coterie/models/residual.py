@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coterie.core.errors import Mistake
-from coterie.models import shapes
+from coterie.models import shape_checks
 
 Norm = Literal["batch", "group"]
 
@@ -83,7 +83,7 @@ def resnet20(in_shape: Sequence[int], num_classes: int, width: int = 16, norm: N
     Raises:
         Mistake: `in_shape` is no image's, `norm` is neither of the two, or `width` is no even number above 0.
     """
-    channels, _, _ = shapes.image("resnet20", in_shape, smallest=4)
+    channels, _, _ = shape_checks.image("resnet20", in_shape, smallest=4)
     if norm not in ("batch", "group"):
         raise Mistake(f'model.norm = {norm}: it must be "batch" or "group"')
     if width < 2 or width % 2:

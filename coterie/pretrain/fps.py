@@ -34,7 +34,7 @@ from coterie.core.tree import Tree
 from coterie.engines.malloc import keep_freed_memory
 from coterie.models.functional import functional, initial_weights
 from coterie.objectives import cross_entropy
-from coterie.pretrain.batches import Batches, Sizes
+from coterie.pretrain.pair_batches import Batches, Sizes
 
 LARGE = 64
 """Images with a longer side are drawn as the authors draw theirs of 224 pixels, others as those of 32."""

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from coterie.core import rng
-from coterie.pretrain.ifs import Systems, draws
+from coterie.pretrain.iterated_functions import Systems, draws
 
 CHUNK = 125_000
 """How many points are followed at a time: what fits a core's cache."""

@@ -14,7 +14,7 @@ from coterie.algorithms.self_supervised import METHODS, PREDICTOR, PROJECTOR
 from coterie.core import rng, tree
 from coterie.engines.sequential import Sequential
 from coterie.models.functional import functional, initial_weights
-from coterie.models.projection import mlp_head, predictor, projector
+from coterie.models.projection_heads import mlp_head, predictor, projector
 from coterie.objectives import cross_entropy
 from coterie.objectives.views import two_views
 from coterie.track.summary import COLLAPSED

@@ -19,7 +19,7 @@ from coterie.experiment import run as module
 from coterie.experiment.run import run
 from coterie.experiment.settings import load
 from coterie.models import libraries, registry
-from coterie.models.parts import head
+from coterie.models.model_parts import head
 from tests.experiment.files import written
 
 

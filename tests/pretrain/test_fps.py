@@ -10,10 +10,10 @@ from torch.nn import functional as F
 from coterie import Mistake
 from coterie.core import tree
 from coterie.core.packing import pack, unpack
-from coterie.models.projection import predictor, projector
+from coterie.models.projection_heads import predictor, projector
 from coterie.models.registry import build
-from coterie.pretrain.batches import Batches
 from coterie.pretrain.fps import FPS, Trainer
+from coterie.pretrain.pair_batches import Batches
 
 QUICK = {"batch_size": 8, "image_size": 8, "num_systems": 40, "points": 60, "cached_systems": 24, "projection": 6}
 

@@ -6,7 +6,7 @@ import torch
 from coterie.core import rng
 from coterie.pretrain import fractals
 from coterie.pretrain.fractals import fixed_point, orbit, render
-from coterie.pretrain.ifs import Systems, draws, jittered, systems
+from coterie.pretrain.iterated_functions import Systems, draws, jittered, systems
 
 MANY = systems(0, torch.arange(1000))
 KEYS = rng.fold(rng.key("rendering"), torch.arange(1000))

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from coterie.core.errors import Mistake, reason
 from coterie.core.files import write_atomic
 from coterie.core.packages import package
-from coterie.models import adapted
-from coterie.models.parts import HEAD
+from coterie.models import library_adapter
+from coterie.models.model_parts import HEAD
 
 PREFIX = "huggingface:"
 MAIN = "main"
@@ -75,7 +75,7 @@ def model(
         raise Mistake(f"{key}: cannot be made a classifier of {what} ({where_not}{reason(error)})") from error
     call = partial(_of_tokens, key) if text else _images(made, checkpoint, revision or MAIN, in_shape, image_size)
     about = {"checkpoint": checkpoint, "revision": revision or MAIN, HEAD: _head(made)}
-    return adapted.adapted(made, call, **about)
+    return library_adapter.adapted(made, call, **about)
 
 
 def published(name: str, which: str, model: nn.Module) -> Mapping[str, Tensor]:
@@ -91,7 +91,7 @@ def published(name: str, which: str, model: nn.Module) -> Mapping[str, Tensor]:
     """
     if which:
         raise Mistake(f'pretrain.weights = "published:{which}": a checkpoint of Hugging Face has no named weights')
-    theirs: Any = adapted.original(model)
+    theirs: Any = library_adapter.original(model)
     options = {"use_safetensors": True, "trust_remote_code": False, "revision": model.revision}
     try:
         with _quiet():  # what is missing is said by whoever asks for the weights
@@ -123,7 +123,7 @@ def export(model: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> Non
     """
     theirs: Any = model
     with _quiet(), torch.random.fork_rng(devices=[]), TemporaryDirectory() as made:
-        bare: Any = adapted.original(model)(theirs.config)
+        bare: Any = library_adapter.original(model)(theirs.config)
         bare.load_state_dict({name: value.cpu() for name, value in weights.items()})
         bare.save_pretrained(made)
         for name in COMPANIONS:
@@ -146,17 +146,17 @@ def _of_tokens(key: str, forward: Any, self: nn.Module, x: Tensor) -> Tensor:
 
 def _images(
     model: Any, checkpoint: str, revision: str, in_shape: Sequence[int], image_size: int | None
-) -> adapted.Call:
+) -> library_adapter.Call:
     """The forward of a model of images, which keeps by what its checkpoint normalised them."""
-    adapted.colours(f"{PREFIX}{checkpoint}", in_shape)
+    library_adapter.colours(f"{PREFIX}{checkpoint}", in_shape)
     about = _processor(checkpoint, revision)
     normal = about.get("do_normalize", True)
-    adapted.remember_pixels(model, about.get("image_mean") if normal else None, about.get("image_std"))
+    library_adapter.remember_pixels(model, about.get("image_mean") if normal else None, about.get("image_std"))
     side = image_size or getattr(model.config, "image_size", None)
     size = (side, side) if isinstance(side, int) else tuple(side) if side else None
 
     def call(forward: Any, self: nn.Module, x: Tensor) -> Tensor:
-        logits: Tensor = forward(pixel_values=adapted.pixels(self, x, size)).logits
+        logits: Tensor = forward(pixel_values=library_adapter.pixels(self, x, size)).logits
         return logits
 
     return call

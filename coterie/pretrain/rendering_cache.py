@@ -21,7 +21,7 @@ from torch import Tensor
 from coterie.core import rng
 from coterie.core.tree import Tree
 from coterie.pretrain.fractals import render
-from coterie.pretrain.ifs import jittered, systems
+from coterie.pretrain.iterated_functions import jittered, systems
 
 NOTHING = -1
 

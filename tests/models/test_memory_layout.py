@@ -7,7 +7,7 @@ from torch.func import vmap
 
 from coterie.core.rng import key
 from coterie.models.functional import functional, initial_weights
-from coterie.models.layout import Layout
+from coterie.models.memory_layout import Layout
 from coterie.objectives import cross_entropy
 
 

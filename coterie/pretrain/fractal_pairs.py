@@ -12,7 +12,7 @@ One pair, whose own system is number i and whose partners are other systems of w
     and changed as any image is, see `coterie.objectives.views`
 
 Pixels are bytes until the canvas is complete, as in OpenCV. The systems are gone through in a random order, again and
-again; nothing is stored but the last renderings (`coterie.pretrain.cache`).
+again; nothing is stored but the last renderings (`coterie.pretrain.rendering_cache`).
 
 Ours: the systems of one pass come in one shuffled order, where the authors shuffle ten passes together; a resized
 object is not averaged over the pixels it loses; a whole batch is made at once, after its new renderings are in the

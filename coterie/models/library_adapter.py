@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coterie.core.errors import Mistake
-from coterie.models import shapes
+from coterie.models import shape_checks
 
 Call = Callable[[Callable[..., Any], nn.Module, Tensor], Tensor]
 """(the model's own forward, the model, x [B, ...]) -> outputs [B, ...]."""
@@ -55,7 +55,7 @@ def colours(name: str, in_shape: Sequence[int]) -> None:
     Raises:
         Mistake: an example is something else.
     """
-    channels, _, _ = shapes.image(name, in_shape, smallest=1)
+    channels, _, _ = shape_checks.image(name, in_shape, smallest=1)
     if channels not in (1, 3):
         raise Mistake(f'model.name = "{name}": takes images of 1 or 3 channels, but these have {channels}')
 

@@ -10,7 +10,7 @@ import coterie
 from coterie import Examples, Mistake
 from coterie.core import tree
 from coterie.models import registry
-from coterie.models.parts import freeze, head, lr_scales
+from coterie.models.model_parts import freeze, head, lr_scales
 from tests.algorithms.normed import every_engine, run
 from tests.common.recipes import RECIPES
 from tests.federations import dense, distance, ragged, seed_set

@@ -16,10 +16,10 @@ from coterie.experiment import run as module
 from coterie.experiment.run import run
 from coterie.experiment.settings import load
 from coterie.experiment.trained import trained
-from coterie.models import huggingface, registry
-from coterie.models.parts import head
+from coterie.models import huggingface_models, registry
+from coterie.models.model_parts import head
 from tests.experiment.files import written
-from tests.pretrain.test_weights import Trap
+from tests.pretrain.test_pretrained_weights import Trap
 
 transformers = pytest.importorskip("transformers")
 
@@ -111,7 +111,7 @@ def test_images_a_run_and_the_way_back(vit: Path, tmp_path: Path, capsys: pytest
 def test_pixels_are_normalised_and_resized_as_the_checkpoint_says(vit: Path) -> None:
     """Images of another size and of one channel."""
     ours = registry.build(f"huggingface:{vit}", [1, 10, 12], 7, rng_seed=0).eval()
-    ours.load_state_dict(huggingface.published(str(vit), "", ours))
+    ours.load_state_dict(huggingface_models.published(str(vit), "", ours))
     x = torch.rand(2, 1, 10, 12)
     pixels = torch.nn.functional.interpolate(x.expand(-1, 3, -1, -1), (8, 8), mode="bilinear", antialias=True)
     pixels = (pixels - torch.tensor([0.1, 0.2, 0.3]).reshape(1, 3, 1, 1)) / 0.5

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from coterie.core.errors import Mistake, reason
 from coterie.core.packages import package
-from coterie.models import adapted
+from coterie.models import library_adapter
 
 PREFIX = "timm:"
 
@@ -39,12 +39,12 @@ def model(
         Mistake: timm is not installed, or there is no such model.
     """
     made = _made(_tagged(architecture, published or ""), num_classes=num_classes, pretrained=False)
-    adapted.colours(f"{PREFIX}{architecture}", in_shape)
+    library_adapter.colours(f"{PREFIX}{architecture}", in_shape)
     about: Mapping[str, Any] = made.pretrained_cfg
-    adapted.remember_pixels(made, about.get("mean"), about.get("std"))
+    library_adapter.remember_pixels(made, about.get("mean"), about.get("std"))
     size = tuple(about["input_size"][1:]) if about.get("fixed_input_size") else None
     size = size if image_size is None else (image_size, image_size)
-    return adapted.adapted(made, lambda forward, self, x: forward(adapted.pixels(self, x, size)))
+    return library_adapter.adapted(made, lambda forward, self, x: forward(library_adapter.pixels(self, x, size)))
 
 
 def published(name: str, which: str, model: nn.Module) -> Mapping[str, Tensor]:

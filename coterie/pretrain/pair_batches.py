@@ -13,8 +13,8 @@ from torch import Tensor
 
 from coterie.core import rng
 from coterie.objectives.views import image_view, luma
-from coterie.pretrain.cache import Cache, Pictures
-from coterie.pretrain.pairs import Canvas, Drawn, compose, partners
+from coterie.pretrain.fractal_pairs import Canvas, Drawn, compose, partners
+from coterie.pretrain.rendering_cache import Cache, Pictures
 
 
 @dataclass(frozen=True)

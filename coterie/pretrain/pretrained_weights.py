@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from coterie.core.errors import Mistake, few
 from coterie.models.functional import tied
-from coterie.models.norm import ORIGIN
-from coterie.models.parts import head as head_of
+from coterie.models.model_parts import head as head_of
+from coterie.models.normalisation import ORIGIN
 
 KEY = "pretrain.weights"
 FILE = "model.safetensors"
@@ -106,9 +106,9 @@ def fill(
 ) -> Loaded:
     """Give a model the weights of these names, in place.
 
-    Of the head (see `coterie.models.parts.head`) what is missing, or has another shape, keeps the model's own initial
-    values, and so does what is skipped. All else must be there, in the model's shapes. What the model has no place for
-    is left over, unless it belongs to a part that the model has: then these are the weights of another model.
+    Of the head (see `coterie.models.model_parts.head`) what is missing, or has another shape, keeps the model's own
+    initial values, and so does what is skipped. All else must be there, in the model's shapes. What the model has no
+    place for is left over, unless it belongs to a part that the model has: then these are the weights of another model.
 
     Args:
         model: the model.

@@ -10,7 +10,7 @@ from torch import nn
 import coterie
 from coterie import Examples, Mistake
 from coterie.core import tree
-from coterie.models.frozen import frozen, frozen_norms
+from coterie.models.frozen_values import frozen, frozen_norms
 from coterie.models.functional import functional, initial_weights
 from coterie.objectives import cross_entropy
 from coterie.track.weights import packed

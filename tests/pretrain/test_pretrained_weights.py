@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from coterie import Mistake
 from coterie.models import registry
-from coterie.models.norm import convert
-from coterie.pretrain.weights import CONVERT, fill, load, read
+from coterie.models.normalisation import convert
+from coterie.pretrain.pretrained_weights import CONVERT, fill, load, read
 
 Weights = dict[str, Tensor]
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from coterie.core import rng
 from coterie.objectives.views import luma
-from coterie.pretrain.batches import Batches, Sizes
-from coterie.pretrain.cache import Cache, Pictures
-from coterie.pretrain.pairs import Canvas, compose, flipped, paint, partners, placed
+from coterie.pretrain.fractal_pairs import Canvas, compose, flipped, paint, partners, placed
+from coterie.pretrain.pair_batches import Batches, Sizes
+from coterie.pretrain.rendering_cache import Cache, Pictures
 
 KEY = rng.key("pairs")
 SMALL = Sizes(
@@ -45,8 +45,10 @@ def test_views_are_composed_of_renderings_of_the_systems_named(monkeypatch: pyte
     """With renderings that are one flat grey for each system, and grey for paint, every colour of a view belongs to a
     system of the pair.
     """
-    monkeypatch.setattr("coterie.pretrain.pairs.paint", lambda grey, key: (255 * grey)[:, None].expand(-1, 3, -1, -1))
-    monkeypatch.setattr("coterie.pretrain.pairs.blurred", lambda x, key, **_: x)
+    monkeypatch.setattr(
+        "coterie.pretrain.fractal_pairs.paint", lambda grey, key: (255 * grey)[:, None].expand(-1, 3, -1, -1)
+    )
+    monkeypatch.setattr("coterie.pretrain.fractal_pairs.blurred", lambda x, key, **_: x)
     flat = lambda self, index, pair: ((index + 1) / 64)[:, None, None].expand(-1, 16, 16)  # noqa: E731
     monkeypatch.setattr(Pictures, "rendered", flat)
     batches, seen = Batches(SMALL, rng_seed=3), 0

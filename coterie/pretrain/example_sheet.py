@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coterie.pretrain.batches import Batches, Sizes
+from coterie.pretrain.pair_batches import Batches, Sizes
 
 COLUMNS = 12
 """Pictures of a row."""

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from coterie.core.errors import Mistake, reason
 from coterie.core.packages import package
-from coterie.models import adapted
-from coterie.models.parts import HEAD, head
+from coterie.models import library_adapter
+from coterie.models.model_parts import HEAD, head
 
 PREFIX = "torchvision:"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -43,20 +43,20 @@ def model(
     """
     name = f"{PREFIX}{architecture}"
     made = _builder(architecture)(architecture, weights=None, num_classes=num_classes)
-    adapted.colours(name, in_shape)
+    library_adapter.colours(name, in_shape)
     transforms = None if published is None else _weights(architecture, published).transforms()
     mean, std = getattr(transforms, "mean", MEAN), getattr(transforms, "std", STD)
-    adapted.remember_pixels(made, mean, std)
+    library_adapter.remember_pixels(made, mean, std)
     side = image_size or getattr(made, "image_size", None)
     size = None if side is None else (side, side)
 
     def call(forward: Any, self: nn.Module, x: Tensor) -> Tensor:
-        outputs = forward(adapted.pixels(self, x, size))
+        outputs = forward(library_adapter.pixels(self, x, size))
         logits: Tensor = outputs[0] if isinstance(outputs, tuple) else outputs  # without those of auxiliary classifiers
         return logits
 
     auxiliary = {name for name, _ in made.named_parameters() if name.lower().startswith("aux")}
-    return adapted.adapted(made, call, **{HEAD: head(made) | auxiliary})
+    return library_adapter.adapted(made, call, **{HEAD: head(made) | auxiliary})
 
 
 def published(name: str, which: str, model: nn.Module) -> Mapping[str, Tensor]:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from coterie import Mistake
-from coterie.models.norm import convert
+from coterie.models.normalisation import convert
 from tests.algorithms.normed import MODELS, batch, every_model
 
 kinds = pytest.mark.parametrize("to", ["group", "layer"])

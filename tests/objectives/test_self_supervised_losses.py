@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from coterie.objectives.self_supervised import enqueued, info_nce, simsiam, spread
+from coterie.objectives.self_supervised_losses import enqueued, info_nce, simsiam, spread
 
 P1, Z2 = torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0]])
 P2, Z1 = torch.tensor([[0.0, 2.0]]), torch.tensor([[1.0, 1.0]])

@@ -5,7 +5,7 @@ import math
 import torch
 
 from coterie.core import rng
-from coterie.pretrain.ifs import MOST, Systems, jittered, singular_values, systems
+from coterie.pretrain.iterated_functions import MOST, Systems, jittered, singular_values, systems
 
 MANY = systems(0, torch.arange(3000))
 SIZES = torch.linalg.svdvals(MANY.maps[..., :2])  # [B, N, 2]
