@@ -115,9 +115,9 @@ def _show_clients(source: Source, clients: Clients, partition: str, out: Path) -
     """A table of the clients, remarks on standard error, and the path of the page."""
     from coterie.data.remarks import remarks
     from coterie.report.population import held, write_population
-    from coterie.track.clients import described
+    from coterie.track.clients_json import describe_clients
 
-    who, names = described(clients), source.label_names
+    who, names = describe_clients(clients), source.label_names
     rows = [(c["id"], str(c["examples"]), held(c["label_counts"], names)) for c in who[:MOST_CLIENTS]]
     table.show(("client", "examples", "of each label"), rows)
     if len(who) > MOST_CLIENTS:

@@ -15,8 +15,8 @@ from coterie.cli.live import Live
 from coterie.experiment.pretraining import Pretraining, load
 from coterie.experiment.pretraining_run import pretrain as carry_out
 from coterie.report.words import duration, number, spread
-from coterie.track.rounds import Record
-from coterie.track.summary import COLLAPSED
+from coterie.track.rounds_file import Record
+from coterie.track.summary import MAX_COLLAPSED_SPREAD
 
 SECONDS_BETWEEN_LINES = 5.0
 
@@ -81,8 +81,8 @@ class Terminal:
         self.live.out.print(table)
         if end["collapsed"]:
             self.say(
-                f"the outputs have collapsed (their spread is {end['spread']:.3f}, {COLLAPSED} or less): the encoder "
-                "has learnt nothing; try a smaller pretrain.lr or a larger pretrain.batch_size"
+                f"the outputs have collapsed (their spread is {end['spread']:.3f}, at most {MAX_COLLAPSED_SPREAD}): "
+                "the encoder has learnt nothing; try a smaller pretrain.lr or a larger pretrain.batch_size"
             )
 
 

@@ -17,7 +17,7 @@ from coterie.experiment.build import Experiment
 from coterie.experiment.settings import model_names
 from coterie.experiment.start import Start
 from coterie.report.words import duration, number, share, size, spread
-from coterie.track.rounds import Record
+from coterie.track.rounds_file import Record
 
 SECONDS_BETWEEN_LINES = 1.0
 

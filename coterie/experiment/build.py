@@ -35,7 +35,7 @@ from coterie.experiment.start import Start
 from coterie.loop.attack import Attack
 from coterie.loop.plan import Plan
 from coterie.probes import Probe
-from coterie.track.clients import MOST_ON_DEMAND
+from coterie.track.clients_json import MAX_LAZY_CLIENTS
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Experiment:
         """The clients that are worth a look of their own: all of them; of a large population that is made on demand,
         those who are asked first. Who that will be is known before the first round.
         """
-        if isinstance(self.clients, dict) or len(self.clients) <= MOST_ON_DEMAND:
+        if isinstance(self.clients, dict) or len(self.clients) <= MAX_LAZY_CLIENTS:
             return self.clients
         plan = self.plan
         cohorts = (plan.cohort.draw(plan.ids, plan.rng_seed, k, plan.available) for k in range(1, plan.rounds + 1))

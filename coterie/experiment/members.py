@@ -31,8 +31,8 @@ from coterie.loop.store import Store
 from coterie.models import huggingface_models
 from coterie.processes.team import Team, owns
 from coterie.track import RunFolder
-from coterie.track.weights import packed
-from coterie.track.writing import writing
+from coterie.track.file_writing import disk_mistakes
+from coterie.track.weights_file import pack_weights
 
 
 class Order(NamedTuple):
@@ -93,9 +93,9 @@ def write_weights(experiment: Experiment, folder: RunFolder, state: Tree, store:
         architecture = plan.architecture(client)
         named = plan.tasks[architecture].whole(plan.personal(state, store, client))
         name = experiment.model_of(client) if own else None
-        folder.write_weights(packed(models[architecture], named, name), client if own else None)
+        folder.write_weights(pack_weights(models[architecture], named, name), client if own else None)
         if not own and huggingface_models.is_one(models[architecture]):
-            with writing(folder.huggingface):
+            with disk_mistakes(folder.huggingface):
                 huggingface_models.export(models[architecture], named, folder.huggingface)
     team.gather(None)  # from here on all are written
 

@@ -28,10 +28,10 @@ from coterie.loop.store import Store
 from coterie.pretrain.example_sheet import sheet
 from coterie.report import write_report
 from coterie.track import RunFolder
-from coterie.track.rounds import Record
-from coterie.track.summary import spread
-from coterie.track.weights import packed
-from coterie.track.writing import put, writing
+from coterie.track.file_writing import disk_mistakes, write_file
+from coterie.track.rounds_file import Record
+from coterie.track.summary import last_spread
+from coterie.track.weights_file import pack_weights
 
 SHEET = "sheet.png"
 
@@ -76,10 +76,10 @@ def pretrain(settings: Pretraining, out: Path, resume: bool = False, watch: Watc
         Mistake: the settings cannot be used, or the folder cannot. In the first case nothing is written.
     """
     folder, watch = RunFolder(out, "interval"), watch or Silent()
-    if not folder.begun:
+    if not folder.has_run:
         settings = pretraining.resolved(settings, this_machine())
-        with folder.held():
-            if folder.begun:
+        with folder.hold():
+            if folder.has_run:
                 raise _already(folder)
             going = _Training(settings, folder, watch)
             try:
@@ -91,9 +91,9 @@ def pretrain(settings: Pretraining, out: Path, resume: bool = False, watch: Watc
                 raise
     if not resume:
         raise _already(folder)
-    with folder.held():
+    with folder.hold():
         settings = _as_before(settings, folder)
-        end = folder.summary()
+        end = folder.read_summary()
         if end is not None:
             return Outcome(out, end, ran=False)
         return _Training(settings, folder, watch).carried_out()
@@ -161,7 +161,7 @@ class _Training:
         now = versions(this_machine())
         began = file.read(self.folder.config).get("versions", now) if self.folder.config.is_file() else now
         self.folder.write_config(self.settings.text(began))
-        put(self.folder.path / SHEET, sheet(self.settings.pretrain.sizes, self.settings.rng_seed))
+        write_file(self.folder.path / SHEET, sheet(self.settings.pretrain.sizes, self.settings.rng_seed))
         return found.elapsed if found else 0.0
 
     def interval(self) -> Record:
@@ -198,7 +198,7 @@ class _Training:
 
     def end(self) -> dict[str, Any]:
         """Write what a finished training leaves, the summary last but for the report."""
-        self.folder.write_weights(packed(self.model, self.trainer.encoder(), part=True))
+        self.folder.write_weights(pack_weights(self.model, self.trainer.encoder(), part=True))
         last = self.records[-1]
         end = {
             "steps": last["step"],
@@ -206,9 +206,9 @@ class _Training:
             "seconds": sum(record["seconds"] for record in self.records),
             "elapsed": last["elapsed"],
             "loss": last["loss"],
-            **spread(self.records),
+            **last_spread(self.records),
         }
         self.folder.write_summary(end)
-        with writing(self.folder.path / "report.html"):
+        with disk_mistakes(self.folder.path / "report.html"):
             write_report(self.folder.path)
         return end

@@ -24,10 +24,10 @@ from coterie.processes.spawn import led
 from coterie.processes.team import ALONE, Team
 from coterie.processes.torchrun import launched
 from coterie.report import write_report
-from coterie.track import RunFolder, summary
-from coterie.track.rounds import Record
-from coterie.track.weights import packed
-from coterie.track.writing import writing
+from coterie.track import RunFolder, summarise
+from coterie.track.file_writing import disk_mistakes
+from coterie.track.rounds_file import Record
+from coterie.track.weights_file import pack_weights
 
 
 class Watch(Protocol):
@@ -84,10 +84,10 @@ def run(settings: Settings, out: Path, resume: bool = False, watch: Watch | None
     folder, watch = RunFolder(out), watch or Silent()
     size = launched()
     settings = settings if size is None else in_launched(settings, size)
-    if not folder.begun:
+    if not folder.has_run:
         experiment = build(settings, this_machine())
-        with folder.held():
-            if folder.begun:
+        with folder.hold():
+            if folder.has_run:
                 raise _already(folder)
             going = _Run(experiment, folder, watch)
             try:
@@ -98,7 +98,7 @@ def run(settings: Settings, out: Path, resume: bool = False, watch: Watch | None
                 raise
     if not resume:
         raise _already(folder)
-    with folder.held():
+    with folder.hold():
         settings = _as_before(settings, folder)
         over = _over(folder, settings)
         if over is not None:
@@ -132,7 +132,7 @@ def _as_before(settings: Settings, folder: RunFolder) -> Settings:
 
 def _over(folder: RunFolder, settings: Settings) -> dict[str, Any] | None:
     """The summary of a run that needs no more rounds."""
-    end = folder.summary()
+    end = folder.read_summary()
     if end is None or (end["stopped"] == "rounds" and end["rounds"] < settings.rounds):
         return None
     if not (folder.path / "report.html").is_file():
@@ -182,7 +182,7 @@ class _Run:
             return
         plan, models = self.experiment.plan, list(self.experiment.models.values())
         self.experiment = replace(self.experiment, starts=start.measured(self.experiment.starts, plan))
-        packages = [packed(model, dict(model.state_dict())) for model in models]
+        packages = [pack_weights(model, dict(model.state_dict())) for model in models]
         files = dict(zip(start.files(self.folder.start, len(models)), packages, strict=True))
         self.folder.write_start(files, [each.record() for each in self.experiment.starts])
 
@@ -224,9 +224,9 @@ class _Run:
     def end(self, state: Tree, store: Store) -> dict[str, Any]:
         """Write what a finished run leaves, the summary last. Collective."""
         write_weights(self.experiment, self.folder, state, store, self.team)
-        end = summary(self.records, self.target, self.experiment.bytes_once, len(self.experiment.clients))
+        end = summarise(self.records, self.target, self.experiment.bytes_once, len(self.experiment.clients))
         self.folder.write_summary(end)
-        with writing(self.folder.path / "report.html"):
+        with disk_mistakes(self.folder.path / "report.html"):
             write_report(self.folder.path)
         return end
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from coterie.loop.checkpoint import Checkpoints
 from coterie.loop.plan import Resume, Round
 from coterie.track import RunFolder
-from coterie.track.writing import writing
+from coterie.track.file_writing import disk_mistakes
 
 CHECKPOINT_SECONDS = 10.0
 """At least so long lies between the end of one checkpoint and the start of the next."""
@@ -42,7 +42,7 @@ class Saving:
         found = self.checkpoints.load()
         self.saved = found.round if found else 0
         for sentence in self.checkpoints.damaged:
-            say(f"{sentence}; continuing from {self.folder.counted} {self.saved}")
+            say(f"{sentence}; continuing from {self.folder.unit} {self.saved}")
         return found
 
     @property
@@ -60,7 +60,7 @@ class Saving:
             return
         began = time.monotonic()
         self.folder.rounds.sync()
-        with writing(self.folder.checkpoint):
+        with disk_mistakes(self.folder.checkpoint):
             self.checkpoints.save(self.last)
         self.saved, now = self.last.round, time.monotonic()
         self.pause_until = now + max(CHECKPOINT_SECONDS, 20 * (now - began))  # a slow disk takes a twentieth at most

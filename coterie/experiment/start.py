@@ -24,7 +24,7 @@ from coterie.models import libraries
 from coterie.models.model_parts import freeze
 from coterie.pretrain import pretrained_weights
 from coterie.pretrain.pretrained_weights import Loaded
-from coterie.track.folder import BEGAN
+from coterie.track.run_folder import START_FILE
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def begin(settings: Settings, models: Mapping[str, nn.Module], kept: Path | None
     Raises:
         Mistake: weights cannot be had or do not fit, or a part that is to be frozen is unknown.
     """
-    again = kept is not None and (kept / BEGAN).is_file()  # it is written last
+    again = kept is not None and (kept / START_FILE).is_file()  # it is written last
     for file, model in zip(files(kept, len(models)), models.values(), strict=True) if kept and again else ():
         pretrained_weights.load(model, file)
     loaded = {n: None if again else _given(settings.pretrain, n, model) for n, model in models.items()}

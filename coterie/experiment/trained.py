@@ -22,8 +22,8 @@ from coterie.data.unseen import Unseen, unseen
 from coterie.experiment.model import of_run
 from coterie.experiment.settings import Settings, load, model_names
 from coterie.report.read import is_pretraining
-from coterie.track.folder import INPUTS
-from coterie.track.writing import file_name
+from coterie.track.file_writing import client_file_name
+from coterie.track.run_folder import INPUTS_FILE
 
 BATCH = 1000
 
@@ -88,11 +88,11 @@ def trained(folder: str | Path, client: str | None = None) -> Trained:
 
 
 def _inputs(folder: Path) -> Inputs:
-    path = folder / INPUTS
+    path = folder / INPUTS_FILE
     try:
         return recorded(json.loads(path.read_bytes()))
     except FileNotFoundError as error:
-        raise Mistake(f"{folder}: has no {INPUTS}, which runs of earlier versions lack; run it again") from error
+        raise Mistake(f"{folder}: has no {INPUTS_FILE}, which runs of earlier versions lack; run it again") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Mistake(f"{path}: is damaged ({reason(error)}); run it again") from error
 
@@ -110,7 +110,7 @@ def _which(folder: Path, settings: Settings, client: str | None) -> tuple[str, P
     if client is None or client not in of:
         asked = "each client has a model of its own; say whose" if client is None else "there is no such client"
         raise Mistake(f"--client {client or 'ID'}: {asked}: {few(list(of), 10)}")
-    return of[client], folder / "clients" / f"{file_name(client)}.safetensors"
+    return of[client], folder / "clients" / f"{client_file_name(client)}.safetensors"
 
 
 def _models(folder: Path, only: str) -> Mapping[str, str]:

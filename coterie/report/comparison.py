@@ -13,7 +13,7 @@ from coterie.report.page import once, sent, series
 from coterie.report.read import Run, read_run
 from coterie.report.words import duration, share, size, value
 from coterie.track import rounds_to_target
-from coterie.track.summary import curve
+from coterie.track.summary import accuracy_curve
 
 FEW = 4
 """So many runs are shown side by side."""
@@ -81,7 +81,7 @@ def _differing(runs: Sequence[Run]) -> list[str]:
 
 
 def _end(run: Run, target: float | None) -> list[str]:
-    reached = run.end["rounds_to_target"] if target is None else rounds_to_target(curve(run.rounds), target)
+    reached = run.end["rounds_to_target"] if target is None else rounds_to_target(accuracy_curve(run.rounds), target)
     return [
         "finished" if run.over else "not finished",
         str(run.end["rounds"]),

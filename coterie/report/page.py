@@ -19,7 +19,7 @@ from coterie.report.layers import layers
 from coterie.report.probes import probes
 from coterie.report.read import Run, is_pretraining, read_pretraining, read_run
 from coterie.report.words import duration, number, share, size, spread
-from coterie.track.rounds import Record
+from coterie.track.rounds_file import Record
 
 
 def write_report(folder: Path) -> Path:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from coterie.report import html
 from coterie.report.charts import Curve, curves
-from coterie.track.rounds import Record
+from coterie.track.rounds_file import Record
 
 
 class Chart(NamedTuple):

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from coterie.core.errors import Mistake
-from coterie.track import rounds, summary
-from coterie.track.folder import INPUTS
-from coterie.track.rounds import Record
-from coterie.track.summary import spread
+from coterie.track import rounds_file, summarise
+from coterie.track.rounds_file import Record
+from coterie.track.run_folder import INPUTS_FILE
+from coterie.track.summary import last_spread
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,15 @@ def read_run(folder: Path) -> Run:
     if is_pretraining(folder):
         raise Mistake(f"{folder}: is a pre-training, which has no rounds and no accuracy; name a run's folder")
     tables, versions = _config(folder)
-    records = rounds.read(folder / "rounds.jsonl")
+    records = rounds_file.read_records(folder / "rounds.jsonl")
     over = (folder / "summary.json").is_file()
     target = tables.get("evaluate", {}).get("target_accuracy")
-    end = _json(folder / "summary.json") if over else summary(records, target)
+    end = _json(folder / "summary.json") if over else summarise(records, target)
     clients = _json(folder / "clients.json") if (folder / "clients.json").is_file() else []
     name = folder.resolve().name
     beginning = folder / "start" / "start.json"
     start = _json(beginning) if beginning.is_file() else ()
-    return Run(folder, name, flat(tables), versions, records, end, over, clients, start, _labels(folder / INPUTS))
+    return Run(folder, name, flat(tables), versions, records, end, over, clients, start, _labels(folder / INPUTS_FILE))
 
 
 def _labels(path: Path) -> list[str] | None:
@@ -87,9 +87,9 @@ def read_pretraining(folder: Path) -> Run:
         Mistake: a file in it is damaged.
     """
     tables, versions = _config(folder)
-    records = rounds.read(folder / "intervals.jsonl", "interval")
+    records = rounds_file.read_records(folder / "intervals.jsonl", "interval")
     over = (folder / "summary.json").is_file()
-    end = _json(folder / "summary.json") if over else spread(records)
+    end = _json(folder / "summary.json") if over else last_spread(records)
     return Run(folder, folder.resolve().name, flat(tables), versions, records, end, over, [])
 
 

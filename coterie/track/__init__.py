@@ -1,6 +1,6 @@
-"""What a run leaves behind: its folder, written so that a stop at any instant loses nothing that was committed."""
+"""The run folder: what a run writes, so that a stop at any moment loses nothing that was committed."""
 
-from coterie.track.folder import RunFolder
-from coterie.track.summary import rounds_to_target, summary
+from coterie.track.run_folder import RunFolder
+from coterie.track.summary import rounds_to_target, summarise
 
-__all__ = ["RunFolder", "rounds_to_target", "summary"]
+__all__ = ["RunFolder", "rounds_to_target", "summarise"]

@@ -1,21 +1,21 @@
-"""How a run ended, in a few numbers."""
+"""summary.json: a run's results in a few numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from coterie.track.rounds import Record
+from coterie.track.rounds_file import Record
 
-COLLAPSED = 0.02
-"""A spread of outputs of so much or less counts as a collapse of self-supervised learning, where 1 is healthy: ours."""
+MAX_COLLAPSED_SPREAD = 0.02
+"""A spread of outputs up to this counts as a collapse of self-supervised learning; 1 is healthy. The bound is ours."""
 
 
 def rounds_to_target(curve: Iterable[tuple[int, float | None]], target: float) -> float | None:
-    """After how many rounds the test accuracy reaches `target`, by the protocol of McMahan et al. 2017, section 3.
+    """Return after how many rounds the test accuracy reaches `target`, as McMahan et al. 2017, section 3, count them.
 
     The curve is made monotone (the best value so far), and the crossing is interpolated linearly between the rounds
-    that were evaluated. A first evaluated round that is already there counts as it is.
+    that were evaluated. If the first evaluated round already reaches the target, its number is returned.
 
     Args:
         curve: (round, test accuracy), in order; None where a round was not evaluated.
@@ -40,18 +40,23 @@ def rounds_to_target(curve: Iterable[tuple[int, float | None]], target: float) -
     return None
 
 
-def summary(
+def summarise(
     records: Sequence[Record],
     target: float | None,
     bytes_once: Mapping[str, int] | None = None,
     clients: int | None = None,
 ) -> dict[str, Any]:
-    """summary.json: what the rounds add up to.
+    """Return the entries of summary.json: the records of a run, added up.
 
-    `seconds` is the sum over the rounds, evaluation and checkpoints excluded; `elapsed` includes them. `stopped` says
-    why the run ended: "rounds" or "target". `bytes_once` is what was sent before the first round, to and from all
-    clients together, by what it was; `bytes_up` and `bytes_down` do not count it. `clients` is how many there are. A
-    self-supervised run has the last `spread` of its outputs, and whether that is a collapse.
+    `seconds` is the sum over the rounds, without evaluation and checkpoints; `elapsed` includes them. `stopped` says
+    why the run ended: "rounds" or "target". `bytes_up` and `bytes_down` do not include `bytes_once`. A self-supervised
+    run has the last `spread` of its outputs, and whether that is a collapse.
+
+    Args:
+        records: of all rounds.
+        target: the accuracy that ends the run, or None.
+        bytes_once: bytes sent before the first round, to and from all clients together, by what was sent.
+        clients: the number of all clients.
     """
     evaluated = [r for r in records if r["test_accuracy"] is not None]
     last = evaluated[-1] if evaluated else {}
@@ -66,9 +71,9 @@ def summary(
         "test_loss": last.get("test_loss"),
         "best_test_accuracy": best,
         **own,
-        **spread(records),
+        **last_spread(records),
         "target_accuracy": target,
-        "rounds_to_target": None if target is None else rounds_to_target(curve(records), target),
+        "rounds_to_target": None if target is None else rounds_to_target(accuracy_curve(records), target),
         "bytes_up": sum(r["bytes_up"] for r in records),
         "bytes_down": sum(r["bytes_down"] for r in records),
         "bytes_once": dict(bytes_once or {}),
@@ -78,16 +83,16 @@ def summary(
     }
 
 
-def spread(records: Sequence[Record]) -> dict[str, Any]:
-    """The last spread of outputs on record, and whether it is a collapse; nothing where none is.
+def last_spread(records: Sequence[Record]) -> dict[str, Any]:
+    """Return the last spread of outputs in the records, and whether it is a collapse; empty where there is none.
 
-    >>> spread([{"spread": 0.9}, {"spread": 0.01}, {}])
+    >>> last_spread([{"spread": 0.9}, {"spread": 0.01}, {}])
     {'spread': 0.01, 'collapsed': True}
     """
     last = next((r["spread"] for r in reversed(records) if r.get("spread") is not None), None)
-    return {} if last is None else {"spread": last, "collapsed": last <= COLLAPSED}
+    return {} if last is None else {"spread": last, "collapsed": last <= MAX_COLLAPSED_SPREAD}
 
 
-def curve(records: Iterable[Record]) -> list[tuple[int, float | None]]:
-    """(round, test accuracy) of each round."""
+def accuracy_curve(records: Iterable[Record]) -> list[tuple[int, float | None]]:
+    """Return (round, test accuracy) of each round."""
     return [(r["round"], r["test_accuracy"]) for r in records]

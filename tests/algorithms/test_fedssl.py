@@ -17,7 +17,7 @@ from coterie.models.functional import functional, initial_weights
 from coterie.models.projection_heads import mlp_head, predictor, projector
 from coterie.objectives import cross_entropy
 from coterie.objectives.views import two_views
-from coterie.track.summary import COLLAPSED
+from coterie.track.summary import MAX_COLLAPSED_SPREAD
 from tests.federations import dense, distance, ragged
 
 LR = 0.1
@@ -157,7 +157,7 @@ def test_a_constant_encoder_is_seen_to_have_collapsed() -> None:
     nn.init.zeros_(model[0].weight)
     recipe = coterie.fedssl(lr=1e-6, batch_size=6, projection=5)
     (round,) = coterie.federate(recipe, model, {"a": Examples(X)}, rounds=1, engine=DOUBLE)
-    assert round.measures["spread"] < 1e-6 < COLLAPSED
+    assert round.measures["spread"] < 1e-6 < MAX_COLLAPSED_SPREAD
     assert one_client().measures["spread"] > 0.5
 
 

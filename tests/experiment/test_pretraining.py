@@ -24,7 +24,7 @@ from coterie.experiment.pretraining_run import Silent, pretrain
 from coterie.experiment.run import Outcome
 from coterie.models.registry import build
 from coterie.report import compared, write_report
-from coterie.track.rounds import Record
+from coterie.track.rounds_file import Record
 from tests.experiment.files import DIGITS, written
 
 FILE = """

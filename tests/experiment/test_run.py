@@ -24,8 +24,8 @@ from coterie.experiment.run import Silent, run
 from coterie.experiment.saving import Saving
 from coterie.experiment.settings import load
 from coterie.report.page import population
-from coterie.track.rounds import Record
-from coterie.track.writing import client_id
+from coterie.track.file_writing import client_id
+from coterie.track.rounds_file import Record
 from tests.experiment.conftest import Start
 from tests.experiment.files import DIGITS, written
 

@@ -16,7 +16,7 @@ from coterie.experiment.finished import finished
 from coterie.experiment.run import Silent, run
 from coterie.experiment.settings import load
 from coterie.models import registry
-from coterie.track.weights import packed
+from coterie.track.weights_file import pack_weights
 from tests.experiment.conftest import Start
 from tests.experiment.files import written
 from tests.experiment.test_run import StopAfter, same
@@ -56,7 +56,7 @@ def test_a_run_starts_where_another_ended(start: Start, tmp_path: Path, capsys: 
 def test_an_encoder_without_a_head_is_what_a_pretraining_writes(start: Start, tmp_path: Path) -> None:
     model = registry.build("mlp", [1, 8, 8], 10, rng_seed=9, hidden=[16])
     body = {name: value for name, value in model.state_dict().items() if not name.startswith("3.")}
-    (tmp_path / "encoder.safetensors").write_bytes(packed(model, body, part=True))
+    (tmp_path / "encoder.safetensors").write_bytes(pack_weights(model, body, part=True))
     folder = start("pretrain.weights=encoder.safetensors").folder
     begun, own = tensors(folder / "start" / "model.safetensors"), registry.build("mlp", [1, 8, 8], 10, 0, hidden=[16])
     assert torch.equal(begun["1.weight"], body["1.weight"])
@@ -105,7 +105,7 @@ def test_each_of_several_models_has_weights_of_its_own(start: Start, tmp_path: P
     start("rng_seed=5", out="first")
     keys = ["algorithm.name=fedmd", "seed_set.source=digits", "seed_set.examples=20", 'model.names=["logistic","mlp"]']
     model = registry.build("mlp", [1, 8, 8], 10, rng_seed=9)
-    (tmp_path / "mlp.safetensors").write_bytes(packed(model, dict(model.state_dict())))
+    (tmp_path / "mlp.safetensors").write_bytes(pack_weights(model, dict(model.state_dict())))
     outcome = start(*keys, 'pretrain.weights={"mlp"="mlp.safetensors"}', 'pretrain.freeze=["1.weight"]', out="two")
     assert [about["model"] for about in told(outcome.folder)] == ["logistic", "mlp"]
     assert told(outcome.folder)[0]["loaded"] is None

@@ -13,7 +13,7 @@ from coterie.core import tree
 from coterie.models.frozen_values import frozen, frozen_norms
 from coterie.models.functional import functional, initial_weights
 from coterie.objectives import cross_entropy
-from coterie.track.weights import packed
+from coterie.track.weights_file import pack_weights
 from tests.algorithms.normed import ENGINES, run
 from tests.common.recipes import RECIPES
 from tests.federations import SIZES, dense, distance, ragged, seed_set
@@ -107,7 +107,7 @@ def test_a_model_whose_batchnorm_is_frozen_has_none_for_fbn() -> None:
 def test_what_is_saved_has_it(tmp_path: Path) -> None:
     model = two_norms()
     (last,) = coterie.federate(coterie.fedavg(lr=0.1), model, ragged(SIZES[:2]), rounds=1)
-    (tmp_path / "model").write_bytes(packed(model, last.weights()))
+    (tmp_path / "model").write_bytes(pack_weights(model, last.weights()))
     saved = safetensors.torch.load_file(tmp_path / "model")
     model.load_state_dict(saved)
     assert tree.nbytes(saved) == last.bytes_down / 2 + tree.nbytes(last.plan.tasks["model"].frozen)

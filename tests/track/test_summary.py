@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coterie.track import rounds_to_target, summary
+from coterie.track import rounds_to_target, summarise
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def record(round: int, accuracy: float | None) -> dict[str, object]:
 
 def test_a_summary_adds_rounds_up_and_takes_the_last_evaluation() -> None:
     """Three rounds of 0.5 s, 10 bytes up and 20 down; the second round is not evaluated."""
-    found = summary([record(1, 0.75), record(2, None), record(3, 0.5)], target=0.8)
+    found = summarise([record(1, 0.75), record(2, None), record(3, 0.5)], target=0.8)
     expected = {
         "rounds": 3,
         "seconds": 1.5,
@@ -77,7 +77,7 @@ def test_a_summary_adds_rounds_up_and_takes_the_last_evaluation() -> None:
         "stopped": "rounds",
     }
     assert expected.items() <= found.items()
-    assert summary([record(1, 0.9)], target=0.8, bytes_once={"seed_set": 7})["bytes_once"] == {"seed_set": 7}
-    assert summary([record(1, 0.9)], target=0.8, clients=10**6)["clients"] == 10**6
-    assert summary([record(1, 0.9)], target=0.8)["stopped"] == "target"
-    assert summary([record(1, None)], target=None)["best_test_accuracy"] is None
+    assert summarise([record(1, 0.9)], target=0.8, bytes_once={"seed_set": 7})["bytes_once"] == {"seed_set": 7}
+    assert summarise([record(1, 0.9)], target=0.8, clients=10**6)["clients"] == 10**6
+    assert summarise([record(1, 0.9)], target=0.8)["stopped"] == "target"
+    assert summarise([record(1, None)], target=None)["best_test_accuracy"] is None

@@ -1,4 +1,4 @@
-"""One run at a time in one folder."""
+"""Lock a run folder, so that only one run at a time writes there."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 
 from coterie.core.errors import Mistake
 
-NAME = ".lock"
+LOCK_FILE = ".lock"
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder, which exists, for this process. The system lets go of it however the process ends.
+def hold_lock(folder: Path) -> Iterator[None]:
+    """Lock an existing folder for the length of a block. The system unlocks it however the process ends.
 
     Raises:
-        Mistake: another process holds it.
+        Mistake: another process holds the lock.
     """
     # The file is never removed: a process that waits for a removed file would hold a lock that nobody else can see.
-    handle = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

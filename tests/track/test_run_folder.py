@@ -14,10 +14,10 @@ from torch import nn
 from coterie import Examples, Mistake
 from coterie.models.functional import initial_weights
 from coterie.track import RunFolder
-from coterie.track.clients import MOST_ON_DEMAND, described
-from coterie.track.rounds import RoundsFile, read
-from coterie.track.weights import packed
-from coterie.track.writing import as_json, client_id, file_name, put
+from coterie.track.clients_json import MAX_LAZY_CLIENTS, describe_clients
+from coterie.track.file_writing import client_file_name, client_id, to_json, write_file
+from coterie.track.rounds_file import RoundsFile, read_records
+from coterie.track.weights_file import pack_weights
 
 
 def test_rounds_are_cut_back_byte_for_byte(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_rounds_are_cut_back_byte_for_byte(tmp_path: Path) -> None:
     lines = file.path.read_bytes().splitlines(keepends=True)
     with file.path.open("ab") as torn:
         torn.write(b'{"round": 4, "lo')  # what a process that was killed may leave
-    assert [r["round"] for r in read(file.path)] == [1, 2, 3]
+    assert [r["round"] for r in read_records(file.path)] == [1, 2, 3]
     assert file.cut(2) == [{"round": 1, "loss": 0.1}, {"round": 2, "loss": 0.2}]
     assert file.path.read_bytes() == b"".join(lines[:2])
     file.append({"round": 3, "loss": 0.1 * 3})
@@ -39,12 +39,12 @@ def test_rounds_are_cut_back_byte_for_byte(tmp_path: Path) -> None:
 def test_rounds_that_are_missing_are_noticed(tmp_path: Path) -> None:
     file = RoundsFile(tmp_path / "rounds.jsonl")
     file.append({"round": 1})
-    with pytest.raises(Mistake, match="holds only 1 whole rounds of the 2"):
+    with pytest.raises(Mistake, match="holds only 1 whole rounds, and the checkpoint counts 2"):
         file.cut(2)
 
 
 def test_json_never_holds_what_json_does_not_know() -> None:
-    text = as_json({"a": float("nan"), "b": [float("-inf"), 1.5], "c": {"d": float("inf")}, "e": "ü"})
+    text = to_json({"a": float("nan"), "b": [float("-inf"), 1.5], "c": {"d": float("inf")}, "e": "ü"})
     assert json.loads(text, parse_constant=pytest.fail) == {"a": None, "b": [None, 1.5], "c": {"d": None}, "e": "ü"}
 
 
@@ -52,14 +52,14 @@ def test_long_client_ids_have_files_of_their_own(tmp_path: Path) -> None:
     """Fifty letters of six bytes each would be three hundred."""
     ids = ["Ж" * 50 + end for end in ("1", "2")]
     for client in ids:
-        put(tmp_path / f"{file_name(client)}.safetensors", client.encode())
+        write_file(tmp_path / f"{client_file_name(client)}.safetensors", client.encode())
     assert len(list(tmp_path.iterdir())) == 2
-    assert file_name("Ж" * 33) == "%D0%96" * 33  # as long as it fits nothing is cut
+    assert client_file_name("Ж" * 33) == "%D0%96" * 33  # as long as it fits nothing is cut
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=16))
 def test_a_client_id_becomes_a_file_name_and_comes_back(client: str) -> None:
-    name = file_name(client)
+    name = client_file_name(client)
     assert client_id(name) == client
     assert not set("/\\\0: ") & set(name)
     assert not name.startswith(".")
@@ -67,9 +67,9 @@ def test_a_client_id_becomes_a_file_name_and_comes_back(client: str) -> None:
 
 def test_one_folder_is_held_once(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
-    with folder.held(), pytest.raises(Mistake, match="another run is writing there now"), RunFolder(folder.path).held():
+    with folder.hold(), pytest.raises(Mistake, match="another run is writing there now"), RunFolder(folder.path).hold():
         pass
-    with RunFolder(folder.path).held():  # and is free again afterwards
+    with RunFolder(folder.path).hold():  # and is free again afterwards
         pass
 
 
@@ -80,7 +80,7 @@ def test_what_a_killed_process_left_half_written_is_gone(tmp_path: Path) -> None
     (tmp_path / "clients").mkdir()
     for path in (*half, *others):
         path.touch()
-    with folder.held():
+    with folder.hold():
         assert not any(path.exists() for path in half)
     assert all(path.exists() for path in others)
 
@@ -88,31 +88,31 @@ def test_what_a_killed_process_left_half_written_is_gone(tmp_path: Path) -> None
 def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(Mistake, match=r"neither empty nor a run folder \(it holds thesis\.tex\)"):
-        _ = RunFolder(tmp_path).begun
+        _ = RunFolder(tmp_path).has_run
     with pytest.raises(Mistake, match="cannot be used as a run folder"):
-        _ = RunFolder(tmp_path / "thesis.tex").begun
-    assert not RunFolder(tmp_path / "new").begun
+        _ = RunFolder(tmp_path / "thesis.tex").has_run
+    assert not RunFolder(tmp_path / "new").has_run
 
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
         pytest.raises(Mistake, match=r"cannot be written .* choose another folder with --out"),
-        RunFolder(tmp_path / "file" / "run").held(),
+        RunFolder(tmp_path / "file" / "run").hold(),
     ):
         pass
 
 
 def test_a_disk_that_is_full_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "summary.json"
-    put(path, b"old")
+    write_file(path, b"old")
 
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(Mistake, match=r"summary\.json: cannot be written \(No space left on device\)"):
-        put(path, b"new")
+        write_file(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["summary.json"]
 
@@ -133,7 +133,7 @@ def test_weights_go_by_exactly_the_names_of_the_state_dict(tmp_path: Path) -> No
     flat = {**weights["params"], **weights["buffers"]}
     assert "last.weight" not in flat  # tied: listed once
     flat["first.weight"] = torch.full((3, 3), 7.0)
-    put(tmp_path / "model.safetensors", packed(model, flat))
+    write_file(tmp_path / "model.safetensors", pack_weights(model, flat))
     loaded = safetensors.torch.load_file(tmp_path / "model.safetensors")
     assert loaded.keys() == model.state_dict().keys()
     assert loaded["norm.num_batches_tracked"].dtype == torch.int64
@@ -145,13 +145,13 @@ def test_the_same_weights_are_the_same_bytes() -> None:
     model = Tied()
     flat = {**initial_weights(model)["params"], **initial_weights(model)["buffers"]}
     backwards = dict(reversed(flat.items()))
-    assert packed(model, flat) == packed(model, backwards)
+    assert pack_weights(model, flat) == pack_weights(model, backwards)
 
 
 def test_clients_are_described_without_their_examples() -> None:
     pool = Examples(torch.zeros(4, 2), torch.tensor([0, 1, 1, 5]))
     clients = {"a": pool.take(torch.tensor([1, 2, 3])), "b": Examples(torch.zeros(2, 2), torch.zeros(2, 3).long())}
-    assert described(clients) == [
+    assert describe_clients(clients) == [
         {"id": "a", "examples": 3, "label_counts": {"1": 2, "5": 1}},
         {"id": "b", "examples": 2, "label_counts": None},
     ]
@@ -162,5 +162,5 @@ def test_a_population_made_on_demand_is_not_made_for_its_description() -> None:
         def __getitem__(self, key: str) -> Examples:
             pytest.fail("looked up")
 
-    many = Lazy({str(k): Examples(torch.zeros(1)) for k in range(MOST_ON_DEMAND + 1)})
-    assert described(many)[-1] == {"id": str(MOST_ON_DEMAND), "examples": None, "label_counts": None}
+    many = Lazy({str(k): Examples(torch.zeros(1)) for k in range(MAX_LAZY_CLIENTS + 1)})
+    assert describe_clients(many)[-1] == {"id": str(MAX_LAZY_CLIENTS), "examples": None, "label_counts": None}

@@ -1,0 +1,153 @@
+"""A run's folder: which file lies where, and who may write.
+
+config.toml           every setting, resolved
+clients.json          how many examples each client holds
+inputs.json           what the model takes, and what its outputs mean
+start/                what the run began with, unless that is initial weights of its own
+rounds.jsonl          one line a round
+checkpoint/           what a resume needs
+model.safetensors     the model at the end; clients/ID.safetensors where each client has its own
+huggingface/          the model at the end again, for a model of transformers
+summary.json          the results; where it is there, the run is over
+report.html           the page
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coterie.core.errors import Mistake
+from coterie.core.files import sweep
+from coterie.track.clients_json import describe_clients, format_clients
+from coterie.track.file_writing import client_file_name, disk_mistakes, to_json, write_file
+from coterie.track.folder_lock import LOCK_FILE, hold_lock
+from coterie.track.rounds_file import RoundsFile
+
+if TYPE_CHECKING:
+    from coterie.core.examples import Clients
+
+INPUTS_FILE = "inputs.json"
+START_FILE = "start.json"
+"""In start/: where the weights that a run began with came from. It is written last of that folder."""
+
+
+class RunFolder:
+    """The folder of one run. Making this object reads and writes nothing.
+
+    Args:
+        path: the folder.
+        unit: of its records: "round", in rounds.jsonl, or for a pre-training "interval", in intervals.jsonl.
+    """
+
+    def __init__(self, path: Path, unit: str = "round") -> None:
+        self.path, self.unit = path, unit
+        self.config = path / "config.toml"
+        self.checkpoint = path / "checkpoint"
+        self.start = path / "start"
+        self.huggingface = path / "huggingface"
+        self.rounds = RoundsFile(path / f"{unit}s.jsonl", unit)
+        self._new_folders: list[Path] = []  # folders that `hold` made, innermost first
+
+    @property
+    def has_run(self) -> bool:
+        """Whether the folder holds a run that has begun.
+
+        Raises:
+            Mistake: it holds something else.
+        """
+        if self.config.is_file():
+            return True
+        try:
+            names = [entry.name for entry in self.path.iterdir() if not entry.name.startswith(".")]
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise Mistake(
+                f"{self.path}: cannot be used as a run folder ({error.strerror}); choose another with --out"
+            ) from error
+        if names:
+            raise Mistake(
+                f"{self.path}: is neither empty nor a run folder (it holds {names[0]}); choose another with --out"
+            )
+        return False
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Make the folder where it is absent, and lock it for the length of a block.
+
+        Files that a killed process has left half written are removed.
+
+        Raises:
+            Mistake: the folder cannot be made, or another run holds it.
+        """
+        with ExitStack() as stack:
+            self._new_folders = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+            with disk_mistakes(self.path, "choose another folder with --out"):
+                self.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(hold_lock(self.path))
+                sweep(self.path)
+            stack.callback(self.rounds.close)
+            yield
+
+    def withdraw(self) -> None:
+        """Remove everything that a run wrote which ended before its first round. Call it within `hold`."""
+        self.rounds.close()
+        for folder in (self.checkpoint, self.start):
+            shutil.rmtree(folder, ignore_errors=True)
+        descriptions = (self.path / name for name in ("clients.json", INPUTS_FILE))
+        for file in (self.config, *descriptions, self.rounds.path, self.path / LOCK_FILE):
+            file.unlink(missing_ok=True)
+        for folder in self._new_folders:
+            with suppress(OSError):  # someone else has put something there
+                folder.rmdir()
+
+    def read_summary(self) -> dict[str, Any] | None:
+        """Read summary.json; None where the run is not over.
+
+        None also where the file is damaged: the run then writes it again.
+        """
+        path = self.path / "summary.json"
+        try:
+            summary: dict[str, Any] | None = json.loads(path.read_bytes()) if path.is_file() else None
+        except ValueError:
+            return None
+        return summary
+
+    def write_config(self, text: str) -> None:
+        """Write config.toml; from then on a run has begun."""
+        write_file(self.config, text.encode())
+
+    def write_clients(self, clients: Clients, model_of: Callable[[str], str] | None = None) -> None:
+        """Write clients.json, with the name of each client's model where `model_of` is given."""
+        write_file(self.path / "clients.json", format_clients(describe_clients(clients, model_of)).encode())
+
+    def write_inputs(self, record: Mapping[str, Any]) -> None:
+        """Write inputs.json, a line for each entry."""
+        lines = ",\n".join(f" {to_json(name)}: {to_json(value)}" for name, value in record.items())
+        write_file(self.path / INPUTS_FILE, f"{{\n{lines}\n}}\n".encode())
+
+    def write_start(self, weights: Mapping[Path, bytes], about: Sequence[Mapping[str, Any]]) -> None:
+        """Write the weights that the run began with, then start.json with where they came from."""
+        for path, data in weights.items():
+            write_file(path, data)
+        write_file(self.start / START_FILE, to_json(about, indent=1).encode() + b"\n")
+
+    def write_weights(self, data: bytes, client: str | None = None) -> None:
+        """Write the file of the model, or of one client's model."""
+        name = "model.safetensors" if client is None else f"clients/{client_file_name(client)}.safetensors"
+        write_file(self.path / name, data)
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write summary.json; from then on the run is over."""
+        write_file(self.path / "summary.json", to_json(summary, indent=1).encode() + b"\n")
+
+    def reopen(self) -> None:
+        """Remove summary.json and report.html, so that the run is no longer over."""
+        for name in ("report.html", "summary.json"):
+            with disk_mistakes(self.path / name):
+                (self.path / name).unlink(missing_ok=True)
