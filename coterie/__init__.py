@@ -27,7 +27,7 @@ from coterie.algorithms import (
     scaffold,
 )
 from coterie.api import federate, plan
-from coterie.core.algorithm import Algorithm, Context, Recipe, Report, Stream
+from coterie.core.algorithm import Algorithm, ClientHalf, Context, Recipe, RoundInfo, ServerHalf, Stream, Traits
 from coterie.core.errors import Mistake
 from coterie.core.examples import Clients, Examples
 from coterie.core.task import Batch, Task
@@ -41,6 +41,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Algorithm",
     "Batch",
+    "ClientHalf",
     "Clients",
     "Cohort",
     "Context",
@@ -50,11 +51,13 @@ __all__ = [
     "Mistake",
     "Plan",
     "Recipe",
-    "Report",
     "Resume",
     "Round",
+    "RoundInfo",
+    "ServerHalf",
     "Stream",
     "Task",
+    "Traits",
     "centralized",
     "fbn",
     "fedadagrad",

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import SupportsIndex
+from typing import Required, SupportsIndex, TypedDict, Unpack
 
 from torch import nn
 
 from coterie.core.aggregators import Aggregator, Sum
 from coterie.core.algorithm import Algorithm, Recipe
 from coterie.core.engine import Engine
-from coterie.core.errors import Mistake
+from coterie.core.errors import Mistake, require
 from coterie.core.examples import Clients, Examples, pooled
 from coterie.core.task import Score, Task
 from coterie.core.transforms import Transform, chain, identity
@@ -32,6 +33,33 @@ from coterie.processes.team import ALONE, Team
 Models = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
 
 
+class PlanOptions(TypedDict, total=False):
+    """The keyword arguments of `plan`, for functions that pass them on."""
+
+    rounds: Required[int]
+    cohort: float | int | Cohort | None
+    rng_seed: int
+    test: Examples | None
+    own_test: Mapping[str, Examples] | None
+    evaluate_every: int
+    evaluate_clients: bool
+    loss: Score
+    metrics: Mapping[str, Score] | None
+    num_classes: int | None
+    augment: Augment | None
+    aggregation: Aggregator | None
+    up: Transform | None
+    faults: Faults | None
+    available: Available | None
+    seed_set: Examples | None
+    attack: Attack | None
+    probe: Probe | None
+    lr_scale: Mapping[str, float] | None
+    engine: Engine | None
+    team: Team
+    public: Examples | None
+
+
 def federate(
     algorithm: Recipe,
     model: Models,
@@ -39,22 +67,22 @@ def federate(
     *,
     resume: Resume | None = None,
     keep_updates: bool = False,
-    **options: object,
+    **options: Unpack[PlanOptions],
 ) -> Iterator[Round]:
     """Run a federation, yielding each round when it is complete.
 
     Args:
         algorithm: `coterie.fedavg(lr=0.1)`, say, or a recipe of your own.
-        model: an `nn.Module`, whose current weights are the start; it is copied, never changed. Several of them are
+        model: an `nn.Module`, whose current weights are the start; it is copied, never changed. Several models are
             dealt to the clients in turn, and a mapping says which client has which, for algorithms that allow clients
             to differ.
-        clients: client id -> `Examples`; it may be lazy.
+        clients: client id -> `Examples`; the mapping may be lazy.
         resume: continue a stopped run from here.
         keep_updates: let each round carry the accepted updates.
-        **options: those of `plan`.
+        **options: the arguments of `plan`.
 
     Raises:
-        Mistake: something given cannot be used.
+        Mistake: an argument cannot be used.
 
     >>> import torch
     >>> x = torch.randn(20, 2)
@@ -65,7 +93,7 @@ def federate(
     1 1
     2 1
     """
-    return loop.federate(plan(algorithm, model, clients, **options), resume, keep_updates)  # type: ignore[arg-type]
+    return loop.federate(plan(algorithm, model, clients, **options), resume, keep_updates)
 
 
 def plan(
@@ -88,12 +116,13 @@ def plan(
     up: Transform | None = None,
     faults: Faults | None = None,
     available: Available | None = None,
-    public: Examples | None = None,
+    seed_set: Examples | None = None,
     attack: Attack | None = None,
     probe: Probe | None = None,
     lr_scale: Mapping[str, float] | None = None,
     engine: Engine | None = None,
     team: Team = ALONE,
+    public: Examples | None = None,
 ) -> Plan:
     """A federation, ready for `coterie.loop.federate`.
 
@@ -110,19 +139,23 @@ def plan(
         aggregation: how updates become one; the weighted mean unless given.
         up: what is done to updates before they travel; what the algorithm itself does comes after it.
         faults: what the cohort suffers. available: (round, client) -> whether it can be asked.
-        public: a seed set that everyone holds.
+        seed_set: examples that every client holds.
         attack: what some of the clients do to harm the others, to see how well the aggregator withstands it.
         probe: what else is measured of some rounds, as `coterie.probes.Probe` does; such a round keeps its whole
             cohort's updates in memory.
         lr_scale: factors on the learning rate by part of the model, as in `coterie.models.model_parts.lr_scales`.
         engine: how clients' work is run; one after another unless given.
         team: the processes that run it together; see `coterie.processes.torchrun`. All must be given the same.
+        public: the earlier name of `seed_set`, which still works for one version.
 
     Raises:
         Mistake: something given cannot be used.
     """
-    if rounds < 1:
-        raise Mistake(f"rounds = {rounds}: it must be 1 or more")
+    require("rounds", rounds, rounds >= 1, "1 or more")
+    if public is not None:
+        require("public", "...", seed_set is None, "left out beside `seed_set`, its new name")
+        warnings.warn("coterie: public= is now called seed_set=", FutureWarning, stacklevel=2)
+        seed_set = public
     engine = engine or Sequential()
     ids: Sequence[str] = tuple(clients)
     if not ids or not all(isinstance(client, str) for client in ids):
@@ -137,11 +170,11 @@ def plan(
         )
         for name, m in models.items()
     }
-    algorithms = _bound(algorithm, tasks, probe)
+    algorithms = _bind(algorithm, tasks, probe)
     first = next(iter(algorithms.values()))
-    if first.pooled and len(models) > 1:
+    if first.traits.pooled and len(models) > 1:
         raise Mistake("an algorithm that pools all data trains one model; give one, not several")
-    if first.pooled:
+    if first.traits.pooled:
         clients, ids, architecture = (
             {"pooled": pooled(clients.values())},
             ("pooled",),
@@ -149,9 +182,10 @@ def plan(
         )
         # what a federation's clients are asked, do and suffer is nothing to data in one place
         cohort = available = aggregation = up = faults = attack = None
-    wants_own = own_test is None and (evaluate_clients or first.own_models)
+    wants_own = own_test is None and (evaluate_clients or first.traits.own_models)
     shares = label_shares(clients, classes) if wants_own and classes and "accuracy" in measures else None
     made = Plan(
+        recipe=algorithm,
         tasks=tasks,
         algorithms=algorithms,
         initial={name: initial_weights(m) for name, m in models.items()},
@@ -164,10 +198,10 @@ def plan(
         cohort=_cohort(cohort),
         available=available,
         aggregator=aggregation or Sum(),
-        up=_wire(up, first.wire),
+        codec=_codec(up, first.codec),
         faults=faults or Faults(),
         evaluation=Evaluation(test, evaluate_every, evaluate_clients, own_test, shares),
-        public=public,
+        seed_set=seed_set,
         attack=attack,
         probe=probe,
         team=team,
@@ -177,19 +211,19 @@ def plan(
     return made
 
 
-def _wire(chosen: Transform | None, algorithms_own: Transform | None) -> Transform:
+def _codec(chosen: Transform | None, algorithms_own: Transform | None) -> Transform:
     """What is done to updates: what the user chose first, so that it sees the numbers as they are."""
     given = [transform for transform in (chosen, algorithms_own) if transform is not None]
     return chain(*given) if len(given) > 1 else given[0] if given else identity()
 
 
-def on_engine(plan: Plan, algorithm: Recipe, engine: Engine) -> Plan:
-    """A plan that was made for the sequential engine, the same on another, of its device and type of number."""
+def on_engine(plan: Plan, engine: Engine) -> Plan:
+    """Return the same plan on another engine, of the same device and type of number as the plan's own."""
     tasks = {name: engine.prepare(task) for name, task in plan.tasks.items()}
-    return replace(plan, engine=engine, tasks=tasks, algorithms=_bound(algorithm, tasks, plan.probe))
+    return replace(plan, engine=engine, tasks=tasks, algorithms=_bind(plan.recipe, tasks, plan.probe))
 
 
-def _bound(algorithm: Recipe, tasks: Mapping[str, Task], probe: Probe | None) -> dict[str, Algorithm]:
+def _bind(algorithm: Recipe, tasks: Mapping[str, Task], probe: Probe | None) -> dict[str, Algorithm]:
     recipe = algorithm if probe is None else probe.following(algorithm)
     return {name: recipe(task) for name, task in tasks.items()}
 

@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
         build(given.model, list(seed.x.shape[1:]), count, rng_seed=0),
         {given.id: mine.train},
         rounds=given.rounds,
-        public=seed,
+        seed_set=seed,
         test=seed,  # the only test data that all hold; each one's own are its own business
         own_test={given.id: mine.test},
         num_classes=count,

@@ -10,7 +10,7 @@ Algorithm 3. Run it with `python examples/your_algorithm.py`.
 import torch
 
 import coterie
-from coterie import Algorithm, Context, Recipe, Report, Stream, Task
+from coterie import Algorithm, Context, Recipe, RoundInfo, Stream, Task
 from coterie.core import tree
 from coterie.core.algorithm import Batches, Logs
 from coterie.core.tree import Tree
@@ -32,9 +32,9 @@ def signsgd(*, lr: float, batch_size: int = 32, lr_decay: float = 1.0) -> Recipe
         def finish(broadcast: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
             return {"vote": tree.map(lambda v: v.to(torch.int8), carry["vote"])}, {}  # what is sent, what is kept
 
-        def update(state: Tree, aggregate: Tree, report: Report) -> Tree:
+        def update(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
             majority = tree.map(torch.sign, aggregate["vote"])  # the mean vote has the sign of the sum
-            return {**state, "params": tree.add(state["params"], majority, -lr * lr_decay ** (report.round - 1))}
+            return {**state, "params": tree.add(state["params"], majority, -lr * lr_decay ** (info.round - 1))}
 
         stream = Stream(batch_size, steps=1)
         return Algorithm(start, step, finish, update, {"private": stream}, {"vote": "one"}, lr=lambda round: lr)

@@ -131,7 +131,7 @@ def federation(row: Row, source: Source) -> tuple[Recipe, dict[str, Any]]:
     return recipe(**LOCAL | steps | row.options), {
         "model": models[0] if row.one or row.method in ONE_MODEL else models,
         "clients": added(seed.clients, seed.examples) if use == "added" else seed.clients,
-        "public": seed.examples if use == "public" else None,
+        "seed_set": seed.examples if use == "public" else None,
         "test": source.test,
         "own_test": own,
         "evaluate_clients": True,

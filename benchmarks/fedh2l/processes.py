@@ -94,7 +94,7 @@ def simulated(parts: dict[str, Any], seed: Examples) -> dict[str, dict[str, torc
         {client: model_of(client, seed) for client in MODELS},
         {client: part.train for client, part in parts.items()},
         rounds=ROUNDS,
-        public=seed,
+        seed_set=seed,
     )
     last = list(rounds)[-1]
     return {client: last.weights(client) for client in MODELS}

@@ -17,7 +17,7 @@ from coterie.engines.sequential import Sequential
 from coterie.engines.vectorised import Vectorised
 from coterie.loop.plan import Round
 from coterie.models.registry import build
-from coterie.processes.spawn import together
+from coterie.processes.spawn import run_in_processes
 from coterie.processes.team import Team
 
 
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--vectorised", action="store_true")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    together(chosen.workers, run, chosen.model, chosen.compile, chosen.vectorised)
+    run_in_processes(chosen.workers, run, chosen.model, chosen.compile, chosen.vectorised)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Unpack
 
 from coterie.algorithms.local import LocalOptions, LocalSGD, local_step
 from coterie.core import tree
-from coterie.core.algorithm import Algorithm, Context, Recipe
+from coterie.core.algorithm import Algorithm, ClientHalf, Context, Recipe, ServerHalf, Traits
 from coterie.core.task import Task
 from coterie.core.tree import Tree
 
@@ -48,25 +48,28 @@ def _alone(local: LocalSGD, pooled: bool) -> Recipe:
             return {**weights, **({"momentum": tree.zeros_like(weights["params"])} if local.momentum else {})}
 
         def start(broadcast: Tree, state: Tree, ctx: Context) -> Tree:
-            return local.begin(state, state, ctx)
+            return local.initial_carry(state, state, ctx)
 
         def finish(broadcast: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
             return {}, {name: part for name, part in carry.items() if name != "lr"}
 
         return Algorithm(
-            start=start,
-            step=local_step(task, local),
-            finish=finish,
-            update=lambda state, aggregate, report: state,
-            streams={"private": local.stream()},
-            weights={},
-            lr=local.rate,
-            init=lambda weights, federation: {},
-            client_init=begin_with,
-            broadcast=lambda state: {},
-            personal=lambda state, kept: {"params": kept["params"], "buffers": kept["buffers"]},
-            own_models=not pooled,
-            pooled=pooled,
+            client=ClientHalf(
+                start=start,
+                step=local_step(task, local),
+                finish=finish,
+                streams={"private": local.stream()},
+                lr=local.rate,
+                initial_state=begin_with,
+            ),
+            server=ServerHalf(
+                update=lambda state, aggregate, info: state,
+                weighting={},
+                initial_state=lambda weights, federation: {},
+                broadcast=lambda state: {},
+                evaluated_weights=lambda state, kept: {"params": kept["params"], "buffers": kept["buffers"]},
+            ),
+            traits=Traits(own_models=not pooled, pooled=pooled),
         )
 
     return bind

@@ -36,11 +36,22 @@ from typing import Literal, Unpack
 from torch import Tensor
 
 from coterie.algorithms import slopes, statistics
-from coterie.algorithms.local import LocalOptions, LocalSGD, clipped, delta, moved
+from coterie.algorithms.local import LocalOptions, LocalSGD, apply_delta, clip_to_norm, delta
 from coterie.algorithms.server import sgd
 from coterie.algorithms.shared_norm import AVERAGED, measuring, shared, short_of, steps_of
 from coterie.core import tree
-from coterie.core.algorithm import Algorithm, Batches, Context, Federation, Logs, Recipe, Report, one_architecture
+from coterie.core.algorithm import (
+    Algorithm,
+    Batches,
+    ClientHalf,
+    Context,
+    Federation,
+    Logs,
+    Recipe,
+    RoundInfo,
+    ServerHalf,
+    one_architecture,
+)
 from coterie.core.errors import require
 from coterie.core.task import SharedNorm, Task
 from coterie.core.tree import Tree
@@ -105,7 +116,7 @@ def fbn(
     def bind(task: Task) -> Algorithm:
         task, layers = shared(task, SharedNorm(gradient, max_r, max_d)), task.batch_norms
 
-        def init(weights: Tree | None, federation: Federation) -> Tree:
+        def initial_server_state(weights: Tree | None, federation: Federation) -> Tree:
             weights = one_architecture(weights)
             kept = slopes.none_yet(weights["buffers"], layers) if gradient == "pooled" else {}
             return {**weights, "server": optimizer.init(weights["params"]), **kept}
@@ -117,7 +128,7 @@ def fbn(
 
         def start(sent: Tree, state: Tree, ctx: Context) -> Tree:
             buffers = statistics.filled(sent["buffers"], sent["statistics"])
-            carry = local.begin({"params": sent["params"], "buffers": buffers}, state, ctx)
+            carry = local.initial_carry({"params": sent["params"], "buffers": buffers}, state, ctx)
             return {**carry, "seen": statistics.nothing_yet(sent["statistics"]), **slopes.part(sent["statistics"])}
 
         def step(carry: Tree, batch: Batches) -> tuple[Tree, Logs]:
@@ -132,13 +143,13 @@ def fbn(
             if sends == "moved":
                 given = {name: sent["statistics"][name] for name in ("mean", "var")}
                 seen = statistics.as_moved(seen, given, share(local.local_steps or 1))
-            return {"delta": delta(sent, carry), "statistics": seen}, local.kept(carry)
+            return {"delta": delta(sent, carry), "statistics": seen}, local.client_state(carry)
 
-        def update(state: Tree, aggregate: Tree, report: Report) -> Tree:
-            mean, steps = aggregate["delta"], steps_of(local, report)  # of w - w_i
-            step = mean["params"] if cut is None else clipped(mean["params"], cut * local.rate(report.round) * steps)
+        def update(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
+            mean, steps = aggregate["delta"], steps_of(local, info)  # of w - w_i
+            step = mean["params"] if cut is None else clip_to_norm(mean["params"], cut * local.rate(info.round) * steps)
             params, kept = optimizer.apply(state["params"], step, state["server"])
-            after = moved(state, params, mean["buffers"])
+            after = apply_delta(state, params, mean["buffers"])
             b, pooled = share(steps), aggregate["statistics"]
             if sends == "moved":
                 pooled = statistics.unmoved(pooled, statistics.given(state["buffers"], layers), b)
@@ -150,21 +161,28 @@ def fbn(
             return {f"drift.{layer}": d for layer, d in statistics.distance(new, old).items()}
 
         training = Algorithm(
-            start=start,
-            step=step,
-            finish=finish,
-            update=update,
-            streams={"private": local.stream()},
-            weights={"delta": "processed", "statistics": "processed"},
-            lr=local.rate,
-            init=init,
-            client_init=local.begins_with,
-            broadcast=broadcast,
-            aggregation={"statistics": statistics.pooling, **(AVERAGED if robust == "statistics" else {})},
-            measures=drift,
-            remarks=lambda rounds: short_of(warm_start, rounds),
+            client=ClientHalf(
+                start=start,
+                step=step,
+                finish=finish,
+                streams={"private": local.stream()},
+                lr=local.rate,
+                initial_state=local.initial_client_state,
+            ),
+            server=ServerHalf(
+                update=update,
+                weighting={"delta": "processed", "statistics": "processed"},
+                initial_state=initial_server_state,
+                broadcast=broadcast,
+                aggregation={"statistics": statistics.pooling, **(AVERAGED if robust == "statistics" else {})},
+                measures=drift,
+            ),
+            warnings=lambda rounds: short_of(warm_start, rounds),
         )
         first = measuring(training, task, local)
-        return replace(training, at=lambda round: first if round <= warm_start else training)
+        return replace(
+            training,
+            stage=lambda round: first if round <= warm_start else training,
+        )
 
     return bind

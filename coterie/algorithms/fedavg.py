@@ -20,9 +20,18 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from coterie.algorithms.local import LocalOptions, LocalSGD, delta, local_step, moved
+from coterie.algorithms.local import LocalOptions, LocalSGD, apply_delta, delta, local_step
 from coterie.algorithms.server import ServerOptimizer, sgd
-from coterie.core.algorithm import Algorithm, Context, Federation, Recipe, Report, one_architecture
+from coterie.core.algorithm import (
+    Algorithm,
+    ClientHalf,
+    Context,
+    Federation,
+    Recipe,
+    RoundInfo,
+    ServerHalf,
+    one_architecture,
+)
 from coterie.core.errors import require
 from coterie.core.task import Task
 from coterie.core.tree import Tree
@@ -48,31 +57,35 @@ def fedavg(
     optimizer = server or sgd(server_lr)
 
     def bind(task: Task) -> Algorithm:
-        def init(weights: Tree | None, federation: Federation) -> Tree:
+        def initial_server_state(weights: Tree | None, federation: Federation) -> Tree:
             weights = one_architecture(weights)
             return {**weights, "server": optimizer.init(weights["params"])}
 
         def start(broadcast: Tree, state: Tree, ctx: Context) -> Tree:
-            return local.begin(broadcast, state, ctx)
+            return local.initial_carry(broadcast, state, ctx)
 
         def finish(broadcast: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
-            return {"delta": delta(broadcast, carry)}, local.kept(carry)
+            return {"delta": delta(broadcast, carry)}, local.client_state(carry)
 
-        def update(state: Tree, aggregate: Tree, report: Report) -> Tree:
+        def update(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
             mean = aggregate["delta"]  # of w - w_i
             params, kept = optimizer.apply(state["params"], mean["params"], state["server"])
-            return {**moved(state, params, mean["buffers"]), "server": kept}
+            return {**apply_delta(state, params, mean["buffers"]), "server": kept}
 
         return Algorithm(
-            start=start,
-            step=local_step(task, local),
-            finish=finish,
-            update=update,
-            streams={"private": local.stream()},
-            weights={"delta": "examples"},
-            lr=local.rate,
-            init=init,
-            client_init=local.begins_with,
+            client=ClientHalf(
+                start=start,
+                step=local_step(task, local),
+                finish=finish,
+                streams={"private": local.stream()},
+                lr=local.rate,
+                initial_state=local.initial_client_state,
+            ),
+            server=ServerHalf(
+                update=update,
+                weighting={"delta": "examples"},
+                initial_state=initial_server_state,
+            ),
         )
 
     return bind

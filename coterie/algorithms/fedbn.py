@@ -48,26 +48,38 @@ def fedbn(
             raise Mistake("model: it has no normalisation layer for clients to keep; choose fedavg")
         base = average(task)
 
-        def init(weights: Tree | None, federation: Federation) -> Tree:
-            return base.init(split(one_architecture(weights), task.norm_leaves)[0], federation)
+        def initial_server_state(weights: Tree | None, federation: Federation) -> Tree:
+            return base.server.initial_state(split(one_architecture(weights), task.norm_leaves)[0], federation)
 
-        def client_init(weights: Tree) -> Tree:
-            return {"own": split(weights, task.norm_leaves)[1], **local.begins_with(weights)}
+        def initial_client_state(weights: Tree) -> Tree:
+            return {"own": split(weights, task.norm_leaves)[1], **local.initial_client_state(weights)}
 
         def start(sent: Tree, state: Tree, ctx: Context) -> Tree:
-            return local.begin(joined(sent, state["own"]), state, ctx)
+            return local.initial_carry(joined(sent, state["own"]), state, ctx)
 
         def finish(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
-            return {"delta": delta(sent, carry)}, {"own": split(carry, task.norm_leaves)[1], **local.kept(carry)}
+            return {"delta": delta(sent, carry)}, {
+                "own": split(carry, task.norm_leaves)[1],
+                **local.client_state(carry),
+            }
 
         return replace(
             base,
-            start=start,
-            finish=finish,
-            init=init,
-            client_init=client_init,
-            personal=lambda state, kept: joined(state, kept["own"]),
-            own_models=True,
+            client=replace(
+                base.client,
+                start=start,
+                finish=finish,
+                initial_state=initial_client_state,
+            ),
+            server=replace(
+                base.server,
+                initial_state=initial_server_state,
+                evaluated_weights=lambda state, kept: joined(state, kept["own"]),
+            ),
+            traits=replace(
+                base.traits,
+                own_models=True,
+            ),
         )
 
     return bind

@@ -34,7 +34,7 @@ from coterie.algorithms.fedavg import fedavg
 from coterie.algorithms.local import LocalOptions
 from coterie.algorithms.server import adam
 from coterie.core import rng
-from coterie.core.algorithm import Algorithm, Context, Recipe, Report
+from coterie.core.algorithm import Algorithm, Context, Recipe, RoundInfo
 from coterie.core.errors import require
 from coterie.core.task import Batch, Task, masked_sums
 from coterie.core.tree import Tree
@@ -71,13 +71,13 @@ def feddf(
         averaging = average(task)
 
         def finish(broadcast: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
-            update, kept = averaging.finish(broadcast, carry, ctx)
+            update, kept = averaging.client.finish(broadcast, carry, ctx)
             return {**update, "scores": said.outputs(task, carry, ctx)}, kept
 
-        def update(state: Tree, aggregate: Tree, report: Report) -> Tree:
-            state, teacher = averaging.update(state, aggregate, report), softened(aggregate["scores"])  # 6
+        def update(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
+            state, teacher = averaging.server.update(state, aggregate, info), softened(aggregate["scores"])  # 6
             memory = adam(adaptivity=EPSILON).init(state["params"])
-            for j, batch in enumerate(lessons(report, distill_steps, distill_batch_size)):  # 7
+            for j, batch in enumerate(lessons(info, distill_steps, distill_batch_size)):  # 7
                 lr = distill_lr * (1 + math.cos(math.pi * j / distill_steps)) / 2
                 state, memory = taught(state, memory, batch, teacher[batch.rows], lr)
             return state
@@ -96,20 +96,29 @@ def feddf(
 
         return replace(
             averaging,
-            finish=finish,
-            update=update,
-            weights={**averaging.weights, "scores": "one"},
-            seed_set=True,
+            client=replace(
+                averaging.client,
+                finish=finish,
+            ),
+            server=replace(
+                averaging.server,
+                update=update,
+                weighting={**averaging.server.weighting, "scores": "one"},
+            ),
+            traits=replace(
+                averaging.traits,
+                reads_seed_set=True,
+            ),
         )
 
     return bind
 
 
-def lessons(report: Report, steps: int, size: int) -> Iterator[Batch]:
+def lessons(info: RoundInfo, steps: int, size: int) -> Iterator[Batch]:
     """Batches of the seed set, without labels: passes over it, each in an order of its own, one behind the other."""
-    assert report.public is not None, "a federation without a seed set was refused before"
-    assert report.key is not None, "a loop gives one"
-    x, key = report.public.x, report.key
+    assert info.seed_set is not None, "a federation without a seed set was refused before"
+    assert info.key is not None, "a loop gives one"
+    x, key = info.seed_set.x, info.key
     size = min(size, len(x))
     passes = [rng.uniform(rng.fold(key, k), [len(x)]).argsort() for k in range(-(-steps * size // len(x)))]
     for k, rows in enumerate(torch.split(torch.cat(passes), size)[:steps] if passes else ()):

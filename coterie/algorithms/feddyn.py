@@ -23,10 +23,19 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from coterie.algorithms.local import LocalOptions, LocalSGD, delta, local_step, moved
+from coterie.algorithms.local import LocalOptions, LocalSGD, apply_delta, delta, local_step
 from coterie.algorithms.objective import Objective, reached_share, total, weight_of
 from coterie.core import tree
-from coterie.core.algorithm import Algorithm, Context, Federation, Recipe, Report, one_architecture
+from coterie.core.algorithm import (
+    Algorithm,
+    ClientHalf,
+    Context,
+    Federation,
+    Recipe,
+    RoundInfo,
+    ServerHalf,
+    one_architecture,
+)
 from coterie.core.errors import require
 from coterie.core.task import Task
 from coterie.core.tree import Tree
@@ -51,15 +60,15 @@ def feddyn(
     kind = weight_of(objective)
 
     def bind(task: Task) -> Algorithm:
-        def init(weights: Tree | None, federation: Federation) -> Tree:
+        def initial_server_state(weights: Tree | None, federation: Federation) -> Tree:
             weights = one_architecture(weights)
             return {**weights, "h": tree.zeros_like(weights["params"]), "total": total(objective, federation)}
 
-        def client_init(weights: Tree) -> Tree:
-            return {"gradient": tree.zeros_like(weights["params"]), **local.begins_with(weights)}
+        def initial_client_state(weights: Tree) -> Tree:
+            return {"gradient": tree.zeros_like(weights["params"]), **local.initial_client_state(weights)}
 
         def start(sent: Tree, state: Tree, ctx: Context) -> Tree:
-            return {**local.begin(sent, state, ctx), "anchor": sent["params"], "gradient": state["gradient"]}
+            return {**local.initial_carry(sent, state, ctx), "anchor": sent["params"], "gradient": state["gradient"]}
 
         def bent(grads: Tree, carry: Tree) -> Tree:
             pull = tree.sub(carry["params"], carry["anchor"])
@@ -68,25 +77,29 @@ def feddyn(
         def finish(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
             change = delta(sent, carry)
             gradient = tree.add(carry["gradient"], change["params"], alpha)
-            return {"delta": change}, {"gradient": gradient, **local.kept(carry)}
+            return {"delta": change}, {"gradient": gradient, **local.client_state(carry)}
 
-        def update(state: Tree, aggregate: Tree, report: Report) -> Tree:
+        def update(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
             mean = aggregate["delta"]  # of w - w_i over the reached clients
-            share = reached_share(objective, report, state["total"])
+            share = reached_share(objective, info, state["total"])
             h = tree.add(state["h"], mean["params"], alpha * share)
             params = tree.add(tree.sub(state["params"], mean["params"]), h, -1 / alpha)  # mean(w_i) - h / alpha
-            return {**state, **moved(state, params, mean["buffers"]), "h": h}
+            return {**state, **apply_delta(state, params, mean["buffers"]), "h": h}
 
         return Algorithm(
-            start=start,
-            step=local_step(task, local, bent),
-            finish=finish,
-            update=update,
-            streams={"private": local.stream()},
-            weights={"delta": kind},
-            lr=local.rate,
-            init=init,
-            client_init=client_init,
+            client=ClientHalf(
+                start=start,
+                step=local_step(task, local, bent),
+                finish=finish,
+                streams={"private": local.stream()},
+                lr=local.rate,
+                initial_state=initial_client_state,
+            ),
+            server=ServerHalf(
+                update=update,
+                weighting={"delta": kind},
+                initial_state=initial_server_state,
+            ),
         )
 
     return bind

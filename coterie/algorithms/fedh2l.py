@@ -34,7 +34,7 @@ from coterie.algorithms import posteriors as said
 from coterie.algorithms.conflict import Conflict, checked, resolved
 from coterie.algorithms.local import LocalOptions, LocalSGD
 from coterie.core import tree
-from coterie.core.algorithm import Algorithm, Batches, Context, Logs, Recipe, Stream
+from coterie.core.algorithm import Algorithm, Batches, ClientHalf, Context, Logs, Recipe, ServerHalf, Stream, Traits
 from coterie.core.errors import require
 from coterie.core.task import Batch, Task, masked_sums
 from coterie.core.tree import Tree
@@ -74,7 +74,7 @@ def fedh2l(
         Mistake: a value is out of its range, or `conflict` needs both gradients at the same weights.
     """
     local, travel, rule = LocalSGD(**local_options), said.exchange(exchange), checked(conflict)
-    wire = said.rounded(send_as)
+    codec = said.rounded(send_as)
     for name, value in (("mutual_weight", mutual_weight), ("seed_weight", seed_weight)):
         require(name, value, 0 <= value < float("inf"), "0 or more")
     require("temperature", temperature, 0 < temperature < float("inf"), "a number above 0")
@@ -87,7 +87,7 @@ def fedh2l(
     possible = order == "joint" or rule in ("project_global", "none")
     require("conflict", conflict, possible, '"project_global" or "none" where order = "successive"')
     ratio = 1.0 if mutual_lr is None else mutual_lr / local.lr
-    streams = {"private": local.stream(), "seed": Stream(mutual_batch_size or local.batch_size, source="public")}
+    streams = {"private": local.stream(), "seed": Stream(mutual_batch_size or local.batch_size, source="seed_set")}
     if order == "successive" and rule != "none":
         streams["reference"] = Stream(local.batch_size)
 
@@ -95,7 +95,7 @@ def fedh2l(
         def start(sent: Tree, state: Tree, ctx: Context) -> Tree:
             own = softened(said.outputs(task, state, ctx), temperature)  # what it sent, if it was in the last round
             count = {} if mutual_steps is None else {"step": torch.zeros_like(ctx.steps), "steps": ctx.steps}
-            return {**local.begin(state, state, ctx), **travel.teachers(sent, own, state["round"]), **count}
+            return {**local.initial_carry(state, state, ctx), **travel.teachers(sent, own, state["round"]), **count}
 
         def shared_gradient(carry: Tree, buffers: Tree, batch: Batch) -> tuple[Tree, Tree]:
             """The gradient g on a batch of the seed set, and the buffers after it."""
@@ -139,20 +139,24 @@ def fedh2l(
             return {"posteriors": softened(said.outputs(task, carry, ctx), temperature)}, said.kept(carry, ctx)
 
         return Algorithm(
-            start=start,
-            step=joint if order == "joint" else successive,
-            finish=finish,
-            update=lambda state, aggregate, report: travel.update(aggregate["posteriors"], report),
-            streams=streams,
-            weights={"posteriors": "one"},
-            lr=local.rate,
-            init=lambda weights, federation: travel.init(),
-            client_init=partial(said.begins_with, local),
-            broadcast=lambda state: state,
-            personal=said.own_model,
-            aggregation={"posteriors": travel.aggregation},
-            own_models=True,
-            wire=wire,
+            client=ClientHalf(
+                start=start,
+                step=joint if order == "joint" else successive,
+                finish=finish,
+                streams=streams,
+                lr=local.rate,
+                initial_state=partial(said.begins_with, local),
+            ),
+            server=ServerHalf(
+                update=lambda state, aggregate, info: travel.update(aggregate["posteriors"], info),
+                weighting={"posteriors": "one"},
+                initial_state=lambda weights, federation: travel.init(),
+                broadcast=lambda state: state,
+                evaluated_weights=said.own_model,
+                aggregation={"posteriors": travel.aggregation},
+            ),
+            traits=Traits(own_models=True),
+            codec=codec,
         )
 
     return bind

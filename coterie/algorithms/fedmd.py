@@ -32,7 +32,7 @@ from torch import Tensor
 from coterie.algorithms import posteriors as said
 from coterie.algorithms.local import LocalOptions, LocalSGD, local_step
 from coterie.core import rng
-from coterie.core.algorithm import Algorithm, Context, Recipe
+from coterie.core.algorithm import Algorithm, ClientHalf, Context, Recipe, ServerHalf, Traits
 from coterie.core.errors import require
 from coterie.core.task import Batch, Score, Task, masked_sums
 from coterie.core.tree import Tree
@@ -72,13 +72,13 @@ def fedmd(
     require("digest_lr", digest_lr, digest_lr is None or 0 < digest_lr < float("inf"), "a number above 0")
     require("match", match, match in ("logits", "posteriors"), '"logits" or "posteriors"')
     require("temperature", temperature, 0 < temperature < float("inf"), "a number above 0")
-    wire = said.rounded(send_as, probabilities=match == "posteriors")
+    codec = said.rounded(send_as, probabilities=match == "posteriors")
     ratio, size = (1.0 if digest_lr is None else digest_lr / local.lr), digest_batch_size or 32
     approach: Score = absolute_difference if match == "logits" else partial(distillation, temperature=temperature)
 
     def bind(task: Task) -> Algorithm:
         def start(sent: Tree, state: Tree, ctx: Context) -> Tree:
-            carry, consensus = local.begin(state, state, ctx), sent["consensus"]
+            carry, consensus = local.initial_carry(state, state, ctx), sent["consensus"]
             agreed = consensus.numel() > 0
             late = state["round"] < 0
             for batch in passes(ctx, digest_epochs if agreed else transfer_epochs):
@@ -89,8 +89,8 @@ def fedmd(
 
         def passes(ctx: Context, epochs: int) -> list[Batch]:
             """The seed set in batches, in a fresh order each time."""
-            assert ctx.public is not None
-            x, y = ctx.public.x, ctx.public.y
+            assert ctx.seed_set is not None
+            x, y = ctx.seed_set.x, ctx.seed_set.y
             batches = []
             for epoch in range(epochs):
                 key = rng.fold(ctx.key, epoch)
@@ -120,20 +120,23 @@ def fedmd(
             return {"scores": scores}, said.kept(carry, ctx)
 
         return Algorithm(
-            start=start,
-            step=local_step(task, local),
-            finish=finish,
-            update=lambda state, aggregate, report: {"consensus": aggregate["scores"]},
-            streams={"private": local.stream()},
-            weights={"scores": "one"},
-            lr=local.rate,
-            init=lambda weights, federation: {"consensus": said.nothing_yet()},
-            client_init=partial(said.begins_with, local),
-            broadcast=lambda state: state,
-            personal=said.own_model,
-            own_models=True,
-            wire=wire,
-            seed_set=True,
+            client=ClientHalf(
+                start=start,
+                step=local_step(task, local),
+                finish=finish,
+                streams={"private": local.stream()},
+                lr=local.rate,
+                initial_state=partial(said.begins_with, local),
+            ),
+            server=ServerHalf(
+                update=lambda state, aggregate, info: {"consensus": aggregate["scores"]},
+                weighting={"scores": "one"},
+                initial_state=lambda weights, federation: {"consensus": said.nothing_yet()},
+                broadcast=lambda state: state,
+                evaluated_weights=said.own_model,
+            ),
+            traits=Traits(own_models=True, reads_seed_set=True),
+            codec=codec,
         )
 
     return bind

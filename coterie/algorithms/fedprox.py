@@ -49,12 +49,13 @@ def fedprox(
     average = fedavg(server_lr=server_lr, server=server, **local_options)
 
     def start(broadcast: Tree, state: Tree, ctx: Context) -> Tree:
-        return {**local.begin(broadcast, state, ctx), "anchor": broadcast["params"]}
+        return {**local.initial_carry(broadcast, state, ctx), "anchor": broadcast["params"]}
 
     def pulled(grads: Tree, carry: Tree) -> Tree:
         return tree.add(grads, tree.sub(carry["params"], carry["anchor"]), proximal_weight)
 
     def bind(task: Task) -> Algorithm:
-        return replace(average(task), start=start, step=local_step(task, local, pulled))
+        base = average(task)
+        return replace(base, client=replace(base.client, start=start, step=local_step(task, local, pulled)))
 
     return bind

@@ -28,7 +28,7 @@ from coterie.algorithms.local import LocalOptions, LocalSGD, delta
 from coterie.algorithms.self_supervised import KEY, METHODS, PREFIX, QUEUE, Method, chosen
 from coterie.algorithms.server import ServerOptimizer
 from coterie.core import rng, tree
-from coterie.core.algorithm import Algorithm, Batches, Context, Federation, Logs, Recipe, Report, one_architecture
+from coterie.core.algorithm import Algorithm, Batches, Context, Federation, Logs, Recipe, RoundInfo, one_architecture
 from coterie.core.errors import Mistake, require
 from coterie.core.task import Task
 from coterie.core.tree import Tree
@@ -81,18 +81,18 @@ def fedssl(
     def bind(task: Task) -> Algorithm:
         method, base = METHODS[loss](task, **options), average(task)
 
-        def init(weights: Tree | None, federation: Federation) -> Tree:
+        def initial_server_state(weights: Tree | None, federation: Federation) -> Tree:
             weights = one_architecture(weights)
             shared, _ = _parts(_begun(method, task, weights), stays)
-            return {**base.init(shared, federation), "classifier": _split(task, weights)[1]}
+            return {**base.server.initial_state(shared, federation), "classifier": _split(task, weights)[1]}
 
-        def client_init(weights: Tree) -> Tree:
+        def initial_client_state(weights: Tree) -> Tree:
             whole = _begun(method, task, weights)
-            return {**_kept(whole, stays), **local.begins_with(whole)}
+            return {**_kept(whole, stays), **local.initial_client_state(whole)}
 
         def start(sent: Tree, state: Tree, ctx: Context) -> Tree:
             own = state.get("own", {"params": {}, "buffers": {}})
-            return local.begin(method.begin(joined(sent, own)), state, ctx)
+            return local.initial_carry(method.begin(joined(sent, own)), state, ctx)
 
         def step(carry: Tree, batches: Batches) -> tuple[Tree, Logs]:
             batch = batches["private"]
@@ -101,21 +101,30 @@ def fedssl(
             return local.descend(carry, grads, buffers), logs
 
         def finish(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
-            return {"delta": delta(sent, carry)}, {**_kept(carry, stays), **local.kept(carry)}
+            return {"delta": delta(sent, carry)}, {**_kept(carry, stays), **local.client_state(carry)}
 
-        def update(state: Tree, aggregate: Tree, report: Report) -> Tree:
-            return {**state, **base.update(state, aggregate, report)}
+        def update(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
+            return {**state, **base.server.update(state, aggregate, info)}
 
         return replace(
             base,
-            start=start,
-            step=step,
-            finish=finish,
-            update=update,
-            init=init,
-            client_init=client_init,
-            personal=lambda state, kept: joined(_parts(state, (PREFIX,))[0], state["classifier"]),
-            predicts=False,
+            client=replace(
+                base.client,
+                start=start,
+                step=step,
+                finish=finish,
+                initial_state=initial_client_state,
+            ),
+            server=replace(
+                base.server,
+                update=update,
+                initial_state=initial_server_state,
+                evaluated_weights=lambda state, kept: joined(_parts(state, (PREFIX,))[0], state["classifier"]),
+            ),
+            traits=replace(
+                base.traits,
+                predicts=False,
+            ),
         )
 
     return bind

@@ -34,7 +34,7 @@ from coterie.algorithms.fedavg import fedavg
 from coterie.algorithms.local import LocalOptions, LocalSGD, delta
 from coterie.algorithms.server import ServerOptimizer
 from coterie.algorithms.shared_norm import measuring, shared
-from coterie.core.algorithm import Algorithm, Batches, Context, Federation, Logs, Recipe, Report, Stream
+from coterie.core.algorithm import Algorithm, Batches, Context, Federation, Logs, Recipe, RoundInfo, Stream
 from coterie.core.errors import require
 from coterie.core.task import SharedNorm, Task
 from coterie.core.tree import Tree
@@ -72,13 +72,13 @@ def hbn(
         factors = {f"{layer}.phi" if layer else "phi": statistics_of(layer)[0] for layer in layers}
         base = average(task)
 
-        def init(weights: Tree | None, federation: Federation) -> Tree:
-            state = base.init(weights, federation)
+        def initial_server_state(weights: Tree | None, federation: Federation) -> Tree:
+            state = base.server.initial_state(weights, federation)
             return {**state, "mixed": statistics.given(state["buffers"], layers)}  # (M, V)
 
-        def client_init(weights: Tree) -> Tree:
+        def initial_client_state(weights: Tree) -> Tree:
             phi = {name: torch.zeros_like(weights["buffers"][mean]) for name, mean in factors.items()}
-            return {"phi": phi, **local.begins_with({"params": {**weights["params"], **phi}})}
+            return {"phi": phi, **local.initial_client_state({"params": {**weights["params"], **phi}})}
 
         def broadcast(state: Tree) -> Tree:
             rest = statistics.others(state["buffers"], layers)
@@ -86,7 +86,7 @@ def hbn(
 
         def start(sent: Tree, state: Tree, ctx: Context) -> Tree:
             params, buffers = {**sent["params"], **state["phi"]}, statistics.filled(sent["buffers"], sent["statistics"])
-            return local.begin({"params": params, "buffers": buffers}, state, ctx)
+            return local.initial_carry({"params": params, "buffers": buffers}, state, ctx)
 
         def step(carry: Tree, batch: Batches) -> tuple[Tree, Logs]:
             grads, after, logs = task.gradient(carry["params"], carry["buffers"], batch["private"])
@@ -94,13 +94,13 @@ def hbn(
             return local.descend(carry, grads, buffers), logs
 
         def kept(carry: Tree) -> Tree:
-            return {"phi": {name: carry["params"][name] for name in factors}, **local.kept(carry)}
+            return {"phi": {name: carry["params"][name] for name in factors}, **local.client_state(carry)}
 
         def finish(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
             return {"delta": delta(sent, carry)}, kept(carry)
 
-        def update(state: Tree, aggregate: Tree, report: Report) -> Tree:
-            return {**base.update(state, aggregate, report), "mixed": state["mixed"]}
+        def update(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
+            return {**base.server.update(state, aggregate, info), "mixed": state["mixed"]}
 
         def begin(sent: Tree, state: Tree, ctx: Context) -> Tree:
             return {**start(sent, state, ctx), "seen": statistics.nothing_yet(sent["statistics"])}
@@ -108,29 +108,44 @@ def hbn(
         def measured(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
             return {"statistics": carry["seen"]}, kept(carry)
 
-        def adopt(state: Tree, aggregate: Tree, report: Report) -> Tree:
+        def adopt(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
             old, pooled = statistics.filled(state["buffers"], state["mixed"]), aggregate["statistics"]
             mixed = statistics.given(statistics.moved(old, pooled, share), layers)
             return {**state, "mixed": mixed, "buffers": statistics.moved(state["buffers"], pooled, 1.0)}
 
         training = replace(
             base,
-            start=start,
-            step=step,
-            finish=finish,
-            update=update,
-            init=init,
-            client_init=client_init,
-            broadcast=broadcast,
-            aggregation={"statistics": statistics.pooling},
+            client=replace(
+                base.client,
+                start=start,
+                step=step,
+                finish=finish,
+                initial_state=initial_client_state,
+            ),
+            server=replace(
+                base.server,
+                update=update,
+                initial_state=initial_server_state,
+                broadcast=broadcast,
+                aggregation={"statistics": statistics.pooling},
+            ),
         )
         looking = replace(
             measuring(training, task, local),
-            start=begin,
-            finish=measured,
-            update=adopt,
-            streams={"private": Stream(size, steps=1)},
+            client=replace(
+                measuring(training, task, local).client,
+                start=begin,
+                finish=measured,
+                streams={"private": Stream(size, steps=1)},
+            ),
+            server=replace(
+                measuring(training, task, local).server,
+                update=adopt,
+            ),
         )
-        return replace(training, at=lambda round: training if round % 2 else looking)
+        return replace(
+            training,
+            stage=lambda round: training if round % 2 else looking,
+        )
 
     return bind

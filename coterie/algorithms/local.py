@@ -77,7 +77,7 @@ class LocalSGD:
         """The client's own data, as these settings cut it."""
         return Stream(self.batch_size, self.local_epochs, self.local_steps)
 
-    def begin(self, weights: Tree, state: Tree, ctx: Context) -> Tree:
+    def initial_carry(self, weights: Tree, state: Tree, ctx: Context) -> Tree:
         """The carry before the first step: weights, learning rate, and momentum where there is any."""
         carry = {"params": weights["params"], "buffers": weights["buffers"], "lr": ctx.lr}
         if self.momentum:
@@ -88,7 +88,7 @@ class LocalSGD:
         """w <- w - lr * direction(grads), with the buffers that the forward gave."""
         params = carry["params"]
         if self.clip_norm is not None:
-            grads = clipped(grads, self.clip_norm)
+            grads = clip_to_norm(grads, self.clip_norm)
         if self.weight_decay:
             grads = tree.add(grads, params, self.weight_decay)
         after = {**carry, "buffers": buffers}
@@ -97,11 +97,11 @@ class LocalSGD:
         after["params"] = tree.add(params, grads, -carry["lr"])
         return after
 
-    def kept(self, carry: Tree) -> Tree:
+    def client_state(self, carry: Tree) -> Tree:
         """What the client keeps for its next round."""
         return {"momentum": carry["momentum"]} if self.keep_momentum and self.momentum else {}
 
-    def begins_with(self, weights: Tree) -> Tree:
+    def initial_client_state(self, weights: Tree) -> Tree:
         """What a client that never took part keeps."""
         return {"momentum": tree.zeros_like(weights["params"])} if self.keep_momentum and self.momentum else {}
 
@@ -122,7 +122,7 @@ def local_step(
     return step
 
 
-def clipped(vector: Tree, length: float) -> Tree:
+def clip_to_norm(vector: Tree, length: float) -> Tree:
     """The same direction, no longer than `length` in the Euclidean norm over all leaves."""
     return tree.scale(vector, (length / tree.norm(vector).clamp(min=1e-12)).clamp(max=1.0))
 
@@ -135,7 +135,7 @@ def delta(broadcast: Tree, carry: Tree) -> Tree:
     return tree.map(lambda w, w_i: w - w_i, before, {"params": carry["params"], "buffers": carry["buffers"]})
 
 
-def moved(weights: Tree, params: Tree, buffers: Tree) -> Tree:
+def apply_delta(weights: Tree, params: Tree, buffers: Tree) -> Tree:
     """New server weights: these parameters, and the float buffers less the averaged difference `buffers`."""
     after = {name: b - buffers[name] if name in buffers else b for name, b in weights["buffers"].items()}
     return {"params": params, "buffers": after}

@@ -11,13 +11,13 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from coterie.core.algorithm import Federation, Report, Weight
+from coterie.core.algorithm import Federation, RoundInfo, Weighting
 from coterie.core.errors import require
 
 Objective: TypeAlias = Literal["examples", "clients"]
 
 
-def weight_of(objective: Objective) -> Weight:
+def weight_of(objective: Objective) -> Weighting:
     """How updates are weighted, so that their mean is that of the objective.
 
     Raises:
@@ -33,6 +33,6 @@ def total(objective: Objective, federation: Federation) -> Tensor:
     return torch.tensor(float(count), dtype=torch.float64)
 
 
-def reached_share(objective: Objective, report: Report, total: Tensor) -> float:
+def reached_share(objective: Objective, info: RoundInfo, total: Tensor) -> float:
     """The sum of p_i over the clients that a round reached; no tensor: a parameter of shape [] would take its type."""
-    return report.weights[weight_of(objective)] / float(total)
+    return info.weighting[weight_of(objective)] / float(total)

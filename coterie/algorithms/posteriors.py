@@ -19,7 +19,7 @@ from torch import Tensor
 from coterie.algorithms.local import LocalSGD
 from coterie.core import tree
 from coterie.core.aggregators import Aggregator, Composite, Sum
-from coterie.core.algorithm import Context, Report
+from coterie.core.algorithm import Context, RoundInfo
 from coterie.core.errors import Mistake, require
 from coterie.core.task import Batch, Task, masked_sums
 from coterie.core.transforms import Transform, cast, eight_bits
@@ -35,8 +35,8 @@ AT_ONCE = 500
 
 def outputs(task: Task, weights: Tree, ctx: Context) -> Tensor:
     """What a model says about the seed set, in evaluation mode: logits [S, ..., C]."""
-    assert ctx.public is not None, "a federation without a seed set was refused before"
-    parts = torch.split(ctx.public.x, AT_ONCE)
+    assert ctx.seed_set is not None, "a federation without a seed set was refused before"
+    parts = torch.split(ctx.seed_set.x, AT_ONCE)
     return torch.cat([task.predict(weights["params"], weights["buffers"], x) for x in parts])
 
 
@@ -89,13 +89,13 @@ class Exchange:
 
     Attributes:
         aggregation: what becomes of a round's tables [S, C], one per client.
-        update: (what became of the tables, report) -> S, which is also what is sent down.
+        update: (what became of the tables, info) -> S, which is also what is sent down.
         teachers: (B, own table [S, C], the last round of which the client was part []) -> {"tables" [M, S, C], "trust"
             [M]}, such that the sum of trust times KL is the mean KL from the peers; all trust is 0 without any.
     """
 
     aggregation: Callable[[Aggregator], Aggregator]
-    update: Callable[[Tensor, Report], Tree]
+    update: Callable[[Tensor, RoundInfo], Tree]
     teachers: Callable[[Tree, Tensor, Tensor], Tree]
 
     def init(self) -> Tree:
@@ -125,8 +125,8 @@ def _sum(chosen: Aggregator) -> Aggregator:
     return chosen
 
 
-def _summed(mean: Tensor, report: Report) -> Tree:
-    return _server(mean * report.reached, report)
+def _summed(mean: Tensor, info: RoundInfo) -> Tree:
+    return _server(mean * info.reached, info)
 
 
 def _mean_of_peers(sent: Tree, own: Tensor, last: Tensor) -> Tree:
@@ -158,8 +158,8 @@ def _counts(sent: Tree, last: Tensor) -> tuple[Tensor, Tensor]:
     return counted, sent["count"].to(last.dtype) - counted
 
 
-def _server(said: Tensor, report: Report) -> Tree:
-    return {"said": said, "count": _number(report.reached), "round": _number(report.round)}
+def _server(said: Tensor, info: RoundInfo) -> Tree:
+    return {"said": said, "count": _number(info.reached), "round": _number(info.round)}
 
 
 def _number(value: float) -> Tensor:

@@ -29,17 +29,19 @@ from __future__ import annotations
 
 from typing import Literal, Unpack
 
-from coterie.algorithms.local import LocalOptions, LocalSGD, delta, local_step, moved
+from coterie.algorithms.local import LocalOptions, LocalSGD, apply_delta, delta, local_step
 from coterie.algorithms.objective import Objective, reached_share, total, weight_of
 from coterie.core import tree
 from coterie.core.algorithm import (
     Algorithm,
     Batches,
+    ClientHalf,
     Context,
     Federation,
     Logs,
     Recipe,
-    Report,
+    RoundInfo,
+    ServerHalf,
     Stream,
     one_architecture,
 )
@@ -74,12 +76,12 @@ def scaffold(
     require("server_lr", server_lr, 0 < server_lr < float("inf"), "a number above 0")
 
     def bind(task: Task) -> Algorithm:
-        def init(weights: Tree | None, federation: Federation) -> Tree:
+        def initial_server_state(weights: Tree | None, federation: Federation) -> Tree:
             weights = one_architecture(weights)
             return {**weights, "control": tree.zeros_like(weights["params"]), "total": total(objective, federation)}
 
-        def client_init(weights: Tree) -> Tree:
-            return {"control": tree.zeros_like(weights["params"]), **local.begins_with(weights)}
+        def initial_client_state(weights: Tree) -> Tree:
+            return {"control": tree.zeros_like(weights["params"]), **local.initial_client_state(weights)}
 
         def broadcast(state: Tree) -> Tree:
             return {name: state[name] for name in ("params", "buffers", "control")}
@@ -87,7 +89,7 @@ def scaffold(
         def start(sent: Tree, state: Tree, ctx: Context) -> Tree:
             correction = tree.sub(sent["control"], state["control"])  # c - c_i
             gradient = {"gradient": tree.zeros_like(correction)} if control == "gradient" else {}
-            return {**local.begin(sent, state, ctx), "correction": correction, **gradient}
+            return {**local.initial_carry(sent, state, ctx), "correction": correction, **gradient}
 
         def correct(grads: Tree, carry: Tree) -> Tree:
             return tree.add(grads, carry["correction"])  # g_i(w_i) - c_i + c
@@ -107,25 +109,30 @@ def scaffold(
             else:
                 after = tree.sub(tree.scale(change["params"], 1 / (ctx.steps * ctx.lr)), correction)  # option II
             moved_by = tree.sub(tree.add(after, correction), sent["control"])  # c_i+ - c_i
-            return {"delta": change, "control": moved_by}, {"control": after, **local.kept(carry)}
+            return {"delta": change, "control": moved_by}, {"control": after, **local.client_state(carry)}
 
-        def update(state: Tree, aggregate: Tree, report: Report) -> Tree:
+        def update(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
             params = tree.add(state["params"], aggregate["delta"]["params"], -server_lr)
-            share = reached_share(objective, report, state["total"])
+            share = reached_share(objective, info, state["total"])
             c = tree.add(state["control"], aggregate["control"], share)
-            return {**state, **moved(state, params, aggregate["delta"]["buffers"]), "control": c}
+            return {**state, **apply_delta(state, params, aggregate["delta"]["buffers"]), "control": c}
 
         return Algorithm(
-            start=start,
-            step=step,
-            finish=finish,
-            update=update,
-            streams={"private": local.stream()} | ({"all": Stream("full", once=True)} if control == "gradient" else {}),
-            weights={"delta": kind, "control": kind},
-            lr=local.rate,
-            init=init,
-            client_init=client_init,
-            broadcast=broadcast,
+            client=ClientHalf(
+                start=start,
+                step=step,
+                finish=finish,
+                streams={"private": local.stream()}
+                | ({"all": Stream("full", once=True)} if control == "gradient" else {}),
+                lr=local.rate,
+                initial_state=initial_client_state,
+            ),
+            server=ServerHalf(
+                update=update,
+                weighting={"delta": kind, "control": kind},
+                initial_state=initial_server_state,
+                broadcast=broadcast,
+            ),
         )
 
     return bind

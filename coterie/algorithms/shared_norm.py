@@ -10,7 +10,7 @@ from torch import Tensor
 from coterie.algorithms import statistics
 from coterie.algorithms.local import LocalSGD
 from coterie.core.aggregators import Aggregator, Sum
-from coterie.core.algorithm import Algorithm, Batches, Context, Logs, Report
+from coterie.core.algorithm import Algorithm, Batches, Context, Logs, RoundInfo
 from coterie.core.errors import Mistake
 from coterie.core.task import SharedNorm, Task, masked_sums
 from coterie.core.tree import Tree
@@ -62,12 +62,24 @@ def measuring(training: Algorithm, task: Task, local: LocalSGD) -> Algorithm:
         return {**carry, "buffers": buffers, "seen": seen}, logs
 
     def finish(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
-        return {"statistics": carry["seen"]}, local.kept(carry)
+        return {"statistics": carry["seen"]}, local.client_state(carry)
 
-    def adopt(state: Tree, aggregate: Tree, report: Report) -> Tree:
+    def adopt(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
         return {**state, "buffers": statistics.moved(state["buffers"], aggregate["statistics"], 1.0)}
 
-    return replace(training, step=look, finish=finish, update=adopt, weights={"statistics": "processed"})
+    return replace(
+        training,
+        client=replace(
+            training.client,
+            step=look,
+            finish=finish,
+        ),
+        server=replace(
+            training.server,
+            update=adopt,
+            weighting={"statistics": "processed"},
+        ),
+    )
 
 
 def short_of(warm_start: int, rounds: int) -> list[str]:
@@ -81,10 +93,10 @@ AVERAGED: Mapping[str, Callable[[Aggregator], Aggregator]] = {"delta": lambda ch
 """Parameters by the mean, whatever the user chose."""
 
 
-def steps_of(local: LocalSGD, report: Report) -> float:
+def steps_of(local: LocalSGD, info: RoundInfo) -> float:
     """K: the local steps of a round, as the mean over clients where it follows from how many examples they have."""
     if local.local_steps is not None:
         return local.local_steps
     if local.batch_size == "full":
         return local.local_epochs
-    return max(report.weights["processed"] / (report.reached * local.batch_size), local.local_epochs)
+    return max(info.weighting["processed"] / (info.reached * local.batch_size), local.local_epochs)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import accumulate
 
-from coterie.core.algorithm import Algorithm, Federation, Recipe, Report
+from coterie.core.algorithm import Algorithm, Federation, Recipe, RoundInfo
 from coterie.core.errors import Mistake
 from coterie.core.task import Task
 from coterie.core.tree import Tree
@@ -38,32 +38,44 @@ def stages(parts: Sequence[tuple[Recipe, int | None]]) -> Recipe:
     def bind(task: Task) -> Algorithm:
         bound = [recipe(task) for recipe, _ in parts]
 
-        def init(weights: Tree | None, federation: Federation) -> Tree:
+        def initial_server_state(weights: Tree | None, federation: Federation) -> Tree:
             state: Tree = {}
             for algorithm in reversed(bound):
-                state |= algorithm.init(weights, federation)
+                state |= algorithm.server.initial_state(weights, federation)
             return state
 
         def at(round: int) -> Algorithm:
             now = sum(round > end for end in ends)
             stage = bound[now]
-            return _keeping_the_rest(stage.at(round - begins[now]) if stage.at else stage)
+            return _keeping_the_rest(stage.stage(round - begins[now]) if stage.stage else stage)
 
         def remarks(rounds: int) -> list[str]:
             lengths = [min(end, rounds) - begin for begin, end in zip(begins, [*ends, rounds], strict=True)]
-            return [said for stage, own in zip(bound, lengths, strict=True) if own > 0 for said in stage.remarks(own)]
+            return [said for stage, own in zip(bound, lengths, strict=True) if own > 0 for said in stage.warnings(own)]
 
         return replace(
             bound[-1],
-            init=init,
-            seed_set=any(algorithm.needs_seed_set for algorithm in bound),
-            remarks=remarks,
-            at=at,
+            server=replace(
+                bound[-1].server,
+                initial_state=initial_server_state,
+            ),
+            traits=replace(
+                bound[-1].traits,
+                reads_seed_set=any(algorithm.needs_seed_set for algorithm in bound),
+            ),
+            warnings=remarks,
+            stage=at,
         )
 
     return bind
 
 
 def _keeping_the_rest(algorithm: Algorithm) -> Algorithm:
-    update: Callable[[Tree, Tree, Report], Tree] = algorithm.update
-    return replace(algorithm, update=lambda state, aggregate, report: {**state, **update(state, aggregate, report)})
+    update: Callable[[Tree, Tree, RoundInfo], Tree] = algorithm.server.update
+    return replace(
+        algorithm,
+        server=replace(
+            algorithm.server,
+            update=lambda state, aggregate, info: {**state, **update(state, aggregate, info)},
+        ),
+    )

@@ -49,24 +49,24 @@ def run(
     ] = None,
 ) -> None:
     """Run an experiment; write its folder: records, model, report."""
-    from coterie.processes.torchrun import joined, launched, member
+    from coterie.processes.torchrun import join_team, launcher_rank, launcher_size
 
     folder = out or Path("runs") / file.stem
     changes = [*(overrides or []), *([] if workers is None else [f"engine.workers={workers}"])]
     again = shlex.join(["coterie", "run", str(file), *changes, "--out", str(folder), "--resume"])
-    if member() > 0:
+    if launcher_rank() > 0:
         _follow()
-    with interruptible(again if launched() is None else f"torchrun ... -m {again}", "round"), joined() as team:
+    with interruptible(again if launcher_size() is None else f"torchrun ... -m {again}", "round"), join_team() as team:
         _lead(file, changes, folder, resume, team)
 
 
 def _follow() -> NoReturn:
     """The run in a process that a launcher started, but not as the first: of what happens here, that one tells."""
     from coterie.experiment.members import follow
-    from coterie.processes.torchrun import joined
+    from coterie.processes.torchrun import join_team
 
     try:
-        with joined() as team:
+        with join_team() as team:
             follow(team)
     except Mistake:
         raise typer.Exit(2) from None

@@ -33,7 +33,7 @@ class Terminal(logging.Handler):
 
     def begin(self, experiment: Experiment, folder: Path, records: list[Record]) -> None:
         """One line on what is run; a live line below it if this is a terminal."""
-        self.predicts = experiment.plan.algorithm.predicts
+        self.predicts = experiment.plan.algorithm.traits.predicts
         self.bytes = sum(r["bytes_up"] + r["bytes_down"] for r in records)
         print(_headline(experiment))
         if experiment.why:

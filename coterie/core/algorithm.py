@@ -1,16 +1,17 @@
 """The contract: what an algorithm says about itself, and in which words.
 
 An algorithm is a frozen value of pure functions over trees of tensors. It never knows how many clients run at once, on
-which machine or over which wire. One round, for a client i of the cohort:
+which machine, or over which wire. One round, for a client i of the cohort:
 
-    B        = broadcast(S)                    what goes down the wire
+    B        = broadcast(S)                    what the server sends down
     carry    = start(B, C_i, ctx)
-    carry, _ = step(carry, batch)              K_i times
-    U_i, C_i = finish(B, carry, ctx)           U_i is what goes up the wire
-    S        = update(S, U, report)            U is the aggregate of the U_i
+    carry, _ = step(carry, batches)            K_i times
+    U_i, C_i = finish(B, carry, ctx)           U_i is what the client sends up
+    S        = update(S, U, info)              U is the aggregate of the U_i
 
-`start`, `step` and `finish` must not branch in Python on a tensor's value (use `torch.where`): an engine may run them
-for many clients at once. The carry is a client's own copy: a step may write into it. B, C_i and S are never written.
+`start`, `step` and `finish` must not branch in Python on the value of a tensor (use `torch.where`), since an engine may
+run them for many clients at once. The carry is a client's own copy, so a step may write into it. B, C_i and S are never
+written.
 """
 
 from __future__ import annotations
@@ -28,21 +29,22 @@ from coterie.core.task import Batch, Task
 from coterie.core.transforms import Transform
 from coterie.core.tree import Tree
 
-Weight: TypeAlias = Literal["examples", "processed", "one"]
-"""How a subtree of the update is weighted: by the client's number of examples n_i, by the examples that passed through
-its steps in the round, or every client alike."""
+Weighting: TypeAlias = Literal["examples", "processed", "one"]
+"""How a part of the update is weighted: by the client's number of examples n_i, by the examples that its steps
+processed in the round, or every client alike."""
 
 Logs: TypeAlias = dict[str, Tensor]
 """Sums over a step's examples, [] each; the engine adds them up over steps. "loss" and "count" make the round's
 train_loss; any other, over "count", is a measure of the round."""
 
 Batches: TypeAlias = dict[str, Batch]
-"""A step's data: one batch per stream."""
+"""The data of a step: one batch per stream."""
 
 
 class Context(NamedTuple):
-    """What a client knows about the round. Numbers are tensors of shape [], so that one compiled step serves all
-    rounds.
+    """What a client knows about the round.
+
+    Numbers are tensors of shape [], so that one compiled step serves all rounds.
     """
 
     round: Tensor  # from 1
@@ -50,46 +52,46 @@ class Context(NamedTuple):
     steps: Tensor  # K_i
     lr: Tensor  # this round's
     key: Tensor  # int64, for draws of the algorithm's own
-    public: Batch | None  # the whole seed set that everyone holds, in its order
+    seed_set: Batch | None  # the whole seed set that every client holds, in its order
 
 
-class Report(NamedTuple):
+class RoundInfo(NamedTuple):
     """What the server knows about a round when it updates its state."""
 
     round: int  # from 1
     reached: int  # clients whose update counts
     population: int  # N
-    weights: Mapping[Weight, float]  # the sum over the reached clients of each kind of weight
+    weighting: Mapping[Weighting, float]  # the sum of each kind of weight over the reached clients
     key: Tensor | None = None  # int64, for draws of the server's
-    public: Batch | None = None  # the whole seed set, where there is one
+    seed_set: Batch | None = None  # the whole seed set, where there is one
 
 
 class Federation(NamedTuple):
     """What the server knows before the first round."""
 
     ids: Sequence[str]
-    examples: Callable[[], int]  # of all clients together; looks at every client, so only who needs it asks
-    public: Examples | None  # a seed set that everyone holds
+    examples: Callable[[], int]  # of all clients together; it looks at every client, so call it only where needed
+    seed_set: Examples | None  # that every client holds
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Where a step's examples come from, and how many.
+    """Where a step's examples come from, and how many there are.
 
-    `batch_size` is a number or "full". `source` "private" is the client's own data, "public" the federation's seed set.
-    The first stream of an algorithm sets the number of steps: `epochs` passes over its data, or `steps`. Other streams
-    follow it, starting over (in a new order) as often as needed; one that comes `once` is part of the first step alone.
+    `batch_size` is a number or "full". `source` is "private", the client's own data, or "seed_set". The first stream of
+    an algorithm sets the number of steps: `epochs` passes over its data, or `steps`. Other streams follow it and start
+    over, in a new order, as often as needed. A stream that comes `once` is part of the first step alone.
     """
 
     batch_size: int | Literal["full"] = 32
     epochs: int = 1
     steps: int | None = None
-    source: Literal["private", "public"] = "private"
+    source: Literal["private", "seed_set"] = "private"
     once: bool = False
 
 
 def one_architecture(weights: Tree | None) -> Tree:
-    """The initial weights, for an algorithm whose server holds a model.
+    """Return the initial weights, for an algorithm whose server holds a model.
 
     Raises:
         Mistake: clients differ in architecture, so there are no such weights.
@@ -101,7 +103,7 @@ def one_architecture(weights: Tree | None) -> Tree:
     return weights
 
 
-def _whole_weights(state: Tree) -> Tree:
+def _params_and_buffers(state: Tree) -> Tree:
     return {"params": state["params"], "buffers": state["buffers"]}
 
 
@@ -110,60 +112,97 @@ def _initial_weights(weights: Tree | None, federation: Federation) -> Tree:
 
 
 @dataclass(frozen=True)
-class Algorithm:
-    """One federated algorithm, bound to one architecture. What has a default suits a server that holds one model.
+class ClientHalf:
+    """What happens at a client in a round.
 
     Attributes:
-        start, step, finish: a client's round; see this module's docstring.
-        update: (S, U, report) -> S. Not called in a round that reached no client.
-        init: (w0, federation) -> S, everything of the server's that must survive a round. w0 is None where the clients'
-            architectures differ.
-        client_init: w0 -> C_i, everything of a client's that must survive a round. An empty tree: clients keep nothing.
-        broadcast: S -> B.
-        personal: (S, C_i) -> {"params", "buffers"} of the model that is evaluated and saved for a client.
+        start, step, finish: see this module's docstring.
         streams: name -> Stream; `step` gets one batch of each.
-        weights: the weight of each top-level subtree of U.
         lr: (round) -> learning rate, a float.
-        aggregation: how a subtree's aggregator is made from the one the user chose; a subtree not named takes that as
-            it is.
-        own_models: each client ends with a model of its own, and `personal` depends on C_i.
-        predicts: what the model gives is what the labels say, and can be evaluated; not so where it learns without
-            them.
-        pooled: a baseline that needs all data in one place: the federation is one client that holds everything.
-        wire: what is done to its messages before they travel, after whatever the user chose.
-        seed_set: it looks at the seed set besides what a stream draws from it, as `Context.public`.
-        measures: (S before a round, S after it) -> further numbers of the round, [] each.
-        remarks: (rounds) -> what its user should know of a run of so many, a sentence each.
-        at: (round) -> what runs in that round, for an algorithm of several stages over one S; see
-            `coterie.algorithms.stages`. None: the same in every round.
+        initial_state: w0 -> the first C_i, everything of a client's that must survive a round. An empty tree: clients
+            keep nothing.
     """
 
     start: Callable[[Tree, Tree, Context], Tree]
     step: Callable[[Tree, Batches], tuple[Tree, Logs]]
     finish: Callable[[Tree, Tree, Context], tuple[Tree, Tree]]
-    update: Callable[[Tree, Tree, Report], Tree]
     streams: Mapping[str, Stream]
-    weights: Mapping[str, Weight]
     lr: Callable[[int], float]
-    init: Callable[[Tree | None, Federation], Tree] = _initial_weights
-    client_init: Callable[[Tree], Tree] = field(default=lambda weights: {})
-    broadcast: Callable[[Tree], Tree] = _whole_weights
-    personal: Callable[[Tree, Tree], Tree] = field(default=lambda state, client: _whole_weights(state))
+    initial_state: Callable[[Tree], Tree] = field(default=lambda weights: {})
+
+
+@dataclass(frozen=True)
+class ServerHalf:
+    """What happens at the server in a round. The defaults suit a server that holds one model.
+
+    Attributes:
+        update: (S, U, info) -> S. It is not called in a round that reached no client.
+        weighting: how each top-level part of U_i is weighted.
+        initial_state: (w0, federation) -> the first S, everything of the server's that must survive a round. w0 is None
+            where the clients' architectures differ.
+        broadcast: S -> B.
+        evaluated_weights: (S, C_i) -> {"params", "buffers"} of the model that is evaluated and saved for a client.
+        aggregation: part of U_i -> how its aggregator is made from the one that the user chose. Other parts use the
+            chosen one.
+        measures: (S before a round, S after it) -> further numbers of the round, [] each.
+    """
+
+    update: Callable[[Tree, Tree, RoundInfo], Tree]
+    weighting: Mapping[str, Weighting]
+    initial_state: Callable[[Tree | None, Federation], Tree] = _initial_weights
+    broadcast: Callable[[Tree], Tree] = _params_and_buffers
+    evaluated_weights: Callable[[Tree, Tree], Tree] = field(default=lambda state, client: _params_and_buffers(state))
     aggregation: Mapping[str, Callable[[Aggregator], Aggregator]] = field(default_factory=dict)
+    measures: Callable[[Tree, Tree], Mapping[str, Tensor]] = field(default=lambda before, after: {})
+
+    def aggregator(self, part: str, chosen: Aggregator) -> Aggregator:
+        """Return the aggregator of a part of the updates, given the one that the user chose."""
+        return self.aggregation[part](chosen) if part in self.aggregation else chosen
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What others must know about an algorithm.
+
+    Attributes:
+        own_models: each client ends with a model of its own, so `evaluated_weights` depends on C_i.
+        predicts: the model's outputs say what the labels say, so they can be evaluated. False where it learns without
+            labels.
+        pooled: a baseline that needs all data in one place: the federation is one client that holds everything.
+        reads_seed_set: it reads the whole seed set, as `Context.seed_set`, besides what a stream draws from it.
+    """
+
     own_models: bool = False
     predicts: bool = True
     pooled: bool = False
-    wire: Transform | None = None
-    seed_set: bool = False
-    measures: Callable[[Tree, Tree], Mapping[str, Tensor]] = field(default=lambda before, after: {})
-    remarks: Callable[[int], Sequence[str]] = field(default=lambda rounds: ())
-    at: Callable[[int], Algorithm] | None = None
+    reads_seed_set: bool = False
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """One federated algorithm, bound to one architecture.
+
+    Attributes:
+        client, server: the two halves of a round.
+        traits: what others must know about it.
+        codec: how its updates are encoded before they travel, after what the user chose.
+        warnings: (rounds) -> what the user of a run of that many rounds should know, a sentence each.
+        stage: (round) -> the algorithm in that round, for one with several stages over one S; see
+            `coterie.algorithms.stages`. None: the same in every round.
+    """
+
+    client: ClientHalf
+    server: ServerHalf
+    traits: Traits = Traits()
+    codec: Transform | None = None
+    warnings: Callable[[int], Sequence[str]] = field(default=lambda rounds: ())
+    stage: Callable[[int], Algorithm] | None = None
 
     @property
     def needs_seed_set(self) -> bool:
-        """Whether there must be a seed set that every client holds."""
-        return self.seed_set or any(stream.source == "public" for stream in self.streams.values())
+        """Whether every client must hold a seed set."""
+        return self.traits.reads_seed_set or any(s.source == "seed_set" for s in self.client.streams.values())
 
 
 Recipe: TypeAlias = Callable[[Task], Algorithm]
-"""An algorithm with its hyper-parameters chosen, before it knows the architecture: `fedavg(lr=0.1)` is one."""
+"""An algorithm whose hyper-parameters are chosen, before it knows the architecture: `fedavg(lr=0.1)` is one."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from coterie.core import rng
-from coterie.core.algorithm import Algorithm, Context, Weight
+from coterie.core.algorithm import Algorithm, Context, Weighting
 from coterie.core.batching import batch_size, batches, num_steps
 from coterie.core.examples import Examples
 from coterie.core.task import Batch, Task
@@ -24,7 +24,7 @@ class Job(NamedTuple):
     architecture: str
     state: Tree  # C_i; read only
     data: Mapping[str, Examples]  # one entry per stream
-    public: Examples | None
+    seed_set: Examples | None
     round: int
     rng_seed: int
 
@@ -35,7 +35,7 @@ class Reply(NamedTuple):
     client: str
     update: Tree  # U_i
     state: Tree  # C_i
-    weights: Mapping[Weight, float]
+    weighting: Mapping[Weighting, float]
     logs: Mapping[str, float]  # sums over the round's steps
 
 
@@ -61,7 +61,7 @@ class Engine(Protocol):
 
 def planned_steps(algorithm: Algorithm, job: Job) -> int:
     """K_i: the first stream decides."""
-    name, stream = next(iter(algorithm.streams.items()))
+    name, stream = next(iter(algorithm.client.streams.items()))
     return num_steps(stream, len(job.data[name]))
 
 
@@ -71,7 +71,7 @@ def planned_examples(algorithm: Algorithm, sizes: Mapping[str, int]) -> int:
     """
     if not all(sizes.values()):
         return 0
-    name, stream = next(iter(algorithm.streams.items()))
+    name, stream = next(iter(algorithm.client.streams.items()))
     return num_steps(stream, sizes[name]) * batch_size(stream, sizes[name])
 
 
@@ -81,26 +81,28 @@ def planned_rows(algorithm: Algorithm, job: Job, steps: int) -> dict[str, list[T
         name: batches(
             stream, len(job.data[name]), 1 if stream.once else steps, job.rng_seed, job.round, job.client, name
         )
-        for name, stream in algorithm.streams.items()
+        for name, stream in algorithm.client.streams.items()
     }
 
 
 def planned_keys(algorithm: Algorithm, job: Job, steps: int) -> dict[str, Tensor]:
     """For each stream, the key of each step: int64 [K]."""
-    return {name: rng.keys(steps, job.rng_seed, job.round, job.client, name, "step") for name in algorithm.streams}
+    return {
+        name: rng.keys(steps, job.rng_seed, job.round, job.client, name, "step") for name in algorithm.client.streams
+    }
 
 
 def context(algorithm: Algorithm, job: Job, steps: int, engine: Engine) -> Context:
     """The round's facts for one client, as tensors of the engine's type and device."""
-    first = next(iter(algorithm.streams))
+    first = next(iter(algorithm.client.streams))
     kind = engine.dtype, engine.device
     return Context(
         round=_number(job.round, *kind),
         examples=_number(len(job.data[first]), *kind),
         steps=_number(steps, *kind),
-        lr=_number(algorithm.lr(job.round), *kind),
+        lr=_number(algorithm.client.lr(job.round), *kind),
         key=rng.key(job.rng_seed, job.round, job.client, "algorithm").to(engine.device),
-        public=whole(job.public, engine),
+        seed_set=whole(job.seed_set, engine),
     )
 
 
@@ -110,12 +112,12 @@ def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.tensor(value, dtype=dtype, device=device)
 
 
-def whole(public: Examples | None, engine: Engine) -> Batch | None:
+def whole(seed_set: Examples | None, engine: Engine) -> Batch | None:
     """The seed set in its order, where there is one."""
-    if public is None:
+    if seed_set is None:
         return None
-    x, y = public.tensors()
-    rows, key = torch.arange(len(public)), rng.key("public")
+    x, y = seed_set.tensors()
+    rows, key = torch.arange(len(seed_set)), rng.key("public")  # the word is part of the draw: never change it
     labels = None if y is None else as_input(y, engine)
     return Batch(as_input(x, engine), labels, rows.to(engine.device), None, key.to(engine.device))
 

@@ -22,7 +22,7 @@ class SeedSet:
     """A seed set, and what is left beside it.
 
     Attributes:
-        examples: S examples, given to `coterie.federate` as `public`.
+        examples: S examples, given to `coterie.federate` as `seed_set`.
         clients: each client's private data, without what it gave.
         collected: whether the examples came from the clients.
     """

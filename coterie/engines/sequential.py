@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from coterie.core import rng, tree
-from coterie.core.algorithm import Algorithm, Batches, Logs, Weight
+from coterie.core.algorithm import Algorithm, Batches, Logs, Weighting
 from coterie.core.engine import Job, Reply, context, planned_keys, planned_rows, planned_steps
 from coterie.core.task import Task
 from coterie.core.tree import Tree
@@ -64,23 +64,23 @@ class Sequential:
         steps = planned_steps(algorithm, job)
         rows = planned_rows(algorithm, job, steps)
         ctx = context(algorithm, job, steps, self)
-        carry = tree.clone(algorithm.start(broadcast, job.state, ctx))  # a step may write into it
+        carry = tree.clone(algorithm.client.start(broadcast, job.state, ctx))  # a step may write into it
         logs = []
         for batches in self._batches(algorithm, job, rows, steps):
             carry, new = self._step(algorithm, batches)(carry, batches)
             logs.append(new)
-        update, state = algorithm.finish(broadcast, carry, ctx)
+        update, state = algorithm.client.finish(broadcast, carry, ctx)
         processed = sum(len(batch) for batch in next(iter(rows.values())))
         examples = len(next(iter(job.data.values())))
-        weights: dict[Weight, float] = {"examples": float(examples), "processed": float(processed), "one": 1.0}
+        weights: dict[Weighting, float] = {"examples": float(examples), "processed": float(processed), "one": 1.0}
         return Reply(job.client, update, state, weights, totals(logs))
 
     def _step(self, algorithm: Algorithm, batches: Batches) -> Step:
-        if not self._compiles or any(algorithm.streams[name].batch_size == "full" for name in batches):
-            return algorithm.step
-        if algorithm.step not in self._compiled:
-            self._compiled[algorithm.step] = Compiled(algorithm.step, self.device)
-        return self._compiled[algorithm.step]
+        if not self._compiles or any(algorithm.client.streams[name].batch_size == "full" for name in batches):
+            return algorithm.client.step
+        if algorithm.client.step not in self._compiled:
+            self._compiled[algorithm.client.step] = Compiled(algorithm.client.step, self.device)
+        return self._compiled[algorithm.client.step]
 
     def _batches(
         self, algorithm: Algorithm, job: Job, rows: Mapping[str, list[Tensor]], steps: int
@@ -95,7 +95,7 @@ class Sequential:
 
     def _width(self, algorithm: Algorithm, name: str, batches: list[Tensor]) -> int | None:
         """The length to which a compiled step's batches are padded; None where all of them have it."""
-        size = algorithm.streams[name].batch_size
+        size = algorithm.client.streams[name].batch_size
         return size if self._compiles and size != "full" and any(len(batch) != size for batch in batches) else None
 
 

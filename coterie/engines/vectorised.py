@@ -106,8 +106,8 @@ class Vectorised:
         steps = [planned_steps(algorithm, job) for job in jobs] + [0] * idle  # descending
         real, jobs = len(jobs), jobs + [jobs[-1]] * idle
         ctx, states = self._contexts(algorithm, jobs, steps), tree.stack([job.state for job in jobs])
-        carry = tree.clone(vmap(algorithm.start, in_dims=(None, 0, CONTEXT))(broadcast, states, ctx))
-        streams = {name: _Stacked.of(name, algorithm, jobs, steps, self) for name in algorithm.streams}
+        carry = tree.clone(vmap(algorithm.client.start, in_dims=(None, 0, CONTEXT))(broadcast, states, ctx))
+        streams = {name: _Stacked.of(name, algorithm, jobs, steps, self) for name in algorithm.client.streams}
         logs: Logs = {}
         done: list[Tree] = []  # the carries of those who are finished, shortest first
         active = len(jobs)
@@ -120,7 +120,7 @@ class Vectorised:
             carry, new = step(carry, {name: s.batch(k, active, self) for name, s in now.items()})
             logs = _added(logs, new, len(jobs))
         carry = _joined([carry, *reversed(done)])
-        updates, kept = vmap(algorithm.finish, in_dims=(None, 0, CONTEXT))(broadcast, carry, ctx)
+        updates, kept = vmap(algorithm.client.finish, in_dims=(None, 0, CONTEXT))(broadcast, carry, ctx)
         return _replies(jobs, updates, kept, logs, next(iter(streams.values())).counts())[:real]
 
     def _kept(self, working: int, active: int) -> int:
@@ -130,11 +130,11 @@ class Vectorised:
     def _step(self, algorithm: Algorithm, dims: dict[str, Any]) -> Step:
         """The step for all clients at once, whose batches are stacked in these places."""
         if not self.compile:
-            return vmap(algorithm.step, in_dims=(0, dims))
-        batched = vmap(_unless_done(algorithm.step, next(iter(algorithm.streams))), in_dims=(0, dims))
-        if any(algorithm.streams[name].batch_size == "full" for name in dims):
+            return vmap(algorithm.client.step, in_dims=(0, dims))
+        batched = vmap(_unless_done(algorithm.client.step, next(iter(algorithm.client.streams))), in_dims=(0, dims))
+        if any(algorithm.client.streams[name].batch_size == "full" for name in dims):
             return batched
-        key = algorithm.step, tuple((name, *dim) for name, dim in dims.items())
+        key = algorithm.client.step, tuple((name, *dim) for name, dim in dims.items())
         if key not in self._compiled:
             self._compiled[key] = Compiled(batched, self.device)
         return self._compiled[key]
@@ -148,11 +148,11 @@ class Vectorised:
             steps=torch.stack([c.steps for c in each]),
             lr=shared.lr,
             key=torch.stack([c.key for c in each]),
-            public=shared.public,
+            seed_set=shared.seed_set,
         )
 
 
-CONTEXT: Any = Context(round=None, examples=0, steps=0, lr=None, key=0, public=None)  # type: ignore[arg-type]
+CONTEXT: Any = Context(round=None, examples=0, steps=0, lr=None, key=0, seed_set=None)  # type: ignore[arg-type]
 """Which entries of a chunk's context differ between clients."""
 
 

@@ -179,14 +179,16 @@ def work_of(plan: Plan, models: Sequence[nn.Module], looked_at: int = 10) -> Wor
 
 
 def _steps(algorithm: Algorithm, data: Mapping[str, Examples]) -> int:
-    name, stream = next(iter(algorithm.streams.items()))
+    name, stream = next(iter(algorithm.client.streams.items()))
     return num_steps(stream, len(data[name]))
 
 
 def _examples(algorithm: Algorithm, data: Mapping[str, Examples]) -> int:
     """How many examples pass through a client's steps, of all streams."""
     steps = _steps(algorithm, data)
-    return sum((1 if s.once else steps) * batch_size(s, len(data[name])) for name, s in algorithm.streams.items())
+    return sum(
+        (1 if s.once else steps) * batch_size(s, len(data[name])) for name, s in algorithm.client.streams.items()
+    )
 
 
 def _forward(models: Sequence[nn.Module], data: Mapping[str, Examples]) -> tuple[float, int]:
@@ -244,5 +246,5 @@ def _uncompilable(model: nn.Module, algorithm: Algorithm) -> str:
     """Why steps cannot be compiled, or empty."""
     if any(isinstance(module, (nn.RNNBase, PeepholeLSTM)) for module in model.modules()):
         return "a recurrent layer would make a very long program"
-    full = next(iter(algorithm.streams.values())).batch_size == "full"
+    full = next(iter(algorithm.client.streams.values())).batch_size == "full"
     return "full batches differ in length" if full else ""

@@ -76,7 +76,9 @@ class Experiment:
             return self.clients
         plan = self.plan
         cohorts = (plan.cohort.draw(plan.ids, plan.rng_seed, k, plan.available) for k in range(1, plan.rounds + 1))
-        first = itertools.chain(self.clients) if plan.algorithm.pooled else itertools.chain.from_iterable(cohorts)
+        first = (
+            itertools.chain(self.clients) if plan.algorithm.traits.pooled else itertools.chain.from_iterable(cohorts)
+        )
         asked = dict.fromkeys(itertools.islice(first, MOST_DESCRIBED))
         return {client: self.clients[client] for client in asked}
 
@@ -129,7 +131,7 @@ def build(settings: Settings, machine: Machine, kept: Path | None = None) -> Exp
         augment=_augment(settings, source),
         aggregation=aggregator,
         faults=settings.faults,
-        public=seed.examples if seed else None,
+        seed_set=seed.examples if seed else None,
         attack=attack,
         probe=probe,
         lr_scale=settings.pretrain.lr_scale,
@@ -138,11 +140,11 @@ def build(settings: Settings, machine: Machine, kept: Path | None = None) -> Exp
     plan = with_seed_set(settings, plan)
     check.fits(settings, plan, source)
     chosen, why = resolve_engine(settings.engine, machine, work_of(plan, list(models.values())))
-    settings, plan = replace(settings, engine=chosen), api.on_engine(plan, recipe, make_engine(chosen))
+    settings, plan = replace(settings, engine=chosen), api.on_engine(plan, make_engine(chosen))
     named, names = dict(zip(plan.tasks, models.values(), strict=True)), dict(zip(plan.tasks, models, strict=True))
-    once = {} if plan.algorithm.pooled else _sent_once(ready, seed)
-    inputs = inputs_of(source, ready.scaling, plan.algorithm.predicts)
-    said = [*remarks(source, clients), *plan.algorithm.remarks(settings.rounds)]
+    once = {} if plan.algorithm.traits.pooled else _sent_once(ready, seed)
+    inputs = inputs_of(source, ready.scaling, plan.algorithm.traits.predicts)
+    said = [*remarks(source, clients), *plan.algorithm.warnings(settings.rounds)]
     said += [] if probe is None else [probe.cost]
     held = seed.clients if seed else clients
     return Experiment(settings, plan, source, named, names, held, starts, inputs, once, said, why)

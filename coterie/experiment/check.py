@@ -26,14 +26,14 @@ def fits(settings: Settings, plan: Plan, source: Source) -> None:
     Raises:
         Mistake: they do not.
     """
-    if len(plan.tasks) > 1 and not plan.algorithm.own_models:
+    if len(plan.tasks) > 1 and not plan.algorithm.traits.own_models:
         key = "clients" if "clients" in settings.model else "names"
         raise Mistake(
             f"model.{key} = {shown(settings.model[key])}: {settings.algorithm['name']} has one model for all clients; "
             "give model.name, or choose an algorithm by which each has its own"
         )
     target = settings.evaluate.target_accuracy
-    if target is not None and not plan.algorithm.predicts:
+    if target is not None and not plan.algorithm.traits.predicts:
         name = settings.algorithm["name"]
         raise Mistake(
             f"evaluate.target_accuracy = {target}: {name} trains no classifier that could reach it; leave it out"
@@ -64,7 +64,7 @@ def _learns(name: str, task: Task, weights: Tree, plan: Plan, source: Source) ->
         outputs = task.predict(weights["params"], weights["buffers"], x)
         _has_classes(name, outputs, source)
         task.apply(tree.clone(weights["params"]), weights["buffers"], x, None, key("check"))
-    if plan.algorithm.predicts:
+    if plan.algorithm.traits.predicts:
         labels = f"labels of shape {[] if y is None else list(y.shape[1:])}"
         with _fits(name, f"gives no outputs that fit {labels}", "another, or give each example one class"):
             evaluate.scores(task, weights, few, plan.engine)

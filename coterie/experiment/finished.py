@@ -54,7 +54,7 @@ def finished(folder: Path) -> Finished:
     here = settings.engine.device if settings.engine.device == machine.device else "auto"  # it may come from elsewhere
     plain = replace(settings.engine, name="sequential", device=here, chunk=None, compile=False, workers=1)
     experiment = build(replace(settings, engine=plain, probe={}), machine, RunFolder(folder).start)
-    if len(experiment.models) > 1 or experiment.plan.algorithm.own_models:
+    if len(experiment.models) > 1 or experiment.plan.algorithm.traits.own_models:
         raise Mistake(f"{folder}: each of its clients has a model of its own; give a run that ends with one for all")
     (start,) = experiment.plan.initial.values()
     return Finished(folder, experiment, start, _saved(folder / "model.safetensors", start))

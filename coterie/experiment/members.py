@@ -87,7 +87,7 @@ def told(team: Team, order: Order | None = None) -> Order:
 def write_weights(experiment: Experiment, folder: RunFolder, state: Tree, store: Store, team: Team) -> None:
     """The model, by the leader; or each client's own, by the process that keeps its state. Collective."""
     plan, models = experiment.plan, experiment.models
-    own = plan.algorithm.own_models
+    own = plan.algorithm.traits.own_models
     mine = [client for client in plan.ids if owns(team, client)] if own else plan.ids[: team.rank == 0]
     for client in mine:
         architecture = plan.architecture(client)

@@ -20,9 +20,9 @@ from coterie.experiment.settings import Settings, load
 from coterie.loop.federate import federate
 from coterie.loop.plan import Resume, Round
 from coterie.loop.store import Store
-from coterie.processes.spawn import led
+from coterie.processes.spawn import lead_processes
 from coterie.processes.team import ALONE, Team
-from coterie.processes.torchrun import launched
+from coterie.processes.torchrun import launcher_size
 from coterie.report import write_report
 from coterie.track import RunFolder, summarise
 from coterie.track.file_writing import disk_mistakes
@@ -82,7 +82,7 @@ def run(settings: Settings, out: Path, resume: bool = False, watch: Watch | None
         Lost: another process of the run has ended.
     """
     folder, watch = RunFolder(out), watch or Silent()
-    size = launched()
+    size = launcher_size()
     settings = settings if size is None else in_launched(settings, size)
     if not folder.has_run:
         experiment = build(settings, this_machine())
@@ -170,7 +170,7 @@ class _Run:
         self.records = self.folder.rounds.cut(done)
         self.folder.reopen()
         self._write_config()
-        own = self.experiment.plan.algorithm.own_models
+        own = self.experiment.plan.algorithm.traits.own_models
         self.folder.write_clients(self.experiment.described(), self.experiment.model_of if own else None)
         self.folder.write_inputs(self.experiment.inputs.record())
         self._write_start()
@@ -236,7 +236,7 @@ def _in_processes(going: _Run, team: Team) -> Outcome:
     workers = going.experiment.settings.engine.workers
     assert workers != "auto", "settings are resolved"
     lead = partial(_carried_out, going)
-    return lead(team) if team.size > 1 else led(workers, lead, follow)
+    return lead(team) if team.size > 1 else lead_processes(workers, lead, follow)
 
 
 def _carried_out(going: _Run, team: Team) -> Outcome:

@@ -52,16 +52,16 @@ def with_seed_set(settings: Settings, plan: Plan) -> Plan:
         Mistake: the algorithm needs a seed set and there is none, or has no use for one without labels.
     """
     wanted, name = plan.algorithm.needs_seed_set, settings.algorithm["name"]
-    if wanted and plan.public is None:
+    if wanted and plan.seed_set is None:
         raise Mistake(
             f"algorithm.seed_examples_per_client is missing; {name} needs a seed set, to which each client gives so "
             "many of its examples, or which seed_set.source names"
         )
-    if wanted or plan.public is None:
+    if wanted or plan.seed_set is None:
         return plan
-    if plan.public.y is None:
+    if plan.seed_set.y is None:
         raise Mistake(f"seed_set.labels = false: {name} would learn from its labels alone; leave the seed set out")
-    return replace(plan, clients=added(plan.clients, plan.public), public=None)
+    return replace(plan, clients=added(plan.clients, plan.seed_set), seed_set=None)
 
 
 def _elsewhere(settings: Settings, ready: Standardized, other: Source) -> SeedSet:

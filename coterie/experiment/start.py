@@ -142,7 +142,7 @@ def files(kept: Path, number: int) -> list[Path]:
 def measured(starts: Sequence[Start], plan: Plan) -> list[Start]:
     """The starts with how good the models are before the first round, on the test data of all."""
     test = plan.evaluation.test
-    if test is None or not plan.algorithm.predicts or not any(start.loaded for start in starts):
+    if test is None or not plan.algorithm.traits.predicts or not any(start.loaded for start in starts):
         return list(starts)
     found = []
     for start, (architecture, task) in zip(starts, plan.tasks.items(), strict=True):

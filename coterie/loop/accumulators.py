@@ -15,7 +15,7 @@ from torch import Tensor
 from coterie.core import tree
 from coterie.core.aggregators import Aggregator, RunningSum, flatten_like, unflatten_like
 from coterie.core.tree import Tree
-from coterie.processes.team import ALONE, Team, joined, likeness, rows, total
+from coterie.processes.team import ALONE, Team, agree_on_shapes, gather_columns, gather_rows, sum_trees
 
 
 class Accumulator(Protocol):
@@ -38,7 +38,7 @@ class _Streaming:
         self.sum.add(update, weight)
 
     def result(self, team: Team = ALONE) -> Tree:
-        sums, weight = total(team, self.sum.total, self.sum.weight)
+        sums, weight = sum_trees(team, self.sum.total, self.sum.weight)
         return tree.map(lambda t: t / weight, sums)
 
 
@@ -65,17 +65,17 @@ class _Collecting:
         places = [[place for place, _ in theirs] for theirs in placed]
         weights = [weight for _, weight in sorted(pair for theirs in placed for pair in theirs)]
         if self.aggregator.needs_whole_updates:
-            whole = rows(team, mine, places, whole=True)
+            whole = gather_rows(team, mine, places, whole=True)
             return self.aggregator.combine([unflatten_like(row, like) for row in whole], weights, self.key)
-        columns = rows(team, mine, places, whole=False)
-        return unflatten_like(joined(team, self.aggregator.reduce(columns, weights, self.key, team.sum)), like)
+        columns = gather_rows(team, mine, places, whole=False)
+        return unflatten_like(gather_columns(team, self.aggregator.reduce(columns, weights, self.key, team.sum)), like)
 
     def _rows(self, team: Team) -> tuple[Tree, Tensor, list[list[tuple[int, float]]]]:
         """Return the form of an update, this process's updates [n_r, d], and the (place, weight) of each update by
         rank. Collective.
         """
         own = list(zip(self.places, self.weights, strict=True))
-        like, device, placed = likeness(team, self.updates[0] if self.updates else None, own)
+        like, device, placed = agree_on_shapes(team, self.updates[0] if self.updates else None, own)
         nothing = flatten_like(tree.map(lambda x: torch.zeros_like(x, device=device), like), like)[None, :][:0]
         return like, torch.stack([flatten_like(u, like) for u in self.updates]) if self.updates else nothing, placed
 

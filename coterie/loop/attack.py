@@ -19,7 +19,7 @@ from torch import Tensor
 
 from coterie.core import rng, tree
 from coterie.core.aggregators import Aggregator
-from coterie.core.algorithm import Weight
+from coterie.core.algorithm import Weighting
 from coterie.core.engine import Reply
 from coterie.core.errors import Mistake
 from coterie.core.examples import Examples
@@ -88,7 +88,7 @@ class Attack:
         replies: Sequence[Reply],
         attackers: frozenset[str],
         aggregators: Mapping[str, Aggregator],
-        weights: Mapping[str, Weight],
+        weights: Mapping[str, Weighting],
         key: Tensor,
     ) -> list[Reply]:
         """The replies of a round with the attackers' updates forged, in the same order.
@@ -104,7 +104,7 @@ class Attack:
         leaves = [dict(tree.items(reply.update)) for reply in replies]
         for number, paths in enumerate(self._parts(leaves[0])):
             top = paths[0][0]
-            sent = [reply.weights[weights[top]] for reply in replies]
+            sent = [reply.weighting[weights[top]] for reply in replies]
             matrix = torch.stack([torch.cat([flat[path].reshape(-1) for path in paths]) for flat in leaves])
             sight = _sight(matrix, evil, aggregators[top], sent, rng.fold(key, number))
             matrix[evil] = torch.nan_to_num(self.forge(sight).to(matrix.dtype))  # the server refuses what is not finite

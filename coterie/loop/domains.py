@@ -29,10 +29,10 @@ Matrix = list[list[float | None]]
 def domains(plan: Plan) -> list[str]:
     """The clients on whose own test data models are to be measured, in order; none where that is not wanted."""
     own, algorithm = plan.evaluation.own, plan.algorithm
-    wanted = algorithm.own_models or algorithm.pooled or plan.evaluation.clients
+    wanted = algorithm.traits.own_models or algorithm.traits.pooled or plan.evaluation.clients
     if own is None or not wanted or not all("accuracy" in task.metrics for task in plan.tasks.values()):
         return []
-    if algorithm.pooled:
+    if algorithm.traits.pooled:
         return [name for name in own if name not in plan.ids] if len(own) <= MOST + 1 else []
     return list(plan.ids) if len(plan.ids) <= MOST else []
 

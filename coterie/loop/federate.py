@@ -16,7 +16,7 @@ from torch import Tensor
 
 from coterie.core import rng, tree
 from coterie.core.aggregators import Aggregator
-from coterie.core.algorithm import Report, Weight
+from coterie.core.algorithm import RoundInfo, Weighting
 from coterie.core.engine import Job, Reply, context, whole
 from coterie.core.errors import Mistake
 from coterie.core.packing import pack
@@ -29,7 +29,7 @@ from coterie.loop.plan import Plan, Resume, Round
 from coterie.loop.spill import Held, budget
 from coterie.loop.store import Store
 from coterie.loop.tally import Tally
-from coterie.processes.team import sent
+from coterie.processes.team import all_to_all
 
 
 def federate(plan: Plan, resume: Resume | None = None, keep_updates: bool = False) -> Iterator[Round]:
@@ -44,7 +44,7 @@ def federate(plan: Plan, resume: Resume | None = None, keep_updates: bool = Fals
     plan.attackers()
     _same_for_all(plan)
     whole = next(iter(plan.initial.values())) if len(plan.initial) == 1 else None
-    state = plan.placed(resume.state) if resume else plan.algorithm.init(whole, plan.federation())
+    state = plan.placed(resume.state) if resume else plan.algorithm.server.initial_state(whole, plan.federation())
     store, before = (resume.store, resume.elapsed) if resume else (Store(), 0.0)
     store.limit(budget(len(plan.ids), plan.cohort.count(len(plan.ids)), plan.team.size))
     began = time.perf_counter() - before
@@ -61,7 +61,7 @@ def _measured(plan: Plan, number: int, state: Tree, store: Store, keep_updates: 
     tally = Tally(updates={} if keep_updates or probe else None)
     state, store = one_round(plan, number, state, store, tally)
     seconds = time.perf_counter() - started
-    moved = {name: float(value) for name, value in plan.algorithm.measures(before, state).items()}
+    moved = {name: float(value) for name, value in plan.algorithm.server.measures(before, state).items()}
     measures = {**tally.measures(), **moved, **measured(plan, number, state, store)}
     round = Round(
         number, seconds, 0.0, tally.cohort, tally.reached, tally.dropped, tally.bytes_up, tally.bytes_down,
@@ -84,16 +84,16 @@ def one_round(plan: Plan, number: int, state: Tree, store: Store, tally: Tally) 
     every member does all of this, but for the clients' work, which is shared.
     """
     algorithm = plan.algorithm
-    broadcast = algorithm.broadcast(state)
+    broadcast = algorithm.server.broadcast(state)
     kept: dict[str, Held] = {}
     parts = ask(plan, number, broadcast, store, tally)
     place = {client: k for k, client in enumerate(tally.cohort)}
-    rules = {name: algorithm.aggregation.get(name, _as_chosen)(plan.aggregator) for name in algorithm.weights}
+    rules = {part: algorithm.server.aggregator(part, plan.aggregator) for part in algorithm.server.weighting}
     sums = {name: accumulator(rule, _key(plan, number, name)) for name, rule in rules.items()}
     accepted = _accepted(plan, broadcast, parts, tally)
     for received in accepted if plan.attack is None else _attacked(plan, number, list(accepted), rules, tally.cohort):
         for name, subtree in received.update.items():
-            sums[name].add(subtree, received.weights[algorithm.weights[name]], place[received.client])
+            sums[name].add(subtree, received.weighting[algorithm.server.weighting[name]], place[received.client])
         if any(received.state.values()):
             kept[received.client] = store.hold(received.state)
         if tally.updates is not None:
@@ -102,10 +102,10 @@ def one_round(plan: Plan, number: int, state: Tree, store: Store, tally: Tally) 
     _enough(rules.values(), tally)
     if not tally.reached:
         return state, store
-    key, public = rng.key(plan.rng_seed, number, "server").to(plan.engine.device), whole(plan.public, plan.engine)
-    report = Report(number, tally.reached, len(plan.ids), tally.weights(), key, public)
+    key, seed_set = rng.key(plan.rng_seed, number, "server").to(plan.engine.device), whole(plan.seed_set, plan.engine)
+    info = RoundInfo(number, tally.reached, len(plan.ids), tally.weighting(), key, seed_set)
     aggregate = {name: total.result(plan.team) for name, total in sums.items()}
-    return algorithm.update(state, aggregate, report), store.after(number, brought_home(plan, store, kept, tally))
+    return algorithm.server.update(state, aggregate, info), store.after(number, brought_home(plan, store, kept, tally))
 
 
 def _enough(rules: Iterable[Aggregator], tally: Tally) -> None:
@@ -115,10 +115,6 @@ def _enough(rules: Iterable[Aggregator], tally: Tally) -> None:
             rule.check_count(tally.reached)
     except Mistake as error:
         tally.reject(f"only {tally.reached} updates arrived: {error}")
-
-
-def _as_chosen(aggregator: Aggregator) -> Aggregator:
-    return aggregator
 
 
 def _key(plan: Plan, number: int, name: str) -> Tensor:
@@ -134,14 +130,14 @@ def _attacked(
     everyones = own if plan.team.size == 1 else {**_others(plan, mine), **own}
     replies = [everyones[client] for client in cohort if client in everyones]
     key = rng.key(plan.rng_seed, number, "attack")
-    forged = plan.attack.forged(replies, plan.attackers(), rules, plan.algorithm.weights, key)
+    forged = plan.attack.forged(replies, plan.attackers(), rules, plan.algorithm.server.weighting, key)
     return (reply for reply in forged if reply.client in own)
 
 
 def _others(plan: Plan, mine: list[Reply]) -> dict[str, Reply]:
     """Every member's replies, without states and logs. Collective."""
-    updates = sent(plan.team, [{reply.client: reply.update for reply in mine}] * plan.team.size)
-    weights = {c: w for part in plan.team.gather([(r.client, r.weights) for r in mine]) for c, w in part}
+    updates = all_to_all(plan.team, [{reply.client: reply.update for reply in mine}] * plan.team.size)
+    weights = {c: w for part in plan.team.gather([(r.client, r.weighting) for r in mine]) for c, w in part}
     placed = tree.map(lambda x: x.to(plan.engine.device), updates)
     return {client: Reply(client, update, {}, weights[client], {}) for client, update in placed.items()}
 
@@ -152,12 +148,12 @@ def _accepted(plan: Plan, broadcast: Tree, parts: Iterable[Mapping[str, Asked]],
     for asked, reply in _replies(plan, broadcast, parts):
         if asked.job.architecture not in templates:
             templates[asked.job.architecture] = _template(plan, broadcast, asked.job)
-        wire, weight, kept = _sent(plan, asked.job, reply, asked.up)
+        wire, weight, kept = _sent(plan, asked.job, reply, asked.codec_state)
         wrong = check_update.problem(wire, weight, templates[asked.job.architecture])
         received = reply._replace(state={"algorithm": reply.state, "up": kept})
         tally.count(received, tree.nbytes(wire), wrong)
         if wrong is None:
-            yield received._replace(update=plan.up.decode(wire))
+            yield received._replace(update=plan.codec.decode(wire))
 
 
 def _replies(plan: Plan, broadcast: Tree, parts: Iterable[Mapping[str, Asked]]) -> Iterator[tuple[Asked, Reply]]:
@@ -170,14 +166,14 @@ def _sent(plan: Plan, job: Job, reply: Reply, up: Tree) -> tuple[Tree, float, Tr
     """What arrives at the server: the message and its weight; and what the transform keeps at the client."""
     purpose = (plan.rng_seed, job.round, job.client)
     wire, kept = _encoded(plan, reply.update, up, rng.key(*purpose, "up"))
-    weight = reply.weights["examples"]
+    weight = reply.weighting["examples"]
     if plan.faults.of(*purpose) == "corrupt":
         wire, weight = faults.corrupted(wire, weight, *purpose)
     return wire, weight, kept
 
 
 def _encoded(plan: Plan, update: Tree, state: Tree, key: Tensor) -> tuple[Tree, Tree]:
-    return plan.up.encode(update, state or plan.up.init(update), key)
+    return plan.codec.encode(update, state or plan.codec.init(update), key)
 
 
 def _template(plan: Plan, broadcast: Tree, job: Job) -> Tree:
@@ -188,16 +184,16 @@ def _template(plan: Plan, broadcast: Tree, job: Job) -> Tree:
     """
     algorithm = plan.algorithms[job.architecture]
     ctx = context(algorithm, job, 1, plan.engine)
-    carry = tree.clone(algorithm.start(broadcast, job.state, ctx))
-    update, _ = algorithm.finish(broadcast, carry, ctx)
-    if update.keys() != algorithm.weights.keys():
+    carry = tree.clone(algorithm.client.start(broadcast, job.state, ctx))
+    update, _ = algorithm.client.finish(broadcast, carry, ctx)
+    if update.keys() != algorithm.server.weighting.keys():
         raise Mistake(
             f"the algorithm's update has the parts {sorted(update)} but it names weights for "
-            f"{sorted(algorithm.weights)}; name one weight for each part"
+            f"{sorted(algorithm.server.weighting)}; name one weight for each part"
         )
-    for part, weight in algorithm.weights.items():
-        if weight not in get_args(Weight):
-            kinds = ", ".join(get_args(Weight))
+    for part, weight in algorithm.server.weighting.items():
+        if weight not in get_args(Weighting):
+            kinds = ", ".join(get_args(Weighting))
             raise Mistake(f'the algorithm names the weight "{weight}" for its part {part}; it must be one of {kinds}')
     return _encoded(plan, update, {}, rng.key("template"))[0]
 

@@ -18,7 +18,7 @@ from coterie.loop.plan import Plan
 from coterie.loop.spill import Held
 from coterie.loop.store import Store
 from coterie.loop.tally import Tally
-from coterie.processes.team import Team, owner, owns, sent, shares
+from coterie.processes.team import Team, all_to_all, owner, owns, shares
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ class Asked(NamedTuple):
     """A client's work in a round."""
 
     job: Job
-    up: Tree  # what the transform of its messages kept
+    codec_state: Tree  # what the codec kept at the client
 
 
 AT_ONCE = 2**25
@@ -67,7 +67,7 @@ def _parts(
         away = owner(plan.team, client) != plan.team.rank
         state = plan.begun(client, lent.get(client) if away else store.get(client))
         architecture = plan.architecture(client)
-        job = Job(client, architecture, state["algorithm"], data, plan.public, number, plan.rng_seed)
+        job = Job(client, architecture, state["algorithm"], data, plan.seed_set, number, plan.rng_seed)
         part[client] = Asked(job, state["up"])
     if part:
         yield part
@@ -83,9 +83,9 @@ class _Looks:
         """client -> the number of examples of each stream."""
         if self.plan.counted:
             private = dict(zip(clients, sizes(self.plan.clients, clients), strict=True))
-            public = len(self.plan.public) if self.plan.public else 0
-            streams = self.plan.algorithm.streams.items()
-            return {c: {k: public if s.source == "public" else private[c] for k, s in streams} for c in clients}
+            seed_set = len(self.plan.seed_set) if self.plan.seed_set else 0
+            streams = self.plan.algorithm.client.streams.items()
+            return {c: {k: seed_set if s.source == "seed_set" else private[c] for k, s in streams} for c in clients}
         return {client: {name: len(held) for name, held in self._first(client).items()} for client in clients}
 
     def _first(self, client: str) -> dict[str, Examples]:
@@ -118,7 +118,7 @@ def _lent(plan: Plan, store: Store, at: Mapping[str, int]) -> Tree:
     if not away:
         return {}
     mine = [client for client in away if client in store]
-    return sent(team, [{c: store.get(c) for c in mine if away[c] == member} for member in range(team.size)])
+    return all_to_all(team, [{c: store.get(c) for c in mine if away[c] == member} for member in range(team.size)])
 
 
 def brought_home(plan: Plan, store: Store, states: Mapping[str, Held], tally: Tally) -> Mapping[str, Held]:
@@ -131,4 +131,4 @@ def brought_home(plan: Plan, store: Store, states: Mapping[str, Held], tally: Ta
         {c: store.read(held) for c, held in states.items() if owner(team, c) == member != team.rank}
         for member in range(team.size)
     ]
-    return own | {client: store.hold(state) for client, state in sent(team, parcels).items()}
+    return own | {client: store.hold(state) for client, state in all_to_all(team, parcels).items()}

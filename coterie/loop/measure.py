@@ -16,7 +16,7 @@ from coterie.core.tree import Tree
 from coterie.loop import domains, evaluate
 from coterie.loop.plan import Plan
 from coterie.loop.store import Store
-from coterie.processes.team import owner, owns, told
+from coterie.processes.team import broadcast_from, owner, owns
 
 T = TypeVar("T")
 NAN = float("nan")
@@ -28,9 +28,9 @@ def measured(plan: Plan, number: int, state: Tree, store: Store) -> dict[str, An
     its matrix.
     """
     result: dict[str, Any] = {"test_loss": None, "test_accuracy": None}
-    if not plan.algorithm.predicts or not plan.evaluation.due(number, plan.rounds):
+    if not plan.algorithm.traits.predicts or not plan.evaluation.due(number, plan.rounds):
         return result
-    return result | (_of_own_models if plan.algorithm.own_models else _of_one_model)(plan, state, store)
+    return result | (_of_own_models if plan.algorithm.traits.own_models else _of_one_model)(plan, state, store)
 
 
 def _of_one_model(plan: Plan, state: Tree, store: Store) -> dict[str, Any]:
@@ -51,11 +51,11 @@ def _of_one_model(plan: Plan, state: Tree, store: Store) -> dict[str, Any]:
 def _everyones(plan: Plan, state: Tree, store: Store) -> Tree:
     """The one model that counts for all clients, on every member of the team. Collective."""
     client = plan.ids[0]
-    if not plan.algorithm.pooled:
+    if not plan.algorithm.traits.pooled:
         return plan.personal(state, store, client)
     held = owns(plan.team, client)
     mine = plan.personal(state, store, client) if held else plan.initial[plan.architecture(client)]
-    return told(plan.team, mine, by=owner(plan.team, client))
+    return broadcast_from(plan.team, mine, by=owner(plan.team, client))
 
 
 def _each(plan: Plan, measure: Callable[[str], T]) -> dict[str, T]:

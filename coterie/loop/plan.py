@@ -10,7 +10,7 @@ from torch import Tensor
 
 from coterie.core import tree
 from coterie.core.aggregators import Aggregator, Sum
-from coterie.core.algorithm import Algorithm, Federation, Recipe, Weight
+from coterie.core.algorithm import Algorithm, Federation, Recipe, Weighting
 from coterie.core.engine import Engine
 from coterie.core.errors import Mistake
 from coterie.core.examples import Clients, Counted, Examples, sizes
@@ -30,16 +30,18 @@ class Plan:
     """A federation, ready to run. `coterie.federate` makes one from a model and an algorithm.
 
     Attributes:
+        recipe: the algorithm before it knew the architectures.
         tasks, algorithms, initial: by architecture; one entry, or several where clients' models differ.
         architecture: client -> its architecture.
         clients: client -> training data, possibly lazy. ids: the clients in their order.
-        up: what is done to an update before it travels.
-        public: a seed set that everyone holds.
+        codec: how an update is encoded before it travels.
+        seed_set: a seed set that everyone holds.
         attack: what some of the clients do to harm the others.
         probe: what looks at some rounds more closely.
         team: the processes that run this plan together.
     """
 
+    recipe: Recipe
     tasks: Mapping[str, Task]
     algorithms: Mapping[str, Algorithm]
     initial: Mapping[str, Tree]
@@ -52,10 +54,10 @@ class Plan:
     cohort: Cohort = field(default_factory=Cohort)
     available: Available | None = None
     aggregator: Aggregator = field(default_factory=Sum)
-    up: Transform = field(default_factory=identity)
+    codec: Transform = field(default_factory=identity)
     faults: Faults = field(default_factory=Faults)
     evaluation: Evaluation = field(default_factory=Evaluation)
-    public: Examples | None = None
+    seed_set: Examples | None = None
     attack: Attack | None = None
     probe: Probe | None = None
     team: Team = ALONE
@@ -67,9 +69,9 @@ class Plan:
 
     def at(self, round: int) -> Plan:
         """The plan with the algorithms as they are in this round."""
-        if all(algorithm.at is None for algorithm in self.algorithms.values()):
+        if all(algorithm.stage is None for algorithm in self.algorithms.values()):
             return self
-        return replace(self, algorithms={name: a.at(round) if a.at else a for name, a in self.algorithms.items()})
+        return replace(self, algorithms={name: a.stage(round) if a.stage else a for name, a in self.algorithms.items()})
 
     def attackers(self) -> frozenset[str]:
         """The clients that attack; nobody without an attack.
@@ -81,7 +83,7 @@ class Plan:
 
     def federation(self) -> Federation:
         """What the server may know before the first round."""
-        return Federation(self.ids, lambda: sum(sizes(self.clients, self.ids)), self.public)
+        return Federation(self.ids, lambda: sum(sizes(self.clients, self.ids)), self.seed_set)
 
     @property
     def counted(self) -> bool:
@@ -94,13 +96,15 @@ class Plan:
         Raises:
             Mistake: the algorithm needs a seed set and there is none.
         """
-        streams = self.algorithm.streams.items()
-        if not self.public and self.algorithm.needs_seed_set:
-            raise Mistake("this algorithm needs a seed set that every client holds: give one as `public`")
+        streams = self.algorithm.client.streams.items()
+        if not self.seed_set and self.algorithm.needs_seed_set:
+            raise Mistake("this algorithm needs a seed set that every client holds: give one as `seed_set`")
         own = self.clients[client]  # once: a lazy mapping makes them anew at every look
         if self.attack is not None and self.attack.poison is not None and client in self.attackers():
             own = self.attack.poison(own, self.tasks[self.architecture(client)].num_classes)
-        return {name: self.public if stream.source == "public" and self.public else own for name, stream in streams}
+        return {
+            name: self.seed_set if stream.source == "seed_set" and self.seed_set else own for name, stream in streams
+        }
 
     def placed(self, state: Tree) -> Tree:
         """A server state from a disk, where the engine computes; single numbers go with tensors on any device."""
@@ -111,7 +115,7 @@ class Plan:
         if kept is not None:
             return tree.map(lambda x: x.to(self.engine.device), kept)  # it may come from a disk, or another process
         architecture = self.architecture(client)
-        return {"algorithm": self.algorithms[architecture].client_init(self.initial[architecture]), "up": {}}
+        return {"algorithm": self.algorithms[architecture].client.initial_state(self.initial[architecture]), "up": {}}
 
     def client_state(self, store: Store, client: str) -> Tree:
         """{"algorithm": C_i, "up": what the transform kept}: from the store, or as a client begins.
@@ -132,9 +136,9 @@ class Plan:
             LookupError: it depends on the client's state, and another member of the team keeps that.
         """
         algorithm = self.algorithms[self.architecture(client)]
-        of_its_own = algorithm.own_models or algorithm.pooled
+        of_its_own = algorithm.traits.own_models or algorithm.traits.pooled
         kept = self.client_state(store, client) if of_its_own else self.begun(client, None)
-        return algorithm.personal(state, kept["algorithm"])
+        return algorithm.server.evaluated_weights(state, kept["algorithm"])
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,7 @@ class Round:
     plan: Plan
     updates: Mapping[str, Tree] | None = None
     before: Tree = field(default_factory=dict)
-    client_weights: Mapping[str, Mapping[Weight, float]] = field(default_factory=dict)
+    client_weights: Mapping[str, Mapping[Weighting, float]] = field(default_factory=dict)
 
     @property
     def train_loss(self) -> float | None:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
-from coterie.core.algorithm import Weight
+from coterie.core.algorithm import Weighting
 from coterie.core.engine import Reply
 from coterie.core.tree import Tree
-from coterie.processes.team import Team, sent
+from coterie.processes.team import Team, all_to_all
 
 
 class Answer(NamedTuple):
@@ -19,7 +19,7 @@ class Answer(NamedTuple):
     nbytes: int
     wrong: str | None  # why it does not count
     stateful: bool  # whether there is a new state to keep
-    weights: Mapping[Weight, float]
+    weighting: Mapping[Weighting, float]
     logs: Mapping[str, float]
 
 
@@ -39,7 +39,7 @@ class Tally:
     def count(self, reply: Reply, nbytes: int, wrong: str | None) -> None:
         """A client answered, with a message of so many bytes; `wrong` says why it does not count."""
         stateful = wrong is None and any(reply.state.values())
-        self.answers.append(Answer(reply.client, nbytes, wrong, stateful, reply.weights, reply.logs))
+        self.answers.append(Answer(reply.client, nbytes, wrong, stateful, reply.weighting, reply.logs))
 
     def reject(self, why: str) -> None:
         """None of the updates counts, for a reason that lies in all of them."""
@@ -52,7 +52,9 @@ class Tally:
         everyones = [answer for part in team.gather(self.answers) for answer in part]
         self.answers = sorted(everyones, key=lambda answer: place[answer.client])
         if self.updates is not None:
-            self.updates = dict(sorted(sent(team, [self.updates] * team.size).items(), key=lambda item: place[item[0]]))
+            self.updates = dict(
+                sorted(all_to_all(team, [self.updates] * team.size).items(), key=lambda item: place[item[0]])
+            )
 
     @property
     def dropped(self) -> list[dict[str, str]]:
@@ -69,13 +71,13 @@ class Tally:
         """What all answers weigh."""
         return sum(answer.nbytes for answer in self.answers)
 
-    def client_weights(self) -> dict[str, Mapping[Weight, float]]:
+    def client_weights(self) -> dict[str, Mapping[Weighting, float]]:
         """The weights of each client whose work counts."""
-        return {answer.client: answer.weights for answer in self._accepted()}
+        return {answer.client: answer.weighting for answer in self._accepted()}
 
-    def weights(self) -> dict[Weight, float]:
+    def weighting(self) -> dict[Weighting, float]:
         """The sum of each kind of weight."""
-        return _sums(answer.weights for answer in self._accepted())
+        return _sums(answer.weighting for answer in self._accepted())
 
     def measures(self) -> dict[str, float | None]:
         """train_loss, the mean over all examples of the round's steps, and the mean of every further log over the same

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from coterie.core.tree import Tree
-from coterie.processes.team import Team, sent
+from coterie.processes.team import Team, all_to_all
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Launched:
 
     def get_all(self, round: int, deadline: float) -> dict[str, Tree]:
         """See `Mailbox`; everyone's message, however long it takes. Collective."""
-        return sent(self.team, [self._mine] * self.team.size)
+        return all_to_all(self.team, [self._mine] * self.team.size)
 
     def newest(self) -> int:
         """The round in which all begin: the one after the last that anyone has saved. Collective."""

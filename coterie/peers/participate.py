@@ -14,8 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 from coterie.core import rng, tree
-from coterie.core.aggregators import Aggregator
-from coterie.core.algorithm import Report
+from coterie.core.algorithm import RoundInfo
 from coterie.core.engine import Job
 from coterie.core.errors import Mistake
 from coterie.core.tree import Tree
@@ -32,8 +31,8 @@ def participate(plan: Plan, mailbox: Mailbox, deadline: float = 60.0, resume: Re
     """Take part in a federation without a server, yielding each round when it is complete.
 
     Args:
-        plan: `coterie.plan` of this participant alone: its data under its id, its model, the seed set as `public`. Rng
-            seed and rounds must be everybody's.
+        plan: `coterie.plan` of this participant alone: its data under its id, its model, the `seed_set`. Every
+            participant must have the same rng seed and rounds.
         mailbox: where the others are met.
         deadline: seconds to wait in a round for those who were there in the last one.
         resume: continue from here; rounds that the others ran meanwhile are skipped.
@@ -43,7 +42,7 @@ def participate(plan: Plan, mailbox: Mailbox, deadline: float = 60.0, resume: Re
             another run's.
     """
     me = _participant(plan)
-    state = plan.placed(resume.state) if resume else plan.algorithm.init(None, plan.federation())
+    state = plan.placed(resume.state) if resume else plan.algorithm.server.initial_state(None, plan.federation())
     store, elapsed, last = (resume.store, resume.elapsed, resume.round) if resume else (Store(), 0.0, 0)
     began = time.perf_counter()
     for number in range(_begins(plan, mailbox, me, last), plan.rounds + 1):
@@ -65,7 +64,7 @@ def _participant(plan: Plan) -> str:
     """Whose plan it is."""
     if len(plan.ids) != 1:
         raise Mistake(f"a participant's plan has one client, its own; this one has {len(plan.ids)}")
-    if not plan.algorithm.own_models or any(kind != "one" for kind in plan.algorithm.weights.values()):
+    if not plan.algorithm.traits.own_models or any(kind != "one" for kind in plan.algorithm.server.weighting.values()):
         raise Mistake(
             "without a server only those algorithms can run whose clients have models of their own and count alike"
         )
@@ -91,10 +90,10 @@ def _begins(plan: Plan, mailbox: Mailbox, me: str, last: int) -> int:
 def _took_part(plan: Plan, number: int, me: str, state: Tree, store: Store, tally: Tally) -> tuple[Tree, Store]:
     """This participant's work: its message as it travels, and what it keeps."""
     kept = plan.client_state(store, me)
-    job = Job(me, plan.architecture(me), kept["algorithm"], plan.data(me), plan.public, number, plan.rng_seed)
-    reply = next(iter(plan.engine.run(plan.algorithms, plan.algorithm.broadcast(state), [job])))
+    job = Job(me, plan.architecture(me), kept["algorithm"], plan.data(me), plan.seed_set, number, plan.rng_seed)
+    reply = next(iter(plan.engine.run(plan.algorithms, plan.algorithm.server.broadcast(state), [job])))
     key = rng.key(plan.rng_seed, number, me, "up")
-    wire, up = plan.up.encode(reply.update, kept["up"] or plan.up.init(reply.update), key)
+    wire, up = plan.codec.encode(reply.update, kept["up"] or plan.codec.init(reply.update), key)
     reply = reply._replace(state={"algorithm": reply.state, "up": up})
     tally.count(reply, tree.nbytes(wire), None)
     return wire, store.after(number, {me: reply.state})
@@ -103,22 +102,18 @@ def _took_part(plan: Plan, number: int, me: str, state: Tree, store: Store, tall
 def _heard(plan: Plan, state: Tree, number: int, messages: Mapping[str, Tree], mine: Tree, tally: Tally) -> Tree:
     """The next state, from all messages of a round that look like one's own, in the order of their names."""
     algorithm, reached = plan.algorithm, 0
-    rules = {name: algorithm.aggregation.get(name, _as_chosen)(plan.aggregator) for name in algorithm.weights}
+    rules = {part: algorithm.server.aggregator(part, plan.aggregator) for part in algorithm.server.weighting}
     sums = {name: accumulator(rule) for name, rule in rules.items()}
     for who, wire in sorted(messages.items()):
         wrong = check_update.problem(wire, 1.0, mine)
         if wrong is not None:
             tally.silent.append({"client": who, "why": wrong})
             continue
-        update = tree.map(lambda x: x.to(plan.engine.device), plan.up.decode(wire))
+        update = tree.map(lambda x: x.to(plan.engine.device), plan.codec.decode(wire))
         reached += 1
         for name, subtree in update.items():
             sums[name].add(subtree, 1.0, reached)
     if not reached:
         return state
-    report = Report(number, reached, len(messages), {"one": float(reached)})
-    return algorithm.update(state, {name: total.result() for name, total in sums.items()}, report)
-
-
-def _as_chosen(aggregator: Aggregator) -> Aggregator:
-    return aggregator
+    info = RoundInfo(number, reached, len(messages), {"one": float(reached)})
+    return algorithm.server.update(state, {name: total.result() for name, total in sums.items()}, info)

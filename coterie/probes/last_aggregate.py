@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from coterie.core import tree
-from coterie.core.algorithm import Algorithm, Federation, Recipe, Report
+from coterie.core.algorithm import Algorithm, Federation, Recipe, RoundInfo
 from coterie.core.tree import Tree
 
 LAST = "probe"
@@ -23,27 +23,29 @@ def keep_last_aggregate(recipe: Recipe) -> Recipe:
 
 
 def _wrap(algorithm: Algorithm) -> Algorithm:
-    def init(weights: Tree | None, federation: Federation) -> Tree:
-        state = algorithm.init(weights, federation)
+    inner = algorithm.server
+
+    def initial_state(weights: Tree | None, federation: Federation) -> Tree:
+        state = inner.initial_state(weights, federation)
         return {**state, LAST: tree.zeros_like(state["params"])}
 
-    def update(state: Tree, aggregate: Tree, report: Report) -> Tree:
+    def update(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
         last = aggregate["delta"]["params"] if "delta" in aggregate else state[LAST]
-        return {**algorithm.update(_without_last(state), aggregate, report), LAST: last}
+        return {**inner.update(_without_last(state), aggregate, info), LAST: last}
 
-    return replace(
-        algorithm,
-        init=init,
+    server = replace(
+        inner,
+        initial_state=initial_state,
         update=update,
-        broadcast=lambda state: algorithm.broadcast(_without_last(state)),
-        personal=lambda state, client: algorithm.personal(_without_last(state), client),
-        measures=lambda before, after: algorithm.measures(_without_last(before), _without_last(after)),
-        at=_wrap_stages(algorithm.at),
+        broadcast=lambda state: inner.broadcast(_without_last(state)),
+        evaluated_weights=lambda state, client: inner.evaluated_weights(_without_last(state), client),
+        measures=lambda before, after: inner.measures(_without_last(before), _without_last(after)),
     )
+    return replace(algorithm, server=server, stage=_wrap_stages(algorithm.stage))
 
 
-def _wrap_stages(at: Callable[[int], Algorithm] | None) -> Callable[[int], Algorithm] | None:
-    return None if at is None else lambda round: _wrap(at(round))
+def _wrap_stages(stage: Callable[[int], Algorithm] | None) -> Callable[[int], Algorithm] | None:
+    return None if stage is None else lambda round: _wrap(stage(round))
 
 
 def _without_last(state: Tree) -> Tree:

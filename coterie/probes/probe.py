@@ -113,11 +113,11 @@ class Probe:
             Mistake: it has not.
         """
         algorithm = plan.algorithm
-        loss = plan.evaluation.test is not None and algorithm.predicts
+        loss = plan.evaluation.test is not None and algorithm.traits.predicts
         accuracy = all("accuracy" in task.metrics for task in plan.tasks.values())
         lacks: dict[Need, str | None] = {
-            "differences": None if "delta" in algorithm.weights else NO_DIFFERENCES,
-            "model": NO_MODEL if algorithm.own_models or algorithm.pooled else None,
+            "differences": None if "delta" in algorithm.server.weighting else NO_DIFFERENCES,
+            "model": NO_MODEL if algorithm.traits.own_models or algorithm.traits.pooled else None,
             "loss": None if loss else NO_LOSS,
             "accuracy": None if accuracy else NO_ACCURACY,
         }

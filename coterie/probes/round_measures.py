@@ -61,7 +61,7 @@ def view_round(round: Round, surface: Surface | None) -> RoundView:
     """Return what probes know of a round that has kept its updates."""
     assert round.updates is not None, "a probed round has its updates"
     deltas = {client: update["delta"] for client, update in round.updates.items() if "delta" in update}
-    device, kind = round.plan.engine.device, round.plan.algorithm.weights.get("delta", "one")
+    device, kind = round.plan.engine.device, round.plan.algorithm.server.weighting.get("delta", "one")
     here = {c: tree.map(lambda x: x.to(device), delta) for c, delta in deltas.items()}  # other processes sent some
     weightings = [float(round.client_weights[client][kind]) for client in here]
     return RoundView(round, here, [weighting / sum(weightings) for weighting in weightings], surface)

@@ -20,7 +20,7 @@ from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from coterie.core.errors import Mistake
 from coterie.processes.team import ALONE, Lost, Team
-from coterie.processes.torchrun import grouped
+from coterie.processes.torchrun import process_group
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,7 +31,7 @@ GRACE = 5.0
 """Seconds that processes get to end by themselves."""
 
 
-def together(workers: int, work: Callable[Concatenate[Team, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+def run_in_processes(workers: int, work: Callable[Concatenate[Team, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
     """work(team, ...) in this process and in `workers` - 1 new ones, at once; what it returns here.
 
     `work` and its arguments must be picklable, and a script that calls this needs the usual
@@ -42,14 +42,14 @@ def together(workers: int, work: Callable[Concatenate[Team, P], R], *args: P.arg
         Lost: another of the processes failed; the sentence says how.
     """
     same: Callable[[Team], R] = partial(_called, work, args, kwargs)
-    return led(workers, same, same)
+    return lead_processes(workers, same, same)
 
 
 def _called(work: Callable[..., R], args: tuple[object, ...], kwargs: dict[str, object], team: Team) -> R:
     return work(team, *args, **kwargs)
 
 
-def led(workers: int, lead: Callable[[Team], R], follow: Callable[[Team], object]) -> R:
+def lead_processes(workers: int, lead: Callable[[Team], R], follow: Callable[[Team], object]) -> R:
     """lead(team) in this process and follow(team) in `workers` - 1 new ones, at once; what `lead` returns.
 
     `follow` must be picklable, and a script that calls this needs the usual `if __name__ == "__main__":`.
@@ -64,7 +64,7 @@ def led(workers: int, lead: Callable[[Team], R], follow: Callable[[Team], object
         return lead(ALONE)
     with tempfile.TemporaryDirectory() as folder, _others(workers, folder, follow) as others:
         try:
-            with grouped(0, workers, 0, Path(folder) / "meeting") as team:
+            with process_group(0, workers, 0, Path(folder) / "meeting") as team:
                 return lead(team)
         except Lost as lost:
             raise Lost(f"{_killed(others) or lost}; the run ends here") from lost
@@ -115,7 +115,7 @@ def _member(rank: int, size: int, folder: str, saying: Connection, follow: Calla
     threading.Thread(target=_end_with_parent, daemon=True).start()
     saying.send(READY)
     try:
-        with grouped(rank, size, rank, Path(folder) / "meeting") as team:
+        with process_group(rank, size, rank, Path(folder) / "meeting") as team:
             follow(team)
     except BaseException:  # the group has left word of it for the first process
         os._exit(1)

@@ -110,7 +110,7 @@ def shares(costs: Mapping[str, float], team: Team) -> dict[str, int]:
         load[most], load[least] = load[most] - costs[client], load[least] + costs[client]
 
 
-def sent(team: Team, parcels: Sequence[Tree]) -> Tree:
+def all_to_all(team: Team, parcels: Sequence[Tree]) -> Tree:
     """The branches that the members sent to this one, in one tree, where `parcels[r]` is for member r. Collective.
 
     What comes from another member is on the host.
@@ -126,22 +126,22 @@ def sent(team: Team, parcels: Sequence[Tree]) -> Tree:
 _NOTHING = torch.empty(0, dtype=torch.uint8)
 
 
-def told(team: Team, message: Tree, by: int) -> Tree:
+def broadcast_from(team: Team, message: Tree, by: int) -> Tree:
     """The message of member `by`, on the devices of one's own `message`, which is of the same structure. Collective."""
     if team.size == 1:
         return message
-    theirs = sent(team, [message if team.rank == by else {}] * team.size)
+    theirs = all_to_all(team, [message if team.rank == by else {}] * team.size)
     return tree.map(lambda ours, x: x.to(ours.device), message, theirs)
 
 
-def total(team: Team, part: Tree | None, weight: float) -> tuple[Tree, float]:
+def sum_trees(team: Team, part: Tree | None, weight: float) -> tuple[Tree, float]:
     """The sum of the members' trees and of the weights in them; those with None add nothing. One reduction for each
     type of number. Collective.
     """
     if team.size == 1:
         assert part is not None, "nobody has anything to add"
         return part, weight
-    like, device, weights = likeness(team, part, weight)
+    like, device, weights = agree_on_shapes(team, part, weight)
     part = tree.map(lambda x: torch.zeros_like(x, device=device), like) if part is None else part
     vectors: dict[torch.dtype, list[Tensor]] = {}
     for leaf in tree.leaves(tree.map(lambda _, leaf: leaf, like, part)):
@@ -151,7 +151,7 @@ def total(team: Team, part: Tree | None, weight: float) -> tuple[Tree, float]:
     return tree.map(lambda leaf: next(pieces[leaf.dtype]).reshape(leaf.shape), like), sum(weights)
 
 
-def likeness(team: Team, mine: Tree | None, note: T) -> tuple[Tree, str, list[T]]:
+def agree_on_shapes(team: Team, mine: Tree | None, note: T) -> tuple[Tree, str, list[T]]:
     """A tree that one member has at least, as tensors without content, and the device of its leaves; and every member's
     note, by rank, which travels with it. Collective.
     """
@@ -165,7 +165,7 @@ def _device(t: Tree) -> str:
     return next((leaf.device.type for leaf in tree.leaves(t)), "cpu")
 
 
-def rows(team: Team, mine: Tensor, places: Sequence[Sequence[int]], whole: bool) -> Tensor:
+def gather_rows(team: Team, mine: Tensor, places: Sequence[Sequence[int]], whole: bool) -> Tensor:
     """The rows of all members' matrices [n_r, d] in the order of their `places[r]` [n_r]: with all columns [n, d], or
     with this member's share of them [n, d / size]. Collective.
     """
@@ -176,6 +176,6 @@ def rows(team: Team, mine: Tensor, places: Sequence[Sequence[int]], whole: bool)
     return found[torch.tensor([place for theirs in places for place in theirs]).argsort().to(found.device)]
 
 
-def joined(team: Team, mine: Tensor) -> Tensor:
+def gather_columns(team: Team, mine: Tensor) -> Tensor:
     """The members' vectors, one behind the other, on each of them. Collective."""
     return torch.cat(team.exchange([mine] * team.size))

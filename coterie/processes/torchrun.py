@@ -89,40 +89,40 @@ class Group:
             ) from error
 
 
-def launched() -> int | None:
+def launcher_size() -> int | None:
     """How many processes a launcher such as torchrun has started for this run; None where there is no launcher.
 
-    >>> launched()
+    >>> launcher_size()
     """
     return int(os.environ["WORLD_SIZE"]) if {"RANK", "WORLD_SIZE"} <= os.environ.keys() else None
 
 
-def member() -> int:
+def launcher_rank() -> int:
     """This process's number among those that a launcher has started; 0 where there is no launcher.
 
-    >>> member()
+    >>> launcher_rank()
     0
     """
-    return 0 if launched() is None else int(os.environ["RANK"])
+    return 0 if launcher_size() is None else int(os.environ["RANK"])
 
 
 @contextmanager
-def joined() -> Iterator[Team]:
+def join_team() -> Iterator[Team]:
     """The team that `torchrun` started this process for; a team of one where nothing did.
 
     Raises:
         Lost, Mistake: as `grouped`.
     """
-    size = launched()
+    size = launcher_size()
     if size is None or size == 1:
         yield ALONE
         return
-    with grouped(member(), size, int(os.environ.get("LOCAL_RANK", "0"))) as team:
+    with process_group(launcher_rank(), size, int(os.environ.get("LOCAL_RANK", "0"))) as team:
         yield team
 
 
 @contextmanager
-def grouped(rank: int, size: int, local_rank: int, meeting: Path | None = None) -> Iterator[Team]:
+def process_group(rank: int, size: int, local_rank: int, meeting: Path | None = None) -> Iterator[Team]:
     """A process group, for as long as the block lasts. A member computes with one thread, and on the GPU of its number.
 
     Args:

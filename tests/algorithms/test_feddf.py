@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import coterie
-from coterie import Batch, Examples, Mistake, Recipe, Report, Round
+from coterie import Batch, Examples, Mistake, Recipe, Round, RoundInfo
 from coterie.algorithms.feddf import lessons
 from coterie.core import rng
 from coterie.engines.sequential import Sequential
@@ -35,7 +35,7 @@ def recipe(**options: object) -> Recipe:
 
 
 def run(chosen: Recipe, rounds: int = 3, **options: object) -> Round:
-    options = {"engine": Sequential(dtype=torch.float64), "public": SEED} | options
+    options = {"engine": Sequential(dtype=torch.float64), "seed_set": SEED} | options
     return list(coterie.federate(chosen, model(), CLIENTS, rounds=rounds, **options))[-1]
 
 
@@ -84,7 +84,7 @@ def test_without_a_step_it_is_fedavg_and_with_some_it_is_not():
 
 def test_labels_do_not_matter():
     bare = Examples(SEED.x)
-    assert distance(run(recipe()).weights(), run(recipe(), public=bare).weights()) == 0
+    assert distance(run(recipe()).weights(), run(recipe(), seed_set=bare).weights()) == 0
 
 
 def test_clients_send_their_weights_and_a_table_of_scores():
@@ -96,9 +96,9 @@ def test_clients_send_their_weights_and_a_table_of_scores():
     assert all(update["scores"].shape == (len(SEED), 3) for update in last.updates.values())
 
 
-def report(n: int, round: int = 1) -> Report:
+def report(n: int, round: int = 1) -> RoundInfo:
     public = Batch(torch.arange(float(n))[:, None], None, torch.arange(n), None, rng.key("public"))
-    return Report(round, 1, 1, {}, rng.key(0, round, "server"), public)
+    return RoundInfo(round, 1, 1, {}, rng.key(0, round, "server"), public)
 
 
 def test_the_server_s_batches_are_passes_over_the_seed_set():
@@ -117,9 +117,9 @@ def test_the_server_s_batches_are_passes_over_the_seed_set():
 
 def test_it_needs_a_seed_set_and_one_architecture():
     with pytest.raises(Mistake, match="this algorithm needs a seed set that every client holds"):
-        run(recipe(), public=None)
+        run(recipe(), seed_set=None)
     with pytest.raises(Mistake, match="clients differ in architecture"):
-        list(coterie.federate(recipe(), [model(), nn.Linear(6, 3).double()], CLIENTS, rounds=1, public=SEED))
+        list(coterie.federate(recipe(), [model(), nn.Linear(6, 3).double()], CLIENTS, rounds=1, seed_set=SEED))
 
 
 @pytest.mark.parametrize(

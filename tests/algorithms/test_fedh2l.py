@@ -32,7 +32,7 @@ def models() -> dict[str, nn.Module]:
 
 
 def run(recipe: Recipe, rounds: int = 3, clients: dict[str, Examples] = CLIENTS, **options: object) -> Round:
-    options = {"engine": Sequential(dtype=torch.float64), "public": SEED, "model": models()} | options
+    options = {"engine": Sequential(dtype=torch.float64), "seed_set": SEED, "model": models()} | options
     model = options.pop("model")
     return list(coterie.federate(recipe, model, clients, rounds=rounds, **options))[-1]
 
@@ -91,7 +91,7 @@ def test_fewer_mutual_steps_are_spread_over_the_local_ones(steps, wanted, due, o
 
 def test_without_labels_the_seed_set_only_distils():
     bare = Examples(SEED.x)
-    assert_same(run(full(), public=bare), by_hand(models(), CLIENTS, bare, rounds=3, steps=4, lr=0.3))
+    assert_same(run(full(), seed_set=bare), by_hand(models(), CLIENTS, bare, rounds=3, steps=4, lr=0.3))
     ignored = run(full(seed_weight=0.0))
     assert_same(ignored, by_hand(models(), CLIENTS, bare, rounds=3, steps=4, lr=0.3))
 
@@ -101,8 +101,8 @@ def test_one_participant_trains_locally():
     alone, model = {"0": CLIENTS["0"]}, models()["1"]
     assert_same(run(full(), clients=alone, model=model), by_hand({"0": model}, alone, SEED, rounds=3, steps=4, lr=0.3))
     settings = {"lr": 0.1, "batch_size": 3, "momentum": 0.5}
-    bare = run(coterie.fedh2l(**settings), clients=alone, model=model, public=Examples(SEED.x))
-    independent = run(coterie.independent(**settings), clients=alone, model=model, public=None)
+    bare = run(coterie.fedh2l(**settings), clients=alone, model=model, seed_set=Examples(SEED.x))
+    independent = run(coterie.independent(**settings), clients=alone, model=model, seed_set=None)
     assert distance(bare.weights("0"), independent.weights("0")) == 0
 
 
@@ -181,10 +181,10 @@ def test_posteriors_can_be_rounded(send_as, up, each):
 def test_a_transform_of_the_user_s_own_comes_before_the_rounding():
     """Every number is halved on its way and doubled after it, so that the bytes are of halves."""
     halves = Transform(lambda message, state, key: (tree.scale(message, 0.5), state), lambda wire: tree.scale(wire, 2))
-    plan = coterie.plan(full(send_as="uint8"), models(), CLIENTS, rounds=1, public=SEED, up=halves)
-    wire, _ = plan.up.encode({"posteriors": torch.tensor([1.0])}, {}, torch.tensor(0))
+    plan = coterie.plan(full(send_as="uint8"), models(), CLIENTS, rounds=1, seed_set=SEED, up=halves)
+    wire, _ = plan.codec.encode({"posteriors": torch.tensor([1.0])}, {}, torch.tensor(0))
     assert (wire["posteriors"].dtype, wire["posteriors"].item()) == (torch.uint8, 128)  # 255 / 2, rounded to even
-    assert plan.up.decode(wire)["posteriors"].item() == pytest.approx(256 / 255)
+    assert plan.codec.decode(wire)["posteriors"].item() == pytest.approx(256 / 255)
 
 
 def test_momentum_belongs_to_the_client():
@@ -200,7 +200,7 @@ def test_momentum_belongs_to_the_client():
 def test_without_a_seed_set_it_says_what_is_missing():
     for recipe in (full(), coterie.fedmd(lr=0.1)):
         with pytest.raises(Mistake, match="this algorithm needs a seed set that every client holds"):
-            run(recipe, public=None)
+            run(recipe, seed_set=None)
 
 
 def test_a_median_of_posteriors_is_refused():
@@ -241,7 +241,7 @@ def test_a_round_weighs_less_than_a_hundredth_of_fedavg_s():
     cnn, small = (build(name, [1, 28, 28], 10, rng_seed=0) for name in ("cnn", "logistic"))
     options = {"local_steps": 1, "lr": 0.1, "batch_size": 2}
     fedavg = next(coterie.federate(coterie.fedavg(**options), cnn, clients, rounds=1))
-    last = list(coterie.federate(coterie.fedh2l(**options), small, clients, rounds=2, public=seed))[-1]
+    last = list(coterie.federate(coterie.fedh2l(**options), small, clients, rounds=2, seed_set=seed))[-1]
     assert fedavg.bytes_up == fedavg.bytes_down == 2 * 4 * 1_663_370
     assert (last.bytes_up, last.bytes_down) == (2 * 24_000, 2 * 24_008)
     assert last.bytes_up < 0.01 * fedavg.bytes_up

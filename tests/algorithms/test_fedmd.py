@@ -28,13 +28,13 @@ def models() -> dict[str, nn.Module]:
     return {"0": small, "1": deep, "2": small}
 
 
-def run(rounds: int, public: Examples = SEED, **options: object) -> Round:
+def run(rounds: int, seed_set: Examples = SEED, **options: object) -> Round:
     federation = {name: options.pop(name) for name in ("available", "aggregation", "up") if name in options}
     settings = {"lr": 0.2, "batch_size": "full", "local_steps": 3, "digest_batch_size": 8} | options
     engine = Sequential(dtype=torch.float64)
     return list(
         coterie.federate(
-            coterie.fedmd(**settings), models(), CLIENTS, rounds=rounds, public=public, engine=engine, **federation
+            coterie.fedmd(**settings), models(), CLIENTS, rounds=rounds, seed_set=seed_set, engine=engine, **federation
         )
     )[-1]
 
@@ -112,8 +112,8 @@ def test_minibatches_cover_the_seed_set_once_in_a_fresh_order():
 
 def test_without_labels_there_is_no_transfer():
     bare = Examples(SEED.x)
-    assert_same(run(1, public=bare), by_hand(1, transfer=0))
-    assert_same(run(2, public=bare), by_hand(2, transfer=0))
+    assert_same(run(1, seed_set=bare), by_hand(1, transfer=0))
+    assert_same(run(2, seed_set=bare), by_hand(2, transfer=0))
 
 
 def test_scores_are_all_that_travels():

@@ -59,7 +59,7 @@ def heads_at_the_start(loss: str, **options: int) -> dict[str, Tensor]:
     """Parameters and buffers of the server's state before the first round."""
     recipe = coterie.fedssl(lr=LR, batch_size=6, projection=5, loss=loss, **options)  # type: ignore[arg-type]
     plan = coterie.plan(recipe, small(), {"a": Examples(X)}, rounds=1, engine=DOUBLE)
-    state = plan.algorithm.init(plan.initial["model"], plan.federation())
+    state = plan.algorithm.server.initial_state(plan.initial["model"], plan.federation())
     return {**state["params"], **state["buffers"]}
 
 
@@ -95,7 +95,7 @@ def test_two_rounds_of_moco_are_two_steps_of_plain_torch() -> None:
     encoder, head = parts("moco", start, projector=mlp_head(4, 5))
     recipe = coterie.fedssl(lr=LR, batch_size=6, projection=5, loss="moco", queue=8)
     plan = coterie.plan(recipe, small(), {"a": Examples(X)}, rounds=1, engine=DOUBLE)
-    g["queue"] = plan.algorithm.client_init(plan.initial["model"])["own"]["buffers"]["ssl:queue"].clone()
+    g["queue"] = plan.algorithm.client.initial_state(plan.initial["model"])["own"]["buffers"]["ssl:queue"].clone()
     place, losses = 0, []
     for round in (1, 2):
         x1, x2 = views_of(round)
@@ -126,7 +126,7 @@ def test_what_travels(loss: str, heads: str) -> None:
     last = one_client(loss=loss, heads=heads)
     assert last.updates is not None
     sent = {path[-1] for path, _ in tree.items(last.updates["a"])}
-    down = {path[-1] for path, _ in tree.items(last.plan.algorithm.broadcast(last.state))}
+    down = {path[-1] for path, _ in tree.items(last.plan.algorithm.server.broadcast(last.state))}
     assert not any(name.startswith(("5.", "ssl:queue", "ssl:key:")) for name in sent | down)
     assert any(name.startswith("ssl:") for name in sent) == (heads == "server")
     kept = last.plan.client_state(last.store, "a")["algorithm"].get("own", {"params": {}})
@@ -167,7 +167,7 @@ def test_what_stands_behind_the_encoder_depends_on_the_rng_seed_even_if_the_enco
     nn.init.normal_(other[5].weight, generator=torch.Generator().manual_seed(9))
     recipe = coterie.fedssl(lr=LR, batch_size=6)
     plans = [coterie.plan(recipe, m, {"a": Examples(X)}, rounds=1, engine=DOUBLE) for m in (first, small(), other)]
-    states = [p.algorithm.init(p.initial["model"], p.federation())["params"] for p in plans]
+    states = [p.algorithm.server.initial_state(p.initial["model"], p.federation())["params"] for p in plans]
     name = f"{PREDICTOR}0.weight"
     assert torch.equal(states[0][name], states[1][name])
     assert not torch.equal(states[0][name], states[2][name])

@@ -107,8 +107,8 @@ def test_a_later_stage_counts_its_rounds_from_its_own_first() -> None:
     moved = {k: {name for name in weights[2] if not torch.equal(weights[2][name], weights[k][name])} for k in (3, 4)}
     assert moved[3] == {name for name in weights[2] if "running" in name or "tracked" in name}
     assert moved[4] == weights[2].keys()
-    assert plan(recipe, dense(), ragged(), rounds=3).algorithm.remarks(3)[0].endswith("measures and none trains")
-    assert not plan(recipe, dense(), ragged(), rounds=4).algorithm.remarks(4)
+    assert plan(recipe, dense(), ragged(), rounds=3).algorithm.warnings(3)[0].endswith("measures and none trains")
+    assert not plan(recipe, dense(), ragged(), rounds=4).algorithm.warnings(4)
 
 
 @pytest.mark.parametrize("parts", [[], [("a", 3)], [("a", None), ("b", None)], [("a", -1), ("b", None)]])

@@ -79,7 +79,13 @@ def test_where_the_two_weights_differ_those_of_the_control_variates_decide(objec
 
     def mixed(task):
         algorithm = recipe(task)
-        return replace(algorithm, weights={**algorithm.weights, "delta": models})
+        return replace(
+            algorithm,
+            server=replace(
+                algorithm.server,
+                weighting={**algorithm.server.weighting, "delta": models},
+            ),
+        )
 
     last = run(mixed, MANY, rounds=300, cohort=3, faults=Faults(drop=0.2))[-1]
     assert w(last) == pytest.approx(optimum(objective), abs=1e-9)

@@ -31,7 +31,7 @@ every_engine = pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
 def run(recipe: Recipe, engine: Engine, model: str = "dense", rounds: int = 4, **options: object) -> list[Round]:
     make, shape = MODELS[model]
     clients = options.pop("clients", None) or ragged(shape=shape)
-    options = {"cohort": 0.7, "faults": FAULTS, "rng_seed": 3, "public": seed_set(shape=shape)} | options
+    options = {"cohort": 0.7, "faults": FAULTS, "rng_seed": 3, "seed_set": seed_set(shape=shape)} | options
     return list(coterie.federate(recipe, make(), clients, rounds=rounds, engine=engine, **options))
 
 
@@ -64,7 +64,9 @@ def test_engines_agree_to_rounding(recipe: Recipe, engine: str, model: str) -> N
 def test_the_same_rng_seed_gives_the_same_weights_bit_for_bit(recipe: Recipe, engine: Callable[[], Engine]) -> None:
     first, second = run(recipe, engine()), run(recipe, engine())
     assert distance(all_weights(first[-1]), all_weights(second[-1])) == 0
-    if not first[-1].plan.algorithm.pooled:  # one pooled client takes full batches of nobody's choosing but the seed's
+    if not first[
+        -1
+    ].plan.algorithm.traits.pooled:  # one pooled client takes full batches of nobody's choosing but the seed's
         other = run(recipe, engine(), rng_seed=4)
         assert distance(all_weights(first[-1]), all_weights(other[-1])) > 0
 
@@ -98,7 +100,7 @@ def test_clients_do_not_touch_one_another(recipe: Recipe, engine: Callable[[], E
     options = {"cohort": None, "faults": None}
     forward = run(recipe, engine(), **options)[-1]
     reverse = run(recipe, engine(), clients=backwards, **options)[-1]
-    if not forward.plan.algorithm.pooled:  # a pool in another order is another order of batches
+    if not forward.plan.algorithm.traits.pooled:  # a pool in another order is another order of batches
         assert distance(all_weights(forward), all_weights(reverse)) < 1e-10
 
 
@@ -109,7 +111,7 @@ def test_what_is_handed_out_is_never_written(recipe: Recipe, engine: Callable[[]
     before: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
     model, clients = dense(), ragged()
     start = {name: value.clone() for name, value in model.state_dict().items()}
-    for last in coterie.federate(recipe, model, clients, rounds=3, engine=engine(), rng_seed=3, public=seed_set()):
+    for last in coterie.federate(recipe, model, clients, rounds=3, engine=engine(), rng_seed=3, seed_set=seed_set()):
         for held, copy in before:
             assert distance(held, copy) == 0
         held = all_weights(last)
@@ -133,7 +135,7 @@ def test_a_parameter_of_no_dimension_keeps_its_type(recipe: Recipe) -> None:
     """In arithmetic with a single number of a larger type it would take that one's, as no other parameter does; and the
     server refuses updates of another type than its model's."""
     model = nn.Sequential(dense().float(), Scale())
-    last = list(coterie.federate(recipe, model, ragged(), rounds=4, public=seed_set()))[-1]
+    last = list(coterie.federate(recipe, model, ragged(), rounds=4, seed_set=seed_set()))[-1]
     assert last.dropped == []
     assert {name: x.dtype for name, x in last.weights().items()} == {n: x.dtype for n, x in model.state_dict().items()}
 
@@ -143,14 +145,14 @@ def test_bytes_are_those_of_the_trees_that_travel(recipe: Recipe) -> None:
     first, last = run(recipe, ENGINES["sequential"](), rounds=2, faults=None, keep_updates=True)
     assert last.updates is not None
     assert last.bytes_up == sum(tree.nbytes(update) for update in last.updates.values())
-    assert last.bytes_down == len(last.cohort) * tree.nbytes(last.plan.algorithm.broadcast(first.state))
+    assert last.bytes_down == len(last.cohort) * tree.nbytes(last.plan.algorithm.server.broadcast(first.state))
 
 
 @every_algorithm
 @every_engine
 def test_a_round_that_reaches_nobody_leaves_the_state_as_it_was(recipe: Recipe, engine: Callable[[], Engine]) -> None:
     one, two = run(recipe, engine(), rounds=2, faults=Faults(corrupt=1.0), keep_updates=True)
-    if one.plan.algorithm.pooled:  # where data are in one place nothing is sent that could be corrupt
+    if one.plan.algorithm.traits.pooled:  # where data are in one place nothing is sent that could be corrupt
         assert one.reached == two.reached == 1
         return
     assert one.reached == two.reached == 0

@@ -10,7 +10,19 @@ from torch.nn import functional as F
 
 from coterie.core import tree
 from coterie.core.aggregators import Aggregator, Combine, Composite
-from coterie.core.algorithm import Algorithm, Batches, Context, Federation, Logs, Recipe, Report, Stream
+from coterie.core.algorithm import (
+    Algorithm,
+    Batches,
+    ClientHalf,
+    Context,
+    Federation,
+    Logs,
+    Recipe,
+    RoundInfo,
+    ServerHalf,
+    Stream,
+    Traits,
+)
 from coterie.core.task import Batch, Task
 from coterie.core.tree import Tree
 
@@ -24,11 +36,11 @@ def mutual(seed_size: int, classes: int, lr: float = 0.1) -> Recipe:
     """
 
     def bind(task: Task) -> Algorithm:
-        def init(weights: Tree | None, federation: Federation) -> Tree:
+        def initial_server_state(weights: Tree | None, federation: Federation) -> Tree:
             zero = torch.zeros((), dtype=torch.float64)
             return {"sum": torch.zeros(seed_size, classes, dtype=torch.float64), "count": zero, "round": zero}
 
-        def client_init(weights: Tree) -> Tree:
+        def initial_client_state(weights: Tree) -> Tree:
             return {
                 **weights,
                 "sent": torch.zeros(seed_size, classes, dtype=torch.float64),
@@ -67,29 +79,33 @@ def mutual(seed_size: int, classes: int, lr: float = 0.1) -> Recipe:
             return {**carry, "params": params, "buffers": buffers}, logs
 
         def finish(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
-            assert ctx.public is not None
-            posteriors = task.predict(carry["params"], carry["buffers"], ctx.public.x).softmax(-1)
+            assert ctx.seed_set is not None
+            posteriors = task.predict(carry["params"], carry["buffers"], ctx.seed_set.x).softmax(-1)
             kept = {"params": carry["params"], "buffers": carry["buffers"], "sent": posteriors, "round": ctx.round}
             return {"posteriors": posteriors}, kept
 
-        def update(state: Tree, aggregate: Tree, report: Report) -> Tree:
-            total = aggregate["posteriors"] * report.reached
-            number = torch.tensor(float(report.round), dtype=torch.float64)
-            return {"sum": total, "count": torch.tensor(float(report.reached), dtype=torch.float64), "round": number}
+        def update(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
+            total = aggregate["posteriors"] * info.reached
+            number = torch.tensor(float(info.round), dtype=torch.float64)
+            return {"sum": total, "count": torch.tensor(float(info.reached), dtype=torch.float64), "round": number}
 
         return Algorithm(
-            start=start,
-            step=step,
-            finish=finish,
-            update=update,
-            streams={"private": Stream(batch_size=5), "seed": Stream(batch_size=4, source="public")},
-            weights={"posteriors": "one"},
-            lr=lambda round: lr,
-            init=init,
-            client_init=client_init,
-            broadcast=lambda state: state,
-            personal=lambda state, kept: {"params": kept["params"], "buffers": kept["buffers"]},
-            own_models=True,
+            client=ClientHalf(
+                start=start,
+                step=step,
+                finish=finish,
+                streams={"private": Stream(batch_size=5), "seed": Stream(batch_size=4, source="seed_set")},
+                lr=lambda round: lr,
+                initial_state=initial_client_state,
+            ),
+            server=ServerHalf(
+                update=update,
+                weighting={"posteriors": "one"},
+                initial_state=initial_server_state,
+                broadcast=lambda state: state,
+                evaluated_weights=lambda state, kept: {"params": kept["params"], "buffers": kept["buffers"]},
+            ),
+            traits=Traits(own_models=True),
         )
 
     return bind
@@ -121,7 +137,7 @@ def statistics(momentum: float = 0.1) -> Recipe:
     """
 
     def bind(task: Task) -> Algorithm:
-        def init(weights: Tree | None, federation: Federation) -> Tree:
+        def initial_server_state(weights: Tree | None, federation: Federation) -> Tree:
             assert weights is not None
             size = weights["params"]["0.weight"].shape[1]
             return {**weights, "M": torch.zeros(size, dtype=torch.float64), "V": torch.ones(size, dtype=torch.float64)}
@@ -136,9 +152,9 @@ def statistics(momentum: float = 0.1) -> Recipe:
         def finish(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
             return {"statistics": {"mean": carry["mean"], "var": carry["var"]}}, {}
 
-        def update(state: Tree, aggregate: Tree, report: Report) -> Tree:
+        def update(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
             pooled = aggregate["statistics"]
-            n = report.weights["processed"]
+            n = info.weighting["processed"]
             unbiased = pooled["var"] * (n / (n - 1))
             return {
                 **state,
@@ -147,16 +163,20 @@ def statistics(momentum: float = 0.1) -> Recipe:
             }
 
         return Algorithm(
-            start=start,
-            step=step,
-            finish=finish,
-            update=update,
-            streams={"private": Stream(batch_size="full")},
-            weights={"statistics": "processed"},
-            lr=lambda round: 1.0,
-            init=init,
-            broadcast=lambda state: {"M": state["M"], "V": state["V"]},
-            aggregation={"statistics": pooled_statistics},
+            client=ClientHalf(
+                start=start,
+                step=step,
+                finish=finish,
+                streams={"private": Stream(batch_size="full")},
+                lr=lambda round: 1.0,
+            ),
+            server=ServerHalf(
+                update=update,
+                weighting={"statistics": "processed"},
+                initial_state=initial_server_state,
+                broadcast=lambda state: {"M": state["M"], "V": state["V"]},
+                aggregation={"statistics": pooled_statistics},
+            ),
         )
 
     return bind

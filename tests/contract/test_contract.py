@@ -29,7 +29,7 @@ def run_mutual(engine: Engine, rounds: int = 4) -> Round:
     """Two architectures, dealt in turn; one of them has BatchNorm and dropout."""
     torch.manual_seed(4)
     models = [dense(), nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).double()]
-    options = {"cohort": 0.7, "faults": Faults(drop=0.2), "rng_seed": 1, "public": seed_set()}
+    options = {"cohort": 0.7, "faults": Faults(drop=0.2), "rng_seed": 1, "seed_set": seed_set()}
     return list(coterie.federate(mutual(10, 3), models, ragged(), rounds=rounds, engine=engine, **options))[-1]
 
 

@@ -257,4 +257,4 @@ def test_a_chain_of_mixings_runs_from_first_to_last_with_keys_of_their_own() -> 
 
 def test_a_wide_matrix_is_treated_block_by_block() -> None:
     matrix = torch.arange(3.0)[:, None] + torch.arange(2**20 + 5)
-    assert torch.equal(aggregators.reduced(Coordinatewise(median), matrix, [1.0] * 3), matrix[1])
+    assert torch.equal(Coordinatewise(median).reduce(matrix, [1.0] * 3), matrix[1])

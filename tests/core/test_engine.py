@@ -30,7 +30,7 @@ def job(client: str = "1", **changes: Any) -> Job:
 def test_the_first_stream_sets_the_number_of_steps_and_others_follow() -> None:
     """23 examples in batches of 5 are five steps; 7 of the seed set in batches of 3 start over as often as needed; a
     stream that comes once has one batch."""
-    both = algorithm(seed=Stream(3, source="public"), first=Stream("full", once=True))
+    both = algorithm(seed=Stream(3, source="seed_set"), first=Stream("full", once=True))
     assert planned_steps(both, job()) == 5
     rows = planned_rows(both, job(), 5)
     assert [len(b) for b in rows["private"]] == [5, 5, 5, 5, 3]
@@ -39,7 +39,7 @@ def test_the_first_stream_sets_the_number_of_steps_and_others_follow() -> None:
 
 
 def test_orders_and_keys_are_those_of_seed_round_client_and_stream() -> None:
-    both = algorithm(seed=Stream(3, source="public"), first=Stream(5))
+    both = algorithm(seed=Stream(3, source="seed_set"), first=Stream(5))
     jobs = {
         "itself": job(),
         "again": job(),
@@ -60,19 +60,19 @@ def test_orders_and_keys_are_those_of_seed_round_client_and_stream() -> None:
 
 def test_a_context_tells_the_round_s_facts() -> None:
     ctx = context(algorithm(), job(), 5, Sequential(dtype=torch.float64))
-    assert (ctx.round, ctx.examples, ctx.steps, ctx.public) == (3, 23, 5, None)
+    assert (ctx.round, ctx.examples, ctx.steps, ctx.seed_set) == (3, 23, 5, None)
     assert float(ctx.lr) == pytest.approx(0.1 * 0.5**2)
     assert {t.dtype for t in (ctx.round, ctx.examples, ctx.steps, ctx.lr)} == {torch.float64}
     assert {t.shape for t in ctx[:5]} == {torch.Size([])}
 
 
 def test_a_context_holds_the_whole_seed_set_in_its_order() -> None:
-    ctx = context(algorithm(), job(public=PUBLIC), 5, Sequential())
-    assert isinstance(ctx.public, Batch)
-    assert torch.equal(ctx.public.x, PUBLIC.x)
-    assert torch.equal(ctx.public.y, PUBLIC.y)
-    assert ctx.public.rows.tolist() == list(range(7))
-    assert ctx.public.mask is None
+    ctx = context(algorithm(), job(seed_set=PUBLIC), 5, Sequential())
+    assert isinstance(ctx.seed_set, Batch)
+    assert torch.equal(ctx.seed_set.x, PUBLIC.x)
+    assert torch.equal(ctx.seed_set.y, PUBLIC.y)
+    assert ctx.seed_set.rows.tolist() == list(range(7))
+    assert ctx.seed_set.mask is None
 
 
 def test_only_floats_take_the_engine_s_type() -> None:

@@ -23,16 +23,24 @@ def watched(seen: list[Batch], **options: Any) -> Recipe:
 
         def step(carry: Any, batches: Any) -> Any:
             seen.append(batches["private"])
-            return base.step(carry, batches)
+            return base.client.step(carry, batches)
 
-        return replace(base, step=step)
+        return replace(
+            base,
+            client=replace(
+                base.client,
+                step=step,
+            ),
+        )
 
     return bind
 
 
 def jobs(recipe: Recipe, names: str = "351") -> tuple[Any, Any, list[Job]]:
     plan = coterie.plan(recipe, dense(), ragged(), rounds=1)
-    broadcast = plan.algorithm.broadcast(plan.algorithm.init(plan.initial["model"], plan.federation()))
+    broadcast = plan.algorithm.server.broadcast(
+        plan.algorithm.server.initial_state(plan.initial["model"], plan.federation())
+    )
     return plan, broadcast, [Job(c, "model", {}, plan.data(c), None, 1, 0) for c in names]
 
 
@@ -68,7 +76,7 @@ def test_weights_of_a_reply() -> None:
     for options, processed in (({"local_epochs": 3}, 36), ({"local_steps": 7}, 29)):
         plan, broadcast, work = jobs(coterie.fedavg(lr=0.1, batch_size=5, **options), "3")
         (reply,) = Sequential().run(plan.algorithms, broadcast, work)
-        assert reply.weights == {"examples": 12, "processed": processed, "one": 1}
+        assert reply.weighting == {"examples": 12, "processed": processed, "one": 1}
         assert reply.logs["count"] == processed
 
 
@@ -108,7 +116,7 @@ def test_torch_s_generator_is_set_for_each_client_and_given_back() -> None:
 def test_gradients_are_not_recorded() -> None:
     """Neither in what is sent nor in what is kept, or every round would hold on to the ones before."""
     plan, broadcast, work = jobs(coterie.fedavg(lr=0.1, momentum=0.5, keep_momentum=True))
-    work = [job._replace(state=plan.algorithm.client_init(plan.initial["model"])) for job in work]
+    work = [job._replace(state=plan.algorithm.client.initial_state(plan.initial["model"])) for job in work]
     for reply in Sequential().run(plan.algorithms, broadcast, work):
         leaves = [*reply.update["delta"]["params"].values(), *reply.state["momentum"].values()]
         assert leaves

@@ -135,7 +135,13 @@ def test_what_is_wrong_with_an_algorithm_is_not_hidden_by_the_way_out() -> None:
             def step(carry: Any, batches: Any) -> Any:
                 raise error
 
-            return replace(base, step=step)
+            return replace(
+                base,
+                client=replace(
+                    base.client,
+                    step=step,
+                ),
+            )
 
         return bind
 
@@ -219,7 +225,13 @@ def in_place(task: Task) -> Algorithm:
             p.sub_(carry["lr"] * grads[name])
         return {**carry, "buffers": buffers}, logs
 
-    return replace(base, step=step)
+    return replace(
+        base,
+        client=replace(
+            base.client,
+            step=step,
+        ),
+    )
 
 
 @pytest.mark.parametrize("engine", [Sequential, Vectorised])

@@ -18,7 +18,7 @@ from coterie.experiment.members import in_launched, stopping
 from coterie.experiment.run import run
 from coterie.experiment.settings import load
 from coterie.processes.team import ALONE
-from coterie.processes.torchrun import Group, launched
+from coterie.processes.torchrun import Group, launcher_size
 from tests.experiment.files import written
 
 OVERRIDES = ("algorithm.name=scaffold", "rounds=60", "evaluate.every=20")
@@ -75,9 +75,9 @@ def test_a_mistake_is_one_sentence_whoever_starts_the_processes(tmp_path: Path) 
 def test_a_launcher_is_known_by_what_it_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert launched() is None
+    assert launcher_size() is None
     monkeypatch.setenv("RANK", "0")
-    assert launched() == 4
+    assert launcher_size() == 4
 
 
 def test_a_team_is_asked_once_and_stopped_the_second_time(

@@ -101,10 +101,10 @@ def test_a_seed_set_has_a_source_of_its_own(path: Path) -> None:
     """All of a file of the user's own, or as many of its examples as are asked for, class-balanced; the clients keep
     theirs."""
     whole, some = built(path, *SEED), built(path, *SEED, "seed_set.examples=4")
-    assert whole.plan.public is not None
-    assert some.plan.public is not None
-    assert (len(whole.plan.public), len(some.plan.public)) == (10, 4)
-    assert torch.bincount(some.plan.public.tensors()[1]).tolist() == [2, 2]
+    assert whole.plan.seed_set is not None
+    assert some.plan.seed_set is not None
+    assert (len(whole.plan.seed_set), len(some.plan.seed_set)) == (10, 4)
+    assert torch.bincount(some.plan.seed_set.tensors()[1]).tolist() == [2, 2]
     assert sum(len(examples) for examples in whole.clients.values()) == 48
 
 
@@ -112,20 +112,20 @@ def test_of_a_data_set_with_test_examples_only_the_others_are_taken(tmp_path: Pa
     text = WARDS.replace('"npz"\npath = "wards.npz"\nclient_column = "ward"', '"digits"\nnum_clients = 3')
     text = text.replace("clients = {", "clients = {0 = 'mlp', 1 = 'mlp', 2 = 'mlp'} #")
     experiment = built(written(tmp_path, text), "seed_set.source=digits", "seed_set.examples=100")
-    train, public = load_source("digits").train.x, experiment.plan.public
-    assert public is not None
-    assert public.x.shape == train.shape
-    assert bool((public.x == train).all())
+    train, seed_set = load_source("digits").train.x, experiment.plan.seed_set
+    assert seed_set is not None
+    assert seed_set.x.shape == train.shape
+    assert bool((seed_set.x == train).all())
 
 
 def test_labels_can_be_left_out_of_either(path: Path, tmp_path: Path) -> None:
     for options in (SEED, ("algorithm.seed_examples_per_client=2",)):
         experiment = built(path, *options, "seed_set.labels=false")
-        assert experiment.plan.public is not None
-        assert experiment.plan.public.y is None
+        assert experiment.plan.seed_set is not None
+        assert experiment.plan.seed_set.y is None
     run(load(path, (*SEED, "seed_set.labels=false")), tmp_path / "run")
     np.savez(tmp_path / "seed.npz", x=np.zeros((7, 3)))  # such a file needs no y
-    bare = built(path, *SEED, "seed_set.labels=false").plan.public
+    bare = built(path, *SEED, "seed_set.labels=false").plan.seed_set
     assert bare is not None
     assert (len(bare), bare.y) == (7, None)
     with pytest.raises(Mistake, match="holds no array 'y'"):
@@ -148,17 +148,17 @@ def test_handing_it_out_is_counted_once(path: Path, tmp_path: Path) -> None:
         outcome = run(load(path, options), tmp_path / str(k))
         assert outcome.summary["bytes_once"] == expected
         assert json.loads((outcome.folder / "summary.json").read_text())["bytes_once"] == expected
-    public = built(path, *SEED).plan.public
-    assert public is not None
-    assert nbytes(public) == 200
+    seed_set = built(path, *SEED).plan.seed_set
+    assert seed_set is not None
+    assert nbytes(seed_set) == 200
 
 
 def test_a_table_of_numbers_is_put_on_the_clients_scale(path: Path, tmp_path: Path) -> None:
     """Federated: the columns' means and deviations are the clients'. Local: the seed set goes by its own."""
     raw = torch.from_numpy(np.load(tmp_path / "seed.npz")["x"]).float()
     own = np.load(tmp_path / "wards.npz")
-    federated = built(path, *SEED, "data.standardize=federated").plan.public
-    local = built(path, *SEED, "data.standardize=local").plan.public
+    federated = built(path, *SEED, "data.standardize=federated").plan.seed_set
+    local = built(path, *SEED, "data.standardize=local").plan.seed_set
     assert federated is not None
     assert local is not None
     train = load_source("npz", path=tmp_path / "wards.npz", client_column="ward").train.tensors()[0].double()

@@ -27,8 +27,8 @@ def found(recipe: Recipe, weights: list[torch.Tensor], clients: dict[str, Exampl
         client: {"algorithm": {"params": {"weight": w}, "buffers": {}}, "up": {}}
         for client, w in zip(plan.ids, weights, strict=False)
     }
-    one = not plan.algorithm.own_models and not plan.algorithm.pooled
-    state = plan.algorithm.init(plan.initial["model"], plan.federation()) if one else {}
+    one = not plan.algorithm.traits.own_models and not plan.algorithm.traits.pooled
+    state = plan.algorithm.server.initial_state(plan.initial["model"], plan.federation()) if one else {}
     return measured(plan, 1, state, Store() if one else Store().after(1, states))
 
 

@@ -90,7 +90,7 @@ def test_bytes() -> None:
     each = message()
     for r in rounds(count=8, faults=Faults(drop=0.3, straggle=0.2)):
         assert r.bytes_up == r.reached * each
-        assert r.bytes_down == 6 * tree.nbytes(r.plan.algorithm.broadcast(r.state))
+        assert r.bytes_down == 6 * tree.nbytes(r.plan.algorithm.server.broadcast(r.state))
     corrupt = rounds(count=8, faults=Faults(corrupt=0.5))
     assert all(r.reached * each <= r.bytes_up for r in corrupt)
     assert any(r.bytes_up > r.reached * each for r in corrupt)
@@ -168,7 +168,7 @@ def changed(**parts: Callable[[Algorithm], Any]) -> Recipe:
 
 def test_a_part_of_the_update_without_a_weight_is_a_mistake_that_names_both() -> None:
     def with_extra(base: Algorithm) -> Any:
-        return lambda sent, carry, ctx: ({**base.finish(sent, carry, ctx)[0], "extra": {"n": ctx.examples}}, {})
+        return lambda sent, carry, ctx: ({**base.client.finish(sent, carry, ctx)[0], "extra": {"n": ctx.examples}}, {})
 
     with pytest.raises(Mistake, match=r"has the parts \['delta', 'extra'\] but it names weights for \['delta'\]"):
         rounds(changed(finish=with_extra))
@@ -190,13 +190,13 @@ def test_every_part_is_weighted_as_it_says() -> None:
 
     def finish(base: Algorithm) -> Any:
         def end(sent: Tree, carry: Tree, ctx: Any) -> tuple[Tree, Tree]:
-            update, kept = base.finish(sent, carry, ctx)
+            update, kept = base.client.finish(sent, carry, ctx)
             return {**update, "a": ctx.examples, "b": ctx.examples, "c": ctx.examples}, kept
 
         return end
 
     def update(base: Algorithm) -> Any:
-        return lambda state, aggregate, report: found.append(aggregate) or base.update(state, aggregate, report)
+        return lambda state, aggregate, info: found.append(aggregate) or base.server.update(state, aggregate, info)
 
     recipe = changed(
         finish=finish,
@@ -213,16 +213,16 @@ def test_a_message_may_have_another_shape_in_every_round() -> None:
     def finish(base: Algorithm) -> Any:
         def end(sent: Tree, carry: Tree, ctx: Any) -> tuple[Tree, Tree]:
             size = int(sent["round"].shape[0])
-            return {**base.finish(sent, carry, ctx)[0], "extra": torch.zeros(size)}, {}
+            return {**base.client.finish(sent, carry, ctx)[0], "extra": torch.zeros(size)}, {}
 
         return end
 
     recipe = changed(
-        init=lambda base: lambda w, f: {**base.init(w, f), "round": torch.zeros(1)},
+        init=lambda base: lambda w, f: {**base.server.initial_state(w, f), "round": torch.zeros(1)},
         broadcast=lambda base: lambda s: {name: s[name] for name in ("params", "buffers", "round")},
         finish=finish,
         weights=lambda base: {"delta": "examples", "extra": "one"},
-        update=lambda base: lambda s, u, r: {**base.update(s, u, r), "round": torch.zeros(r.round + 1)},
+        update=lambda base: lambda s, u, r: {**base.server.update(s, u, r), "round": torch.zeros(r.round + 1)},
     )
     for r in rounds(recipe):
         assert (r.reached, r.dropped) == (6, [])
@@ -334,7 +334,7 @@ def test_a_client_s_data_are_looked_up_once_a_round_whatever_the_streams() -> No
             return super().__getitem__(client)
 
     clients = Looking(ragged())
-    two_streams = changed(streams=lambda base: {**base.streams, "again": base.streams["private"]})
+    two_streams = changed(streams=lambda base: {**base.client.streams, "again": base.client.streams["private"]})
     rounds(two_streams, 2, clients=clients, faults=Faults())
     assert clients.looks == 12
     silent = Looking(ragged())

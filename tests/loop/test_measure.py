@@ -31,7 +31,7 @@ def linear(weight: torch.Tensor) -> nn.Module:
 
 def one_model(**options: object) -> dict[str, float | None]:
     plan = coterie.plan(coterie.fedavg(lr=0.1), linear(SAME), CLIENTS, rounds=1, **options)
-    state = plan.algorithm.init(plan.initial["model"], plan.federation())
+    state = plan.algorithm.server.initial_state(plan.initial["model"], plan.federation())
     return measured(plan, 1, state, Store())
 
 
@@ -111,7 +111,7 @@ def test_classes_that_are_not_in_the_test_data_do_not_break_the_measure() -> Non
         "b": Examples(torch.zeros(1, 2), torch.tensor([2])),
     }
     plan = coterie.plan(coterie.fedavg(lr=0.1), linear(SAME), clients, rounds=1, test=TEST, evaluate_clients=True)
-    state = plan.algorithm.init(plan.initial["model"], plan.federation())
+    state = plan.algorithm.server.initial_state(plan.initial["model"], plan.federation())
     assert measured(plan, 1, state, Store())["own_test_accuracy"] == 1.0
 
 

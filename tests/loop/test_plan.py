@@ -12,8 +12,8 @@ from tests.federations import dense, distance, ragged
 SEED_SET = Examples(torch.randn(4, 6), torch.tensor([0, 1, 2, 0]))
 
 
-def plan(public: Examples | None = None, **options: object) -> Plan:
-    return coterie.plan(mutual(4, 3), dense(), ragged(), rounds=1, public=public, **options)
+def plan(seed_set: Examples | None = None, **options: object) -> Plan:
+    return coterie.plan(mutual(4, 3), dense(), ragged(), rounds=1, seed_set=seed_set, **options)
 
 
 def test_each_stream_has_its_source() -> None:
@@ -22,11 +22,11 @@ def test_each_stream_has_its_source() -> None:
     assert made.data("1")["seed"] is SEED_SET
 
 
-@pytest.mark.parametrize("public", [None, Examples(torch.zeros(0, 6), torch.zeros(0, dtype=torch.int64))])
-def test_a_seed_set_that_is_missing_or_empty_is_a_mistake(public: Examples | None) -> None:
+@pytest.mark.parametrize("seed_set", [None, Examples(torch.zeros(0, 6), torch.zeros(0, dtype=torch.int64))])
+def test_a_seed_set_that_is_missing_or_empty_is_a_mistake(seed_set: Examples | None) -> None:
     """And never replaced by the client's private data."""
     with pytest.raises(Mistake, match="needs a seed set that every client holds"):
-        plan(public).data("1")
+        plan(seed_set).data("1")
 
 
 def test_a_client_begins_with_the_initial_weights_and_goes_on_with_what_it_kept() -> None:

@@ -49,8 +49,8 @@ def test_every_algorithm_leaves_it_alone_and_trains_the_rest_on_its_features(rec
     rest = whole[3:]
     options = {"rounds": 3, "engine": engine, "cohort": 0.7}
     seen, seen_by_all = features(whole, ragged()), features(whole, {"public": public})["public"]
-    a = run(RECIPES[recipe], whole, ragged(), public=public, **options)
-    b = run(RECIPES[recipe], rest, seen, public=seen_by_all, **options)
+    a = run(RECIPES[recipe], whole, ragged(), seed_set=public, **options)
+    b = run(RECIPES[recipe], rest, seen, seed_set=seen_by_all, **options)
     for client in a.plan.ids[:3]:
         one, other = a.weights(client), b.weights(client)  # a slice of a Sequential keeps its names
         assert all(torch.equal(one[name], value) for name, value in frozen(whole).items())

@@ -110,7 +110,7 @@ def by_hand(model: nn.Module, examples: Examples, scales: Mapping[str, float], c
 
 @pytest.mark.parametrize("recipe", ["scaffold, option I", "fbn", "fedh2l", "feddf", "fedssl"])
 def test_every_algorithm_sees_the_scales_on_both_engines(recipe: str) -> None:
-    options = {"rounds": 2, "public": seed_set(), "cohort": 0.7}
+    options = {"rounds": 2, "seed_set": seed_set(), "cohort": 0.7}
     plain, slow, batched = (
         run(RECIPES[recipe], dense(), ragged(), engine=engine, lr_scale=scales, **options).weights("0")
         for engine, scales in (("sequential", {}), ("sequential", PARTS), ("vectorised", PARTS))

@@ -11,7 +11,7 @@ from coterie import Plan, Round
 from coterie.engines.sequential import Sequential
 from coterie.peers.launched_mailbox import Launched
 from coterie.peers.participate import participate
-from coterie.processes.spawn import together
+from coterie.processes.spawn import run_in_processes
 from coterie.processes.team import ALONE, Team
 from tests.federations import dense, distance, ragged, seed_set
 from tests.processes.test_team import assert_same, outcome
@@ -28,7 +28,7 @@ def models() -> list[nn.Module]:
 
 
 def options(**more: Any) -> dict[str, Any]:
-    return {"rounds": 3, "rng_seed": 1, "public": seed_set(), "engine": Sequential(dtype=torch.float64)} | more
+    return {"rounds": 3, "rng_seed": 1, "seed_set": seed_set(), "engine": Sequential(dtype=torch.float64)} | more
 
 
 def shared_out(exchange: str, team: Team = ALONE) -> list[Round]:
@@ -54,7 +54,7 @@ def in_every_process(team: Team) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def launched() -> dict[str, Any]:
-    return together(2, in_every_process)
+    return run_in_processes(2, in_every_process)
 
 
 @pytest.mark.parametrize("exchange", EXCHANGES)

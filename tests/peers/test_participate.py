@@ -48,7 +48,7 @@ def model(client: str) -> nn.Module:
 
 def plan(client: str, recipe: Recipe = FEDH2L, rounds: int = 4, **options: object) -> Plan:
     return coterie.plan(
-        recipe, model(client), {client: CLIENTS[client]}, rounds=rounds, rng_seed=1, public=SEED, test=SEED,
+        recipe, model(client), {client: CLIENTS[client]}, rounds=rounds, rng_seed=1, seed_set=SEED, test=SEED,
         engine=Sequential(dtype=torch.float64), **options,
     )  # fmt: skip
 
@@ -88,7 +88,7 @@ def test_they_compute_what_one_process_computes(recipe, kind, tmp_path, port):
     apart = together(box, recipe)
     simulated = list(
         coterie.federate(
-            recipe, {client: model(client) for client in IDS}, CLIENTS, rounds=4, rng_seed=1, public=SEED, test=SEED,
+            recipe, {client: model(client) for client in IDS}, CLIENTS, rounds=4, rng_seed=1, seed_set=SEED, test=SEED,
             engine=Sequential(dtype=torch.float64),
         )
     )[-1]  # fmt: skip
@@ -266,7 +266,7 @@ def test_a_mailbox_that_is_gone_is_a_mistake(tmp_path):
 
 
 def test_only_one_s_own_plan_and_models_of_one_s_own(tmp_path):
-    everyone = coterie.plan(FEDH2L, model("a"), CLIENTS, rounds=1, public=SEED)
+    everyone = coterie.plan(FEDH2L, model("a"), CLIENTS, rounds=1, seed_set=SEED)
     with pytest.raises(Mistake, match="a participant's plan has one client, its own; this one has 3"):
         next(participate(everyone, Folder(tmp_path, 3)))
     with pytest.raises(Mistake, match="without a server only those algorithms can run"):

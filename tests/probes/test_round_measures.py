@@ -87,7 +87,7 @@ AVERAGING = {
 
 def run(recipe: Recipe, **options: Any) -> list[Round]:
     options = {"engine": Sequential(dtype=torch.float64), "rounds": 3, "cohort": 0.7} | options
-    given = {"rng_seed": 3, "test": seed_set(), "public": seed_set(), "num_classes": 3} | options
+    given = {"rng_seed": 3, "test": seed_set(), "seed_set": seed_set(), "num_classes": 3} | options
     return list(coterie.federate(recipe, dense(), ragged(), **given))
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from coterie.processes.team import ALONE
-from coterie.processes.torchrun import joined
+from coterie.processes.torchrun import join_team
 
 JOIN = """
 import torch
-from coterie.processes.torchrun import joined
-with joined() as team:
+from coterie.processes.torchrun import join_team
+with join_team() as team:
     print(team.rank, team.size, team.gather(team.rank * 10), team.sum(torch.tensor([1.0, team.rank])).tolist())
     print(torch.get_num_threads())
     print([len(each) for each in team.gather(b"x" * (1 + team.rank * 10**6))])  # short and long
@@ -24,7 +24,7 @@ with joined() as team:
 
 TOGETHER = """
 import os, sys, time
-from coterie.processes.spawn import together
+from coterie.processes.spawn import run_in_processes
 
 def sleeps(team):
     pids = team.gather(os.getpid())
@@ -34,7 +34,7 @@ def sleeps(team):
     team.gather(None)
 
 if __name__ == "__main__":
-    together(2, sleeps)
+    run_in_processes(2, sleeps)
 """
 
 
@@ -59,7 +59,7 @@ def test_processes_that_a_launcher_started_join() -> None:
 
 def test_a_process_alone_is_a_team_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with joined() as team:
+    with join_team() as team:
         assert team is ALONE
 
 

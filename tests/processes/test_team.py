@@ -23,7 +23,7 @@ from coterie.loop.attack import Attack
 from coterie.loop.checkpoint import Checkpoints
 from coterie.loop.store import Store
 from coterie.probes import PROBES, Probe
-from coterie.processes.spawn import together
+from coterie.processes.spawn import run_in_processes
 from coterie.processes.team import ALONE, Lost, Team, owner, owns, shares
 from coterie.processes.torchrun import Group
 from tests.common.recipes import RECIPES
@@ -121,7 +121,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, dict[s
     folder = tmp_path_factory.mktemp("checkpoints")
     first = run(RECIPES["scaffold"], Sequential(dtype=torch.float64), rounds=2)
     Checkpoints(folder / "one").save(first[-1])
-    return together(SIZE, all_cases, folder), folder
+    return run_in_processes(SIZE, all_cases, folder), folder
 
 
 def assert_same(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
@@ -205,13 +205,13 @@ def fails(team: Team, how: str) -> None:
 )
 def test_a_member_that_ends_ends_the_run_with_the_reason(how: str, why: str) -> None:
     with pytest.raises(Lost, match=why):
-        together(2, fails, how)
+        run_in_processes(2, fails, how)
 
 
 def test_a_team_of_one_needs_no_other_process() -> None:
-    assert together(1, lambda team: team) is ALONE
+    assert run_in_processes(1, lambda team: team) is ALONE
     with pytest.raises(Mistake, match="workers = 0: it must be 1 or more"):
-        together(0, lambda team: team)
+        run_in_processes(0, lambda team: team)
 
 
 def test_the_state_of_another_member_s_client_is_not_made_up() -> None:
