@@ -10,7 +10,7 @@ Algorithm 3. Run it with `python examples/your_algorithm.py`.
 import torch
 
 import coterie
-from coterie import Algorithm, Context, Recipe, RoundInfo, Stream, Task
+from coterie import Algorithm, ClientHalf, Context, Recipe, RoundInfo, ServerHalf, Stream, Task
 from coterie.core import tree
 from coterie.core.algorithm import Batches, Logs
 from coterie.core.tree import Tree
@@ -36,8 +36,9 @@ def signsgd(*, lr: float, batch_size: int = 32, lr_decay: float = 1.0) -> Recipe
             majority = tree.map(torch.sign, aggregate["vote"])  # the mean vote has the sign of the sum
             return {**state, "params": tree.add(state["params"], majority, -lr * lr_decay ** (info.round - 1))}
 
-        stream = Stream(batch_size, steps=1)
-        return Algorithm(start, step, finish, update, {"private": stream}, {"vote": "one"}, lr=lambda round: lr)
+        one_batch = {"private": Stream(batch_size, steps=1)}
+        client = ClientHalf(start, step, finish, one_batch, lr=lambda round: lr)
+        return Algorithm(client, ServerHalf(update, weighting={"vote": "one"}))
 
     return bind
 

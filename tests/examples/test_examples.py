@@ -25,11 +25,6 @@ def example(name: str) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["fedavg_by_hand", "your_algorithm"])
-def test_an_example_fits_on_a_page(name: str) -> None:
-    assert len((FOLDER / f"{name}.py").read_text(encoding="utf-8").splitlines()) < 60
-
-
 def test_fedavg_by_hand_deals_two_digits_to_each_client_and_learns(capsys: pytest.CaptureFixture[str]) -> None:
     by_hand = example("fedavg_by_hand")
     dealt = torch.cat([*by_hand.clients, by_hand.test])
