@@ -49,6 +49,9 @@ class Registry(Mapping[str, Callable[..., Any]]):
         found: Callable[..., Any] = getattr(importlib.import_module(module), function)
         return found
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.places  # without importing it
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.places)
 

@@ -1,0 +1,61 @@
+"""What `import coterie` offers, when it imports PyTorch, and that the functions' arguments are written once."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+import coterie
+from coterie import algorithms
+
+
+def without_torch(program: str) -> None:
+    """Run a program in a process in which PyTorch cannot be imported."""
+    blocked = "import sys; sys.modules['torch'] = None\n"
+    subprocess.run([sys.executable, "-c", blocked + program], check=True)
+
+
+def test_every_name_is_there() -> None:
+    assert set(coterie.__all__) <= set(dir(coterie))
+    for name in coterie.__all__:
+        assert getattr(coterie, name) is not None
+    assert sorted(coterie.__all__) == coterie.__all__
+
+
+def test_the_package_offers_every_algorithm() -> None:
+    assert set(algorithms.ALGORITHMS) <= set(coterie.__all__)
+    assert {"ALGORITHMS", *algorithms.ALGORITHMS} == set(algorithms.__all__)
+    for name, function in algorithms.ALGORITHMS.items():
+        assert getattr(coterie, name) is getattr(algorithms, name) is function
+        assert function.__name__ == name
+
+
+def test_importing_the_package_and_reading_the_names_of_algorithms_imports_no_pytorch() -> None:
+    without_torch(
+        "import coterie\n"
+        "from coterie.algorithms import ALGORITHMS\n"
+        "assert 'fedavg' in ALGORITHMS and 'federate' in dir(coterie) and coterie.__version__\n"
+        "raise SystemExit(coterie.Mistake.__name__ != 'Mistake')\n"
+    )
+
+
+def test_importing_a_module_of_the_same_name_leaves_the_function() -> None:
+    """Python binds a submodule to its package when it imports it, after which the package would offer the module."""
+    program = (
+        "import coterie.algorithms.fedavg, importlib\n"
+        "module = importlib.import_module('coterie.algorithms.fedavg')\n"
+        "from coterie.algorithms.fedprox import fedprox\n"
+        "from coterie.algorithms import fedavg\n"
+        "import coterie.algorithms as algorithms\n"
+        "assert fedavg is module.fedavg is algorithms.fedavg is coterie.fedavg\n"
+        "assert algorithms.fedprox is fedprox\n"
+        "assert algorithms.server.__name__ == 'coterie.algorithms.server'\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_rooms_are_attributes_and_other_names_are_not() -> None:
+    assert coterie.data is importlib.import_module("coterie.data")
+    with pytest.raises(AttributeError, match="module 'coterie' has no attribute 'nothing'"):
+        _ = coterie.nothing
