@@ -26,7 +26,7 @@ from coterie.loop.faults import Faults
 from coterie.loop.plan import Plan, Probe, Resume, Round
 from coterie.models.functional import Augment, functional, initial_weights
 from coterie.models.model_parts import lr_scales
-from coterie.models.shape_checks import sized
+from coterie.models.shape_checks import require_known_sizes
 from coterie.objectives import accuracy, cross_entropy
 from coterie.processes.team import ALONE, Team
 
@@ -247,7 +247,8 @@ def _by_architecture(model: Models, ids: Sequence[str]) -> tuple[dict[str, nn.Mo
 
 def _placed(model: nn.Module, engine: Engine) -> nn.Module:
     """A copy where the engine computes, in its type of number."""
-    return copy.deepcopy(sized("model", model)).to(engine.device, engine.dtype)
+    require_known_sizes(model, "model")
+    return copy.deepcopy(model).to(engine.device, engine.dtype)
 
 
 def _num_classes(test: Examples | None) -> int | None:

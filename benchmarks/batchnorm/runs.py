@@ -38,7 +38,7 @@ from coterie.core.engine import Engine
 from coterie.data import Source, deal, load
 from coterie.engines.sequential import Sequential
 from coterie.engines.vectorised import Vectorised
-from coterie.models.normalisation import convert
+from coterie.models.normalisation import convert_normalisation
 from coterie.models.registry import build
 
 RESULTS = Path(__file__).with_name("results.jsonl")
@@ -145,7 +145,7 @@ def clients(row: Row) -> Mapping[str, Examples]:
 def model(row: Row) -> nn.Module:
     shape = list(source(row.data).train.x.shape[1:])
     made = build(conv if row.model == "conv" else row.model, shape, 10, row.rng_seed)
-    return convert(made, METHODS[row.method].norm)  # type: ignore[arg-type]
+    return convert_normalisation(made, METHODS[row.method].norm)  # type: ignore[arg-type]
 
 
 def engine(row: Row) -> Engine:

@@ -85,13 +85,14 @@ class Registry(Mapping[str, Callable[..., Any]]):
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return what was probably meant, or None.
+    """Return what was probably meant, in upper or lower case, or None.
 
-    >>> nearest("mometum", ["momentum", "lr"])
-    'momentum'
+    >>> nearest("mometum", ["momentum", "lr"]), nearest("CNN", ["cnn", "mlp"])
+    ('momentum', 'cnn')
     """
-    found = difflib.get_close_matches(name, list(known), n=1)
-    return found[0] if found else None
+    by_lower_case = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name.lower(), by_lower_case, n=1)
+    return by_lower_case[near[0]] if near else None
 
 
 def import_own(key: str, name: str, folders: Sequence[str | Path] = ()) -> Callable[..., Any]:

@@ -34,6 +34,7 @@ from coterie.experiment.settings import Settings, model_names
 from coterie.experiment.start import Start
 from coterie.loop.attack import Attack
 from coterie.loop.plan import Plan
+from coterie.models.model_parts import lr_scales
 from coterie.probes import Probe
 from coterie.track.clients_json import MAX_LAZY_CLIENTS
 
@@ -116,6 +117,8 @@ def build(settings: Settings, machine: Machine, kept: Path | None = None) -> Exp
     shape, outputs = source.train.x.shape[1:], outputs_of(source)
     models = {name: model.of_run(settings, name, shape, outputs) for name in model_names(settings)}
     starts = start.begin(settings, models, kept)
+    with mistakes_in("pretrain"):
+        lr_scales(models, settings.pretrain.lr_scale or {})  # here, since the plan would not name the table
     plan = api.plan(
         recipe,
         _dealt_models(settings, models, clients),

@@ -75,8 +75,8 @@ def _fits(name: str, otherwise: str, instead: str = "another") -> Iterator[None]
     """What the model raises becomes one sentence about what it does not do."""
     try:
         yield
-    except Mistake:
-        raise
+    except Mistake as mistake:
+        raise mistake.in_table("model") from mistake.__cause__
     except (RuntimeError, ValueError, IndexError, TypeError, NotImplementedError) as error:
         why = reason(error)
         raise Mistake(f'model.name = "{name}": the model {otherwise} ({why}); choose {instead}') from error

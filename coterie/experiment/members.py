@@ -94,9 +94,9 @@ def write_weights(experiment: Experiment, folder: RunFolder, state: Tree, store:
         named = plan.tasks[architecture].whole(plan.personal(state, store, client))
         name = experiment.model_of(client) if own else None
         folder.write_weights(pack_weights(models[architecture], named, name), client if own else None)
-        if not own and huggingface_models.is_one(models[architecture]):
+        if not own and huggingface_models.is_huggingface_model(models[architecture]):
             with disk_mistakes(folder.huggingface):
-                huggingface_models.export(models[architecture], named, folder.huggingface)
+                huggingface_models.export_checkpoint(models[architecture], named, folder.huggingface)
     team.gather(None)  # from here on all are written
 
 

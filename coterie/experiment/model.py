@@ -9,12 +9,12 @@ from typing import Any
 from torch import nn
 
 from coterie.core.errors import Mistake
-from coterie.experiment.lookup import own
 from coterie.experiment.settings import Settings
-from coterie.experiment.start import published
+from coterie.experiment.start import mistakes_about_models, published
 from coterie.experiment.tables import MODEL_CHOICES, model_function, normalisation_keys
-from coterie.models import libraries, registry
-from coterie.models.normalisation import Kind, convert
+from coterie.models import registry
+from coterie.models.libraries import library_prefix
+from coterie.models.normalisation import Normalisation, convert_normalisation
 
 
 def made(
@@ -40,19 +40,18 @@ def made(
     given = {key: value for key, value in table.items() if value is not None and key not in MODEL_CHOICES}
     function = model_function("model.name", name, folders)
     how = {key: given.pop(key) for key in normalisation_keys(function) if key in given}
-    model = registry.build(
-        name, list(shape), num_classes, rng_seed, importer=lambda name: own("model.name", name, folders), **given
-    )
-    return _normalised(model, **how)
+    with mistakes_about_models():
+        model = registry.build(name, list(shape), num_classes, rng_seed, folders=folders, **given)
+        return _normalised(model, **how)
 
 
 def of_run(settings: Settings, name: str, shape: Sequence[int], num_classes: int | None) -> nn.Module:
     """One of the models that a run's settings name, with its initial weights; see `made`."""
-    theirs = {"published": published(settings.pretrain, name)} if libraries.library(name) else {}
+    theirs = {"published": published(settings.pretrain, name)} if library_prefix(name) else {}
     return made(settings.model | theirs, name, shape, num_classes, settings.rng_seed, settings.folders)
 
 
-def _normalised(model: nn.Module, normalisation: Kind = "batch", groups: int | None = None) -> nn.Module:
+def _normalised(model: nn.Module, normalisation: Normalisation = "batch", groups: int | None = None) -> nn.Module:
     if groups is not None and normalisation != "group":
-        raise Mistake(f'model.groups = {groups}: it belongs to model.normalisation = "group"; leave it out')
-    return model if normalisation == "batch" else convert(model, normalisation, groups or 2)
+        raise Mistake('it belongs to `normalisation` = "group"; leave it out', key="groups", value=groups)
+    return model if normalisation == "batch" else convert_normalisation(model, normalisation, groups or 2)

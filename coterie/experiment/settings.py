@@ -28,7 +28,7 @@ from coterie.experiment.tables import (
 )
 from coterie.loop.cohort import Cohort
 from coterie.loop.faults import Faults
-from coterie.models import huggingface_models, libraries
+from coterie.models.libraries import HUGGINGFACE, library_prefix
 
 IGNORED = ("versions",)
 """Tables that a run writes into its config.toml for the reader."""
@@ -173,7 +173,7 @@ def _weights(given: Any, names: Sequence[str], folders: Sequence[Path]) -> Any:
         return {name: _weights(each, [name], folders) for name, each in models.items()}
     if given is None or given == "none" or given.partition(":")[0] == PUBLISHED:
         return given
-    if libraries.library(given) is None:
+    if library_prefix(given) is None:
         return str(_found(given, folders))
     return _published(checkpoints(given, folders), names[0]) if len(names) == 1 else given
 
@@ -196,10 +196,10 @@ def checkpoints(value: Any, folders: Sequence[Path]) -> Any:
         return [checkpoints(each, folders) for each in value]
     if isinstance(value, Mapping):
         return {name: checkpoints(each, folders) for name, each in value.items()}
-    if not isinstance(value, str) or not value.startswith(huggingface_models.PREFIX):
+    if not isinstance(value, str) or not value.startswith(HUGGINGFACE):
         return value
-    path = _found(value.removeprefix(huggingface_models.PREFIX), folders)
-    return f"{huggingface_models.PREFIX}{path.resolve()}" if path.is_dir() else value
+    path = _found(value.removeprefix(HUGGINGFACE), folders)
+    return f"{HUGGINGFACE}{path.resolve()}" if path.is_dir() else value
 
 
 def without_leftovers(

@@ -7,21 +7,22 @@ frozen, which no checkpoint holds, is there.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from coterie.core.errors import Mistake
+from coterie.core.errors import Mistake, mistakes_in
 from coterie.experiment.refuse import shown
 from coterie.experiment.settings import Settings, model_names
 from coterie.experiment.tables import PUBLISHED, Pretrain
 from coterie.loop import evaluate
 from coterie.loop.plan import Plan
 from coterie.models import libraries
-from coterie.models.model_parts import freeze
+from coterie.models.model_parts import freeze_parts
 from coterie.pretrain import pretrained_weights
 from coterie.pretrain.pretrained_weights import Loaded
 from coterie.track.run_folder import START_FILE
@@ -67,16 +68,23 @@ def settled(settings: Settings) -> Settings:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1) or names
             raise Mistake(f'pretrain.weights."{name}": there is no such model here; there is {", ".join(near)}')
-    meant = {name: PUBLISHED for name in names if _is_checkpoint(name)}
+    meant = {name: PUBLISHED for name in names if libraries.is_checkpoint(name)}
     if given is not None or not meant:
         return settings
     whole: str | dict[str, str] = PUBLISHED if len(meant) == len(names) else meant
     return replace(settings, pretrain=replace(settings.pretrain, weights=whole))
 
 
-def _is_checkpoint(name: str) -> bool:
-    found = libraries.library(name)
-    return found is not None and found[0].checkpoints
+@contextmanager
+def mistakes_about_models() -> Iterator[None]:
+    """Add the table to mistakes about a model: a file asks for `published` weights by `pretrain.weights`."""
+    try:
+        yield
+    except Mistake as mistake:
+        if mistake.key != "published":
+            raise mistake.in_table("model") from mistake.__cause__
+        written = f"{PUBLISHED}:{mistake.value}" if mistake.value else PUBLISHED
+        raise Mistake(mistake.sentence, key="weights", value=written, table="pretrain") from mistake.__cause__
 
 
 def wanted(pretrain: Pretrain, name: str) -> str | None:
@@ -103,11 +111,12 @@ def begin(settings: Settings, models: Mapping[str, nn.Module], kept: Path | None
         Mistake: weights cannot be had or do not fit, or a part that is to be frozen is unknown.
     """
     again = kept is not None and (kept / START_FILE).is_file()  # it is written last
-    for file, model in zip(files(kept, len(models)), models.values(), strict=True) if kept and again else ():
-        pretrained_weights.load(model, file)
-    loaded = {n: None if again else _given(settings.pretrain, n, model) for n, model in models.items()}
-    if settings.pretrain.freeze is not None:
-        freeze(models, settings.pretrain.freeze)
+    with mistakes_in("pretrain"):
+        for file, model in zip(files(kept, len(models)), models.values(), strict=True) if kept and again else ():
+            pretrained_weights.load(model, file)
+        loaded = {n: None if again else _given(settings.pretrain, n, model) for n, model in models.items()}
+        if settings.pretrain.freeze is not None:
+            freeze_parts(models, settings.pretrain.freeze)
     starts = [_start(name, model, loaded[name]) for name, model in models.items()]
     return [] if again or not any(s.loaded or s.frozen for s in starts) else starts
 
@@ -120,11 +129,13 @@ def _given(pretrain: Pretrain, name: str, model: nn.Module) -> Loaded | None:
         return None
     if which is None:
         return pretrained_weights.load(model, source, **options)
-    found = libraries.published(name, which, model)
+    with mistakes_about_models():
+        found = libraries.published_weights(name, which, model)
     if found is None:
         raise Mistake(
-            f'pretrain.weights = "{source}": nobody has published weights of {name}; name a safetensors file, or a '
-            "model of a library"
+            f"nobody has published weights of {name}; name a safetensors file, or a model of a library",
+            key="weights",
+            value=source,
         )
     return pretrained_weights.fill(model, found, f"{name}, {which or 'its'} published weights", **options)
 

@@ -23,7 +23,7 @@ from coterie.experiment.lookup import ALGORITHMS, find, offered
 from coterie.experiment.refuse import full, nearest, shown, value_of
 from coterie.loop.cohort import Cohort
 from coterie.loop.faults import Faults
-from coterie.models import libraries
+from coterie.models.libraries import library_prefix
 from coterie.models.registry import MODELS
 from coterie.probes import Probe
 
@@ -61,7 +61,7 @@ class Pretrain:
             a library's model, which its name, or NAME.TAG, says too; "none". For several models a table, from a
             model's name to its weights.
         head, prefix, skip: see `coterie.pretrain.pretrained_weights.fill`.
-        freeze: see `coterie.models.model_parts.freeze`. lr_scale: see `coterie.models.model_parts.lr_scales`.
+        freeze: see `coterie.models.model_parts.freeze_parts`. lr_scale: see `coterie.models.model_parts.lr_scales`.
     """
 
     weights: str | dict[str, str] | None = None
@@ -134,15 +134,15 @@ def model_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
             key = f"model.clients.{client}"
             model_function(key, value_of(key, name, str), folders)
         return Keys(clients=Key(dict[str, str], REQUIRED))
-    name = _choice("model", "name", raw, offered(MODELS))
+    name = _choice("model", "name", raw, MODELS.offer())
     function = model_function("model.name", name, folders)
     keys = _named(function).and_those_of(normalisation_keys(function))
-    return keys.without(["published"]) if libraries.library(name) else keys
+    return keys.without(["published"]) if library_prefix(name) else keys
 
 
 def model_function(key: str, name: str, folders: Sequence[Path]) -> Callable[..., Any]:
     """What makes the model of that name."""
-    return libraries.function(name) or find(key, name, MODELS, folders)
+    return MODELS.find(name, folders, key)
 
 
 def normalisation_keys(function: Callable[..., Any]) -> Keys:

@@ -1,10 +1,27 @@
-"""The papers' small networks, and how any `nn.Module` becomes a pure function."""
+"""Build models by name, the papers' small networks among them, and turn any `nn.Module` into pure functions.
 
-from coterie.models.convolutional import cifar_cnn, cnn
-from coterie.models.dense import logistic, mlp, two_nn
-from coterie.models.recurrent import char_lstm, word_lstm
+The names can be read without PyTorch; each function is imported when it is asked for.
+
+>>> from coterie.models import build
+>>> build("logistic", [4], 3, rng_seed=0)
+Sequential(
+  (0): Flatten(start_dim=1, end_dim=-1)
+  (1): Linear(in_features=4, out_features=3, bias=True)
+)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from coterie.models.registry import MODELS, ModelFunction, build
-from coterie.models.residual import resnet20
+
+if TYPE_CHECKING:
+    from coterie.models.convolutional import cifar_cnn, cnn
+    from coterie.models.dense import logistic, mlp, two_nn
+    from coterie.models.recurrent import char_lstm, word_lstm
+    from coterie.models.residual import resnet20
 
 __all__ = [
     "MODELS",
@@ -19,3 +36,17 @@ __all__ = [
     "two_nn",
     "word_lstm",
 ]
+
+_MODULES = {
+    "convolutional": ("cifar_cnn", "cnn"),
+    "dense": ("logistic", "mlp", "two_nn"),
+    "recurrent": ("char_lstm", "word_lstm"),
+    "residual": ("resnet20",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

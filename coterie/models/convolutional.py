@@ -1,4 +1,4 @@
-"""The convolutional networks of the FedAvg paper.
+"""Build the convolutional networks of the FedAvg paper.
 
 Legend: B batch, C classes, H x W pixels; shapes in comments are those of the paper's data.
 """
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coterie.core.errors import Mistake
-from coterie.models import shape_checks
+from coterie.core.errors import require
+from coterie.models.shape_checks import image_shape
 
 
 class CNN(nn.Module):
@@ -45,27 +45,27 @@ class CifarCNN(nn.Module):
         self.output = nn.Linear(192, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, 3, 32, 32] -> [B, C], by the middle 24 x 24."""
+        """x [B, 3, 32, 32] -> [B, C], from the middle 24 x 24."""
         top, left = (x.shape[2] - self.height) // 2, (x.shape[3] - self.width) // 2
         x = x[:, :, top : top + self.height, left : left + self.width]
-        x = _respond(_pool(F.relu(self.conv1(x))))  # [B, 64, 12, 12]
-        x = _pool(_respond(F.relu(self.conv2(x))))  # [B, 64, 6, 6]
+        x = _normalise_response(_pool(F.relu(self.conv1(x))))  # [B, 64, 12, 12]
+        x = _pool(_normalise_response(F.relu(self.conv2(x))))  # [B, 64, 6, 6]
         x = F.relu(self.hidden2(F.relu(self.hidden1(x.flatten(1)))))  # [B, 192]
         return self.output(x)  # type: ignore[no-any-return]
 
 
 def _pool(x: Tensor) -> Tensor:
-    """The maximum of 3 x 3 pixels at every second pixel; windows may hang over the far edges, as in "SAME" pooling."""
+    """Take the maximum of 3 x 3 pixels at every second pixel. As in "SAME" pooling, windows overlap the far edges."""
     return F.max_pool2d(x, 3, stride=2, ceil_mode=True)
 
 
-def _respond(x: Tensor) -> Tensor:
+def _normalise_response(x: Tensor) -> Tensor:
     """x / (1 + (0.001 / 9) (sum of squares of 9 neighbouring channels))^0.75."""
     return F.local_response_norm(x, 9, alpha=0.001, beta=0.75, k=1.0)
 
 
 def cnn(in_shape: Sequence[int], num_classes: int) -> nn.Module:
-    """The CNN of McMahan et al. 2017, section 3; 1,663,370 parameters on MNIST.
+    """Return the CNN of McMahan et al. 2017, section 3; 1,663,370 parameters on MNIST.
 
     The convolutions keep the image's size ("SAME" padding): the paper does not say so, but only then does its count of
     parameters come out.
@@ -73,25 +73,24 @@ def cnn(in_shape: Sequence[int], num_classes: int) -> nn.Module:
     Raises:
         Mistake: `in_shape` is not [channels, height, width] with 4 pixels or more each way.
     """
-    return CNN(*shape_checks.image("cnn", in_shape, smallest=4), num_classes)
+    return CNN(*image_shape("cnn", in_shape, smallest=4), num_classes)
 
 
 def cifar_cnn(in_shape: Sequence[int], num_classes: int, crop: int = 24) -> nn.Module:
-    """The CIFAR network of McMahan et al. 2017, section 3, which they took from TensorFlow's tutorial; 1,068,298
-    parameters, the "about 10^6" of the paper.
+    """Return the CIFAR network of McMahan et al. 2017, section 3, which they took from TensorFlow's tutorial.
 
-    It sees the middle of a picture. An augmentation that moves pictures by up to 4 pixels either way, "crop", makes of
-    that the random place at which the tutorial cuts 24 x 24 pixels out of CIFAR's 32 x 32.
+    It has 1,068,298 parameters, the "about 10^6" of the paper. It takes the middle of a picture. With the augmentation
+    "crop", which moves pictures by up to 4 pixels either way, that becomes a random place, as in the tutorial, which
+    cuts 24 x 24 pixels out of CIFAR's 32 x 32.
 
     Initial weights are PyTorch's defaults, not the tutorial's.
 
     Args:
-        crop: how many pixels each way it sees; smaller pictures are seen whole.
+        crop: the side of the middle, in pixels; smaller pictures are taken whole.
 
     Raises:
         Mistake: `in_shape` is not [channels, height, width] with 4 pixels or more each way, or `crop` is below 4.
     """
-    channels, height, width = shape_checks.image("cifar_cnn", in_shape, smallest=4)
-    if crop < 4:
-        raise Mistake(f"model.crop = {crop}: it must be 4 or more")
+    channels, height, width = image_shape("cifar_cnn", in_shape, smallest=4)
+    require("crop", crop, crop >= 4, "4 or more")
     return CifarCNN(channels, min(height, crop), min(width, crop), num_classes)

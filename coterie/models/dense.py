@@ -1,4 +1,4 @@
-"""Fully connected networks: any number of hidden layers, or none.
+"""Build fully connected networks with any number of hidden layers, or none.
 
 Legend: B batch, D numbers in an example, C classes.
 """
@@ -10,12 +10,12 @@ from itertools import pairwise
 
 from torch import nn
 
-from coterie.core.errors import Mistake
-from coterie.models import shape_checks
+from coterie.core.errors import require
+from coterie.models.shape_checks import num_features
 
 
 def mlp(in_shape: Sequence[int], num_classes: int, hidden: Sequence[int] = (64,)) -> nn.Module:
-    """A multilayer perceptron with ReLU, [B, ...] -> [B, C]; an example of any shape is read as D numbers.
+    """Return a multilayer perceptron with ReLU, [B, ...] -> [B, C]; an example of any shape is read as D numbers.
 
     Args:
         hidden: the sizes of the hidden layers, first to last.
@@ -31,9 +31,9 @@ def mlp(in_shape: Sequence[int], num_classes: int, hidden: Sequence[int] = (64,)
       (3): Linear(in_features=5, out_features=4, bias=True)
     )
     """
-    if not all(isinstance(size, int) and size >= 1 for size in hidden):
-        raise Mistake(f"model.hidden = {list(hidden)}: every size must be a whole number, 1 or more")
-    sizes = [shape_checks.features("mlp", in_shape), *hidden]
+    right = all(isinstance(size, int) and size >= 1 for size in hidden)
+    require("hidden", list(hidden), right, "a list of whole numbers, each 1 or more")
+    sizes = [num_features("mlp", in_shape), *hidden]
     layers: list[nn.Module] = [nn.Flatten()]  # [B, D]
     for before, after in pairwise(sizes):
         layers += [nn.Linear(before, after), nn.ReLU()]
@@ -41,10 +41,10 @@ def mlp(in_shape: Sequence[int], num_classes: int, hidden: Sequence[int] = (64,)
 
 
 def two_nn(in_shape: Sequence[int], num_classes: int) -> nn.Module:
-    """The 2NN of McMahan et al. 2017, section 3: two hidden layers of 200; 199,210 parameters on MNIST."""
+    """Return the 2NN of McMahan et al. 2017, section 3: two hidden layers of 200; 199,210 parameters on MNIST."""
     return mlp(in_shape, num_classes, hidden=(200, 200))
 
 
 def logistic(in_shape: Sequence[int], num_classes: int) -> nn.Module:
-    """Multinomial logistic regression: one linear layer, [B, ...] -> [B, C], so that the loss is convex."""
+    """Return multinomial logistic regression: one linear layer, [B, ...] -> [B, C], so that the loss is convex."""
     return mlp(in_shape, num_classes, hidden=())

@@ -13,10 +13,10 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from coterie.core import rng
 from coterie.core.task import Apply, Encoder, Score, SharedNorm, Task
 from coterie.core.tree import Tree
-from coterie.models.classifier import classifier
-from coterie.models.frozen_values import frozen, frozen_norms
+from coterie.models.frozen_values import frozen_norms, frozen_values
 from coterie.models.layers import MaskedBatchNorm, Scope, swap, torchs
-from coterie.models.memory_layout import Layout
+from coterie.models.memory_layout import ImageLayout
+from coterie.models.model_parts import classifier_name
 from coterie.models.moments import Moments
 
 NORM_TYPES = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -41,15 +41,15 @@ def functional(
     """A `Task` that trains copies of `model`; the model itself is never touched.
 
     Weights come from `initial_weights`; of the model's own only the frozen ones matter, and they stay where the model
-    is (see `frozen`). BatchNorm and dropout layers are swapped inside the copy (see `layers`). `augment` is part of the
-    training forward, and of no other. `lr_scale` is the task's.
+    is (see `frozen_values`). BatchNorm and dropout layers are swapped inside the copy (see `layers`). `augment` is part
+    of the training forward, and of no other. `lr_scale` is the task's.
 
     >>> from coterie.objectives import cross_entropy
     >>> task = functional(nn.Linear(2, 3), loss=cross_entropy)
     >>> sorted(initial_weights(nn.Linear(2, 3))["params"])
     ['bias', 'weight']
     """
-    layout, training = Layout(model), Training(model, augment)
+    layout, training = ImageLayout(model), Training(model, augment)
     evaluating = swap(copy.deepcopy(model), Scope()).eval().requires_grad_(False)
 
     def predict(params: Tree, buffers: Tree, x: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def functional(
         metrics=dict(metrics or {}),
         num_classes=num_classes,
         norm_leaves=norm_leaves(model),
-        frozen=frozen(model),
+        frozen=frozen_values(model),
         lr_scale=dict(lr_scale or {}),
         tied=tied(model),
         unbatchable=unbatchable(model),
@@ -83,7 +83,7 @@ class Training:
     """A module's forwards in training mode, as pure functions; the module is copied."""
 
     def __init__(self, module: nn.Module, augment: Augment | None = None) -> None:
-        self.augment, self.layout, self.scope = augment, Layout(module), Scope()
+        self.augment, self.layout, self.scope = augment, ImageLayout(module), Scope()
         self.module, self.still = swap(copy.deepcopy(module), self.scope).train(), frozen_norms(module)
         for name in self.still:
             self.module.get_submodule(name).eval()
@@ -128,7 +128,7 @@ def encoder(model: nn.Module) -> Encoder | None:
     What stands in the classifier's place hands its input on, so a model whose last linear layer is not its last step
     is encoded by that layer's input and what follows.
     """
-    name = classifier(model)
+    name = classifier_name(model)
     if name is None:
         return None
     layer = model.get_submodule(name)
@@ -160,10 +160,10 @@ def statistics_of(layer: str) -> tuple[str, str, str]:
 def initial_weights(model: nn.Module) -> Tree:
     """{"params", "buffers"}: copies of the model's own, by the names of its `state_dict`.
 
-    What is frozen (see `frozen`) is not among them, nor are buffers that a `state_dict` leaves out: both are constants
-    of the architecture, which stay in the model and do not travel.
+    What is frozen (see `frozen_values`) is not among them, nor are buffers that a `state_dict` leaves out: both are
+    constants of the architecture, which stay in the model and do not travel.
     """
-    saved, still = model.state_dict(keep_vars=True), frozen(model)
+    saved, still = model.state_dict(keep_vars=True), frozen_values(model)
     moving = {name for name in saved if name not in still}
     params = {name: p.detach().clone() for name, p in model.named_parameters() if name in moving}
     buffers = {name: b.detach().clone() for name, b in model.named_buffers() if name in moving}
@@ -203,4 +203,4 @@ def norm_leaves(model: nn.Module) -> frozenset[str]:
         if isinstance(module, NORM_TYPES)
         for name in module.state_dict()
     )
-    return found - frozen(model).keys()
+    return found - frozen_values(model).keys()

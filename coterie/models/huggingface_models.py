@@ -1,7 +1,7 @@
-"""Classifiers of images and of text from Hugging Face's transformers: a folder that holds one, or a name on the Hub.
+"""Use classifiers of images and text from Hugging Face's transformers: from a folder, or by a name on the Hub.
 
-Weights are read from safetensors files alone, and code that comes with a model is never run. The package is imported
-here and nowhere else, when it is used.
+Weights are read only from safetensors files, and code that comes with a model is never run. The package is imported
+only here, when it is used.
 
 Legend: B batch, T tokens, C classes.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -24,18 +23,19 @@ from coterie.core.errors import Mistake, reason
 from coterie.core.files import write_atomic
 from coterie.core.packages import package
 from coterie.models import library_adapter
+from coterie.models.libraries import HUGGINGFACE
 from coterie.models.model_parts import HEAD
 
-PREFIX = "huggingface:"
 MAIN = "main"
+"""The Hub's name for the newest revision."""
 COMPANIONS = (
     "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",
     "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "added_tokens.json",
 )  # fmt: skip
-"""Files beside a model that say how its inputs are made."""
+"""Files beside a model that say how its inputs are prepared."""
 
 
-def model(
+def huggingface_model(
     checkpoint: str,
     in_shape: Sequence[int],
     num_classes: int,
@@ -44,150 +44,157 @@ def model(
     pad_id: int | None = None,
     image_size: Annotated[int, Ge(1)] | None = None,
 ) -> nn.Module:
-    """The classifier that a checkpoint's configuration describes, with C classes and initial weights of its own.
+    """Return the classifier that a checkpoint's configuration describes, with C classes and its own initial weights.
 
-    Examples [channels, height, width] make it one of images, which takes one or three channels from 0 to 1 and resizes
-    and normalises them itself; tokens [T] make it one of text.
+    With examples [channels, height, width] it classifies images: it takes one or three channels from 0 to 1, and
+    resizes and normalises them itself. With tokens [T] it classifies text.
 
     Args:
         checkpoint: a folder or a name on the Hub.
-        in_shape: of an example.
+        in_shape: the shape of one example.
         num_classes: C, the size of the output.
-        published: a checkpoint has one set of weights: of no meaning here.
-        revision: a commit or tag on the Hub, so that the model stays what it is.
-        pad_id: the token that fills up short texts, which are looked at without it; the configuration's, unless given.
-        image_size: pixels of a side to which images are resized; the configuration's, unless given.
+        published: ignored, since a checkpoint has one set of weights.
+        revision: a commit or tag on the Hub, so that the model stays the same.
+        pad_id: the token that fills up short texts and is masked; the configuration's unless given.
+        image_size: the side in pixels to which images are resized; the configuration's unless given.
 
     Raises:
-        Mistake: transformers is not installed, the checkpoint cannot be had, or it is no such classifier.
+        Mistake: transformers is not installed, the checkpoint cannot be fetched, or it cannot be such a classifier.
     """
-    key, where = f'model.name = "{PREFIX}{checkpoint}"', {"revision": revision or MAIN, "trust_remote_code": False}
-    transformers, text = package("transformers", key, "huggingface"), len(in_shape) == 1
+    name, where = f"{HUGGINGFACE}{checkpoint}", {"revision": revision or MAIN, "trust_remote_code": False}
+    transformers, text = package("transformers", "name", "huggingface", name), len(in_shape) == 1
     kind = transformers.AutoModelForSequenceClassification if text else transformers.AutoModelForImageClassification
-    options = {name: v for name, v in {"pad_token_id": pad_id, "image_size": image_size}.items() if v is not None}
+    given = {"pad_token_id": pad_id, "image_size": image_size}
+    options = {key: value for key, value in given.items() if value is not None}
     try:
         config = transformers.AutoConfig.from_pretrained(checkpoint, return_dict=True, **options, **where)
         config.num_labels = num_classes
-        made = kind.from_config(config, trust_remote_code=False).float()
+        new = kind.from_config(config, trust_remote_code=False).float()
     except Exception as error:  # the package's own of many kinds, and those of a network
         what = "text" if text else "images"
-        where_not = "" if Path(checkpoint).is_dir() else "there is no such folder, and on the Hub: "
-        raise Mistake(f"{key}: cannot be made a classifier of {what} ({where_not}{reason(error)})") from error
-    call = partial(_of_tokens, key) if text else _images(made, checkpoint, revision or MAIN, in_shape, image_size)
-    about = {"checkpoint": checkpoint, "revision": revision or MAIN, HEAD: _head(made)}
-    return library_adapter.adapted(made, call, **about)
+        looked = "" if Path(checkpoint).is_dir() else "there is no such folder, and on the Hub: "
+        sentence = f"it cannot be made a classifier of {what} ({looked}{reason(error)})"
+        raise Mistake(sentence, key="name", value=name) from error
+    call = _token_call(name) if text else _image_call(new, checkpoint, revision or MAIN, in_shape, image_size)
+    about = {"checkpoint": checkpoint, "revision": revision or MAIN, HEAD: _head_names(new)}
+    return library_adapter.adapt(new, call, **about)
 
 
-def published(name: str, which: str, model: nn.Module) -> Mapping[str, Tensor]:
-    """The checkpoint's weights, by the names that they have in the model's class; those that it lacks are left out.
+def huggingface_weights(checkpoint: str, published: str, model: nn.Module) -> Mapping[str, Tensor]:
+    """Return a checkpoint's weights, by their names in the model's class, without those that the checkpoint lacks.
 
     Args:
-        name: of the checkpoint, as in `model`.
-        which: "", since there is one set.
-        model: made by `model`.
+        checkpoint: a folder or a name on the Hub.
+        published: "", since a checkpoint has one set of weights.
+        model: the model that will take them, made by `huggingface_model`.
 
     Raises:
-        Mistake: the checkpoint cannot be had, or has no safetensors file.
+        Mistake: the checkpoint cannot be fetched, or has no safetensors file.
     """
-    if which:
-        raise Mistake(f'pretrain.weights = "published:{which}": a checkpoint of Hugging Face has no named weights')
-    theirs: Any = library_adapter.original(model)
+    if published:
+        raise Mistake("a checkpoint of Hugging Face has no named weights", key="published", value=published)
+    own_class: Any = library_adapter.original_class(model)
     options = {"use_safetensors": True, "trust_remote_code": False, "revision": model.revision}
     try:
-        with _quiet():  # what is missing is said by whoever asks for the weights
-            made, about = theirs.from_pretrained(name, output_loading_info=True, **options)
+        with _silence():  # the caller reports what is missing
+            loaded, about = own_class.from_pretrained(checkpoint, output_loading_info=True, **options)
     except Exception as error:
-        raise Mistake(
-            f'pretrain.weights: "{PREFIX}{name}" cannot be read from a safetensors file ({reason(error)})'
-        ) from error
+        sentence = f"its weights cannot be read from a safetensors file ({reason(error)})"
+        raise Mistake(sentence, key="name", value=f"{HUGGINGFACE}{checkpoint}") from error
     missing = set(about["missing_keys"])
-    return {name: value for name, value in made.state_dict().items() if name not in missing}
+    return {name: value for name, value in loaded.state_dict().items() if name not in missing}
 
 
-def is_one(model: nn.Module) -> bool:
-    """Whether the model was made here."""
+def is_huggingface_model(model: nn.Module) -> bool:
+    """Return whether the model was made by `huggingface_model`."""
     return hasattr(model, "checkpoint")
 
 
-def export(model: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
-    """Write a folder that `from_pretrained` of the model's original class takes: its configuration, the weights by the
-    names that files of transformers have, and what the checkpoint says of how inputs are made.
+def export_checkpoint(model: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Write a folder that `from_pretrained` of the model's original class takes.
+
+    It holds the configuration, the weights by the names that files of transformers have, and the checkpoint's files on
+    how inputs are prepared.
 
     Args:
-        model: made by `model`; its own weights do not matter.
+        model: made by `huggingface_model`; its own weights do not matter.
         weights: by the names of its `state_dict`, as in a run's model.safetensors or one of its clients/.
-        folder: where; its parent exists.
+        folder: the folder; its parent exists.
 
     Raises:
         OSError: it cannot be written.
     """
-    theirs: Any = model
-    with _quiet(), torch.random.fork_rng(devices=[]), TemporaryDirectory() as made:
-        bare: Any = library_adapter.original(model)(theirs.config)
-        bare.load_state_dict({name: value.cpu() for name, value in weights.items()})
-        bare.save_pretrained(made)
+    adapted: Any = model
+    with _silence(), torch.random.fork_rng(devices=[]), TemporaryDirectory() as temporary:
+        original: Any = library_adapter.original_class(model)(adapted.config)
+        original.load_state_dict({name: value.cpu() for name, value in weights.items()})
+        original.save_pretrained(temporary)
         for name in COMPANIONS:
-            file = _file(theirs.checkpoint, theirs.revision, name, local_files_only=True)
+            file = _checkpoint_file(adapted.checkpoint, adapted.revision, name, local_files_only=True)
             if file is not None:
                 write_atomic(folder / name, file.read_bytes())
-        for file in sorted(Path(made).iterdir()):
+        for file in sorted(Path(temporary).iterdir()):
             write_atomic(folder / file.name, file.read_bytes())
 
 
-def _of_tokens(key: str, forward: Any, self: nn.Module, x: Tensor) -> Tensor:
-    """Logits [B, C] of tokens [B, T]; where the pad token stands, nothing is."""
-    if x.is_floating_point():
-        raise Mistake(f"{key}: it takes tokens, whole numbers, but the examples are {x.dtype}")
-    pad: int | None = self.config.pad_token_id  # type: ignore[union-attr, assignment]
-    options = {} if pad is None else {"attention_mask": (x != pad).long()}
-    logits: Tensor = forward(input_ids=x, **options).logits
-    return logits
+def _token_call(name: str) -> library_adapter.Call:
+    """Return the forward of a model of text, which masks the pad token."""
 
-
-def _images(
-    model: Any, checkpoint: str, revision: str, in_shape: Sequence[int], image_size: int | None
-) -> library_adapter.Call:
-    """The forward of a model of images, which keeps by what its checkpoint normalised them."""
-    library_adapter.colours(f"{PREFIX}{checkpoint}", in_shape)
-    about = _processor(checkpoint, revision)
-    normal = about.get("do_normalize", True)
-    library_adapter.remember_pixels(model, about.get("image_mean") if normal else None, about.get("image_std"))
-    side = image_size or getattr(model.config, "image_size", None)
-    size = (side, side) if isinstance(side, int) else tuple(side) if side else None
-
-    def call(forward: Any, self: nn.Module, x: Tensor) -> Tensor:
-        logits: Tensor = forward(pixel_values=library_adapter.pixels(self, x, size)).logits
+    def call(forward: Any, self: nn.Module, x: Tensor) -> Tensor:  # [B, T] -> [B, C]
+        if x.is_floating_point():
+            raise Mistake(f"it takes tokens, whole numbers, but the examples are {x.dtype}", key="name", value=name)
+        pad: int | None = self.config.pad_token_id  # type: ignore[union-attr, assignment]
+        options = {} if pad is None else {"attention_mask": (x != pad).long()}
+        logits: Tensor = forward(input_ids=x, **options).logits
         return logits
 
     return call
 
 
-def _processor(checkpoint: str, revision: str) -> dict[str, Any]:
-    """preprocessor_config.json, or nothing where the checkpoint has none."""
-    file = _file(checkpoint, revision, "preprocessor_config.json")
-    found: dict[str, Any] = json.loads(file.read_bytes()) if file else {}
-    return found
+def _image_call(
+    model: Any, checkpoint: str, revision: str, in_shape: Sequence[int], image_size: int | None
+) -> library_adapter.Call:
+    """Return the forward of a model of images; store in the model how its checkpoint normalised them."""
+    library_adapter.require_one_or_three_channels(f"{HUGGINGFACE}{checkpoint}", in_shape)
+    about = _preprocessor(checkpoint, revision)
+    normal = about.get("do_normalize", True)
+    library_adapter.remember_normalisation(model, about.get("image_mean") if normal else None, about.get("image_std"))
+    side = image_size or getattr(model.config, "image_size", None)
+    size = (side, side) if isinstance(side, int) else tuple(side) if side else None
+
+    def call(forward: Any, self: nn.Module, x: Tensor) -> Tensor:
+        logits: Tensor = forward(pixel_values=library_adapter.prepare_images(self, x, size)).logits
+        return logits
+
+    return call
 
 
-def _file(checkpoint: str, revision: str, name: str, **options: Any) -> Path | None:
-    """A file of a checkpoint; None where it has none of that name."""
-    hub = package("transformers.utils", PREFIX, "huggingface")
-    quietly = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-    found = hub.cached_file(checkpoint, name, revision=revision, **quietly, **options)
-    return None if found is None else Path(found)
+def _preprocessor(checkpoint: str, revision: str) -> dict[str, Any]:
+    """Return the content of preprocessor_config.json; empty where the checkpoint has none."""
+    file = _checkpoint_file(checkpoint, revision, "preprocessor_config.json")
+    content: dict[str, Any] = json.loads(file.read_bytes()) if file else {}
+    return content
 
 
-def _head(model: Any) -> frozenset[str]:
-    """What is not of the encoder, and its pooler, which not every checkpoint has."""
+def _checkpoint_file(checkpoint: str, revision: str, name: str, **options: Any) -> Path | None:
+    """Return a file of a checkpoint; None where it has none of that name."""
+    hub = package("transformers.utils", HUGGINGFACE, "huggingface")
+    lenient = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    path = hub.cached_file(checkpoint, name, revision=revision, **lenient, **options)
+    return None if path is None else Path(path)
+
+
+def _head_names(model: Any) -> frozenset[str]:
+    """Return the names of all parameters except the encoder's; its pooler counts, since not every checkpoint has it."""
     inside = f"{model.base_model_prefix}."
     names = [name for name, _ in model.named_parameters()]
     return frozenset(name for name in names if not name.startswith(inside) or ".pooler." in name)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """A block in which the package shows no progress and gives no warning."""
-    log = package("transformers.utils.logging", PREFIX, "huggingface")
+def _silence() -> Iterator[None]:
+    """Keep the package from showing progress and warnings in a block."""
+    log = package("transformers.utils.logging", HUGGINGFACE, "huggingface")
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()
     log.disable_progress_bar()

@@ -22,7 +22,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from coterie.core import rng
 from coterie.core.task import SharedNorm
-from coterie.models.memory_layout import plain_constants
+from coterie.models.memory_layout import use_plain_layout_for_constants
 from coterie.models.moments import Moments
 
 
@@ -247,7 +247,7 @@ def swap(model: nn.Module, scope: Scope) -> nn.Module:
 
 def _replacement(module: nn.Module, scope: Scope) -> nn.Module:
     if isinstance(module, nn.GroupNorm):
-        plain_constants(module)
+        use_plain_layout_for_constants(module)
     if not torchs(module):
         return module
     if isinstance(module, _BatchNorm):

@@ -1,58 +1,75 @@
-"""Models of other libraries, by names such as "torchvision:resnet18" that begin with the library's."""
+"""Models of other libraries, whose names begin with a prefix, as in "torchvision:resnet18".
+
+The names can be read without PyTorch. The modules that use the libraries are imported when a model is asked for.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+from coterie.core.registry import Registry
 
-from coterie.models import huggingface_models, timm_models, torchvision_models
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+TORCHVISION, TIMM, HUGGINGFACE = "torchvision:", "timm:", "huggingface:"
+
+LIBRARY_MODELS = Registry(
+    "name",
+    {
+        TORCHVISION: "coterie.models.torchvision_models:torchvision_model",
+        TIMM: "coterie.models.timm_models:timm_model",
+        HUGGINGFACE: "coterie.models.huggingface_models:huggingface_model",
+    },
+)
+"""By prefix, the function that makes a library's model of a name; see `coterie.models.registry.ModelFunction`."""
+
+LIBRARY_WEIGHTS = Registry(
+    "published",
+    {
+        TORCHVISION: "coterie.models.torchvision_models:torchvision_weights",
+        TIMM: "coterie.models.timm_models:timm_weights",
+        HUGGINGFACE: "coterie.models.huggingface_models:huggingface_weights",
+    },
+)
+"""By prefix, the function that returns the weights that a library publishes; see `published_weights`."""
 
 
-class Published(Protocol):
-    """How a library gives out weights."""
+def library_prefix(name: str) -> str | None:
+    """Return the prefix of the library that a model's name begins with, or None.
 
-    def __call__(self, name: str, which: str, model: nn.Module) -> Mapping[str, Tensor]:
-        """By the library's name of a model, and that of the weights where it has several: them, for `model`."""
-
-
-class Library(NamedTuple):
-    """Attributes: what makes a model of a name, its weights, and whether a name means weights too."""
-
-    model: Callable[..., nn.Module]
-    published: Published
-    checkpoints: bool
-
-
-LIBRARIES: Mapping[str, Library] = {
-    torchvision_models.PREFIX: Library(torchvision_models.model, torchvision_models.published, checkpoints=False),
-    timm_models.PREFIX: Library(timm_models.model, timm_models.published, checkpoints=False),
-    huggingface_models.PREFIX: Library(huggingface_models.model, huggingface_models.published, checkpoints=True),
-}
-
-
-def library(name: str) -> tuple[Library, str] | None:
-    """Which library a model is from, and what it is called there; None: from none of these.
-
-    >>> library("timm:resnet18")[1], library("package.module:function")
-    ('resnet18', None)
+    >>> library_prefix("timm:resnet18"), library_prefix("package.module:function")
+    ('timm:', None)
     """
-    return next(((found, name.removeprefix(p)) for p, found in LIBRARIES.items() if name.startswith(p)), None)
+    return next((prefix for prefix in LIBRARY_MODELS if name.startswith(prefix)), None)
 
 
-def function(name: str) -> Callable[..., nn.Module] | None:
-    """What makes the model of that name, see `coterie.models.registry.ModelFunction`."""
-    found = library(name)
-    return None if found is None else partial(found[0].model, found[1])
+def is_checkpoint(name: str) -> bool:
+    """Return whether a model's name means a checkpoint, which has weights as well as an architecture."""
+    return library_prefix(name) == HUGGINGFACE
 
 
-def published(name: str, which: str, model: nn.Module) -> Mapping[str, Tensor] | None:
-    """The weights that a library publishes for a model of that name; None: the model is from no library.
+def find_library_model(name: str) -> Callable[..., nn.Module] | None:
+    """Return the function that makes the library's model of that name; None where the name has no library's prefix."""
+    prefix = library_prefix(name)
+    return None if prefix is None else partial(LIBRARY_MODELS[prefix], name.removeprefix(prefix))
+
+
+def published_weights(name: str, published: str, model: nn.Module) -> Mapping[str, Tensor] | None:
+    """Return the weights that a library publishes for a model, by name; None where the model is not a library's.
+
+    Args:
+        name: the model's name, with the library's prefix.
+        published: the name of the weights, where the library has several; "" for the usual ones.
+        model: the model that will take the weights.
 
     Raises:
-        Mistake: there are no such weights, or they cannot be had.
+        Mistake: there are no such weights, or they cannot be fetched.
     """
-    found = library(name)
-    return None if found is None else found[0].published(found[1], which, model)
+    prefix = library_prefix(name)
+    if prefix is None:
+        return None
+    weights: Mapping[str, Tensor] = LIBRARY_WEIGHTS[prefix](name.removeprefix(prefix), published, model)
+    return weights

@@ -1,13 +1,13 @@
-"""Models of other libraries with a forward like that of ours, [B, ...] -> [B, C], and with their own names.
+"""Give models of other libraries a forward like that of ours, [B, ...] -> [B, C], and keep their own names of weights.
 
 A wrapper around such a model would put a prefix before every name in its `state_dict`. So the model gets another class
-instead, derived from its own, and what a run saves loads into the original class as it is.
+instead, derived from its own, and what a run saves loads into the original class unchanged.
 
 >>> class Theirs(nn.Module):
 ...     def forward(self, pixels):
 ...         return {"logits": 2 * pixels}
->>> model = adapted(Theirs(), lambda forward, self, x: forward(pixels=x)["logits"])
->>> model(torch.ones(1)), original(model).__name__
+>>> model = adapt(Theirs(), lambda forward, self, x: forward(pixels=x)["logits"])
+>>> model(torch.ones(1)), original_class(model).__name__
 (tensor([2.]), 'Theirs')
 """
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coterie.core.errors import Mistake
-from coterie.models import shape_checks
+from coterie.models.shape_checks import image_shape
 
 Call = Callable[[Callable[..., Any], nn.Module, Tensor], Tensor]
 """(the model's own forward, the model, x [B, ...]) -> outputs [B, ...]."""
@@ -31,49 +31,49 @@ MEAN, STD = "pixel_mean", "pixel_std"
 """Buffers of an image model, which its `state_dict` leaves out."""
 
 
-def adapted(model: nn.Module, call: Call, **attributes: Any) -> nn.Module:
-    """The same object with another forward, and with attributes of its class."""
+def adapt(model: nn.Module, call: Call, **attributes: Any) -> nn.Module:
+    """Give the model another forward, in place, and its class some attributes; return it."""
     own = type(model)
 
     def forward(self: nn.Module, x: Tensor) -> Tensor:
         return call(partial(own.forward, self), self, x)
 
-    named = {"forward": forward, "original": own, "__module__": own.__module__, "__doc__": own.__doc__}
-    model.__class__ = type(own.__name__, (own,), named | attributes)
+    members = {"forward": forward, "original": own, "__module__": own.__module__, "__doc__": own.__doc__}
+    model.__class__ = type(own.__name__, (own,), members | attributes)
     return model
 
 
-def original(model: nn.Module) -> type[nn.Module]:
-    """The class that a model had before it was adapted."""
-    found: type[nn.Module] = getattr(model, "original", type(model))
-    return found
+def original_class(model: nn.Module) -> type[nn.Module]:
+    """Return the class that a model had before it was adapted."""
+    original: type[nn.Module] = getattr(model, "original", type(model))
+    return original
 
 
-def colours(name: str, in_shape: Sequence[int]) -> None:
-    """Such models take images of three channels; of one, it is taken three times.
+def require_one_or_three_channels(name: str, in_shape: Sequence[int]) -> None:
+    """Refuse examples that are not images of three channels, or of one, which the model then repeats three times.
 
     Raises:
-        Mistake: an example is something else.
+        Mistake: an example has another shape.
     """
-    channels, _, _ = shape_checks.image(name, in_shape, smallest=1)
+    channels, _, _ = image_shape(name, in_shape, smallest=1)
     if channels not in (1, 3):
-        raise Mistake(f'model.name = "{name}": takes images of 1 or 3 channels, but these have {channels}')
+        raise Mistake(f"it takes images of 1 or 3 channels, but these have {channels}", key="name", value=name)
 
 
-def remember_pixels(model: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-    """Let the model keep by what its images were normalised, channel by channel; None: they were not."""
+def remember_normalisation(model: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+    """Store in the model the mean and deviation of each channel by which its images are normalised; None: by none."""
     if mean is not None and std is not None:
         for name, values in ((MEAN, mean), (STD, std)):
             model.register_buffer(name, torch.tensor(values).reshape(1, -1, 1, 1), persistent=False)
 
 
-def pixels(model: nn.Module, x: Tensor, size: tuple[int, int] | None) -> Tensor:
-    """Images as the model knows them: x [B, 1 or 3, H, W] from 0 to 1 -> [B, 3, *size], normalised.
+def prepare_images(model: nn.Module, x: Tensor, size: tuple[int, int] | None) -> Tensor:
+    """Return images as the model takes them: x [B, 1 or 3, H, W] from 0 to 1 -> [B, 3, *size], normalised.
 
     Args:
-        model: after `remember_pixels`.
+        model: after `remember_normalisation`.
         x: the images.
-        size: height and width; None: as they are.
+        size: height and width; None: those of x.
     """
     if x.shape[1] == 1:
         x = x.expand(-1, 3, -1, -1)

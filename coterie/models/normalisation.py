@@ -1,12 +1,12 @@
-"""Another kind of normalisation for a model that has BatchNorm, and back.
+"""Convert a model's BatchNorm layers to another kind of normalisation, and back.
 
 >>> from torch import nn
 >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
->>> grouped = convert(model, "group", groups=2)
->>> [type(layer[1]).__name__ for layer in (model, grouped, convert(grouped, "batch"))]
+>>> grouped = convert_normalisation(model, "group", groups=2)
+>>> [type(layer[1]).__name__ for layer in (model, grouped, convert_normalisation(grouped, "batch"))]
 ['BatchNorm2d', 'GroupNorm', 'BatchNorm2d']
 
-FBN needs no conversion: it trains the model as it is, and what it saves loads into it.
+FBN needs no conversion: it trains the model with its BatchNorm layers, and the weights that it saves load into it.
 """
 
 from __future__ import annotations
@@ -17,72 +17,75 @@ from typing import Any, Literal, cast
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from coterie.core.errors import Mistake
+from coterie.core.errors import Mistake, require
 
-Kind = Literal["batch", "group", "layer"]
+Normalisation = Literal["batch", "group", "layer"]
 
 ORIGIN = "converted_from"
 """The attribute of a converted layer that holds the BatchNorm layer it came from, for the way back."""
 
 
-def convert(model: nn.Module, to: Kind, groups: int = 2) -> nn.Module:
-    """A copy of the model with every BatchNorm layer, found by type, replaced; weights and biases are taken over.
+def convert_normalisation(model: nn.Module, normalisation: Normalisation, groups: int = 2) -> nn.Module:
+    """Return a copy of the model with every BatchNorm layer, found by type, replaced; weights and biases are copied.
 
-    "group" is GroupNorm, "layer" GroupNorm with one group: LayerNorm over channels and space with a weight and a bias
-    for each channel, which for [B, C] is `nn.LayerNorm`. Neither keeps statistics of the data, and neither looks at
-    other examples. "batch" turns layers that were converted back into what they were, with the running statistics of
-    then.
+    "group" is GroupNorm. "layer" is GroupNorm with one group: LayerNorm over channels and space with a weight and a
+    bias for each channel, which for [B, C] is `nn.LayerNorm`. Neither keeps statistics of the data or depends on other
+    examples. "batch" turns converted layers back into BatchNorm, with the running statistics that they had before.
 
     Args:
-        to: "batch", "group" or "layer".
-        groups: of "group"; it must divide the channels of every layer.
+        model: the model, which stays unchanged.
+        normalisation: "batch", "group" or "layer".
+        groups: for "group"; it must divide the channels of every layer.
 
     Raises:
-        Mistake: `to` is none of the three, or `groups` does not divide a layer's channels.
+        Mistake: `normalisation` is none of the three, or `groups` does not divide a layer's channels.
     """
-    if to not in ("batch", "group", "layer"):
-        raise Mistake(f'model.normalisation = {to}: it must be "batch", "group" or "layer"')
-    if groups < 1:
-        raise Mistake(f"model.groups = {groups}: it must be 1 or more")
+    right = normalisation in ("batch", "group", "layer")
+    require("normalisation", normalisation, right, '"batch", "group" or "layer"')
+    require("groups", groups, groups >= 1, "1 or more")
     done: dict[nn.Module, nn.Module] = {}
 
-    def replaced(module: nn.Module) -> nn.Module:
+    def replace(module: nn.Module) -> nn.Module:
         if module not in done:
-            done[module] = new = (
-                _restored(module) if to == "batch" else _grouped(module, 1 if to == "layer" else groups)
-            )
+            done[module] = new = _convert_layer(module, normalisation, groups)
             for name, child in new._modules.items():
                 if child is not None:
-                    new._modules[name] = replaced(child)
+                    new._modules[name] = replace(child)
         return done[module]
 
-    return replaced(copy.deepcopy(model))
+    return replace(copy.deepcopy(model))
 
 
-def _grouped(module: nn.Module, groups: int) -> nn.Module:
+def _convert_layer(module: nn.Module, normalisation: Normalisation, groups: int) -> nn.Module:
+    if normalisation == "batch":
+        return _to_batchnorm(module)
+    return _to_groupnorm(module, 1 if normalisation == "layer" else groups)
+
+
+def _to_groupnorm(module: nn.Module, groups: int) -> nn.Module:
     source = getattr(module, ORIGIN, [module])[0]
     if not isinstance(source, _BatchNorm):
         return module
     channels = source.num_features
     if channels % groups:
-        raise Mistake(f"model.groups = {groups}: it must divide the channels of every layer, and one has {channels}")
+        raise Mistake(f"it must divide the channels of every layer, and one has {channels}", key="groups", value=groups)
     new = nn.GroupNorm(groups, channels, eps=source.eps, affine=source.affine)
     if source.weight is not None:
         new = new.to(source.weight.device, source.weight.dtype)
-    setattr(new, ORIGIN, [source])  # in a list, so that it is no submodule and has no weights in the state_dict
-    _take_weights(cast(Any, module), new)
+    setattr(new, ORIGIN, [source])  # in a list, so that it is not a submodule and has no weights in the state_dict
+    _copy_weights(cast(Any, module), new)
     return new
 
 
-def _restored(module: nn.Module) -> nn.Module:
+def _to_batchnorm(module: nn.Module) -> nn.Module:
     origin: list[_BatchNorm] | None = getattr(module, ORIGIN, None)
     if origin is None:
         return module
-    _take_weights(cast(Any, module), cast(Any, origin[0]))
+    _copy_weights(cast(Any, module), cast(Any, origin[0]))
     return origin[0]
 
 
-def _take_weights(source: nn.GroupNorm, target: nn.GroupNorm) -> None:
+def _copy_weights(source: nn.GroupNorm, target: nn.GroupNorm) -> None:
     for name in ("weight", "bias"):
         if getattr(source, name) is not None and getattr(target, name) is not None:
             getattr(target, name).data.copy_(getattr(source, name).data)

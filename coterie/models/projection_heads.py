@@ -1,6 +1,6 @@
-"""The small networks that self-supervised learning puts behind an encoder, and throws away afterwards.
+"""Build the small networks that self-supervised learning puts behind an encoder, and discards afterwards.
 
-Legend: D features of the encoder, P numbers that are compared, H hidden ones.
+Legend: D features of the encoder, P outputs that are compared, H hidden units.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from torch import nn
 
 
 def projector(width: int, projection: int) -> nn.Module:
-    """SimSiam's: D -> D -> D -> P, BatchNorm after each and ReLU after the first two; the last BatchNorm has neither
-    weight nor bias. No layer has a bias, which BatchNorm would take away.
+    """Return SimSiam's projector, D -> D -> D -> P.
+
+    BatchNorm follows each layer, and ReLU the first two; the last BatchNorm has neither weight nor bias. No linear
+    layer has a bias, since BatchNorm would remove it.
 
     Chen, He: Exploring Simple Siamese Representation Learning, CVPR 2021, section 3.
     """
@@ -27,7 +29,7 @@ def projector(width: int, projection: int) -> nn.Module:
 
 
 def predictor(projection: int, hidden: int) -> nn.Module:
-    """SimSiam's: P -> H -> P, BatchNorm and ReLU in between.
+    """Return SimSiam's predictor, P -> H -> P, with BatchNorm and ReLU in between.
 
     Chen, He: Exploring Simple Siamese Representation Learning, CVPR 2021, section 3.
     """
@@ -40,7 +42,7 @@ def predictor(projection: int, hidden: int) -> nn.Module:
 
 
 def mlp_head(width: int, projection: int) -> nn.Module:
-    """MoCo v2's: D -> D -> P with ReLU in between.
+    """Return MoCo v2's projector, D -> D -> P, with ReLU in between.
 
     Chen, Fan, Girshick, He: Improved Baselines with Momentum Contrastive Learning, arXiv 2003.04297.
     """

@@ -1,8 +1,8 @@
-"""The FedAvg paper's language models: a distribution over the next token at every position.
+"""Build the FedAvg paper's language models, which give a distribution over the next token at every position.
 
-The paper's two counts of parameters come out only with LSTM layers that have one bias vector and diagonal peepholes,
-so that is what these have; `peepholes = False` takes `torch.nn.LSTM` instead, which has no peepholes and two biases,
-and is two to three times as fast on a CPU.
+The LSTM layers have one bias vector and diagonal peepholes, since only then are there as many parameters as in the
+paper. With `peepholes = False` the layer is `torch.nn.LSTM`, which has no peepholes and two bias vectors, and is two to
+three times as fast on a CPU.
 
 Legend: B batch, T positions, V vocabulary, E embedding, H hidden units, D features into a layer, C classes.
 """
@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from coterie.core.errors import Mistake
-from coterie.models import shape_checks
+from coterie.core.errors import Mistake, require
+from coterie.models.shape_checks import sequence_length
 
 
 class PeepholeLSTM(nn.Module):
@@ -26,7 +26,7 @@ class PeepholeLSTM(nn.Module):
         o    = sigmoid(W x_t + U h_{t-1} + b + p * c_t)          h_t = o * tanh(c_t)
 
     Each gate has its own W, U, b and p, stacked in the order of `torch.nn.LSTM`: i, f, g, o. Initial values are uniform
-    in +-1 / sqrt(H), as there.
+    in +-1 / sqrt(H), as in `torch.nn.LSTM`.
     """
 
     def __init__(self, features: int, hidden: int):
@@ -49,7 +49,7 @@ class PeepholeLSTM(nn.Module):
         return torch.stack(outputs, 1)
 
     def _advance(self, gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """One position: gates [B, 4H] before their nonlinearity and c [B, H] -> h, c [B, H]."""
+        """Advance one position: gates [B, 4H] before their nonlinearity and c [B, H] -> h, c [B, H]."""
         i, f, g, o = gates.chunk(4, 1)
         peep_i, peep_f, peep_o = self.peephole.unbind(0)
         i, f = torch.sigmoid(i + peep_i * c), torch.sigmoid(f + peep_f * c)
@@ -92,11 +92,12 @@ def char_lstm(
     layers: int = 2,
     peepholes: bool = True,
 ) -> nn.Module:
-    """The character model of McMahan et al. 2017, section 3: 866,578 parameters with a vocabulary of 258 (256 bytes and
-    two specials). [B, T] -> [B, T, C].
+    """Return the character model of McMahan et al. 2017, section 3, [B, T] -> [B, T, C].
+
+    It has 866,578 parameters with a vocabulary of 258 (256 bytes and two special tokens).
 
     Args:
-        vocabulary: how many different tokens there are, `num_classes` unless given.
+        vocabulary: the number of different tokens; `num_classes` unless given.
         embedding, hidden, layers: E, H, and the number of LSTM layers.
         peepholes: see this module's docstring.
 
@@ -115,9 +116,10 @@ def word_lstm(
     layers: int = 1,
     peepholes: bool = True,
 ) -> nn.Module:
-    """The word model of McMahan et al. 2017, section 3: 4,950,544 parameters with a vocabulary of 10,000. The output
-    layer takes the 256 hidden units as they are, without the projection to 192 that the text suggests: only so does the
-    paper's count come out.
+    """Return the word model of McMahan et al. 2017, section 3, [B, T] -> [B, T, C].
+
+    It has 4,950,544 parameters with a vocabulary of 10,000. The output layer takes the 256 hidden units unchanged,
+    without the projection to 192 that the text suggests, since only then are there as many parameters as in the paper.
 
     Args:
         vocabulary, embedding, hidden, layers, peepholes: as in `char_lstm`.
@@ -138,10 +140,9 @@ def _language_model(
     layers: int,
     peepholes: bool,
 ) -> nn.Module:
-    shape_checks.sequence(name, in_shape)
+    sequence_length(name, in_shape)
     vocabulary = num_classes if vocabulary is None else vocabulary
     sizes = {"vocabulary": vocabulary, "embedding": embedding, "hidden": hidden, "layers": layers}
     for key, size in sizes.items():
-        if size < 1:
-            raise Mistake(f"model.{key} = {size}: it must be 1 or more")
+        require(key, size, size >= 1, "1 or more")
     return LanguageModel(vocabulary, embedding, hidden, layers, peepholes, num_classes)

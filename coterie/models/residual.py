@@ -1,5 +1,6 @@
-"""The CIFAR residual network of He, Zhang, Ren and Sun: Deep Residual Learning for Image Recognition, CVPR 2016,
-section 4.2.
+"""Build the CIFAR residual network of He, Zhang, Ren and Sun.
+
+Deep Residual Learning for Image Recognition, CVPR 2016, section 4.2.
 
 Legend: B batch, C classes, W channels of a stage; shapes in comments are those of CIFAR.
 """
@@ -12,8 +13,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coterie.core.errors import Mistake
-from coterie.models import shape_checks
+from coterie.core.errors import require
+from coterie.models.shape_checks import image_shape
 
 Norm = Literal["batch", "group"]
 
@@ -25,8 +26,8 @@ def _norm(kind: Norm, channels: int) -> nn.Module:
 class Block(nn.Module):
     """Two 3 x 3 convolutions and the shortcut around them.
 
-    Where the shape changes the shortcut takes every second pixel and adds channels of zeros, half before and half after
-    the others: the paper's option A, which has no parameters.
+    Where the shape changes, the shortcut takes every second pixel and adds channels of zeros, half before and half
+    after the others. This is the paper's option A, which has no parameters.
     """
 
     def __init__(self, before: int, after: int, norm: Norm):
@@ -74,18 +75,16 @@ class ResNet(nn.Module):
 
 
 def resnet20(in_shape: Sequence[int], num_classes: int, width: int = 16, norm: Norm = "batch") -> nn.Module:
-    """ResNet-20 for small images: three blocks a stage, 269,722 parameters on CIFAR-10.
+    """Return ResNet-20 for small images: three blocks a stage, 269,722 parameters on CIFAR-10.
 
     Args:
         width: channels of the first stage; the others have twice and four times as many.
         norm: "batch", or "group" for GroupNorm with two groups, which keeps no statistics of the data.
 
     Raises:
-        Mistake: `in_shape` is no image's, `norm` is neither of the two, or `width` is no even number above 0.
+        Mistake: `in_shape` is not that of an image, or another argument is out of range.
     """
-    channels, _, _ = shape_checks.image("resnet20", in_shape, smallest=4)
-    if norm not in ("batch", "group"):
-        raise Mistake(f'model.norm = {norm}: it must be "batch" or "group"')
-    if width < 2 or width % 2:
-        raise Mistake(f"model.width = {width}: it must be an even number above 0")
+    channels, _, _ = image_shape("resnet20", in_shape, smallest=4)
+    require("norm", norm, norm in ("batch", "group"), '"batch" or "group"')
+    require("width", width, width >= 2 and width % 2 == 0, "an even number above 0")
     return ResNet(channels, num_classes, 3, width, norm)

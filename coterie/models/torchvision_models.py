@@ -1,4 +1,4 @@
-"""Models of torchvision, and the weights that it publishes. It is imported here and nowhere else, when it is used."""
+"""Use models of torchvision, and the weights that it publishes. It is imported only here, when it is used."""
 
 from __future__ import annotations
 
@@ -12,97 +12,99 @@ from torch import Tensor, nn
 from coterie.core.errors import Mistake, reason
 from coterie.core.packages import package
 from coterie.models import library_adapter
-from coterie.models.model_parts import HEAD, head
+from coterie.models.libraries import TORCHVISION
+from coterie.models.model_parts import HEAD, head_names
 
-PREFIX = "torchvision:"
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's pixels: what models are given that start from no published weights."""
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's pixels. Models that start from no published weights normalise images by them."""
 
 
-def model(
+def torchvision_model(
     architecture: str,
     in_shape: Sequence[int],
     num_classes: int,
     published: str | None = None,
     image_size: Annotated[int, Ge(1)] | None = None,
 ) -> nn.Module:
-    """A classifier of torchvision by name, with initial weights of its own.
+    """Return a classifier of torchvision, with initial weights of its own.
 
     It takes images of one or three channels from 0 to 1, and normalises them itself.
 
     Args:
-        architecture: such as "resnet18".
-        in_shape: of an example, [C, H, W].
+        architecture: its name in torchvision, such as "resnet18".
+        in_shape: the shape of one example, [C, H, W].
         num_classes: C, the size of the output.
-        published: by which published weights the images are normalised; "" is the newest ones. None: as ImageNet's.
-        image_size: pixels of a side to which images are resized; as they are, unless the architecture knows one size
-            only.
+        published: the published weights by whose mean and deviation images are normalised; "" for the newest ones,
+            None for those of ImageNet.
+        image_size: the side in pixels to which images are resized. Unless given, they are resized only where the
+            architecture takes one size only.
 
     Raises:
         Mistake: torchvision is not installed, or there is no such model.
     """
-    name = f"{PREFIX}{architecture}"
-    made = _builder(architecture)(architecture, weights=None, num_classes=num_classes)
-    library_adapter.colours(name, in_shape)
-    transforms = None if published is None else _weights(architecture, published).transforms()
-    mean, std = getattr(transforms, "mean", MEAN), getattr(transforms, "std", STD)
-    library_adapter.remember_pixels(made, mean, std)
-    side = image_size or getattr(made, "image_size", None)
+    name = f"{TORCHVISION}{architecture}"
+    new = _models_module(architecture).get_model(architecture, weights=None, num_classes=num_classes)
+    library_adapter.require_one_or_three_channels(name, in_shape)
+    transforms = None if published is None else _weights_entry(architecture, published).transforms()
+    mean, std = getattr(transforms, "mean", IMAGENET_MEAN), getattr(transforms, "std", IMAGENET_STD)
+    library_adapter.remember_normalisation(new, mean, std)
+    side = image_size or getattr(new, "image_size", None)
     size = None if side is None else (side, side)
 
     def call(forward: Any, self: nn.Module, x: Tensor) -> Tensor:
-        outputs = forward(library_adapter.pixels(self, x, size))
+        outputs = forward(library_adapter.prepare_images(self, x, size))
         logits: Tensor = outputs[0] if isinstance(outputs, tuple) else outputs  # without those of auxiliary classifiers
         return logits
 
-    auxiliary = {name for name, _ in made.named_parameters() if name.lower().startswith("aux")}
-    return library_adapter.adapted(made, call, **{HEAD: head(made) | auxiliary})
+    auxiliary = {name for name, _ in new.named_parameters() if name.lower().startswith("aux")}
+    return library_adapter.adapt(new, call, **{HEAD: head_names(new) | auxiliary})
 
 
-def published(name: str, which: str, model: nn.Module) -> Mapping[str, Tensor]:
-    """Weights that torchvision publishes, by their names, fetched into its own cache.
+def torchvision_weights(architecture: str, published: str, model: nn.Module) -> Mapping[str, Tensor]:
+    """Return weights that torchvision publishes, by name, after fetching them into its own cache.
 
-    They lie in files that are pickles. PyTorch reads tensors out of them and nothing else (`weights_only`), after their
-    checksum.
+    They lie in files that are pickles. PyTorch checks their checksum, and then reads only tensors (`weights_only`).
 
     Args:
-        name: of the model, such as "resnet18".
-        which: such as "IMAGENET1K_V1"; "" for the newest.
-        model: what they are for.
+        architecture: the model's name in torchvision, such as "resnet18".
+        published: the name of the weights, such as "IMAGENET1K_V1"; "" for the newest.
+        model: the model that will take them.
 
     Raises:
-        Mistake: there are no such weights, or they cannot be had.
+        Mistake: there are no such weights, or they cannot be fetched.
     """
-    weights = _weights(name, which)
+    entry = _weights_entry(architecture, published)
     try:
-        found: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        weights: Mapping[str, Tensor] = entry.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except Exception as error:  # a network's errors are of many kinds
         why = reason(error)
-        raise Mistake(f"pretrain.weights: {weights} of torchvision cannot be fetched ({why})") from error
-    return found
+        raise Mistake(f"{entry} of torchvision cannot be fetched ({why})", key="published", value=published) from error
+    return weights
 
 
-def _builder(architecture: str) -> Any:
-    """What makes a model of that name, if torchvision has such a classifier."""
-    models = package("torchvision.models", f'model.name = "{PREFIX}{architecture}"', "torchvision")
+def _models_module(architecture: str) -> Any:
+    """Import torchvision.models, and check that it has a classifier of that name."""
+    name = f"{TORCHVISION}{architecture}"
+    models = package("torchvision.models", "name", "torchvision", name)
     known = models.list_models(module=models)
     if architecture not in known:
         near = get_close_matches(architecture, known, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(known)}"
-        raise Mistake(f'model.name = "{PREFIX}{architecture}": torchvision has no such classifier; {hint}')
-    return models.get_model
+        raise Mistake(f"torchvision has no such classifier; {hint}", key="name", value=name)
+    return models
 
 
-def _weights(architecture: str, which: str) -> Any:
-    """One of the published weights of an architecture."""
-    models = package("torchvision.models", f'model.name = "{PREFIX}{architecture}"', "torchvision")
-    found = models.get_model_weights(architecture)
-    if not which:
-        return found.DEFAULT
-    if which not in found.__members__:
-        there = ", ".join(found.__members__)
+def _weights_entry(architecture: str, published: str) -> Any:
+    """Return torchvision's entry of an architecture's published weights."""
+    models = package("torchvision.models", "name", "torchvision", f"{TORCHVISION}{architecture}")
+    entries = models.get_model_weights(architecture)
+    if not published:
+        return entries.DEFAULT
+    if published not in entries.__members__:
+        names = ", ".join(entries.__members__)
         raise Mistake(
-            f'pretrain.weights = "published:{which}": torchvision has none of that name for {architecture}; there are '
-            f"{there}"
+            f"torchvision has no weights of that name for {architecture}; there are {names}",
+            key="published",
+            value=published,
         )
-    return found[which]
+    return entries[published]

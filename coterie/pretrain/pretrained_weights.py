@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from coterie.core.errors import Mistake, few
 from coterie.models.functional import tied
-from coterie.models.model_parts import head as head_of
+from coterie.models.model_parts import head_names
 from coterie.models.normalisation import ORIGIN
 
 KEY = "pretrain.weights"
@@ -106,7 +106,7 @@ def fill(
 ) -> Loaded:
     """Give a model the weights of these names, in place.
 
-    Of the head (see `coterie.models.model_parts.head`) what is missing, or has another shape, keeps the model's own
+    Of the head (see `coterie.models.model_parts`) what is missing, or has another shape, keeps the model's own
     initial values, and so does what is skipped. All else must be there, in the model's shapes. What the model has no
     place for is left over, unless it belongs to a part that the model has: then these are the weights of another model.
 
@@ -126,7 +126,7 @@ def fill(
     usable = {name: value for name, value in weights.items() if not name.startswith(tuple(skip))}
     prefix = _prefix(usable, wanted, source) if prefix is None else prefix
     named = {name.removeprefix(prefix): value for name, value in usable.items() if name.startswith(prefix)}
-    heads, resized = head_of(model), _resized(wanted, named)
+    heads, resized = head_names(model), _resized(wanted, named)
     absent = wanted.keys() - named.keys() - _implied(model, named)
     new = heads & wanted.keys() & (wanted.keys() if head == "fresh" else absent | resized.keys())
     new |= {name for name in absent if prefix + name in weights}  # there, but skipped

@@ -285,7 +285,7 @@ WRONG = [
     ("model.nme=cnn", "model.nme"),
     ("model={}", "model.name is missing"),
     ("model={name='resnet21'}", 'model.name = "resnet21": did you mean "resnet20"?'),
-    ("model={name='char_lstm'}", "char_lstm takes sequences"),
+    ("model={name='char_lstm'}", 'model.name = "char_lstm": it takes sequences'),
     ("model={name='logistic'}", "nothing to train before its last linear layer"),
     ("model={name='own_misfit:net'}", "cannot take images of shape [3, 8, 8]"),
     ("engine.device=warp", 'engine.device = "warp": cannot be used here'),

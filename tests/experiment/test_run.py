@@ -469,7 +469,7 @@ WRONG: list[tuple[str, str]] = [
     ("data={source='npz', path='nan.npz', partition='iid', num_clients=5}", "holds nan"),
     ("data={source='npz', path='one_hot.npz', partition='iid', num_clients=5}", "fit labels of shape [3] ("),
     ("data={source='npz', path='whole.npz', partition='iid', num_clients=5}", "[3], which are whole numbers"),
-    ("model.name=char_lstm", "model.name = char_lstm takes sequences"),
+    ("model.name=char_lstm", 'model.name = "char_lstm": it takes sequences'),
     ("model={name='own_wrong_model:too_few'}", "gives 3 outputs for 10 classes"),
     ("model={name='own_wrong_model:misfit'}", "cannot take examples of shape [1, 8, 8]"),
     ("engine.device=warp", 'engine.device = "warp": cannot be used here'),

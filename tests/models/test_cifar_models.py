@@ -11,7 +11,7 @@ from coterie.core import rng
 from coterie.core.errors import Mistake
 from coterie.data.augment import crop
 from coterie.models import build, cifar_cnn, resnet20
-from coterie.models.convolutional import _pool, _respond
+from coterie.models.convolutional import _normalise_response, _pool
 from coterie.models.residual import Block
 
 
@@ -46,7 +46,7 @@ def test_pools_start_at_the_first_pixel_and_overhang_the_last():
 def test_response_normalisation_sums_over_nine_channels():
     """Of ten channels of 30, the first sees five and the sixth sees nine: 30 / (1 + 0.1 * 5)^0.75 and
     30 / (1 + 0.1 * 9)^0.75, with (0.001 / 9) 900 = 0.1."""
-    out = _respond(torch.full((1, 10, 1, 1), 30.0)).flatten()
+    out = _normalise_response(torch.full((1, 10, 1, 1), 30.0)).flatten()
     assert out[0].item() == pytest.approx(30 / 1.5**0.75, rel=1e-5)
     assert out[5].item() == pytest.approx(30 / 1.9**0.75, rel=1e-5)
 
@@ -93,11 +93,11 @@ def test_gradients_can_be_batched_over_clients(name, options):
 
 
 def test_options_out_of_range_are_refused():
-    with pytest.raises(Mistake, match=r'model.norm = layer: it must be "batch" or "group"'):
+    with pytest.raises(Mistake, match=r'^norm = "layer": it must be "batch" or "group"$'):
         resnet20([3, 32, 32], 10, norm="layer")
-    with pytest.raises(Mistake, match=r"model.width = 3: it must be an even number"):
+    with pytest.raises(Mistake, match=r"^width = 3: it must be an even number above 0$"):
         resnet20([3, 32, 32], 10, width=3)
-    with pytest.raises(Mistake, match=r"model.crop = 2: it must be 4 or more"):
+    with pytest.raises(Mistake, match=r"^crop = 2: it must be 4 or more$"):
         cifar_cnn([3, 32, 32], 10, crop=2)
-    with pytest.raises(Mistake, match=r"resnet20 takes images"):
+    with pytest.raises(Mistake, match=r'name = "resnet20": it takes images'):
         resnet20([13], 10)

@@ -55,17 +55,17 @@ def test_cnn_adapts_to_any_image(channels, height, width, classes):
 
 @pytest.mark.parametrize("shape", [[13], [1, 3, 8], [80, 80], []])
 def test_cnn_says_what_shape_it_needs(shape):
-    with pytest.raises(Mistake, match=r"cnn takes images .*4 x 4.*but an example has shape"):
+    with pytest.raises(Mistake, match=r"^name = \"cnn\": it takes images .*4 x 4.*but an example has shape"):
         cnn(shape, 10)
 
 
 @pytest.mark.parametrize("hidden", [[0], [3, -1], [2.5]])
 def test_mlp_refuses_a_layer_without_units(hidden):
-    with pytest.raises(Mistake, match=r"model.hidden = \["):
+    with pytest.raises(Mistake, match=r"^hidden = \[.*\]: it must be a list of whole numbers, each 1 or more$"):
         mlp([3], 2, hidden=hidden)
 
 
 @pytest.mark.parametrize("shape", [[], [3, 0]])
 def test_mlp_refuses_an_example_without_numbers(shape):
-    with pytest.raises(Mistake, match=r"mlp takes examples of one or more numbers"):
+    with pytest.raises(Mistake, match=r"^name = \"mlp\": it takes examples of one or more numbers"):
         mlp(shape, 2)

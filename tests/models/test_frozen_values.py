@@ -10,7 +10,7 @@ from torch import nn
 import coterie
 from coterie import Examples, Mistake
 from coterie.core import tree
-from coterie.models.frozen_values import frozen, frozen_norms
+from coterie.models.frozen_values import frozen_norms, frozen_values
 from coterie.models.functional import functional, initial_weights
 from coterie.objectives import cross_entropy
 from coterie.track.weights_file import pack_weights
@@ -53,7 +53,7 @@ def test_every_algorithm_leaves_it_alone_and_trains_the_rest_on_its_features(rec
     b = run(RECIPES[recipe], rest, seen, seed_set=seen_by_all, **options)
     for client in a.plan.ids[:3]:
         one, other = a.weights(client), b.weights(client)  # a slice of a Sequential keeps its names
-        assert all(torch.equal(one[name], value) for name, value in frozen(whole).items())
+        assert all(torch.equal(one[name], value) for name, value in frozen_values(whole).items())
         assert distance({name: one[name] for name in other}, other) < 1e-9
         assert one.keys() == whole.state_dict().keys()
     assert (a.bytes_up, a.bytes_down, a.test_accuracy) == (b.bytes_up, b.bytes_down, b.test_accuracy)
@@ -63,7 +63,7 @@ def test_every_algorithm_leaves_it_alone_and_trains_the_rest_on_its_features(rec
 def test_an_encoder_has_it_too(recipe: str) -> None:
     model = two_norms()
     after = run(RECIPES[recipe], model, ragged(), rounds=1).weights("1")
-    assert all(torch.equal(after[name], value) for name, value in frozen(model).items())
+    assert all(torch.equal(after[name], value) for name, value in frozen_values(model).items())
     assert not torch.equal(after["3.weight"], model[3].weight)
 
 
@@ -79,7 +79,7 @@ def test_a_layer_without_parameters_follows_the_part_it_is_in() -> None:
     assert frozen_norms(model) == frozenset()
     model[0].requires_grad_(False)
     assert frozen_norms(model) == {"0.1"}
-    assert "0.1.running_mean" in frozen(model)
+    assert "0.1.running_mean" in frozen_values(model)
     assert "0.1.running_mean" not in initial_weights(model)["buffers"]
     assert frozen_norms(nn.Sequential(nn.BatchNorm1d(2, affine=False))) == frozenset()
 

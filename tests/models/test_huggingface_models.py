@@ -17,7 +17,7 @@ from coterie.experiment.run import run
 from coterie.experiment.settings import load
 from coterie.experiment.trained import trained
 from coterie.models import huggingface_models, registry
-from coterie.models.model_parts import head
+from coterie.models.model_parts import head_names
 from tests.experiment.files import written
 from tests.pretrain.test_pretrained_weights import Trap
 
@@ -111,7 +111,7 @@ def test_images_a_run_and_the_way_back(vit: Path, tmp_path: Path, capsys: pytest
 def test_pixels_are_normalised_and_resized_as_the_checkpoint_says(vit: Path) -> None:
     """Images of another size and of one channel."""
     ours = registry.build(f"huggingface:{vit}", [1, 10, 12], 7, rng_seed=0).eval()
-    ours.load_state_dict(huggingface_models.published(str(vit), "", ours))
+    ours.load_state_dict(huggingface_models.huggingface_weights(str(vit), "", ours))
     x = torch.rand(2, 1, 10, 12)
     pixels = torch.nn.functional.interpolate(x.expand(-1, 3, -1, -1), (8, 8), mode="bilinear", antialias=True)
     pixels = (pixels - torch.tensor([0.1, 0.2, 0.3]).reshape(1, 3, 1, 1)) / 0.5
@@ -132,7 +132,7 @@ def test_text_a_run_and_the_way_back(bert: Path, tmp_path: Path) -> None:
     assert set(about["loaded"]["new"]) == new
     model = back(transformers.BertForSequenceClassification, tmp_path / "run" / "huggingface")
     ours = registry.build(f"huggingface:{bert}", [12], 2, rng_seed=0).eval()
-    assert head(ours) == new
+    assert head_names(ours) == new
     ours.load_state_dict(tensors(tmp_path / "run" / "model.safetensors"))
     tokens = torch.from_numpy(x[:4])
     short = model(input_ids=tokens[:, :9]).logits
@@ -159,8 +159,8 @@ def with_code(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (only_a_pickle, 'pretrain.weights: "huggingface:.*vit" cannot be read from a safetensors file'),
-        (with_code, 'model.name = "huggingface:.*vit": cannot be made a classifier of images'),
+        (only_a_pickle, 'model.name = "huggingface:.*vit": its weights cannot be read from a safetensors file'),
+        (with_code, 'model.name = "huggingface:.*vit": it cannot be made a classifier of images'),
         (lambda folder: (folder / "config.json").unlink(), "cannot be made a classifier of images"),
     ],
 )

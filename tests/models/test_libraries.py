@@ -19,7 +19,7 @@ from coterie.experiment import run as module
 from coterie.experiment.run import run
 from coterie.experiment.settings import load
 from coterie.models import libraries, registry
-from coterie.models.model_parts import head
+from coterie.models.model_parts import head_names
 from tests.experiment.files import written
 
 
@@ -113,7 +113,7 @@ def test_images_are_taken_as_the_weights_know_them(library: str, which: str, mea
     if library == "timm" and which == "V1":  # a model for images of one size
         images = nn.functional.interpolate(images, (9, 9), mode="bilinear", antialias=True)
     assert torch.allclose(model(x), plain((images - mean) / 2), atol=1e-6)
-    assert head(model) == {"fc.weight", "fc.bias"}
+    assert head_names(model) == {"fc.weight", "fc.bias"}
 
 
 @every_library
@@ -150,17 +150,21 @@ def test_a_run_starts_from_published_weights(
     def refused(*arguments: object) -> None:
         raise AssertionError("a resume loads no published weights")
 
-    monkeypatch.setattr(libraries, "published", refused)
+    monkeypatch.setattr(libraries, "published_weights", refused)
     run(load(tmp_path / "run" / "config.toml", ["rounds=2"]), tmp_path / "run", resume=True)
 
 
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
-        ("torchvision:smal", {}, '"torchvision:smal": torchvision has no such classifier; did you mean small'),
-        ("torchvision:small", {"published": "V3"}, '"published:V3": torchvision has none .* for small; .* V1, V2'),
-        ("timm:smal", {}, r'"timm:smal": timm cannot make it \(Unknown model \(smal\)\); did you mean small'),
-        ("torchvision:small", {"width": 3}, "model.width = 3: torchvision:small has no such option; it takes .*size"),
+        ("torchvision:smal", {}, '^name = "torchvision:smal": torchvision has no such classifier; did you mean small'),
+        (
+            "torchvision:small",
+            {"published": "V3"},
+            '^published = "V3": torchvision has no weights .*small; .* V1, V2',
+        ),
+        ("timm:smal", {}, r'^name = "timm:smal": timm cannot make it \(Unknown model \(smal\)\); did you mean small'),
+        ("torchvision:small", {"width": 3}, "^width = 3: torchvision:small has no such option; it takes .*size"),
     ],
 )
 def test_what_a_library_does_not_have_is_refused(name: str, options: dict[str, Any], sentence: str) -> None:

@@ -7,7 +7,7 @@ from torch.func import vmap
 
 from coterie.core.rng import key
 from coterie.models.functional import functional, initial_weights
-from coterie.models.memory_layout import Layout
+from coterie.models.memory_layout import ImageLayout
 from coterie.objectives import cross_entropy
 
 
@@ -52,7 +52,7 @@ def test_both_layouts_give_the_same_and_a_model_that_views_gets_the_plain_one() 
 def test_where_channels_come_last(model: nn.Module, x: Tensor, wanted: bool) -> None:
     """One channel fits both layouts; it is the strides that make PyTorch choose."""
     given: list[Tensor] = []
-    Layout(model)(given.append, x)
+    ImageLayout(model)(given.append, x)
     assert torch.equal(given[0], x)
     assert (given[0].stride() == x.stride()) != wanted
 
@@ -61,14 +61,14 @@ def test_a_failure_of_another_kind_is_the_user_s() -> None:
     def forward(x: Tensor) -> None:
         raise RuntimeError("shapes cannot be multiplied")
 
-    layout = Layout(nn.Conv2d(3, 1, 1))
+    layout = ImageLayout(nn.Conv2d(3, 1, 1))
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         layout(forward, torch.randn(2, 3, 4, 4))
     assert layout.channels_last
 
 
 def test_many_clients_at_once_keep_the_plain_layout() -> None:
-    layout, conv, x = Layout(nn.Conv2d(3, 1, 1)), nn.Conv2d(3, 1, 1), torch.randn(4, 2, 3, 5, 5)
+    layout, conv, x = ImageLayout(nn.Conv2d(3, 1, 1)), nn.Conv2d(3, 1, 1), torch.randn(4, 2, 3, 5, 5)
     assert torch.allclose(vmap(lambda x: layout(conv, x))(x)[1], conv(x[1]), atol=1e-6)
 
 

@@ -10,7 +10,7 @@ import coterie
 from coterie import Examples, Mistake
 from coterie.core import tree
 from coterie.models import registry
-from coterie.models.model_parts import freeze, head, lr_scales
+from coterie.models.model_parts import freeze_parts, head_names, lr_scales
 from tests.algorithms.normed import every_engine, run
 from tests.common.recipes import RECIPES
 from tests.federations import dense, distance, ragged, seed_set
@@ -24,17 +24,17 @@ def trained(model: nn.Module) -> set[str]:
 
 def test_freeze_by_name_and_all_but_the_head() -> None:
     model = registry.build("resnet20", [3, 8, 8], 10, rng_seed=0, width=2)
-    freeze({"resnet20": model}, ["conv", "norm.weight", "stage1.2"])
+    freeze_parts({"resnet20": model}, ["conv", "norm.weight", "stage1.2"])
     names = {name for name, _ in model.named_parameters()}
     still = {name for name in names if name.startswith(("conv.", "norm.weight", "stage1.2."))}
     assert trained(model) == names - still
-    freeze({"resnet20": model}, "all but head")
+    freeze_parts({"resnet20": model}, "all but head")
     assert trained(model) == {"output.weight", "output.bias"}
 
 
 def test_each_part_must_be_in_one_of_several_models() -> None:
     models = {"mlp": registry.build("mlp", [4], 3, rng_seed=0, hidden=[5]), "logistic": nn.Sequential(nn.Linear(4, 3))}
-    freeze(models, ["1"])
+    freeze_parts(models, ["1"])
     assert trained(models["mlp"]) == {"3.weight", "3.bias"}
     assert trained(models["logistic"]) == {"0.weight", "0.bias"}
 
@@ -42,16 +42,19 @@ def test_each_part_must_be_in_one_of_several_models() -> None:
 @pytest.mark.parametrize(
     ("parts", "sentence"),
     [
-        (["stage"], r'pretrain.freeze: "stage" is no part of the model with parameters; did you mean stage\d'),
-        (["stage1.conv3"], r'"stage1.conv3" is no part .* did you mean stage\d'),
-        (["xyz"], "there are conv, norm, stage1, stage2, stage3, output, and what is inside them"),
-        ([""], '"" is no part'),
-        (["conv", "norm", "stage1", "stage2", "stage3", "output"], "nothing is left to train; leave some parts out"),
+        (["stage"], r'^freeze = \["stage"\]: the model has no part "stage" with parameters; did you mean stage\d'),
+        (["stage1.conv3"], r'no part "stage1.conv3" .* did you mean stage\d'),
+        (["xyz"], "there are conv, norm, stage1, stage2, stage3, output, and the parts inside them"),
+        ([""], 'no part ""'),
+        (
+            ["conv", "norm", "stage1", "stage2", "stage3", "output"],
+            r"^freeze = \[.*: nothing is left to train; leave some",
+        ),
     ],
 )
 def test_what_cannot_be_frozen_is_refused(parts: list[str], sentence: str) -> None:
     with pytest.raises(Mistake, match=sentence):
-        freeze({"": registry.build("resnet20", [3, 8, 8], 10, rng_seed=0, width=2)}, parts)
+        freeze_parts({"": registry.build("resnet20", [3, 8, 8], 10, rng_seed=0, width=2)}, parts)
 
 
 class Says(nn.Module):
@@ -74,7 +77,7 @@ class Says(nn.Module):
     ],
 )
 def test_the_head(model: nn.Module, names: set[str]) -> None:
-    assert head(model) == names
+    assert head_names(model) == names
 
 
 @every_engine
@@ -122,10 +125,10 @@ def test_every_algorithm_sees_the_scales_on_both_engines(recipe: str) -> None:
 @pytest.mark.parametrize(
     ("scales", "sentence"),
     [
-        ({"0": 0.0}, r'pretrain.lr_scale."0" = 0.0: it must be a number above 0; pretrain.freeze stops a part'),
+        ({"0": 0.0}, r'^lr_scale."0" = 0.0: it must be a number above 0; freeze stops a part$'),
         ({"0": float("inf")}, "a number above 0"),
-        ({"7": 0.5}, 'pretrain.lr_scale: "7" is no part of the model'),
-        ({"1": 0.5}, r'pretrain.lr_scale."1" = 0.5: this part is frozen and has no learning rate'),
+        ({"7": 0.5}, '^lr_scale."7" = 0.5: the model has no part "7" with parameters; there are'),
+        ({"1": 0.5}, r'^lr_scale."1" = 0.5: this part is frozen and has no learning rate'),
     ],
 )
 def test_what_cannot_be_scaled_is_refused(scales: dict[str, float], sentence: str) -> None:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from coterie import Mistake
-from coterie.models.normalisation import convert
+from coterie.models.normalisation import convert_normalisation
 from tests.algorithms.normed import MODELS, batch, every_model
 
 kinds = pytest.mark.parametrize("to", ["group", "layer"])
@@ -28,7 +28,7 @@ def moved(model: nn.Module, key: int = 0) -> nn.Module:
 def test_there_and_back_is_the_same_model(model: str, to: str) -> None:
     make, shape = MODELS[model]
     before = moved(make()).eval()
-    after = convert(convert(before, to), "batch").eval()
+    after = convert_normalisation(convert_normalisation(before, to), "batch").eval()
     assert str(after) == str(before)
     assert before.state_dict().keys() == after.state_dict().keys()
     assert all(torch.equal(value, after.state_dict()[name]) for name, value in before.state_dict().items())
@@ -40,7 +40,7 @@ def test_there_and_back_is_the_same_model(model: str, to: str) -> None:
 def test_no_batchnorm_is_left_and_the_model_given_stays_as_it_was(model: str, to: str) -> None:
     before = moved(MODELS[model][0]())
     held = copy.deepcopy(before.state_dict())
-    after = convert(before, to)
+    after = convert_normalisation(before, to)
     assert not [m for m in after.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     assert not [name for name in after.state_dict() if "running" in name]
     with torch.no_grad():
@@ -53,7 +53,7 @@ def test_no_batchnorm_is_left_and_the_model_given_stays_as_it_was(model: str, to
 @kinds
 def test_each_example_is_normalised_by_itself(model: str, to: str) -> None:
     make, shape = MODELS[model]
-    converted, x = convert(make(), to).train(), batch(shape)
+    converted, x = convert_normalisation(make(), to).train(), batch(shape)
     assert torch.allclose(converted(x)[:1], converted(x[:1]), rtol=0, atol=1e-12)
 
 
@@ -61,42 +61,42 @@ def test_one_group_is_layer_normalisation_over_channels() -> None:
     model = moved(nn.Sequential(nn.BatchNorm1d(6)).double())
     x = batch((6,))
     expected = F.layer_norm(x, [6], model[0].weight, model[0].bias, model[0].eps)
-    assert torch.allclose(convert(model, "layer")(x), expected, rtol=0, atol=1e-12)
+    assert torch.allclose(convert_normalisation(model, "layer")(x), expected, rtol=0, atol=1e-12)
 
 
 def test_weights_that_were_trained_come_back() -> None:
-    model = convert(nn.Sequential(nn.BatchNorm2d(4), nn.BatchNorm2d(4, affine=False)), "group")
+    model = convert_normalisation(nn.Sequential(nn.BatchNorm2d(4), nn.BatchNorm2d(4, affine=False)), "group")
     with torch.no_grad():
         model[0].weight.fill_(3.0)
-    back = convert(model, "batch")
+    back = convert_normalisation(model, "batch")
     assert (back[0].weight == 3).all()
     assert back[1].weight is None
 
 
 def test_from_one_kind_to_another() -> None:
     model = nn.Sequential(nn.BatchNorm2d(4))
-    assert convert(convert(model, "group", groups=4), "layer")[0].num_groups == 1
+    assert convert_normalisation(convert_normalisation(model, "group", groups=4), "layer")[0].num_groups == 1
 
 
 def test_a_layer_in_two_places_is_one_layer_afterwards() -> None:
     layer = nn.BatchNorm1d(4)
-    converted = convert(nn.Sequential(layer, nn.Linear(4, 4), layer), "group")
+    converted = convert_normalisation(nn.Sequential(layer, nn.Linear(4, 4), layer), "group")
     assert converted[0] is converted[2]
 
 
 def test_layers_that_were_not_converted_stay() -> None:
     model = nn.Sequential(nn.GroupNorm(2, 4), nn.LayerNorm(4))
-    assert str(convert(model, "batch")) == str(model) == str(convert(model, "layer"))
+    assert str(convert_normalisation(model, "batch")) == str(model) == str(convert_normalisation(model, "layer"))
 
 
 @pytest.mark.parametrize(
     ("to", "groups", "sentence"),
     [
-        ("instance", 2, r"model\.normalisation = instance"),
-        ("group", 3, r"model\.groups = 3: it must divide the channels of every layer, and one has 4"),
-        ("group", 0, r"model\.groups = 0"),
+        ("instance", 2, r'^normalisation = "instance": it must be "batch", "group" or "layer"$'),
+        ("group", 3, r"^groups = 3: it must divide the channels of every layer, and one has 4"),
+        ("group", 0, r"^groups = 0: it must be 1 or more$"),
     ],
 )
 def test_what_cannot_be_done(to, groups: int, sentence: str) -> None:
     with pytest.raises(Mistake, match=sentence):
-        convert(nn.Sequential(nn.BatchNorm1d(4)), to, groups)
+        convert_normalisation(nn.Sequential(nn.BatchNorm1d(4)), to, groups)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -50,38 +54,59 @@ def test_a_function_gets_what_its_signature_takes():
     assert build(anything, [5], 2, 0, extra=1).weight.shape == (3, 5)
 
 
-def test_a_dotted_name_is_the_importers_business():
-    asked = []
+def test_a_function_of_ones_own_is_imported_from_the_given_folders(tmp_path):
+    (tmp_path / "own_house.py").write_text(
+        "from torch import nn\n\n\ndef net(num_classes):\n    return nn.Linear(1, num_classes)\n"
+    )
+    assert build("own_house:net", [5], 2, 0, folders=[tmp_path]).out_features == 2
+    with pytest.raises(Mistake, match=r'^name = "own_house:nets": .*own_house.py has no function "nets"$'):
+        build("own_house:nets", [5], 2, 0, folders=[tmp_path])
 
-    def importer(name):
-        asked.append(name)
-        return lambda num_classes: nn.Linear(1, num_classes)
 
-    assert build("house.models:net", [5], 2, 0, importer=importer).out_features == 2
-    assert asked == ["house.models:net"]
+READ = """
+import sys, types
+package = types.ModuleType("coterie")
+package.__path__ = [sys.argv[1]]
+sys.modules |= {"coterie": package, "torch": None}  # importing torch fails
+from coterie.models import MODELS
+print(*MODELS)
+try:
+    MODELS.find("mpl", key="model.name")
+except ValueError as mistake:
+    print(mistake)
+"""
+
+
+def test_names_are_checked_without_pytorch():
+    package = Path(__file__).parents[2] / "coterie"
+    done = subprocess.run([sys.executable, "-c", READ, str(package)], capture_output=True, text=True, check=False)
+    names, mistake = done.stdout.splitlines()
+    assert names.split() == list(MODELS)
+    assert mistake.startswith('model.name = "mpl": did you mean "mlp"? It must be one of 2nn, ')
+    assert mistake.endswith('"timm:NAME", "huggingface:NAME", or "package.module:function"')
 
 
 @pytest.mark.parametrize(("name", "near"), [("cn", "cnn"), ("CNN", "cnn"), ("mpl", "mlp"), ("logistics", "logistic")])
 def test_an_unknown_name_lists_the_names_and_the_nearest(name, near):
-    with pytest.raises(
-        Mistake, match=rf"model.name = {name} is unknown \(did you mean {near}\?\); choose one of 2nn, "
-    ):
+    with pytest.raises(Mistake, match=rf'^name = "{name}": did you mean "{near}"\? It must be one of 2nn, '):
         build(name, [1, 8, 8], 10, 0)
 
 
 def test_a_name_like_no_other_gets_no_suggestion():
-    with pytest.raises(Mistake, match=r"model.name = transformer-xxl is unknown; choose one of 2nn, "):
+    with pytest.raises(Mistake, match=r'^name = "transformer-xxl": it must be one of 2nn, '):
         build("transformer-xxl", [1, 8, 8], 10, 0)
 
 
 def test_mistakes_are_one_sentence():
-    with pytest.raises(Mistake, match=r"model.width = 3: mlp has no such option; it takes hidden$"):
+    with pytest.raises(Mistake, match=r"^width = 3: mlp has no such option; it takes hidden$"):
         build("mlp", [4], 3, 0, width=3)
-    with pytest.raises(Mistake, match=r"model.width = 3: 2nn has no such option; it takes none$"):
+    with pytest.raises(Mistake, match=r"^width = 3: 2nn has no such option; it takes none$"):
         build("2nn", [4], 3, 0, width=3)
-    with pytest.raises(Mistake, match=r"cannot be made without num_classes; there are no classes in these data$"):
+    with pytest.raises(
+        Mistake, match=r'"mlp": it cannot be made without num_classes; there are no classes in these data$'
+    ):
         build("mlp", [4], None, 0)
-    with pytest.raises(Mistake, match=r"cannot be made without depth; give model.depth$"):
+    with pytest.raises(Mistake, match=r"cannot be made without depth; give depth$"):
         build(lambda depth: nn.Linear(depth, 1), [4], 3, 0)
     with pytest.raises(Mistake, match=r"gave a int; it must return a torch.nn.Module$"):
         build(lambda: 3, [4], 3, 0)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from coterie import Mistake
 from coterie.models import registry
-from coterie.models.normalisation import convert
+from coterie.models.normalisation import convert_normalisation
 from coterie.pretrain.pretrained_weights import CONVERT, fill, load, read
 
 Weights = dict[str, Tensor]
@@ -147,7 +147,7 @@ def test_a_mismatch_is_refused_and_nothing_is_loaded(change: Callable[[Weights],
 
 def test_weights_of_batchnorm_fit_a_model_that_was_converted_from_it() -> None:
     there = weights()
-    model = convert(resnet(), "group", groups=2)
+    model = convert_normalisation(resnet(), "group", groups=2)
     loaded = fill(model, there, "there")
     assert all(torch.equal(value, there[name]) for name, value in model.state_dict().items())
     assert {name.rpartition(".")[2] for name in loaded.skipped} == {
