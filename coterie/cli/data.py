@@ -114,11 +114,11 @@ def _print_source(source: Source) -> None:
 def _show_clients(source: Source, clients: Clients, partition: str, out: Path) -> None:
     """A table of the clients, remarks on standard error, and the path of the page."""
     from coterie.data.remarks import remarks
-    from coterie.report.population import held, write_population
+    from coterie.report.clients_page import format_counts, write_clients_page
     from coterie.track.clients_json import describe_clients
 
     who, names = describe_clients(clients), source.label_names
-    rows = [(c["id"], str(c["examples"]), held(c["label_counts"], names)) for c in who[:MOST_CLIENTS]]
+    rows = [(c["id"], str(c["examples"]), format_counts(c["label_counts"], names)) for c in who[:MOST_CLIENTS]]
     table.show(("client", "examples", "of each label"), rows)
     if len(who) > MOST_CLIENTS:
         print(f"and {len(who) - MOST_CLIENTS:,} more")
@@ -126,4 +126,4 @@ def _show_clients(source: Source, clients: Clients, partition: str, out: Path) -
     print(f"{len(who):,} clients ({partition}), {tested:,} test examples")
     for sentence in remarks(source, clients):
         print(f"note: {sentence}", file=sys.stderr)
-    print(write_population(who, f"{source.name} ({partition})", out, names))
+    print(write_clients_page(who, f"{source.name} ({partition})", out, names))

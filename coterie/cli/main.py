@@ -124,9 +124,9 @@ def compare(
 ) -> None:
     """Say in what runs differ and how they ended: a table and a page."""
     from coterie.cli.comparison import show
-    from coterie.report import compared, write_comparison
+    from coterie.report import compare_runs, write_comparison
 
-    comparison = compared(folders, target)
+    comparison = compare_runs(folders, target)
     show(comparison)
     print(write_comparison(comparison, out))
 

@@ -14,7 +14,7 @@ from coterie.cli.interruptible import interruptible
 from coterie.cli.live import Live
 from coterie.experiment.pretraining import Pretraining, load
 from coterie.experiment.pretraining_run import pretrain as carry_out
-from coterie.report.words import duration, number, spread
+from coterie.report.formats import format_duration, format_number, format_spread
 from coterie.track.rounds_file import Record
 from coterie.track.summary import MAX_COLLAPSED_SPREAD
 
@@ -75,9 +75,9 @@ class Terminal:
         table = Table(show_header=False, box=None, pad_edge=False)
         table.add_row("steps", f"{end['steps']:,}")
         table.add_row("images", f"{end['images']:,}")
-        table.add_row("loss", number(end["loss"]))
-        table.add_row("spread of outputs", spread(end))
-        table.add_row("time", duration(end["elapsed"]))
+        table.add_row("loss", format_number(end["loss"]))
+        table.add_row("spread of outputs", format_spread(end))
+        table.add_row("time", format_duration(end["elapsed"]))
         self.live.out.print(table)
         if end["collapsed"]:
             self.say(
@@ -88,4 +88,4 @@ class Terminal:
 
 def _told(record: Record) -> str:
     speed = f"{record['images_per_second']:,.0f} images a second"
-    return f"loss {number(record['loss'])}  spread {record['spread']:.2f}  {speed}"
+    return f"loss {format_number(record['loss'])}  spread {record['spread']:.2f}  {speed}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from coterie.core.errors import Mistake
-from coterie.report.words import number
+from coterie.report.formats import format_number
 
 if TYPE_CHECKING:
     from coterie.experiment.finished import Finished, On, Statistics
@@ -37,17 +37,21 @@ def line(
     """The loss along the line through two runs' models."""
     from coterie.experiment.finished import surface, together
     from coterie.probes import line as along
-    from coterie.report.landscape import write_line
+    from coterie.report.loss_pages import write_line_page
 
     chosen = _checked(on, examples, statistics)
     runs = together([first, second])
     a, b = (run.end for run in runs)
     found = along(surface(runs[0], *chosen), a, b, progress=_shown)
     loss = dict(zip(found.t, found.measures["loss"], strict=True))
-    print(f"loss {number(loss[0.0])} and {number(loss[1.0])}, half-way {number(loss[0.5])}")
-    print(f"barrier {number(found.barrier)}, distance {number(found.distance)}")
-    facts = [*_facts(runs, *chosen), ("distance", number(found.distance)), ("barrier", number(found.barrier))]
-    print(write_line(found, (_name(first), _name(second)), facts, out))
+    print(f"loss {format_number(loss[0.0])} and {format_number(loss[1.0])}, half-way {format_number(loss[0.5])}")
+    print(f"barrier {format_number(found.barrier)}, distance {format_number(found.distance)}")
+    facts = [
+        *_facts(runs, *chosen),
+        ("distance", format_number(found.distance)),
+        ("barrier", format_number(found.barrier)),
+    ]
+    print(write_line_page(found, (_name(first), _name(second)), facts, out))
 
 
 @app.command()
@@ -64,14 +68,14 @@ def plane(
     """The loss on the plane through three runs' models."""
     from coterie.experiment.finished import surface, together
     from coterie.probes import plane as across
-    from coterie.report.landscape import write_plane
+    from coterie.report.loss_pages import write_plane_page
 
     chosen = _checked(on, examples, statistics)
     runs = together([first, second, third])
     a, b, c = (run.end for run in runs)
     found = across(surface(runs[0], *chosen), a, b, c, points, progress=_shown)
     names = (_name(first), _name(second), _name(third))
-    print(write_plane(found, names, [*_facts(runs, *chosen), ("places", f"{points} x {points}")], out))
+    print(write_plane_page(found, names, [*_facts(runs, *chosen), ("places", f"{points} x {points}")], out))
 
 
 @app.command()
@@ -95,9 +99,10 @@ def curvature(
         place = surface(run, *chosen)
         for name, weights in (("start", run.start), ("end", run.end)):
             found = bend(place, weights)
-            print(f"{run.folder}: {name} {number(found.value)} (residual {found.residual:.1e})")
+            print(f"{run.folder}: {name} {format_number(found.value)} (residual {found.residual:.1e})")
         went = length(tree.sub(run.end["params"], run.start["params"]))
-        print(f"{run.folder}: travelled {number(went)}, from weights of length {number(length(run.start['params']))}")
+        start = length(run.start["params"])
+        print(f"{run.folder}: travelled {format_number(went)}, from weights of length {format_number(start)}")
 
 
 def _checked(on: str, examples: int, statistics: str) -> tuple[On, int, Statistics]:

@@ -16,7 +16,7 @@ from coterie.core.errors import few
 from coterie.experiment.build import Experiment
 from coterie.experiment.settings import model_names
 from coterie.experiment.start import Start
-from coterie.report.words import duration, number, share, size, spread
+from coterie.report.formats import format_bytes, format_duration, format_number, format_percent, format_spread
 from coterie.track.rounds_file import Record
 
 SECONDS_BETWEEN_LINES = 1.0
@@ -52,9 +52,9 @@ class Terminal(logging.Handler):
 
     def _told(self, record: Record) -> str:
         loss = record["test_loss"] if record["test_loss"] is not None else record["train_loss"]
-        spread = f"spread {number(record['spread'])}" if "spread" in record else ""
-        accuracy = spread or f"accuracy {share(record['test_accuracy'])}"
-        return f"{accuracy}  loss {number(loss)}  {size(self.bytes)} sent"
+        spread = f"spread {format_number(record['spread'])}" if "spread" in record else ""
+        accuracy = spread or f"accuracy {format_percent(record['test_accuracy'])}"
+        return f"{accuracy}  loss {format_number(loss)}  {format_bytes(self.bytes)} sent"
 
     def say(self, sentence: str) -> None:
         """A remark, on standard error."""
@@ -117,29 +117,29 @@ def _start(start: Start) -> list[str]:
     if start.frozen:
         lines.append(f"frozen: {few(start.frozen)} ({start.size:,} of {start.total:,} numbers)")
     if start.test_accuracy is not None:
-        lines.append(f"before the first round: accuracy {share(start.test_accuracy)}  loss {number(start.test_loss)}")
+        accuracy, loss = format_percent(start.test_accuracy), format_number(start.test_loss)
+        lines.append(f"before the first round: accuracy {accuracy}  loss {loss}")
     return lines
 
 
 def _rows(end: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("rounds", str(end["rounds"]) + (" (target reached)" if end["stopped"] == "target" else "")),
-        ("test accuracy", share(end["test_accuracy"])),
-        ("best test accuracy", share(end["best_test_accuracy"])),
+        ("test accuracy", format_percent(end["test_accuracy"])),
+        ("best test accuracy", format_percent(end["best_test_accuracy"])),
     ]
     if "spread" in end:
-        rows[1:] = [("spread of outputs", spread(end))]
+        rows[1:] = [("spread of outputs", format_spread(end))]
     if "own_test_accuracy" in end:
-        rows.append(("on clients' own data", share(end["own_test_accuracy"])))
+        rows.append(("on clients' own data", format_percent(end["own_test_accuracy"])))
     if end["target_accuracy"] is not None:
-        reached = end["rounds_to_target"]
-        rows.append(
-            (f"rounds to {share(end['target_accuracy'])}", "not reached" if reached is None else f"{reached:.1f}")
-        )
-    rows.append(("sent by clients", size(end["bytes_up"])))
-    rows.append(("sent to clients", size(end["bytes_down"])))
-    rows += [(f"sent once: {name.replace('_', ' ')}", size(n)) for name, n in end.get("bytes_once", {}).items()]
+        rounds = end["rounds_to_target"]
+        reached = "not reached" if rounds is None else f"{rounds:.1f}"
+        rows.append((f"rounds to {format_percent(end['target_accuracy'])}", reached))
+    rows.append(("sent by clients", format_bytes(end["bytes_up"])))
+    rows.append(("sent to clients", format_bytes(end["bytes_down"])))
+    rows += [(f"sent once: {name.replace('_', ' ')}", format_bytes(n)) for name, n in end.get("bytes_once", {}).items()]
     if end["dropped"]:
         rows.append(("dropped updates", str(end["dropped"])))
-    rows.append(("time", duration(end["elapsed"])))
+    rows.append(("time", format_duration(end["elapsed"])))
     return rows

@@ -19,7 +19,7 @@ from coterie.experiment.engine import this_machine
 from coterie.experiment.settings import load
 from coterie.models.batchnorm_statistics import measuring
 from coterie.probes import Surface, subset
-from coterie.report.read import is_pretraining
+from coterie.report.run_reader import is_pretraining
 from coterie.track import RunFolder
 
 Statistics = Literal["measured", "averaged"]

@@ -21,7 +21,7 @@ from coterie.data.inputs import Inputs, recorded
 from coterie.data.unseen import Unseen, unseen
 from coterie.experiment.model import of_run
 from coterie.experiment.settings import Settings, load, model_names
-from coterie.report.read import is_pretraining
+from coterie.report.run_reader import is_pretraining
 from coterie.track.file_writing import client_file_name
 from coterie.track.run_folder import INPUTS_FILE
 

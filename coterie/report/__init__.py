@@ -1,7 +1,7 @@
-"""Pages that say how runs went, from their folders alone: no tensor, no network, one file each."""
+"""Make HTML pages about runs from their folders alone. No tensor and no network is needed; each page is one file."""
 
-from coterie.report.comparison import Comparison, compared, write_comparison
-from coterie.report.page import write_report
-from coterie.report.read import Run, read_run
+from coterie.report.comparison import Comparison, compare_runs, write_comparison
+from coterie.report.run_page import write_report
+from coterie.report.run_reader import Run, read_run
 
-__all__ = ["Comparison", "Run", "compared", "read_run", "write_comparison", "write_report"]
+__all__ = ["Comparison", "Run", "compare_runs", "read_run", "write_comparison", "write_report"]

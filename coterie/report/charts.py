@@ -1,6 +1,6 @@
-"""Charts as SVG that takes its colours from the page around it, so that it suits light and dark.
+"""Draw charts as SVG that takes its colours from the page around it, so that it suits light and dark.
 
-Drawn with matplotlib in stand-in colours, each of which is then replaced by a variable of the page's style sheet.
+matplotlib draws in placeholder colours, which are then replaced by variables of the page's style sheet.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from html import escape
 from math import ceil, floor, log10
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # what draws imports matplotlib itself: a run's other processes draw nothing
+if TYPE_CHECKING:  # imported where it draws, since most processes of a run draw nothing
     from matplotlib.figure import Figure
 
 SERIES = ("#a10001", "#a10002", "#a10003", "#a10004", "#a10005", "#a10006", "#a10007", "#a10008")
@@ -23,10 +23,10 @@ _VARIABLES = {colour: f"var(--series-{k})" for k, colour in enumerate(SERIES, 1)
     INK: "currentColor",
     LINE: "var(--line)",
 }
-MOST_POINTS = 800
-SKEWED = 30
-"""Where the largest value is more than so many times the middle one, y is logarithmic: a round that went wrong would
-otherwise press all others to the bottom of the chart."""
+MAX_POINTS = 800
+MAX_LINEAR_RATIO = 30
+"""Where the largest value is more than this many times the median, y is logarithmic. Otherwise one round that went
+wrong would press all others to the bottom of the chart."""
 
 _STYLE = {
     "svg.fonttype": "none",
@@ -54,14 +54,14 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a chart. Points without a value are passed over."""
+    """One line of a chart. Points without a value are left out."""
 
     label: str
     x: Sequence[float]
     y: Sequence[float | None]
 
 
-def curves(
+def line_chart(
     lines: Sequence[Curve],
     x_label: str,
     y_label: str,
@@ -70,18 +70,19 @@ def curves(
     legend: bool = True,
     legend_title: str | None = None,
 ) -> str | None:
-    """A line chart as SVG; None where there is nothing to show.
+    """Return a line chart as SVG; None where no line has a point.
 
     Args:
-        lines: what is drawn.
+        lines: the lines.
         x_label, y_label: the axes' names.
         x_bytes: whether x counts bytes.
         level: a target value of y to mark.
-        legend: whether to name the lines, where there are several. legend_title: what these are names of.
+        legend: whether to name the lines, where there are several.
+        legend_title: what the names are, such as "layer".
     """
-    known = [(line.label, *_thinned(line)) for line in lines]
-    values = [y for _, _, ys in known for y in ys]
-    whole = all(float(x).is_integer() for _, xs, _ in known for x in xs)
+    thinned = [(line.label, *_thin(line)) for line in lines]
+    values = [y for _, _, ys in thinned for y in ys]
+    whole = all(float(x).is_integer() for _, xs, _ in thinned for x in xs)
     if not values:
         return None
 
@@ -89,7 +90,7 @@ def curves(
         from matplotlib.ticker import EngFormatter, MaxNLocator
 
         axes = figure.add_subplot()
-        for k, (label, xs, ys) in enumerate(known):
+        for k, (label, xs, ys) in enumerate(thinned):
             dots = "o" if len(xs) < 3 else ""
             style = "-" if k < len(SERIES) else "--"
             axes.plot(xs, ys, color=SERIES[k % len(SERIES)], linestyle=style, label=label, marker=dots, markersize=4)
@@ -97,10 +98,10 @@ def curves(
             axes.axhline(level, color=INK, linewidth=0.8, linestyle=":", label="target")
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
-        if _skewed(values):
+        if _is_skewed(values):
             axes.set_yscale("log")
             axes.minorticks_off()
-            axes.set_yticks(ticks := _powers(min(values), max(values)), [f"{tick:g}" for tick in ticks])
+            axes.set_yticks(ticks := _log_ticks(min(values), max(values)), [f"{tick:g}" for tick in ticks])
         axes.margins(x=0.02)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=whole and not x_bytes, min_n_ticks=1))
         if x_bytes:
@@ -108,19 +109,19 @@ def curves(
         if legend and len(axes.lines) > 1:
             axes.legend(title=legend_title, title_fontsize=9)
 
-    return svg(draw, (4.8, 3.0), f"{y_label} against {x_label}")
+    return draw_svg(draw, (4.8, 3.0), f"{y_label} against {x_label}")
 
 
-def _skewed(values: Sequence[float]) -> bool:
-    """Whether few values are far above all others, and none is 0 or below."""
+def _is_skewed(values: Sequence[float]) -> bool:
+    """Whether the largest value is far above the median, and all are above 0."""
     ordered = sorted(values)
-    return ordered[0] > 0 and ordered[-1] > SKEWED * ordered[len(ordered) // 2]
+    return ordered[0] > 0 and ordered[-1] > MAX_LINEAR_RATIO * ordered[len(ordered) // 2]
 
 
-def _powers(low: float, high: float) -> list[float]:
-    """Some four to eight round numbers between two, for a logarithmic axis.
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Return about four to eight round numbers between two, for a logarithmic axis.
 
-    >>> _powers(0.7, 95)
+    >>> _log_ticks(0.7, 95)
     [1.0, 3.0, 10.0, 30.0]
     """
     first, last = floor(log10(low)), ceil(log10(high))
@@ -129,30 +130,30 @@ def _powers(low: float, high: float) -> list[float]:
     return [value for value in every if low <= value <= high]
 
 
-def _thinned(line: Curve) -> tuple[list[float], list[float]]:
-    """The points that have a value, at most about `MOST_POINTS` of them, the last one among them."""
+def _thin(line: Curve) -> tuple[list[float], list[float]]:
+    """Return the points that have a value: at most about `MAX_POINTS` of them, with the last one."""
     points = [(x, y) for x, y in zip(line.x, line.y, strict=True) if y is not None]
-    stride = -(-len(points) // MOST_POINTS) or 1
-    kept = points[::stride] + (points[-1:] if (len(points) - 1) % stride else [])
-    return [x for x, _ in kept], [y for _, y in kept]
+    stride = -(-len(points) // MAX_POINTS) or 1
+    chosen = points[::stride] + (points[-1:] if (len(points) - 1) % stride else [])
+    return [x for x, _ in chosen], [y for _, y in chosen]
 
 
-def svg(draw: Callable[[Figure], None], inches: tuple[float, float], description: str) -> str:
-    """What `draw` puts on a figure, as an SVG element for a page."""
+def draw_svg(draw: Callable[[Figure], None], inches: tuple[float, float], description: str) -> str:
+    """Let `draw` draw on a figure, and return it as an SVG element for a page."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     with rc_context(_STYLE | {"svg.hashsalt": description}), warnings.catch_warnings():  # type: ignore[arg-type]
-        warnings.simplefilter("ignore")  # about characters that matplotlib's own font lacks; the reader's has them
+        warnings.simplefilter("ignore")  # about characters that matplotlib's font lacks; the reader's font has them
         figure: Any = Figure(figsize=inches)
         draw(figure)
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _for_page(file.getvalue(), description)
+    return _adapt_to_page(file.getvalue(), description)
 
 
-def _for_page(text: str, description: str) -> str:
-    """The SVG element alone, with the page's colours and fonts, as wide as there is room for."""
+def _adapt_to_page(text: str, description: str) -> str:
+    """Return the SVG element alone, with the page's colours and fonts, and a width that follows the page's."""
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, variable)
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)

@@ -1,4 +1,4 @@
-"""In what runs differ, and how they ended: as rows for any table, and as a page with their curves overlaid."""
+"""Compare runs: the settings that differ and the results, as rows of a table and as a page with all their curves."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coterie.core.errors import Mistake
-from coterie.report import html
-from coterie.report.charts import Curve, curves
-from coterie.report.page import once, sent, series
-from coterie.report.read import Run, read_run
-from coterie.report.words import duration, share, size, value
+from coterie.report import page_parts
+from coterie.report.charts import Curve, line_chart
+from coterie.report.formats import format_bytes, format_duration, format_percent, format_setting
+from coterie.report.run_reader import Run, read_run
 from coterie.track import rounds_to_target
 from coterie.track.summary import accuracy_curve
 
-FEW = 4
-"""So many runs are shown side by side."""
+MAX_COLUMNS = 4
+"""Up to this many runs have a column each; more have a line each."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,8 @@ class Comparison:
 
     Attributes:
         names: of the runs, no two alike.
-        head: what each run is compared by: its name, the keys that differ, and how it ended.
-        rows: these of each run.
+        head: the names of a row's cells: "run", the keys that differ, and the results.
+        rows: the cells of each run.
     """
 
     runs: list[Run]
@@ -35,22 +34,20 @@ class Comparison:
     rows: list[list[str]]
 
     def table(self) -> list[list[str]]:
-        """The comparison as lines of a table, the first of them its head: a column for each run where they are few, and
-        a line for each where they are many.
-        """
+        """Return the lines of a table, with the head as its first line or, for few runs, as its first column."""
         lines = [self.head, *self.rows]
-        return [list(column) for column in zip(*lines, strict=True)] if len(self.runs) <= FEW else lines
+        return [list(column) for column in zip(*lines, strict=True)] if len(self.runs) <= MAX_COLUMNS else lines
 
 
-def compared(folders: Sequence[Path], target: float | None = None) -> Comparison:
-    """Run folders side by side.
+def compare_runs(folders: Sequence[Path], target: float | None = None) -> Comparison:
+    """Read run folders, and compare the runs in them.
 
     Args:
         folders: two or more.
         target: the accuracy to count rounds to, above 0 and at most 1; by default each run's own target.
 
     Raises:
-        Mistake: there are fewer than two, one is no run folder, or the target is no accuracy.
+        Mistake: there are fewer than two folders, one is no run folder, or the target is no accuracy.
     """
     if len(folders) < 2:
         raise Mistake(f"coterie compare {folders[0] if folders else ''}: give two run folders or more")
@@ -58,38 +55,38 @@ def compared(folders: Sequence[Path], target: float | None = None) -> Comparison
         raise Mistake(f"--target {target:g}: it must be an accuracy, above 0 and at most 1")
     runs = [read_run(folder) for folder in folders]
     names = _names(runs)
-    keys = _differing(runs)
-    ends = ["state", "rounds done", "test accuracy", "best", "rounds to target", "sent", "time"]
+    keys = _differing_keys(runs)
+    results = ["state", "rounds done", "test accuracy", "best", "rounds to target", "sent", "time"]
     rows = [
-        [name, *(value(run.config.get(key, "-")) for key in keys), *_end(run, target)]
+        [name, *(format_setting(run.config.get(key, "-")) for key in keys), *_results(run, target)]
         for name, run in zip(names, runs, strict=True)
     ]
-    return Comparison(runs, names, ["run", *keys, *ends], rows)
+    return Comparison(runs, names, ["run", *keys, *results], rows)
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    """The folders' names, or where two are alike their paths."""
-    short = [run.name for run in runs]
-    return short if len(set(short)) == len(short) else [str(run.folder) for run in runs]
+    """Return the folders' names, or their paths where two names are alike."""
+    names = [run.name for run in runs]
+    return names if len(set(names)) == len(names) else [str(run.folder) for run in runs]
 
 
-def _differing(runs: Sequence[Run]) -> list[str]:
+def _differing_keys(runs: Sequence[Run]) -> list[str]:
     keys = list(dict.fromkeys(key for run in runs for key in run.config))
     tables = list(dict.fromkeys(key.rpartition(".")[0] for key in keys))
     differing = [key for key in keys if any(run.config.get(key) != runs[0].config.get(key) for run in runs)]
     return sorted(differing, key=lambda key: tables.index(key.rpartition(".")[0]))
 
 
-def _end(run: Run, target: float | None) -> list[str]:
+def _results(run: Run, target: float | None) -> list[str]:
     reached = run.end["rounds_to_target"] if target is None else rounds_to_target(accuracy_curve(run.rounds), target)
     return [
         "finished" if run.over else "not finished",
         str(run.end["rounds"]),
-        share(run.end["test_accuracy"]),
-        share(run.end["best_test_accuracy"]),
+        format_percent(run.end["test_accuracy"]),
+        format_percent(run.end["best_test_accuracy"]),
         "-" if reached is None else f"{reached:.1f}",
-        size(once(run) + run.end["bytes_up"] + run.end["bytes_down"]),
-        duration(run.end["elapsed"]),
+        format_bytes(run.bytes_once + run.end["bytes_up"] + run.end["bytes_down"]),
+        format_duration(run.end["elapsed"]),
     ]
 
 
@@ -99,31 +96,31 @@ def write_comparison(comparison: Comparison, path: Path) -> Path:
     Raises:
         Mistake: the page cannot be written.
     """
-    return html.write(path, page(comparison))
+    return page_parts.write_page(path, comparison_page(comparison))
 
 
-def page(comparison: Comparison) -> str:
-    """The page of a comparison."""
-    (head, *rows), key = comparison.table(), html.keys(comparison.names)
-    return html.document(
+def comparison_page(comparison: Comparison) -> str:
+    """Return the page of a comparison as HTML."""
+    (head, *rows), legend = comparison.table(), page_parts.legend(comparison.names)
+    return page_parts.document(
         "Comparison of " + ", ".join(comparison.names),
         [
             f"<h1>{len(comparison.runs)} runs compared</h1>",
-            "<p class=soft>First the settings in which they differ, then how they ended.</p>",
-            html.section("Settings and results", html.table(rows, head)),
-            html.section("Accuracy", key, _charts(comparison, "test_accuracy", "test accuracy")),
-            html.section("Training loss", key, _charts(comparison, "train_loss", "train loss")),
+            "<p class=soft>The settings that differ, then the results.</p>",
+            page_parts.section("Settings and results", page_parts.table(rows, head)),
+            page_parts.section("Accuracy", legend, _charts(comparison, "test_accuracy", "test accuracy")),
+            page_parts.section("Training loss", legend, _charts(comparison, "train_loss", "training loss")),
         ],
     )
 
 
 def _charts(comparison: Comparison, measure: str, label: str) -> str | None:
-    named = list(zip(comparison.names, comparison.runs, strict=True))
-    by_round = [Curve(n, [r["round"] for r in run.rounds], series(run.rounds, measure)) for n, run in named]
-    by_bytes = [Curve(n, sent(run), series(run.rounds, measure)) for n, run in named]
-    by_time = [Curve(n, [r["elapsed"] for r in run.rounds], series(run.rounds, measure)) for n, run in named]
-    return html.charts(
-        curves(by_round, "round", label, legend=False),
-        curves(by_bytes, "sent so far", label, x_bytes=True, legend=False),
-        curves(by_time, "seconds", label, legend=False),
+    pairs = list(zip(comparison.names, comparison.runs, strict=True))
+    by_round = [Curve(n, [r["round"] for r in run.rounds], run.measure(measure)) for n, run in pairs]
+    by_bytes = [Curve(n, run.bytes_so_far(), run.measure(measure)) for n, run in pairs]
+    by_time = [Curve(n, [r["elapsed"] for r in run.rounds], run.measure(measure)) for n, run in pairs]
+    return page_parts.side_by_side(
+        line_chart(by_round, "round", label, legend=False),
+        line_chart(by_bytes, "sent so far", label, x_bytes=True, legend=False),
+        line_chart(by_time, "seconds", label, legend=False),
     )

@@ -23,7 +23,7 @@ from coterie.experiment.pretraining import Pretraining, load
 from coterie.experiment.pretraining_run import Silent, pretrain
 from coterie.experiment.run import Outcome
 from coterie.models.registry import build
-from coterie.report import compared, write_report
+from coterie.report import compare_runs, write_report
 from coterie.track.rounds_file import Record
 from tests.experiment.files import DIGITS, written
 
@@ -127,7 +127,7 @@ def test_what_a_pre_training_leaves(start: Start) -> None:
     (folder / "report.html").unlink()
     assert write_report(folder).read_text() == before
     with pytest.raises(Mistake, match="is a pre-training, which has no rounds"):
-        compared([folder, folder])
+        compare_runs([folder, folder])
 
 
 def test_config_is_an_input_that_makes_it_again(start: Start, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from coterie.experiment.engine import Machine, this_machine
 from coterie.experiment.run import Silent, run
 from coterie.experiment.saving import Saving
 from coterie.experiment.settings import load
-from coterie.report.page import population
+from coterie.report.clients_page import clients_sentence
 from coterie.track.file_writing import client_id
 from coterie.track.rounds_file import Record
 from tests.experiment.conftest import Start
@@ -400,9 +400,9 @@ def test_of_a_large_population_those_asked_first_are_described(tmp_path: Path, m
     assert sum(described[0]["label_counts"].values()) == described[0]["examples"]
     assert len(made - set(asked)) <= 11  # the first client, whose shape the model takes, and ten that are looked at
     assert json.loads((folder / "summary.json").read_text())["clients"] == 30000
-    sentence = population(described, 30000)
+    sentence = clients_sentence(described, 30000)
     assert sentence is not None
-    assert "30,000 clients, of whom those asked first are shown. 12 clients with" in sentence
+    assert "30,000 clients; those that were asked first are shown. 12 clients with" in sentence
     monkeypatch.setattr(build, "MOST_DESCRIBED", 5)
     few = run(load(written(tmp_path, POPULATION)), tmp_path / "few").folder
     assert [c["id"] for c in json.loads((few / "clients.json").read_text())] == asked[:5]

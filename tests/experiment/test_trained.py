@@ -13,8 +13,8 @@ from coterie.experiment import run as module
 from coterie.experiment.run import run
 from coterie.experiment.settings import load
 from coterie.experiment.trained import trained
-from coterie.report.page import page
-from coterie.report.read import read_run
+from coterie.report.run_page import run_page
+from coterie.report.run_reader import read_run
 from tests.experiment.files import written
 
 TABLE = """
@@ -243,5 +243,5 @@ def test_the_report_calls_labels_by_their_names(wards: Path, tmp_path: Path) -> 
     found = read_run(run(load(wards), tmp_path / "run").folder)
     assert found.labels == ["no", "yes"]
     assert found.clients[0]["label_counts"].keys() == {"0", "1"}
-    text = page(found)
+    text = run_page(found)
     assert 0 < text.index(">no</text>") < text.index(">yes</text>")

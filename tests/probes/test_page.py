@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 
 from coterie.probes import PROBES, Probe
-from coterie.report.probes import CHARTS
+from coterie.report.probe_charts import PROBE_CHARTS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "probes.md").read_text("utf-8")
 
@@ -16,5 +16,5 @@ def test_the_table_that_is_shown_names_every_probe() -> None:
 
 
 def test_every_measure_is_explained() -> None:
-    drawn = [measure for chart in CHARTS for measure in chart.lines]
+    drawn = [measure for chart in PROBE_CHARTS for measure in chart.lines]
     assert [measure for measure in [*drawn, "local_accuracy", "best_weights"] if f"`{measure}`" not in PAGE] == []

@@ -10,13 +10,12 @@ import pytest
 
 from coterie import Mistake
 from coterie.probes import Line, Plane
-from coterie.report import compared, read_run, write_comparison, write_report
-from coterie.report.charts import MOST_POINTS, SERIES, Curve, _thinned, curves
-from coterie.report.holdings import MOST_CLIENTS, holdings
-from coterie.report.landscape import write_line, write_plane
-from coterie.report.layers import layers
-from coterie.report.page import sent
-from coterie.report.probes import CHARTS
+from coterie.report import compare_runs, read_run, write_comparison, write_report
+from coterie.report.charts import MAX_POINTS, SERIES, Curve, _thin, line_chart
+from coterie.report.clients_chart import MAX_CLIENTS, clients_chart
+from coterie.report.layer_charts import layer_charts
+from coterie.report.loss_pages import write_line_page, write_plane_page
+from coterie.report.probe_charts import PROBE_CHARTS
 
 CONFIG = """
 rounds = {rounds}
@@ -141,13 +140,13 @@ def test_what_probes_found_is_drawn_with_a_sentence_each(tmp_path: Path) -> None
     path = folder(tmp_path / "run", [0.5, 0.7, 0.9])
     plain = Page(write_report(path))
     assert "Probes" not in plain.text
-    measures = {f"probe.{name}": 0.5 for chart in CHARTS for name in chart.lines if name != "travelled"}
+    measures = {f"probe.{name}": 0.5 for chart in PROBE_CHARTS for name in chart.lines if name != "travelled"}
     first = {**measures, "probe.direction": None}
     records = [round_(1, 0.5) | first, round_(2, 0.7), round_(3, 0.9) | measures]
     (path / "rounds.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     page = Page(write_report(path))
-    assert page.tags.count("svg") == plain.tags.count("svg") + len(CHARTS)
-    assert all(chart.says in page.text for chart in CHARTS)
+    assert page.tags.count("svg") == plain.tags.count("svg") + len(PROBE_CHARTS)
+    assert all(chart.caption in page.text for chart in PROBE_CHARTS)
     assert "distance of a client from the round's start" in page.text
     assert "of the server from the run's start" not in page.text
     assert "gain of averaging" in page.text
@@ -186,7 +185,7 @@ def test_a_comparison_names_what_differs_and_nothing_else(tmp_path: Path) -> Non
     """Target 0.6: run a crosses it half-way between rounds 1 (0.5) and 2 (0.7), run b in its first round."""
     a = folder(tmp_path / "a", [0.5, 0.7], lr=0.1)
     b = folder(tmp_path / "b", [0.6, 0.65, 0.9], lr=0.2, over=False)
-    found = compared([a, b], target=0.6)
+    found = compare_runs([a, b], target=0.6)
     assert found.head[:3] == ["run", "rounds", "algorithm.lr"]
     by_name = dict(zip(found.head, zip(*found.rows, strict=True), strict=True))
     assert by_name["algorithm.lr"] == ("0.1", "0.2")
@@ -194,7 +193,7 @@ def test_a_comparison_names_what_differs_and_nothing_else(tmp_path: Path) -> Non
     assert by_name["state"] == ("finished", "not finished")
     assert by_name["sent"] == ("6.0 MB", "9.0 MB")
     assert "data.source" not in by_name
-    own = dict(zip(found.head, zip(*compared([a, b]).rows, strict=True), strict=True))
+    own = dict(zip(found.head, zip(*compare_runs([a, b]).rows, strict=True), strict=True))
     assert own["rounds to target"] == ("-", "2.6")  # each run's own target, 0.8: 2 + 0.15 / 0.25
 
 
@@ -203,14 +202,14 @@ def test_what_was_sent_once_counts_where_runs_are_compared_by_what_they_sent(tmp
     plain, more = (folder(tmp_path / name, [0.5, 0.9]) for name in ("plain", "more"))
     end = json.loads((more / "summary.json").read_text())
     (more / "summary.json").write_text(json.dumps(end | {"bytes_once": {"seed_set": 1e6, "standardize": 5e5}}))
-    found = compared([plain, more])
+    found = compare_runs([plain, more])
     assert [row[found.head.index("sent")] for row in found.rows] == ["6.0 MB", "7.5 MB"]
-    assert [sent(run) for run in found.runs] == [[3e6, 6e6], [4.5e6, 7.5e6]]
+    assert [run.bytes_so_far() for run in found.runs] == [[3e6, 6e6], [4.5e6, 7.5e6]]
 
 
 def test_a_comparison_page_overlays_the_curves(tmp_path: Path) -> None:
     folders = [folder(tmp_path / f"run{k}", [0.5, 0.6 + k / 100]) for k in range(10)]
-    page = Page(write_comparison(compared(folders), tmp_path / "compare.html"))
+    page = Page(write_comparison(compare_runs(folders), tmp_path / "compare.html"))
     assert page.tags.count("svg") == 6
     assert all(f"run{k}" in page.text for k in range(10))
     assert page.links == []
@@ -219,26 +218,26 @@ def test_a_comparison_page_overlays_the_curves(tmp_path: Path) -> None:
 def test_runs_of_one_name_go_by_their_paths(tmp_path: Path) -> None:
     for side in ("left", "right"):
         (tmp_path / side).mkdir()
-    found = compared([folder(tmp_path / side / "run", [0.5]) for side in ("left", "right")])
+    found = compare_runs([folder(tmp_path / side / "run", [0.5]) for side in ("left", "right")])
     assert found.names == [str(tmp_path / "left" / "run"), str(tmp_path / "right" / "run")]
 
 
 def test_one_run_cannot_be_compared(tmp_path: Path) -> None:
     with pytest.raises(Mistake, match="give two run folders or more"):
-        compared([folder(tmp_path / "a", [0.5])])
+        compare_runs([folder(tmp_path / "a", [0.5])])
 
 
 def test_long_curves_are_thinned_but_keep_their_end() -> None:
-    n = 10 * MOST_POINTS + 7
-    xs, ys = _thinned(Curve("a", range(n), [None, *range(1, n)]))
-    assert len(xs) <= MOST_POINTS + 1
+    n = 10 * MAX_POINTS + 7
+    xs, ys = _thin(Curve("a", range(n), [None, *range(1, n)]))
+    assert len(xs) <= MAX_POINTS + 1
     assert (xs[0], xs[-1]) == (1, n - 1)
     assert xs == ys
 
 
 def heights(values: list[float | None]) -> list[str]:
     """What is written along y on a chart of these values."""
-    picture = curves([Curve("a", range(len(values)), values)], "round", "loss")
+    picture = line_chart([Curve("a", range(len(values)), values)], "round", "loss")
     assert picture is not None
     written = re.findall(r"<text[^>]*>([^<]*)</text>", picture)
     return written[written.index("round") + 1 : written.index("loss")]
@@ -263,7 +262,7 @@ def test_even_values_and_zero_have_an_even_scale() -> None:
 
 def test_there_is_no_part_of_a_round() -> None:
     """A single one is not drawn between 0.96 and 1.04."""
-    picture = curves([Curve("a", [7], [0.5])], "round", "accuracy")
+    picture = line_chart([Curve("a", [7], [0.5])], "round", "accuracy")
     assert picture is not None
     written = re.findall(r"<text[^>]*>([^<]*)</text>", picture)
     assert written[: written.index("round")] == ["7"]
@@ -271,43 +270,43 @@ def test_there_is_no_part_of_a_round() -> None:
 
 def test_a_line_between_models_is_read_at_more_than_its_ends(tmp_path: Path) -> None:
     line = Line([0.0, 0.5, 1.0], {"loss": [1.0, 3.0, 2.0]}, 4.0)
-    text = write_line(line, ("a", "b"), [("data", "digits")], tmp_path / "line.html").read_text()
+    text = write_line_page(line, ("a", "b"), [("data", "digits")], tmp_path / "line.html").read_text()
     assert re.findall(r"<text[^>]*>(0\.\d+)</text>", text) == ["0.0", "0.2", "0.4", "0.6", "0.8"]
-    assert "the loss rises 1.5 above the straight chord" in text
+    assert "the loss rises at most 1.5 above the straight chord" in text
 
 
 def test_a_plane_says_what_its_axes_and_lines_are(tmp_path: Path) -> None:
     """Levels are round numbers, and each chart names the models below itself."""
     losses = [[0.21, 0.33, 0.48], [0.37, 0.52, 0.66], [0.55, 0.71, 0.83]]
     plane = Plane([0.0, 1.0, 2.0], [0.0, 1.0, 2.0], {"loss": losses}, ((0.0, 0.0), (2.0, 0.0), (1.0, 2.0)))
-    path = write_plane(plane, ("first", "second", "third"), [("data", "digits")], tmp_path / "plane.html")
+    path = write_plane_page(plane, ("first", "second", "third"), [("data", "digits")], tmp_path / "plane.html")
     text = path.read_text()
     levels = re.findall(r"<text[^>]*rotate[^>]*>(0\.\d+)</text>", text)
     assert levels
     assert all(len(level) <= 4 for level in levels)
-    for said in ("distance from the first model towards the second", "distance at right angles to it", "third"):
+    for said in ("distance from the first model towards the second", "distance at right angles to that", "third"):
         assert f">{said}</text>" in text
 
 
 def test_nothing_to_draw_is_no_chart() -> None:
-    assert curves([Curve("a", [1, 2], [None, None])], "round", "accuracy") is None
-    assert holdings([]) is None
-    assert holdings([{"id": "0", "examples": None, "label_counts": None}]) is None
+    assert line_chart([Curve("a", [1, 2], [None, None])], "round", "accuracy") is None
+    assert clients_chart([]) is None
+    assert clients_chart([{"id": "0", "examples": None, "label_counts": None}]) is None
 
 
 @pytest.mark.parametrize(
     "clients",
     [
         [client(f"hospital {k}", 10 + k, {"0": 10, "1": k or 1}) for k in range(12)],
-        [client(str(k), 10 + k, None) for k in range(MOST_CLIENTS)],
-        [client(str(k), 300, {str(c): 3 for c in range(100)}) for k in range(MOST_CLIENTS)],
-        [client(str(k), 10 + k, {str(k % 7): 10 + k}) for k in range(MOST_CLIENTS + 1)],
+        [client(str(k), 10 + k, None) for k in range(MAX_CLIENTS)],
+        [client(str(k), 300, {str(c): 3 for c in range(100)}) for k in range(MAX_CLIENTS)],
+        [client(str(k), 10 + k, {str(k % 7): 10 + k}) for k in range(MAX_CLIENTS + 1)],
         [client("only", 1, {"0": 1})],
     ],
     ids=["names", "no labels", "many labels", "many clients", "one client"],
 )
 def test_holdings_of_any_size_are_drawn(clients: list[dict[str, Any]]) -> None:
-    picture = holdings(clients)
+    picture = clients_chart(clients)
     assert picture is not None
     assert picture.startswith("<svg")
     assert len(picture) < 300_000
@@ -315,15 +314,15 @@ def test_holdings_of_any_size_are_drawn(clients: list[dict[str, Any]]) -> None:
 
 def test_long_names_are_told_apart_and_take_no_room_from_the_bars() -> None:
     counts = {"0": 5, "1": 3}
-    long = holdings([client(f"the hospital of number {k:02}", 8, counts) for k in range(15)]) or ""
-    short = holdings([client(f"{k:02}", 8, counts) for k in range(15)]) or ""
+    long = clients_chart([client(f"the hospital of number {k:02}", 8, counts) for k in range(15)]) or ""
+    short = clients_chart([client(f"{k:02}", 8, counts) for k in range(15)]) or ""
     assert all(f">the hos…ber {k:02}</text>" in long for k in range(15))
     heights = [[float(h) for h in re.findall(r'<rect [^>]*height="([^"]+)"', picture)] for picture in (long, short)]
     assert heights[0] == pytest.approx(heights[1], rel=0.2)  # of the parts for labels and for bars
 
 
 def test_clients_of_one_size_have_a_whole_number_of_examples() -> None:
-    picture = holdings([client(str(k), 200, None) for k in range(MOST_CLIENTS + 1)]) or ""
+    picture = clients_chart([client(str(k), 200, None) for k in range(MAX_CLIENTS + 1)]) or ""
     assert ">200</text>" in picture
     assert not re.search(r">\d+\.\d+</text>", picture)
 
@@ -332,7 +331,7 @@ def test_clients_of_one_size_have_a_whole_number_of_examples() -> None:
 def test_what_layers_saw_is_drawn_a_line_each(tmp_path: Path, number: int, drawn: int) -> None:
     """Of many, as many as there are colours, the first and the last among them; nothing where nothing was measured."""
     path = folder(tmp_path / "run", [0.5, 0.6])
-    assert layers(read_run(path)) is None
+    assert layer_charts(read_run(path)) is None
     records = [json.loads(line) for line in (path / "rounds.jsonl").read_text().splitlines()]
     for record in records:
         record |= {f"{measure}.layer{k}": k + 0.5 for k in range(number) for measure in ("shift", "drift")}
@@ -342,7 +341,7 @@ def test_what_layers_saw_is_drawn_a_line_each(tmp_path: Path, number: int, drawn
     assert "layer0" in page.text
     assert f"layer{number - 1}" in page.text
     assert len(set(re.findall(r"layer\d+", page.text))) == drawn
-    assert ("Of 20 layers" in page.text) == (number == 20)
+    assert ("8 of 20 layers" in page.text) == (number == 20)
 
 
 @pytest.mark.parametrize(
@@ -350,7 +349,7 @@ def test_what_layers_saw_is_drawn_a_line_each(tmp_path: Path, number: int, drawn
     [([0, 5e7, 2.5e8], {"0 B", "50 MB", "250 MB"}), ([11.36e6, 11.54e6, 11.78e6], {"11.36 MB", "11.44 MB"})],
 )
 def test_an_axis_of_bytes_names_each_tick_apart(xs: list[float], wanted: set[str]) -> None:
-    drawn = curves([Curve("a", xs, [0.1, 0.2, 0.3])], "sent so far", "accuracy", x_bytes=True)
+    drawn = line_chart([Curve("a", xs, [0.1, 0.2, 0.3])], "sent so far", "accuracy", x_bytes=True)
     assert drawn is not None
     ticks = re.findall(r">([\d.]+ k?M?B)<", drawn)
     assert len(set(ticks)) == len(ticks) >= 3

@@ -1,4 +1,4 @@
-"""The frame of a page: one file, with its style inside, readable in light and in dark, on a screen and on paper."""
+"""Build an HTML page from parts: one file with its style inside, for light and dark screens and for paper."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ h3 { margin: 0 0 .2rem; font-size: .95rem; } code { font-size: .92em; }
 
 
 def document(title: str, parts: Iterable[str]) -> str:
-    """A whole page. `parts` are HTML; `title` is text."""
+    """Return a whole page with a title, as text, and its parts, as HTML."""
     body = "\n".join(parts)
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -52,8 +52,8 @@ def document(title: str, parts: Iterable[str]) -> str:
     )
 
 
-def write(path: Path, page: str) -> Path:
-    """Write a page where the user wants it, and return its path.
+def write_page(path: Path, page: str) -> Path:
+    """Write a page to the path that the user chose with --out, and return the path.
 
     Raises:
         Mistake: it cannot be written there.
@@ -66,25 +66,25 @@ def write(path: Path, page: str) -> Path:
 
 
 def section(title: str, *parts: str | None) -> str:
-    """A heading and what stands below it; nothing where there is nothing to stand there."""
+    """Return a heading with its parts below it; an empty string where all parts are empty."""
     present = [part for part in parts if part]
     return f"<h2>{escape(title)}</h2>\n" + "\n".join(present) if present else ""
 
 
 def tiles(numbers: Iterable[tuple[str, str]]) -> str:
-    """The few numbers that matter most, as (value, what it is)."""
-    each = (f"<div class=tile><b>{escape(v)}</b><span>{escape(what)}</span></div>" for v, what in numbers)
+    """Return the most important numbers as tiles; each is (value, name)."""
+    each = (f"<div class=tile><b>{escape(value)}</b><span>{escape(name)}</span></div>" for value, name in numbers)
     return f"<div class=tiles>{''.join(each)}</div>"
 
 
-def charts(*pictures: str | None) -> str | None:
-    """Charts side by side where there is room."""
+def side_by_side(*pictures: str | None) -> str | None:
+    """Return charts next to one another where there is room; None where there are none."""
     present = [f"<div>{picture}</div>" for picture in pictures if picture]
     return f"<div class=charts>{''.join(present)}</div>" if present else None
 
 
-def keys(names: Sequence[str]) -> str:
-    """Which name goes with which colour, for charts that share them."""
+def legend(names: Sequence[str]) -> str:
+    """Return a legend of names and their colours, for several charts that share them."""
     each = (
         f'<span><i style="border-color: var(--series-{k % 8 + 1}); border-top-style: {"solid" if k < 8 else "dashed"}">'
         f"</i>{escape(name)}</span>"
@@ -94,7 +94,7 @@ def keys(names: Sequence[str]) -> str:
 
 
 def table(rows: Iterable[Sequence[Any]], head: Sequence[str] = ()) -> str:
-    """Rows of values as a table; everything is escaped."""
+    """Return rows of values as a table; everything is escaped."""
     top = f"<tr>{''.join(f'<th>{escape(str(h))}</th>' for h in head)}</tr>" if head else ""
     body = "".join(f"<tr>{''.join(f'<td>{escape(str(v))}</td>' for v in row)}</tr>" for row in rows)
     return f"<div class=wide><table>{top}{body}</table></div>"

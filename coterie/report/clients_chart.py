@@ -1,0 +1,143 @@
+"""Draw the clients' data: one column per client, and a dot for each label that it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from coterie.report.charts import SERIES, draw_svg
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MAX_CLIENTS = 100
+"""More clients are drawn as histograms."""
+
+MAX_DOTS = 2500
+"""More labels of clients are drawn as the shades of a picture."""
+
+MAX_TICK_NAMES = 40
+"""Of more clients, every tenth name is written on the axis."""
+
+Client = dict[str, Any]
+
+
+def clients_chart(clients: Sequence[Client], names: Sequence[str] | None = None) -> str | None:
+    """Return a chart, as SVG, of how many examples of which label each client holds.
+
+    Up to `MAX_CLIENTS` clients are shown one by one; more are shown as histograms of their numbers of examples and of
+    labels. None where no client's examples are counted.
+
+    Args:
+        clients: as in clients.json.
+        names: of the labels, where they have names.
+    """
+    known = [client for client in clients if client["examples"] is not None]
+    if not known:
+        return None
+    labels = _labels(known)
+    if len(known) > MAX_CLIENTS:
+        return draw_svg(lambda figure: _draw_histograms(figure, known, bool(labels)), (9.6, 2.8), "sizes of clients")
+    label_rows = 0.22 * min(len(labels), 60) + 0.4 if labels else 0
+    client_names = 0.08 * _max_length(known) if _names_are_vertical(known) else 0
+    height = 1.6 + label_rows + client_names  # inches
+    return draw_svg(lambda figure: _draw_each(figure, known, labels, names), (9.6, height), "examples of each client")
+
+
+def _labels(clients: Sequence[Client]) -> list[str]:
+    """Return every label that occurs, in the order of their numbers."""
+    if any(client["label_counts"] is None for client in clients):
+        return []
+    return sorted({label for c in clients for label in c["label_counts"]}, key=int)
+
+
+def label_name(label: str, names: Sequence[str] | None) -> str:
+    """Return a label's name, or its number where labels have no names."""
+    return label if names is None else names[int(label)]
+
+
+def _draw_each(figure: Figure, clients: Sequence[Client], labels: list[str], names: Sequence[str] | None) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    if labels:
+        share = max(0.22 * min(len(labels), 60), 0.6)
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[share, 1])
+        _draw_dots(upper, clients, labels, names)
+    else:
+        lower = figure.subplots()
+    lower.bar(range(len(clients)), [c["examples"] for c in clients], color=SERIES[0], width=0.75, linewidth=0)
+    lower.set_ylabel("examples")
+    lower.grid(visible=False, axis="x")
+    lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    lower.set_xlim(-0.8, len(clients) - 0.2)
+    _label_clients(lower, clients)
+
+
+def _draw_dots(axes: Axes, clients: Sequence[Client], labels: list[str], names: Sequence[str] | None) -> None:
+    place = {label: k for k, label in enumerate(labels)}
+    cells = [(x, place[label], n) for x, c in enumerate(clients) for label, n in c["label_counts"].items()]
+    most = max(n for _, _, n in cells)
+    if len(cells) > MAX_DOTS:
+        _draw_shades(axes, cells, most, (len(labels), len(clients)))
+    else:
+        biggest = min(150.0, (600 / len(clients)) ** 2, (900 / len(labels)) ** 2)  # so that neighbours do not touch
+        xs, ys, ns = zip(*cells, strict=True)
+        axes.scatter(xs, ys, s=[max(biggest * n / most, 1.5) for n in ns], color=SERIES[0], linewidths=0)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.set_ylabel("label")
+    stride = -(-len(labels) // 30)
+    axes.set_yticks(range(0, len(labels), stride), [_short(label_name(label, names)) for label in labels[::stride]])
+    axes.tick_params(axis="x", length=0)
+
+
+def _draw_shades(axes: Axes, cells: Sequence[tuple[int, int, int]], most: int, shape: tuple[int, int]) -> None:
+    """Draw the counts as the opacity of a picture, since too many dots would make a heavy page."""
+    import numpy as np
+
+    picture = np.zeros((*shape, 4))
+    picture[..., :3] = (0.31, 0.49, 0.95)
+    for x, y, n in cells:
+        picture[y, x, 3] = 0.15 + 0.85 * n / most
+    axes.imshow(picture, aspect="auto", interpolation="nearest")
+    axes.grid(visible=False)
+
+
+def _label_clients(axes: Axes, clients: Sequence[Client]) -> None:
+    names = [_short(c["id"]) for c in clients]
+    if len(names) > MAX_TICK_NAMES:
+        axes.set_xlabel(f"client, from {names[0]} to {names[-1]}")
+        axes.set_xticks(range(0, len(names), 10), names[::10])
+    else:
+        axes.set_xlabel("client")
+        axes.set_xticks(range(len(names)), names, rotation=90 if _names_are_vertical(clients) else 0)
+
+
+def _max_length(clients: Sequence[Client]) -> int:
+    """Return the length of the longest name, as it is shown."""
+    return max(len(_short(c["id"])) for c in clients)
+
+
+def _names_are_vertical(clients: Sequence[Client]) -> bool:
+    """Whether all clients' names are shown and do not fit next to one another."""
+    return len(clients) <= MAX_TICK_NAMES and _max_length(clients) * len(clients) > 110
+
+
+def _short(name: str) -> str:
+    """Cut the middle out of a long name: names that begin alike, "hospital number 7", tend to differ at the end."""
+    return name if len(name) <= 14 else f"{name[:7]}…{name[-6:]}"
+
+
+def _draw_histograms(figure: Figure, clients: Sequence[Client], labelled: bool) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    sizes, *rest = figure.subplots(1, 1 + labelled, squeeze=False)[0]
+    sizes.hist([c["examples"] for c in clients], bins=30, color=SERIES[0])
+    sizes.set_xlabel("examples of a client")
+    sizes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    sizes.set_ylabel("clients")
+    for axes in rest:
+        numbers = [len(c["label_counts"]) for c in clients]
+        axes.hist(numbers, bins=[k - 0.5 for k in range(1, max(numbers) + 2)], color=SERIES[0], rwidth=0.8)
+        axes.set_xlabel("labels of a client")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,0 +1,74 @@
+"""Format numbers and settings for a reader."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def format_bytes(number: float) -> str:
+    """Format a number of bytes in the unit that suits it.
+
+    >>> format_bytes(512), format_bytes(1_924_000), format_bytes(1e12)
+    ('512 B', '1.9 MB', '1.0 TB')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
+def format_percent(share: float | None) -> str:
+    """Format a share, such as an accuracy, in per cent.
+
+    >>> format_percent(0.91234), format_percent(None)
+    ('91.23 %', '-')
+    """
+    return "-" if share is None else f"{100 * share:.2f} %"
+
+
+def format_number(number: float | None) -> str:
+    """Format a number, such as a loss, with four digits.
+
+    >>> format_number(0.123456), format_number(None)
+    ('0.1235', '-')
+    """
+    return "-" if number is None else f"{number:.4g}"
+
+
+def format_spread(end: Mapping[str, Any]) -> str:
+    """Format the spread of outputs in a summary, and whether it is a collapse.
+
+    >>> format_spread({"spread": 0.987, "collapsed": False}), format_spread({"spread": 0.01, "collapsed": True})
+    ('0.99', '0.01, collapsed')
+    """
+    return f"{end['spread']:.2f}{', collapsed' if end['collapsed'] else ''}"
+
+
+def format_duration(seconds: float) -> str:
+    """Format a time in the units that suit it.
+
+    >>> format_duration(0.25), format_duration(75), format_duration(7384)
+    ('0.25 s', '1 min 15 s', '2 h 3 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
+
+
+def format_setting(value: object) -> str:
+    """Format a setting as TOML writes it, without quotes.
+
+    >>> format_setting(True), format_setting([1, "a"]), format_setting({"north": "cnn", "south": "mlp"})
+    ('true', '[1, a]', '{north = cnn, south = mlp}')
+    """
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name} = {format_setting(part)}" for name, part in value.items()) + "}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(format_setting, value))}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)

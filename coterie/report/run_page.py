@@ -1,0 +1,147 @@
+"""report.html: the page of a run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from coterie.core.files import write_atomic
+from coterie.report import page_parts
+from coterie.report.charts import Curve, line_chart
+from coterie.report.clients_chart import clients_chart
+from coterie.report.clients_page import clients_sentence
+from coterie.report.formats import format_bytes, format_duration, format_number, format_percent, format_spread
+from coterie.report.layer_charts import layer_charts
+from coterie.report.pretraining_page import pretraining_page
+from coterie.report.probe_charts import probe_charts
+from coterie.report.run_reader import Run, is_pretraining, read_pretraining, read_run
+from coterie.report.settings_tables import settings_tables
+from coterie.report.start_tables import start_tables
+
+
+def write_report(folder: Path) -> Path:
+    """Write report.html into the folder of a run or a pre-training from its other files, and return its path.
+
+    Raises:
+        Mistake: it is no run folder.
+        OSError: the page cannot be written.
+    """
+    path = folder / "report.html"
+    page = pretraining_page(read_pretraining(folder)) if is_pretraining(folder) else run_page(read_run(folder))
+    write_atomic(path, page.encode())
+    return path
+
+
+def run_page(run: Run) -> str:
+    """Return the page of a run as HTML."""
+    clients = clients_sentence(run.clients, _number_of_clients(run))
+    return page_parts.document(
+        f"{run.name}: {_headline(run)}",
+        [
+            f"<h1>{escape(run.name)}</h1>",
+            f"<p>{escape(_headline(run))}</p>",
+            f"<p class=soft>{escape(_progress(run))}</p>",
+            page_parts.tiles(_tiles(run)),
+            page_parts.section("Accuracy and loss", _charts(run)),
+            page_parts.section("Accuracy on each client's test data", _accuracy_table(run)),
+            page_parts.section("BatchNorm layers", layer_charts(run)),
+            page_parts.section("Probes", probe_charts(run)),
+            page_parts.section("Data of the clients", clients, clients_chart(run.clients, run.labels)),
+            page_parts.section("Dropped updates", _dropped_table(run)),
+            page_parts.section("Initial weights", start_tables(run)),
+            page_parts.section("Settings", settings_tables(run)),
+            page_parts.section("Versions", page_parts.table(run.versions.items())),
+        ],
+    )
+
+
+def _headline(run: Run) -> str:
+    get = run.config.get
+    names = (get("model.clients") or {}).values() or get("model.names") or [get("model.name")]
+    models = ", ".join(dict.fromkeys(names))
+    return f"{get('algorithm.name')} on {get('data.source')} ({get('data.partition')}) with {models}"
+
+
+def _progress(run: Run) -> str:
+    rounds = f"{run.end['rounds']} of {run.config['rounds']} rounds"
+    if not run.over:
+        return f"Not finished: {rounds} so far."
+    reason = "the target accuracy was reached" if run.end["stopped"] == "target" else "all rounds are done"
+    return f"Finished after {rounds}: {reason}."
+
+
+def _tiles(run: Run) -> list[tuple[str, str]]:
+    end = run.end
+    results = [
+        (format_percent(end["test_accuracy"]), "test accuracy"),
+        (format_percent(end["best_test_accuracy"]), "best test accuracy"),
+        (format_number(end["test_loss"]), "test loss"),
+    ]
+    if "spread" in end:
+        results = [
+            (format_spread(end), "spread of outputs"),
+            (format_number(run.rounds[-1]["train_loss"]), "training loss"),
+        ]
+    if end.get("own_test_accuracy") is not None:
+        results.append((format_percent(end["own_test_accuracy"]), "accuracy on clients' own data"))
+        results.append((format_percent(end["own_test_accuracy_worst_tenth"]), "the same, worst tenth of clients"))
+    if end["target_accuracy"] is not None:
+        rounds = end["rounds_to_target"]
+        reached = "not reached" if rounds is None else f"{rounds:.1f}"
+        results.append((reached, f"rounds to {format_percent(end['target_accuracy'])}"))
+    once = end.get("bytes_once", {})
+    return [
+        *results,
+        (str(end["rounds"]), "rounds"),
+        (format_bytes(end["bytes_up"]), "sent by clients"),
+        (format_bytes(end["bytes_down"]), "sent to clients"),
+        *((format_bytes(number), f"sent once: {name.replace('_', ' ')}") for name, number in once.items()),
+        (format_duration(end["elapsed"]), "time, with evaluation"),
+    ]
+
+
+def _charts(run: Run) -> str | None:
+    rounds = [float(record["round"]) for record in run.rounds]
+    pictures = []
+    for x, label, is_bytes in ((rounds, "round", False), (run.bytes_so_far(), "sent so far", True)):
+        accuracy = [Curve("on all test data", x, run.measure("test_accuracy"))]
+        if any("own_test_accuracy" in record for record in run.rounds):
+            accuracy.append(Curve("on clients' own", x, run.measure("own_test_accuracy")))
+        loss = [Curve("test", x, run.measure("test_loss")), Curve("train", x, run.measure("train_loss"))]
+        spread = [Curve("train", x, run.measure("spread"))]
+        pictures.append(line_chart(accuracy, label, "test accuracy", is_bytes, run.end["target_accuracy"]))
+        pictures.append(line_chart(loss, label, "loss", is_bytes))
+        pictures.append(line_chart(spread, label, "spread of outputs", is_bytes))
+    return page_parts.side_by_side(*pictures)
+
+
+def _accuracy_table(run: Run) -> str | None:
+    """Return the last matrix of accuracies: a row for each model, a column for each client's test data."""
+    matrix = next((r["accuracy_matrix"] for r in reversed(run.rounds) if r.get("accuracy_matrix")), None)
+    names = [client["id"] for client in run.clients]
+    if matrix is None or len(matrix[0]) != len(names):
+        return None
+    models = ["the model"] if len(matrix) == 1 else [f"model of {_with_model(client)}" for client in run.clients]
+    rows = [[model, *map(format_percent, row)] for model, row in zip(models, matrix, strict=True)]
+    return page_parts.table(rows, ["", *(f"data of {name}" for name in names)])
+
+
+def _with_model(client: dict[str, Any]) -> str:
+    """Return a client's id, and in brackets the name of its model where it has one."""
+    return f"{client['id']} ({client['model']})" if client.get("model") else str(client["id"])
+
+
+def _number_of_clients(run: Run) -> int:
+    """Return the number of all clients; clients.json may describe only some of them."""
+    return int(run.end.get("clients") or run.config.get("data.num_clients") or len(run.clients))
+
+
+def _dropped_table(run: Run) -> str:
+    asked = sum(record["cohort_size"] for record in run.rounds)
+    reasons = Counter(dropped["why"] for record in run.rounds for dropped in record["dropped"])
+    if not reasons:
+        return f"<p>None: all {asked:,} updates that clients were asked for have counted.</p>"
+    rows = [(why, f"{count:,}", format_percent(count / asked)) for why, count in reasons.most_common()]
+    return page_parts.table(rows, ("reason", "updates", f"share of {asked:,} asked for"))
