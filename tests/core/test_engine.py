@@ -14,16 +14,16 @@ from coterie.models.functional import functional
 from coterie.objectives import cross_entropy
 from tests.federations import dense, ragged
 
-PUBLIC = Examples(torch.randn(7, 6), torch.arange(7) % 3)
+SEED_SET = Examples(torch.randn(7, 6), torch.arange(7) % 3)
 
 
 def algorithm(**streams: Stream) -> Algorithm:
     base = coterie.fedavg(lr=0.1, lr_decay=0.5)(functional(dense(), loss=cross_entropy))
-    return replace(base, streams={"private": Stream(5), **streams})
+    return replace(base, client=replace(base.client, streams={"private": Stream(5), **streams}))
 
 
 def job(client: str = "1", **changes: Any) -> Job:
-    data = {"private": ragged()[client], "seed": PUBLIC, "first": ragged()[client]}
+    data = {"private": ragged()[client], "seed": SEED_SET, "first": ragged()[client]}
     return Job(client, "model", {}, data, None, 3, 9)._replace(**changes)
 
 
@@ -67,10 +67,10 @@ def test_a_context_tells_the_round_s_facts() -> None:
 
 
 def test_a_context_holds_the_whole_seed_set_in_its_order() -> None:
-    ctx = context(algorithm(), job(seed_set=PUBLIC), 5, Sequential())
+    ctx = context(algorithm(), job(seed_set=SEED_SET), 5, Sequential())
     assert isinstance(ctx.seed_set, Batch)
-    assert torch.equal(ctx.seed_set.x, PUBLIC.x)
-    assert torch.equal(ctx.seed_set.y, PUBLIC.y)
+    assert torch.equal(ctx.seed_set.x, SEED_SET.x)
+    assert torch.equal(ctx.seed_set.y, SEED_SET.y)
     assert ctx.seed_set.rows.tolist() == list(range(7))
     assert ctx.seed_set.mask is None
 

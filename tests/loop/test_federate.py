@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -156,12 +157,19 @@ def test_an_earlier_round_stays_what_it_was() -> None:
     assert distance(taken[0][1], taken[2][1]) > 0
 
 
-def changed(**parts: Callable[[Algorithm], Any]) -> Recipe:
-    """FedAvg with other parts."""
+Parts = Mapping[str, Callable[[Algorithm], Any]]
+
+
+def changed(client: Parts = MappingProxyType({}), server: Parts = MappingProxyType({})) -> Recipe:
+    """Return FedAvg with other parts in its two halves."""
 
     def bind(task: Task) -> Algorithm:
         base = coterie.fedavg(lr=0.1, batch_size=5)(task)
-        return replace(base, **{name: make(base) for name, make in parts.items()})
+        return replace(
+            base,
+            client=replace(base.client, **{name: make(base) for name, make in client.items()}),
+            server=replace(base.server, **{name: make(base) for name, make in server.items()}),
+        )
 
     return bind
 
@@ -171,16 +179,16 @@ def test_a_part_of_the_update_without_a_weight_is_a_mistake_that_names_both() ->
         return lambda sent, carry, ctx: ({**base.client.finish(sent, carry, ctx)[0], "extra": {"n": ctx.examples}}, {})
 
     with pytest.raises(Mistake, match=r"has the parts \['delta', 'extra'\] but it names weights for \['delta'\]"):
-        rounds(changed(finish=with_extra))
+        rounds(changed(client={"finish": with_extra}))
     with pytest.raises(Mistake, match=r"has the parts \['delta'\] but it names weights for \['delta', 'extra'\]"):
-        rounds(changed(weights=lambda base: {"delta": "examples", "extra": "one"}))
+        rounds(changed(server={"weighting": lambda base: {"delta": "examples", "extra": "one"}}))
 
 
 def test_a_weight_that_does_not_exist_is_a_mistake_that_names_those_that_do() -> None:
     with pytest.raises(
         Mistake, match='weight "example" for its part delta; it must be one of examples, processed, one'
     ):
-        rounds(changed(weights=lambda base: {"delta": "example"}))
+        rounds(changed(server={"weighting": lambda base: {"delta": "example"}}))
 
 
 def test_every_part_is_weighted_as_it_says() -> None:
@@ -199,9 +207,11 @@ def test_every_part_is_weighted_as_it_says() -> None:
         return lambda state, aggregate, info: found.append(aggregate) or base.server.update(state, aggregate, info)
 
     recipe = changed(
-        finish=finish,
-        update=update,
-        weights=lambda base: {"delta": "examples", "a": "examples", "b": "processed", "c": "one"},
+        client={"finish": finish},
+        server={
+            "update": update,
+            "weighting": lambda base: {"delta": "examples", "a": "examples", "b": "processed", "c": "one"},
+        },
     )
     rounds(recipe, 1)
     assert [float(found[0][name]) for name in "abc"] == pytest.approx([1060 / 68, 1060 / 68, 68 / 6])
@@ -218,11 +228,13 @@ def test_a_message_may_have_another_shape_in_every_round() -> None:
         return end
 
     recipe = changed(
-        init=lambda base: lambda w, f: {**base.server.initial_state(w, f), "round": torch.zeros(1)},
-        broadcast=lambda base: lambda s: {name: s[name] for name in ("params", "buffers", "round")},
-        finish=finish,
-        weights=lambda base: {"delta": "examples", "extra": "one"},
-        update=lambda base: lambda s, u, r: {**base.server.update(s, u, r), "round": torch.zeros(r.round + 1)},
+        client={"finish": finish},
+        server={
+            "initial_state": lambda base: lambda w, f: {**base.server.initial_state(w, f), "round": torch.zeros(1)},
+            "broadcast": lambda base: lambda s: {name: s[name] for name in ("params", "buffers", "round")},
+            "weighting": lambda base: {"delta": "examples", "extra": "one"},
+            "update": lambda base: lambda s, u, r: {**base.server.update(s, u, r), "round": torch.zeros(r.round + 1)},
+        },
     )
     for r in rounds(recipe):
         assert (r.reached, r.dropped) == (6, [])
@@ -334,7 +346,9 @@ def test_a_client_s_data_are_looked_up_once_a_round_whatever_the_streams() -> No
             return super().__getitem__(client)
 
     clients = Looking(ragged())
-    two_streams = changed(streams=lambda base: {**base.client.streams, "again": base.client.streams["private"]})
+    two_streams = changed(
+        client={"streams": lambda base: {**base.client.streams, "again": base.client.streams["private"]}}
+    )
     rounds(two_streams, 2, clients=clients, faults=Faults())
     assert clients.looks == 12
     silent = Looking(ragged())

@@ -22,7 +22,7 @@ def test_only_accepted_answers_count_but_all_of_them_weigh() -> None:
     tally.count(answer("c", 1.0, loss=2.0, count=1.0, pull=1.0), 10, None)
     assert tally.reached == 2
     assert tally.bytes_up == 27
-    assert tally.weights() == {"examples": 4, "one": 2}
+    assert tally.weighting() == {"examples": 4, "one": 2}
     assert tally.measures() == {"train_loss": 2, "pull": 9 / 4}
     assert tally.dropped == [
         {"client": "d", "why": "dropped out"},
@@ -31,7 +31,7 @@ def test_only_accepted_answers_count_but_all_of_them_weigh() -> None:
 
 
 def test_nothing_came() -> None:
-    assert (Tally().reached, Tally().bytes_up, Tally().weights()) == (0, 0, {})
+    assert (Tally().reached, Tally().bytes_up, Tally().weighting()) == (0, 0, {})
     assert Tally().measures() == {"train_loss": None}
 
 
@@ -44,7 +44,7 @@ def test_sums_are_taken_in_the_cohort_s_order() -> None:
         for client in order:
             tally.count(answer(client, numbers[client]), 1, None)
         tally.merge(ALONE)
-        totals.append(tally.weights()["examples"])
+        totals.append(tally.weighting()["examples"])
     assert totals == [0.1 + 1e16 - 1e16] * 3
 
 
