@@ -219,13 +219,13 @@ def test_a_median_of_posteriors_is_refused():
         ({"mutual_batch_size": 0}, 'mutual_batch_size = 0: it must be a whole number, 1 or more, or "full"'),
         ({"mutual_batch_size": -1}, "mutual_batch_size = -1: it must be"),
         ({"mutual_lr": 0.0}, "mutual_lr = 0.0: it must be a number above 0"),
-        ({"exchange": "peers"}, 'exchange = peers: it must be "sum" or "tables"'),
-        ({"send_as": "int4"}, 'send_as = int4: it must be "float32", "float16" or "uint8"'),
-        ({"order": "both"}, 'order = both: it must be "joint" or "successive"'),
+        ({"exchange": "peers"}, 'exchange = "peers": it must be "sum" or "tables"'),
+        ({"send_as": "int4"}, 'send_as = "int4": it must be "float32", "float16" or "uint8"'),
+        ({"order": "both"}, 'order = "both": it must be "joint" or "successive"'),
         ({"conflict": "agem"}, 'conflict = "agem": it must be one of project_global'),
         (
             {"order": "successive", "conflict": "gem"},
-            'conflict = gem: it must be "project_global" or "none" where order = "successive"',
+            'conflict = "gem": it must be "project_global" or "none" where order = "successive"',
         ),
     ],
 )

@@ -133,8 +133,8 @@ def test_scores_are_all_that_travels():
         ({"transfer_epochs": -1}, r"transfer_epochs = -1: it must be 0 or more"),
         ({"digest_batch_size": 0}, r"digest_batch_size = 0: it must be 1 or more"),
         ({"digest_lr": 0.0}, r"digest_lr = 0.0: it must be a number above 0"),
-        ({"match": "scores"}, r'match = scores: it must be "logits" or "posteriors"'),
-        ({"send_as": "uint8"}, r'send_as = uint8: it must be "float32" or "float16" where match = "logits"'),
+        ({"match": "scores"}, r'match = "scores": it must be "logits" or "posteriors"'),
+        ({"send_as": "uint8"}, r'send_as = "uint8": it must be "float32" or "float16" where match = "logits"'),
         ({"temperature": 0.0}, r"temperature = 0.0: it must be a number above 0"),
     ],
 )

@@ -177,10 +177,10 @@ def test_what_stands_behind_the_encoder_depends_on_the_rng_seed_even_if_the_enco
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"loss": "byol"}, 'algorithm.loss = "byol": it must be "simsiam" or "moco"'),
-        ({"heads": "nowhere"}, 'algorithm.heads = nowhere: it must be "server" or "client"'),
-        ({"queue": 64}, 'algorithm.queue = 64: the loss "simsiam" does not take it'),
-        ({"loss": "moco", "hidden": 3}, 'algorithm.hidden = 3: the loss "moco" does not take it'),
+        ({"loss": "byol"}, 'loss = "byol": it must be "simsiam" or "moco"'),
+        ({"heads": "nowhere"}, 'heads = "nowhere": it must be "server" or "client"'),
+        ({"queue": 64}, 'queue = 64: the loss "simsiam" does not take it'),
+        ({"loss": "moco", "hidden": 3}, 'hidden = 3: the loss "moco" does not take it'),
         ({"loss": "moco", "queue": 31}, "queue = 31: a batch must fit into it, and batch_size = 32"),
         ({"loss": "moco", "batch_size": "full"}, "queue = 1024: a batch must fit"),
     ],

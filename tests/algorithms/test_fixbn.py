@@ -118,7 +118,7 @@ def test_stages_without_their_rounds(parts) -> None:
 
 
 def test_what_cannot_be_used() -> None:
-    with pytest.raises(Mistake, match=r"algorithm\.freeze_after = -1: it must be 0 or more"):
+    with pytest.raises(Mistake, match=r"freeze_after = -1: it must be 0 or more"):
         coterie.fixbn(lr=0.1, freeze_after=-1)
     with pytest.raises(Mistake, match="it has no BatchNorm layer"):
         coterie.plan(coterie.fixbn(lr=0.1, freeze_after=1), nn.Linear(6, 3), ragged(), rounds=1)

@@ -155,9 +155,9 @@ def test_a_single_example_is_normalised_by_what_is_shared() -> None:
 
 
 def test_what_cannot_be_used() -> None:
-    with pytest.raises(Mistake, match=r"algorithm\.statistics_batch = 0: it must be 1 or more"):
+    with pytest.raises(Mistake, match=r"statistics_batch = 0: it must be 1 or more"):
         coterie.hbn(lr=0.1, statistics_batch=0)
-    with pytest.raises(Mistake, match=r"algorithm\.statistics_momentum = 1\.5: it must be from 0 to 1"):
+    with pytest.raises(Mistake, match=r"statistics_momentum = 1\.5: it must be from 0 to 1"):
         coterie.hbn(lr=0.1, statistics_momentum=1.5)
     with pytest.raises(Mistake, match="it has no BatchNorm layer"):
         coterie.plan(coterie.hbn(lr=0.1), nn.Linear(6, 3), ragged(), rounds=1)

@@ -121,7 +121,7 @@ def test_option_one_diverges_where_steps_are_many_and_option_two_does_not():
 def test_what_makes_no_sense_is_refused():
     with pytest.raises(Mistake, match=r'momentum = 0.9: it must be 0 with scaffold, unless control = "grad'):
         coterie.scaffold(lr=0.1, momentum=0.9)
-    with pytest.raises(Mistake, match=r'objective = all: it must be "examples" or "clients"'):
+    with pytest.raises(Mistake, match=r'objective = "all": it must be "examples" or "clients"'):
         coterie.scaffold(lr=0.1, objective="all")
-    with pytest.raises(Mistake, match=r'control = none: it must be "difference" or "gradient"'):
+    with pytest.raises(Mistake, match=r'control = "none": it must be "difference" or "gradient"'):
         coterie.scaffold(lr=0.1, control="none")
