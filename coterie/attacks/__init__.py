@@ -4,9 +4,16 @@
 >>> two_liars = attack("sign_flip", num_clients=2, on="statistics")
 """
 
-from coterie.attacks.labels import label_flip
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from coterie.attacks.registry import ATTACKS, attack
-from coterie.attacks.updates import alie, gaussian, ipm, large_values, mimic, sign_flip
+from coterie.core.lazy import export_lazily
+
+if TYPE_CHECKING:
+    from coterie.attacks.labels import label_flip
+    from coterie.attacks.updates import alie, gaussian, ipm, large_values, mimic, sign_flip
 
 __all__ = [
     "ATTACKS",
@@ -19,3 +26,5 @@ __all__ = [
     "mimic",
     "sign_flip",
 ]
+
+export_lazily(__name__, ATTACKS.places)

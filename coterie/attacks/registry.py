@@ -1,35 +1,37 @@
-"""Attacks by the names that [attack] takes."""
+"""Attacks by name. The names can be read without PyTorch."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from difflib import get_close_matches
+from typing import TYPE_CHECKING, Literal
 
-from coterie.attacks.labels import label_flip
-from coterie.attacks.updates import alie, gaussian, ipm, large_values, mimic, sign_flip
 from coterie.core.errors import Mistake
-from coterie.loop.attack import Attack, Forge, Part, Poison
+from coterie.core.registry import Registry
 
-FORGED: Mapping[str, Callable[..., Forge]] = {
-    "alie": alie,
-    "gaussian": gaussian,
-    "ipm": ipm,
-    "large_values": large_values,
-    "mimic": mimic,
-    "sign_flip": sign_flip,
+if TYPE_CHECKING:
+    from coterie.loop.attack import Attack
+
+FORGED = {
+    "alie": "coterie.attacks.updates:alie",
+    "gaussian": "coterie.attacks.updates:gaussian",
+    "ipm": "coterie.attacks.updates:ipm",
+    "large_values": "coterie.attacks.updates:large_values",
+    "mimic": "coterie.attacks.updates:mimic",
+    "sign_flip": "coterie.attacks.updates:sign_flip",
 }
 """Attacks on what is sent."""
 
-POISONED: Mapping[str, Callable[..., Poison]] = {"label_flip": label_flip}
+POISONED = {"label_flip": "coterie.attacks.labels:label_flip"}
 """Attacks on what is trained on."""
 
-ATTACKS: Mapping[str, Callable[..., Forge | Poison]] = {**FORGED, **POISONED}
+ATTACKS = Registry("name", FORGED | POISONED)
 """Every attack by name, as a function of its parameters."""
 
 
-def attack(name: str, num_clients: int, on: Part = "update", **parameters: object) -> Attack:
-    """An attack by some of the clients.
+def attack(
+    name: str, num_clients: int, on: Literal["update", "parameters", "statistics"] = "update", **parameters: object
+) -> Attack:
+    """Return an attack by some of the clients.
 
     Args:
         name: a key of `ATTACKS`.
@@ -41,18 +43,15 @@ def attack(name: str, num_clients: int, on: Part = "update", **parameters: objec
     Raises:
         Mistake: a name or a parameter is unknown or out of range.
     """
-    if name not in ATTACKS:
-        close = get_close_matches(name, ATTACKS, n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise Mistake(f"attack.name = {name}: it is unknown{hint}; choose from {', '.join(sorted(ATTACKS))}")
-    taken = inspect.signature(ATTACKS[name]).parameters
+    from coterie.loop.attack import Attack
+
+    function = ATTACKS.find(name)
+    taken = inspect.signature(function).parameters
     for key, value in parameters.items():
         if key not in taken:
-            raise Mistake(
-                f"attack.{key} = {value}: {name} takes no such parameter; it takes {', '.join(taken) or 'none'}"
-            )
-    if name in POISONED and on != "update":
-        raise Mistake(f'attack.on = "{on}": {name} changes data, not what is sent; leave it out')
-    if name in POISONED:
-        return Attack(num_clients, poison=POISONED[name](**parameters), on=on)
-    return Attack(num_clients, forge=FORGED[name](**parameters), on=on)
+            raise Mistake(f"{name} does not take it; it takes {', '.join(taken) or 'nothing'}", key=key, value=value)
+    if name not in POISONED:
+        return Attack(num_clients, forge=function(**parameters), on=on)
+    if on != "update":
+        raise Mistake(f"{name} changes data, not what is sent; leave it out", key="on", value=on)
+    return Attack(num_clients, poison=function(**parameters), on=on)

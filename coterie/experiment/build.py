@@ -13,6 +13,7 @@ from torch import nn
 
 from coterie import api, attacks, data
 from coterie.aggregation import aggregation
+from coterie.algorithms import ALGORITHMS
 from coterie.core.algorithm import Recipe
 from coterie.core.errors import Mistake, mistakes_in
 from coterie.core.examples import Clients, Examples
@@ -27,7 +28,7 @@ from coterie.experiment.automatic import work_of
 from coterie.experiment.dealing import dealt
 from coterie.experiment.engine import Machine, make_engine, reference, resolve_engine
 from coterie.experiment.keys import keys_of
-from coterie.experiment.lookup import ALGORITHMS, find
+from coterie.experiment.lookup import find
 from coterie.experiment.refuse import shown
 from coterie.experiment.seed_set import seed_set, with_seed_set
 from coterie.experiment.settings import Settings, model_names

@@ -85,10 +85,20 @@ def _options(options: Any) -> Keys:
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """The annotations by argument; none where they cannot be evaluated, which happens in code of the user's own."""
-    if isinstance(function, functools.partial):
-        function = function.func
+    """Return the annotations by argument; `Any` for one that cannot be evaluated, as in code of the user's own."""
+    function = function.func if isinstance(function, functools.partial) else function
+    function = function.__init__ if inspect.isclass(function) else function
     try:
-        return typing.get_type_hints(function.__init__ if inspect.isclass(function) else function, include_extras=True)
+        return typing.get_type_hints(function, include_extras=True)
     except (NameError, TypeError, AttributeError):
-        return {}
+        written = dict(inspect.get_annotations(function))
+        return {name: _evaluate(kind, getattr(function, "__globals__", {})) for name, kind in written.items()}
+
+
+def _evaluate(annotation: Any, names: dict[str, Any]) -> Any:
+    if not isinstance(annotation, str):
+        return annotation
+    try:
+        return eval(annotation, names)
+    except (NameError, TypeError, AttributeError, SyntaxError):
+        return Any

@@ -10,12 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from coterie import algorithms
 from coterie.core.errors import Mistake
 from coterie.experiment.refuse import nearest, shown
-
-ALGORITHMS: Mapping[str, Callable[..., Any]] = {name: getattr(algorithms, name) for name in algorithms.__all__}
-"""Every algorithm by the name that `algorithm.name` takes: what `coterie.algorithms` offers."""
 
 
 def find(key: str, name: str, known: Mapping[str, Callable[..., Any]], folders: Sequence[Path]) -> Callable[..., Any]:

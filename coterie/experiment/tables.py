@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, MinLen
 
 from coterie.aggregation import AGGREGATORS, PRE
+from coterie.algorithms import ALGORITHMS
 from coterie.algorithms.server import ServerOptimizer
 from coterie.attacks import ATTACKS, attack
 from coterie.core.errors import Mistake
@@ -19,7 +20,7 @@ from coterie.data.partition import OWN_ARGUMENTS, PARTITIONS
 from coterie.data.standardize import HOW
 from coterie.experiment.file import Raw
 from coterie.experiment.keys import REQUIRED, Key, Keys, keys_of
-from coterie.experiment.lookup import ALGORITHMS, find, offered
+from coterie.experiment.lookup import find, offered
 from coterie.experiment.refuse import full, nearest, shown, value_of
 from coterie.loop.cohort import Cohort
 from coterie.loop.faults import Faults

@@ -11,17 +11,17 @@ from coterie.aggregation import aggregation
 from tests.federations import dense, ragged
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"name": "trimed_mean", "num_byzantine": 1}, "did you mean trimmed_mean"),
-    ({"name": "median", "pre": ["nmm"]}, "aggregation.pre = nmm"),
-    ({"name": "trimmed_mean"}, "aggregation.num_byzantine is missing; trimmed_mean needs it"),
-    ({"name": "median", "pre": ["nnm"]}, "aggregation.num_byzantine is missing; nnm needs it"),
-    ({"name": "trimmed_mean", "num_bizantine": 2}, "aggregation.num_bizantine = 2: trimmed_mean takes no such"),
+    ({"name": "trimed_mean", "num_byzantine": 1}, 'name = "trimed_mean": did you mean "trimmed_mean"'),
+    ({"name": "median", "pre": ["nmm"]}, 'pre = "nmm": did you mean "nnm"'),
+    ({"name": "trimmed_mean"}, "num_byzantine: missing; trimmed_mean needs it"),
+    ({"name": "median", "pre": ["nnm"]}, "num_byzantine: missing; nnm needs it"),
+    ({"name": "trimmed_mean", "num_bizantine": 2}, "num_bizantine = 2: trimmed_mean does not take it"),
     (
         {"name": "mean", "num_byzantine": 2},
-        "aggregation.num_byzantine = 2: mean takes no such parameter; it takes none",
+        "num_byzantine = 2: mean does not take it; it takes nothing",
     ),
     ({"name": "krum", "pre": ["nnm"], "num_byzantine": 1, "radius": 2.0}, "krum after nnm|nnm after krum"),
-    ({"name": "centred_clipping"}, "aggregation.radius is missing"),
+    ({"name": "centred_clipping"}, "radius: missing"),
     ({"name": "centred_clipping", "radius": 0.0}, "radius = 0.0: it must be a number above 0"),
     ({"name": "centred_clipping", "radius": 1.0, "iterations": 0}, "iterations = 0"),
     ({"name": "geometric_median", "smoothing": -1.0}, "smoothing = -1.0"),

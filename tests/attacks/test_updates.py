@@ -130,9 +130,12 @@ def test_a_searched_factor_harms_at_least_as_much_as_most_of_a_grid(name: str, r
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"name": "sign_flp", "num_clients": 1}, "did you mean sign_flip"),
+    ({"name": "sign_flp", "num_clients": 1}, 'did you mean "sign_flip"'),
     ({"name": "sign_flip", "num_clients": 0}, "attack.num_clients = 0: it must be 1 or more"),
-    ({"name": "sign_flip", "num_clients": 1, "factor": 2.0}, "sign_flip takes no such parameter; it takes none"),
+    (
+        {"name": "sign_flip", "num_clients": 1, "factor": 2.0},
+        "factor = 2.0: sign_flip does not take it; it takes nothing",
+    ),
     ({"name": "ipm", "num_clients": 1, "facto": 2.0}, "it takes factor, line_search"),
     ({"name": "ipm", "num_clients": 1, "factor": float("nan")}, "factor = nan"),
     ({"name": "alie", "num_clients": 1, "on": "gradients"}, "attack.on = gradients"),
