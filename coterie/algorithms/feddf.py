@@ -38,7 +38,7 @@ from coterie.core.algorithm import Algorithm, Context, Recipe, RoundInfo
 from coterie.core.errors import require
 from coterie.core.task import Batch, Task, masked_sums
 from coterie.core.tree import Tree
-from coterie.objectives.distillation import distillation, softened
+from coterie.objectives.distillation import distillation, soften
 
 EPSILON = 1e-8
 """Adam's, which keeps it from dividing by 0."""
@@ -75,7 +75,7 @@ def feddf(
             return {**update, "scores": said.outputs(task, carry, ctx)}, kept
 
         def update(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
-            state, teacher = averaging.server.update(state, aggregate, info), softened(aggregate["scores"])  # 6
+            state, teacher = averaging.server.update(state, aggregate, info), soften(aggregate["scores"])  # 6
             memory = adam(adaptivity=EPSILON).init(state["params"])
             for j, batch in enumerate(lessons(info, distill_steps, distill_batch_size)):  # 7
                 lr = distill_lr * (1 + math.cos(math.pi * j / distill_steps)) / 2

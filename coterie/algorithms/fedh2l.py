@@ -38,7 +38,7 @@ from coterie.core.algorithm import Algorithm, Batches, ClientHalf, Context, Logs
 from coterie.core.errors import require
 from coterie.core.task import Batch, Task, masked_sums
 from coterie.core.tree import Tree
-from coterie.objectives.distillation import softened
+from coterie.objectives.distillation import soften
 
 
 def fedh2l(
@@ -93,7 +93,7 @@ def fedh2l(
 
     def bind(task: Task) -> Algorithm:
         def start(sent: Tree, state: Tree, ctx: Context) -> Tree:
-            own = softened(said.outputs(task, state, ctx), temperature)  # what it sent, if it was in the last round
+            own = soften(said.outputs(task, state, ctx), temperature)  # what it sent, if it was in the last round
             count = {} if mutual_steps is None else {"step": torch.zeros_like(ctx.steps), "steps": ctx.steps}
             return {**local.initial_carry(state, state, ctx), **travel.teachers(sent, own, state["round"]), **count}
 
@@ -136,7 +136,7 @@ def fedh2l(
             return {**tree.map(lambda a, b: torch.where(now, a, b), due, otherwise), "step": k + 1}
 
         def finish(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
-            return {"posteriors": softened(said.outputs(task, carry, ctx), temperature)}, said.kept(carry, ctx)
+            return {"posteriors": soften(said.outputs(task, carry, ctx), temperature)}, said.kept(carry, ctx)
 
         return Algorithm(
             client=ClientHalf(

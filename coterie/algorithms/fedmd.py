@@ -36,7 +36,7 @@ from coterie.core.algorithm import Algorithm, ClientHalf, Context, Recipe, Serve
 from coterie.core.errors import require
 from coterie.core.task import Batch, Score, Task, masked_sums
 from coterie.core.tree import Tree
-from coterie.objectives.distillation import absolute_difference, distillation, softened
+from coterie.objectives.distillation import absolute_difference, distillation, soften
 
 
 def fedmd(
@@ -116,7 +116,7 @@ def fedmd(
 
         def finish(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
             outputs = said.outputs(task, carry, ctx)
-            scores = outputs if match == "logits" else softened(outputs, temperature)
+            scores = outputs if match == "logits" else soften(outputs, temperature)
             return {"scores": scores}, said.kept(carry, ctx)
 
         return Algorithm(

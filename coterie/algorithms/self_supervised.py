@@ -131,7 +131,7 @@ def moco(
             return loss, (state, logs)
 
         grads, (after, logs) = task.differentiate(objective, params)
-        keys, place = losses.enqueued(buffers[QUEUE], buffers[PLACE], k, mask)
+        keys, place = losses.enqueue(buffers[QUEUE], buffers[PLACE], k, mask)
         kept = {KEY + name: leaf for name, leaf in {**theirs, **statistics}.items()}
         return grads, {**after, **kept, QUEUE: keys, PLACE: place}, logs
 

@@ -1,4 +1,4 @@
-"""Losses and metrics as functions of outputs and labels, mergeable as sums and counts."""
+"""Measure outputs against labels and teachers: losses and metrics, as sums and counts that can be added up."""
 
 from coterie.objectives.classification import accuracy, cross_entropy
 

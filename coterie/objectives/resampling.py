@@ -1,8 +1,9 @@
-"""Images resized, cropped and blurred as products of matrices: whatever is linear and treats rows and columns apart is
-rows @ image @ columns', with a matrix of weights for each image. So each image of a batch may have another crop and
-another blur, in a loop and under `torch.func.vmap` alike.
+"""Resize, crop and blur images by products of matrices.
 
-Legend: B images, C channels, n pixels of a side before, m after.
+A linear change that treats rows and columns apart is rows @ image @ columns', with a matrix of weights for each image.
+So each image of a batch may have its own crop and blur, in a loop and under `torch.func.vmap` alike.
+
+Legend: B images, C channels, n pixels per side before, m after.
 """
 
 from __future__ import annotations
@@ -11,34 +12,35 @@ import torch
 from torch import Tensor
 
 
-def resampled(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """x [B, C, n, n'] under weights of rows [B, m, n] and of columns [B, m', n'], as [B, C, m, m']."""
+def resample(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return x [B, C, n, n'] times weights of rows [B, m, n] and of columns [B, m', n'], as [B, C, m, m']."""
     batch, channels, height, width = x.shape
     tall = rows @ x.transpose(1, 2).reshape(batch, height, channels * width)  # one product for all channels
     wide = tall.reshape(batch, -1, width) @ columns.transpose(1, 2)
     return wide.reshape(batch, rows.shape[1], channels, -1).transpose(1, 2)
 
 
-def stretching(start: Tensor, length: Tensor, before: int, after: int) -> Tensor:
-    """Weights [B, m, n] that take the pixels from `start` [B] on, `length` [B] of them, and resize them to m = `after`.
+def resize_weights(start: Tensor, length: Tensor, before: int, after: int) -> Tensor:
+    """Return weights [B, m, n] that cut out `length` [B] pixels from `start` [B] on, and resize them to m = `after`.
 
-    Bilinear, pixels being squares (the centre of the first is at 1/2), what lies beyond the edge being like the edge:
-    as PIL and OpenCV do to make an image larger. To make it smaller, no average is taken, as in OpenCV.
+    The interpolation is linear. Pixels are squares (the centre of the first is at 1/2), and beyond the edge the image
+    continues like the edge, as where PIL and OpenCV enlarge an image. To reduce it, no average is taken, as in OpenCV.
     """
     pixel = torch.arange(after, device=start.device) + 0.5
-    place = (pixel * (length / after)[:, None] - 0.5).clamp(min=0)  # [B, m], from the start of what is taken
-    return tents(torch.minimum(place, length[:, None] - 1) + start[:, None], before)
+    place = (pixel * (length / after)[:, None] - 0.5).clamp(min=0)  # [B, m], from `start`
+    return interpolation_weights(torch.minimum(place, length[:, None] - 1) + start[:, None], before)
 
 
-def tents(place: Tensor, before: int) -> Tensor:
-    """Weights of linear interpolation at `place` [...] among `before` pixels, [..., n]."""
+def interpolation_weights(place: Tensor, before: int) -> Tensor:
+    """Return weights [..., n] of linear interpolation at `place` [...] among n = `before` pixels."""
     distance = (place[..., None] - torch.arange(before, device=place.device)).abs()
     return (1 - distance).clamp(min=0)
 
 
-def blurring(deviation: Tensor, radius: int, size: int) -> Tensor:
-    """Weights [B, n, n] of a Gaussian of `deviation` [B] over 2 radius + 1 pixels; images go on as in a mirror, whose
-    last row is not repeated. A deviation of 0 leaves an image as it is.
+def blur_weights(deviation: Tensor, radius: int, size: int) -> Tensor:
+    """Return weights [B, n, n] that blur by a Gaussian of `deviation` [B] over 2 radius + 1 pixels.
+
+    Beyond the edge the image is mirrored, without repeating its last row. A deviation of 0 leaves it unchanged.
     """
     offset = torch.arange(-radius, radius + 1, device=deviation.device)
     spread = deviation.clamp(min=1e-6)[:, None]

@@ -34,8 +34,8 @@ import torch
 from torch import Tensor
 
 from coterie.core.rng import fold, uniform
-from coterie.objectives.resampling import resampled, tents
-from coterie.objectives.views import blurred, from_hue
+from coterie.objectives.resampling import interpolation_weights, resample
+from coterie.objectives.views import blur, hue_to_rgb
 
 FEWEST = 2
 """Systems of a pair at least."""
@@ -85,7 +85,7 @@ def compose(canvas: Canvas, renderings: Tensor, shown: Tensor, key: Tensor) -> T
         each = placed(paint(flipped(renderings[:, k], fold(here, 0)), fold(here, 1)), canvas.size, fold(here, 2))
         covers = (each > 0).any(1, keepdim=True) & shown[:, k, None, None, None]
         view = torch.where(covers, each, view)
-    return blurred(view / 255, fold(key, 0), radius=1, least=0.5)
+    return blur(view / 255, fold(key, 0), radius=1, min_deviation=0.5)
 
 
 def flipped(grey: Tensor, key: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ def paint(grey: Tensor, key: Tensor) -> Tensor:
     u = uniform(key, [3, len(grey), 1, 1])
     hue = (255 * grey + 255 * u[0]).floor() % 256
     saturation, value = (255 * (0.3 + 0.7 * u[1])).floor(), (255 * (0.5 + 0.5 * u[2])).floor()
-    colours = from_hue(hue[:, None] / 30, value[:, None], (value * saturation / 255)[:, None])
+    colours = hue_to_rgb(hue[:, None] / 30, value[:, None], (value * saturation / 255)[:, None])
     return torch.where(grey[:, None] > 0, colours.round(), 0.0)
 
 
@@ -116,7 +116,7 @@ def placed(x: Tensor, size: int, key: Tensor) -> Tensor:
     out = (side / 4).floor()  # so many pixels may lie beyond an edge
     corner = ((size - side + 2 * out) * u[1:]).floor() - out  # [2, B]
     rows, columns = (_onto(at, side, x.shape[2], size) for at in corner)
-    return resampled(x, rows, columns).round()
+    return resample(x, rows, columns).round()
 
 
 def _onto(corner: Tensor, side: Tensor, before: int, after: int) -> Tensor:
@@ -124,4 +124,4 @@ def _onto(corner: Tensor, side: Tensor, before: int, after: int) -> Tensor:
     pixel = torch.arange(after) - corner[:, None]  # [B, n], from the object's own corner
     place = ((pixel + 0.5) * (before / side)[:, None] - 0.5).clamp(0, before - 1)
     inside = (pixel >= 0) & (pixel < side[:, None])
-    return tents(place, before) * inside[..., None]
+    return interpolation_weights(place, before) * inside[..., None]

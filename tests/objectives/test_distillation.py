@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from torch import Tensor
 
-from coterie.objectives.distillation import absolute_difference, distillation, softened
+from coterie.objectives.distillation import absolute_difference, distillation, soften
 
 
 def logits(rng_seed: int, *shape: int) -> Tensor:
@@ -36,7 +36,7 @@ def test_the_value_by_hand():
 @given(st.integers(1, 5), st.sampled_from([0.5, 1.0, 3.0]), st.integers(0, 1000))
 def test_the_mean_of_divergences_has_the_gradient_of_the_divergence_from_the_mean(n, temperature, rng_seed):
     """KL(p || q) is cross-entropy, linear in p, less the entropy of p, which does not depend on the student."""
-    teachers = [softened(logits(rng_seed + 1 + j, 6, 4), temperature) for j in range(n)]
+    teachers = [soften(logits(rng_seed + 1 + j, 6, 4), temperature) for j in range(n)]
     outputs = logits(rng_seed, 6, 4)
     one = gradient(outputs, [torch.stack(teachers).mean(0)], temperature)
     assert torch.allclose(gradient(outputs, teachers, temperature), one, rtol=0, atol=1e-12)
@@ -45,7 +45,7 @@ def test_the_mean_of_divergences_has_the_gradient_of_the_divergence_from_the_mea
 @given(st.sampled_from([0.5, 1.0, 3.0]), st.integers(0, 1000))
 def test_a_student_that_agrees_with_its_teacher_has_nothing_to_learn(temperature, rng_seed):
     outputs = logits(rng_seed, 6, 4)
-    teacher = softened(outputs, temperature)
+    teacher = soften(outputs, temperature)
     assert distillation(outputs, teacher, temperature)[0].abs().max() < 1e-12
     assert gradient(outputs, [teacher], temperature).abs().max() < 1e-12
 
@@ -64,8 +64,8 @@ def test_a_share_taken_away_may_leave_a_little_below_zero():
 
 def test_sequences_count_their_positions():
     outputs = logits(0, 2, 5, 3)
-    sums, counts = distillation(outputs, softened(logits(1, 2, 5, 3)))
-    each, _ = distillation(outputs.reshape(10, 3), softened(logits(1, 2, 5, 3)).reshape(10, 3))
+    sums, counts = distillation(outputs, soften(logits(1, 2, 5, 3)))
+    each, _ = distillation(outputs.reshape(10, 3), soften(logits(1, 2, 5, 3)).reshape(10, 3))
     assert counts.tolist() == [5.0, 5.0]
     assert torch.allclose(sums, each.reshape(2, 5).sum(1))
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from coterie.objectives.self_supervised_losses import enqueued, info_nce, simsiam, spread
+from coterie.objectives.self_supervised_losses import enqueue, info_nce, simsiam, spread
 
 P1, Z2 = torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0]])
 P2, Z1 = torch.tensor([[0.0, 2.0]]), torch.tensor([[1.0, 1.0]])
@@ -77,7 +77,7 @@ def test_spread_counts_real_rows_only() -> None:
 def test_keys_take_the_places_of_the_oldest() -> None:
     """A queue of five, the next place the fourth: two keys go to the fourth and fifth, the third to the first."""
     queue, keys = torch.zeros(5, 2), torch.tensor([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]])
-    after, place = enqueued(queue, torch.tensor(3), keys)
+    after, place = enqueue(queue, torch.tensor(3), keys)
     assert after[:, 0].tolist() == [3, 0, 0, 1, 2]
     assert int(place) == 1
     assert not queue.any()
@@ -85,7 +85,7 @@ def test_keys_take_the_places_of_the_oldest() -> None:
 
 def test_padding_is_not_enqueued() -> None:
     keys = torch.tensor([[1.0], [9.0], [2.0], [9.0]])
-    after, place = enqueued(torch.zeros(4, 1), torch.tensor(1), keys, torch.tensor([True, False, True, False]))
+    after, place = enqueue(torch.zeros(4, 1), torch.tensor(1), keys, torch.tensor([True, False, True, False]))
     assert after[:, 0].tolist() == [0, 1, 2, 0]
     assert int(place) == 3
 
@@ -94,8 +94,8 @@ def test_queues_of_many_clients_at_once() -> None:
     g = torch.Generator().manual_seed(2)
     queue, keys = torch.randn(3, 7, 2, generator=g), torch.randn(3, 4, 2, generator=g)
     place, mask = torch.tensor([0, 5, 6]), torch.rand(3, 4, generator=g) < 0.6
-    both, places = torch.func.vmap(enqueued)(queue, place, keys, mask)
+    both, places = torch.func.vmap(enqueue)(queue, place, keys, mask)
     for k in range(3):
-        alone, at = enqueued(queue[k], place[k], keys[k], mask[k])
+        alone, at = enqueue(queue[k], place[k], keys[k], mask[k])
         assert torch.equal(both[k], alone)
         assert int(places[k]) == int(at)

@@ -8,29 +8,29 @@ import torch
 from coterie.core import rng
 from coterie.core.errors import Mistake
 from coterie.objectives import views
-from coterie.objectives.resampling import blurring, resampled, stretching, tents
+from coterie.objectives.resampling import blur_weights, interpolation_weights, resample, resize_weights
 
 KEY = rng.key(0, "views")
 X = torch.rand(8, 3, 9, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 MANY = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(1)).expand(2000, -1, -1, -1)
-CHANGES = [views.cut, views.coloured, views.greyed, views.blurred, views.mirrored, views.image_view]
+CHANGES = [views.crop, views.jitter_colours, views.remove_colours, views.blur, views.mirror, views.image_view]
 
 
-def test_stretching_two_pixels_to_four_by_hand() -> None:
+def test_resizing_two_pixels_to_four_by_hand() -> None:
     """Centres of four quarters of two pixels lie at -1/4, 1/4, 3/4 and 5/4 between the pixels 0 and 1."""
-    weights = stretching(torch.tensor([0.0]), torch.tensor([2.0]), 2, 4)[0]
+    weights = resize_weights(torch.tensor([0.0]), torch.tensor([2.0]), 2, 4)[0]
     assert weights.tolist() == [[1.0, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 1.0]]
 
 
-def test_stretching_is_torch_s_bilinear_resize_of_a_crop() -> None:
-    rows = stretching(torch.tensor([2.0] * 8).double(), torch.tensor([5.0] * 8).double(), 9, 9)
-    columns = stretching(torch.tensor([1.0] * 8).double(), torch.tensor([4.0] * 8).double(), 7, 7)
+def test_resizing_is_torch_s_bilinear_resize_of_a_crop() -> None:
+    rows = resize_weights(torch.tensor([2.0] * 8).double(), torch.tensor([5.0] * 8).double(), 9, 9)
+    columns = resize_weights(torch.tensor([1.0] * 8).double(), torch.tensor([4.0] * 8).double(), 7, 7)
     expected = torch.nn.functional.interpolate(X[:, :, 2:7, 1:5], (9, 7), mode="bilinear", align_corners=False)
-    assert torch.allclose(resampled(X, rows, columns), expected)
+    assert torch.allclose(resample(X, rows, columns), expected)
 
 
-def test_tents_are_linear_interpolation() -> None:
-    assert tents(torch.tensor([1.25]), 4).tolist() == [[0.0, 0.75, 0.25, 0.0]]
+def test_weights_are_linear_interpolation() -> None:
+    assert interpolation_weights(torch.tensor([1.25]), 4).tolist() == [[0.0, 0.75, 0.25, 0.0]]
 
 
 def test_blurring_is_a_convolution_with_a_mirrored_edge() -> None:
@@ -41,26 +41,26 @@ def test_blurring_is_a_convolution_with_a_mirrored_edge() -> None:
     kernel = (taps[:, None] * taps).expand(3, 1, -1, -1)
     expected = torch.nn.functional.conv2d(padded, kernel, groups=3)
     deviation = torch.full([8], 1.3, dtype=torch.float64)
-    assert torch.allclose(resampled(X, blurring(deviation, 2, 9), blurring(deviation, 2, 7)), expected)
-    assert torch.equal(blurring(torch.zeros(1), 2, 5)[0], torch.eye(5))
+    assert torch.allclose(resample(X, blur_weights(deviation, 2, 9), blur_weights(deviation, 2, 7)), expected)
+    assert torch.equal(blur_weights(torch.zeros(1), 2, 5)[0], torch.eye(5))
 
 
-def test_hues_turn_as_in_hsv() -> None:
+def test_hues_rotate_as_in_hsv() -> None:
     """Against colorsys: the hue moves, saturation and value stay."""
     by = torch.tensor([0.03, -0.1]).double()
-    turned = views.turned(X[:2], by.reshape(2, 1, 1, 1))
+    rotated = views.rotate_hue(X[:2], by.reshape(2, 1, 1, 1))
     for k in range(2):
-        for red, green, blue, *new in torch.cat([X[k], turned[k]]).flatten(1).T.tolist():
+        for red, green, blue, *new in torch.cat([X[k], rotated[k]]).flatten(1).T.tolist():
             hue, saturation, value = colorsys.rgb_to_hsv(red, green, blue)
             assert new == pytest.approx(colorsys.hsv_to_rgb((hue + float(by[k])) % 1, saturation, value))
 
 
-def test_a_cut_is_a_piece_of_the_allowed_size_and_shape() -> None:
-    """Where a picture shows its own row and column numbers, a cut shows which piece it is."""
+def test_a_crop_is_a_piece_of_the_allowed_size_and_shape() -> None:
+    """Where a picture shows its own row and column numbers, a crop shows which piece it is."""
     row, column = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
     places = torch.stack([row, column, row]).expand(500, -1, -1, -1)
-    cut = views.cut(places, KEY)
-    height, width = cut[:, 0, -1, 0] - cut[:, 0, 0, 0], cut[:, 1, 0, -1] - cut[:, 1, 0, 0]
+    pieces = views.crop(places, KEY)
+    height, width = pieces[:, 0, -1, 0] - pieces[:, 0, 0, 0], pieces[:, 1, 0, -1] - pieces[:, 1, 0, 0]
     # n pixels resized to 32 span n - 1 between the outermost centres, the edges being held
     tall, wide = height + 1, width + 1
     area = tall * wide / 32**2
@@ -68,11 +68,13 @@ def test_a_cut_is_a_piece_of_the_allowed_size_and_shape() -> None:
     assert float(area.max()) == pytest.approx(1.0, abs=0.05)
     assert float((wide / tall).min()) > 3 / 4 - 0.08
     assert float((wide / tall).max()) < 4 / 3 + 0.12
-    assert float(cut.min()) >= 0
-    assert float(cut.max()) <= 31
+    assert float(pieces.min()) >= 0
+    assert float(pieces.max()) <= 31
 
 
-@pytest.mark.parametrize(("change", "probability"), [(views.greyed, 0.2), (views.blurred, 0.5), (views.mirrored, 0.5)])
+@pytest.mark.parametrize(
+    ("change", "probability"), [(views.remove_colours, 0.2), (views.blur, 0.5), (views.mirror, 0.5)]
+)
 def test_changes_come_as_often_as_they_should(change, probability) -> None:
     """2000 images: the share deviates by sqrt(p (1 - p) / 2000) < 0.0112; four times that is allowed."""
     same = [torch.allclose(a, b, atol=1e-6) for a, b in zip(change(MANY, KEY), MANY, strict=True)]
@@ -82,7 +84,7 @@ def test_changes_come_as_often_as_they_should(change, probability) -> None:
 def test_a_change_of_colour_by_hand() -> None:
     """Brightness b takes 0.4 to 0.4 b; contrast, saturation and hue leave a picture of one grey as it is."""
     grey = torch.full((200, 3, 4, 4), 0.4)
-    changed = views.coloured(grey, KEY)
+    changed = views.jitter_colours(grey, KEY)
     assert torch.allclose(changed, changed[:, :1, :1, :1].expand_as(changed))
     factor = changed[:, 0, 0, 0] / 0.4
     assert 0.6 <= float(factor.min()) < 0.7
@@ -110,7 +112,7 @@ def test_an_image_is_changed_by_the_key_and_its_place_alone(change, channels) ->
     both = torch.func.vmap(change)(torch.stack([x, x]), keys)
     assert torch.allclose(both[0], alone, atol=1e-12)
     assert torch.allclose(both[1], change(x, keys[1]), atol=1e-12)
-    no_colour = change is views.greyed and channels == 1
+    no_colour = change is views.remove_colours and channels == 1
     assert torch.allclose(both[0], both[1]) == no_colour
 
 

@@ -48,7 +48,7 @@ def test_views_are_composed_of_renderings_of_the_systems_named(monkeypatch: pyte
     monkeypatch.setattr(
         "coterie.pretrain.fractal_pairs.paint", lambda grey, key: (255 * grey)[:, None].expand(-1, 3, -1, -1)
     )
-    monkeypatch.setattr("coterie.pretrain.fractal_pairs.blurred", lambda x, key, **_: x)
+    monkeypatch.setattr("coterie.pretrain.fractal_pairs.blur", lambda x, key, **_: x)
     flat = lambda self, index, pair: ((index + 1) / 64)[:, None, None].expand(-1, 16, 16)  # noqa: E731
     monkeypatch.setattr(Pictures, "rendered", flat)
     batches, seen = Batches(SMALL, rng_seed=3), 0
