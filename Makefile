@@ -1,4 +1,4 @@
-# Two commands do everything on a fresh machine: `make run` and `make test`. Both set up .venv first.
+# On a fresh machine, two commands do everything: `make run` and `make test`. Both set up .venv first.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,19 +12,19 @@ TESTED := $(VENV)/.tested
 run: $(READY)  ## Train FedAvg on scikit-learn's digits, 20 clients with two labels each, and write a report
 	@$(BIN)/coterie run experiments/digits.toml --out runs/digits-$$(date +%Y%m%d-%H%M%S)
 
-test: $(TESTED)  ## Run every test
+test: $(TESTED)  ## Run all tests
 	@$(BIN)/python -m pytest -n auto
 
-check: $(TESTED)  ## Style, types, and the order of the rooms
+check: $(TESTED)  ## Check the style, the types and the order of the rooms
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: $(READY)  ## Time a round beside other libraries where they are installed (benchmarks/speed/README.md)
+bench: $(READY)  ## Time a round, beside other libraries that are installed (benchmarks/speed/README.md)
 	@$(BIN)/python benchmarks/speed/compare.py
 
-docs: $(TESTED)  ## Check that every link inside the documentation leads somewhere
+docs: $(TESTED)  ## Check that every link within the documentation leads somewhere
 	@$(BIN)/python docs/check_links.py
 
 setup: $(TESTED)  ## Only set up .venv
@@ -36,15 +36,15 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e .
 	@touch $@
 
-# What tests need beside what runs do: tools, the packages that adapters adapt, and ByzFL as an oracle, whose rules need
-# none of what it depends on.
+# What tests need in addition to what runs need: tools, the optional packages, and ByzFL as an oracle. ByzFL is installed
+# without its dependencies, because its aggregation rules do not use them.
 $(TESTED): $(READY)
 	@echo "Adding what tests need to $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps byzfl
 	@touch $@
 
-clean:  ## Remove .venv and caches; runs are kept
+clean:  ## Remove .venv and caches, but keep runs
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 help:

@@ -1,10 +1,11 @@
-"""One participant of mutual learning without a server. Start one such process at each place, with its own data.
+"""One participant of mutual learning without a server. Start one such process at each place, with that place's data.
 
     python examples/peer.py --id north --data north.npz --seed-set seed.npz --model cnn --mailbox /shared/box --of 4
 
 `--mailbox` is a folder that all participants share, or HOST:PORT, where `python -m coterie.peers.network_mailbox PORT`
-runs. Each npz holds x [n, ...] and y [n]; the seed set is the same file everywhere, with every class in it. Killed and
-started again, a participant goes on from its last round. See docs/how-to/learning_without_a_server.md.
+runs. Each npz holds x [n, ...] and y [n]. The seed set is the same file everywhere, and has every class in it. A
+participant that is killed and started again continues from its last round. See
+docs/how-to/learning_without_a_server.md.
 """
 
 import argparse
@@ -26,13 +27,13 @@ from coterie.peers.participate import participate
 
 
 def mailbox_at(where: str, participants: int) -> Mailbox:
-    """The mailbox at HOST:PORT, or in a folder."""
+    """Return the mailbox at HOST:PORT, or the one in a folder."""
     host, _, port = where.rpartition(":")
     return Network(host, int(port), participants) if host and port.isdigit() else Folder(Path(where), participants)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Take part until the last round."""
+    """Take part in mutual learning until the last round."""
     parser = argparse.ArgumentParser()
     for name in ("--id", "--data", "--seed-set", "--model", "--mailbox"):
         parser.add_argument(name, required=True)
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--local-steps", type=int, default=40)
     parser.add_argument("--deadline", type=float, default=60.0, help="seconds to wait for the others in a round")
-    parser.add_argument("--out", type=Path, help="where its state and model are kept; ./ID by default")
+    parser.add_argument("--out", type=Path, help="the folder for its state and its model; ./ID by default")
     given = parser.parse_args(arguments)
     mine, arrays = load("npz", path=given.data), np.load(given.seed_set)
     labels, count = classes("the seed set's y", arrays["y"])
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
         {given.id: mine.train},
         rounds=given.rounds,
         seed_set=seed,
-        test=seed,  # the only test data that all hold; each one's own are its own business
+        test=seed,  # the only test data that all participants hold; each also tests on its own
         own_test={given.id: mine.test},
         num_classes=count,
     )

@@ -1,6 +1,6 @@
 """A new algorithm in one file: signSGD with majority vote, which the library does not have.
 
-    client  v_i = sign(grad l(w; b)), of one batch b         -1, 0 or 1 per number: a byte, where FedAvg sends four
+    client  v_i = sign(grad l(w; b)), of one batch b         -1, 0 or 1 per number: one byte, where FedAvg sends four
     server  w <- w - lr sign(sum_i v_i)                      every client has one vote
 
 Bernstein, Wang, Azizzadenesheli, Anandkumar: signSGD: Compressed Optimisation for Non-Convex Problems, ICML 2018,
@@ -19,7 +19,7 @@ from coterie.models import build
 
 
 def signsgd(*, lr: float, batch_size: int = 32, lr_decay: float = 1.0) -> Recipe:
-    """signSGD with majority vote. It never sees how many clients run at once, or where."""
+    """Return signSGD with majority vote. It never knows how many clients run at once, or where."""
 
     def bind(task: Task) -> Algorithm:
         def start(broadcast: Tree, state: Tree, ctx: Context) -> Tree:
@@ -30,7 +30,7 @@ def signsgd(*, lr: float, batch_size: int = 32, lr_decay: float = 1.0) -> Recipe
             return {**carry, "buffers": buffers, "vote": tree.map(torch.sign, grads)}, logs
 
         def finish(broadcast: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
-            return {"vote": tree.map(lambda v: v.to(torch.int8), carry["vote"])}, {}  # what is sent, what is kept
+            return {"vote": tree.map(lambda v: v.to(torch.int8), carry["vote"])}, {}  # (the update, the client state)
 
         def update(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
             majority = tree.map(torch.sign, aggregate["vote"])  # the mean vote has the sign of the sum
@@ -44,7 +44,7 @@ def signsgd(*, lr: float, batch_size: int = 32, lr_decay: float = 1.0) -> Recipe
 
 
 def main(rounds: int = 150) -> float:
-    """Train on scikit-learn's digits, dealt to 20 clients with two shards each; returns the last test accuracy."""
+    """Train on scikit-learn's digits, dealt to 20 clients with two shards each, and return the last test accuracy."""
     digits = load("digits")
     clients = deal(digits, partition="shards", num_clients=20, rng_seed=0)
     model = build("mlp", (1, 8, 8), 10, rng_seed=0)

@@ -1,4 +1,4 @@
-"""The README says what is so: its loop runs, its TOML is valid, and its links lead somewhere."""
+"""What the README says is true: its loop runs, its TOML is valid, and its links lead somewhere."""
 
 import importlib.util
 import re
@@ -38,7 +38,7 @@ def test_links_lead_somewhere() -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
-    assert [link for page in pages for link in module.broken(page)] == []
+    assert [link for page in pages for link in module.broken_links(page)] == []
 
 
 @pytest.mark.parametrize("target", ["run", "test", "check", "bench", "docs"])
