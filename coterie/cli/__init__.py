@@ -1,1 +1,1 @@
-"""The command `coterie`: a thin hull around `coterie.experiment` and `coterie.report`."""
+"""The command `coterie`: it reads arguments and prints; `coterie.experiment` and `coterie.report` do the work."""

@@ -1,4 +1,8 @@
-"""The command's verbs. Exit status 0: done; 2: a mistake of the user's, in one sentence; 1: anything else."""
+"""The commands of `coterie`.
+
+The exit status is 0 after success, 2 after a mistake of the user's, which is told in one sentence, and 1 otherwise.
+Modules that take long to import are imported in the commands that need them.
+"""
 
 from __future__ import annotations
 
@@ -10,59 +14,65 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from coterie.cli import data, probe
-from coterie.cli.interruptible import interruptible
+from coterie.cli import data_commands, probe_commands
+from coterie.cli.interrupts import handle_interrupts
 from coterie.core.errors import Mistake
-from coterie.processes.team import Lost
 
 if TYPE_CHECKING:
     from coterie.processes.team import Team
 
 app = typer.Typer(
     name="coterie",
-    help="Federated learning: run an experiment from a TOML file, report on it, compare several.",
+    help="Federated learning: run experiments from TOML files, report on them, and compare them.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
-app.add_typer(data.app, name="data")
-app.add_typer(probe.app, name="probe")
+app.add_typer(data_commands.app, name="data")
+app.add_typer(probe_commands.app, name="probe")
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The experiment, a TOML file.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="TABLE.KEY=VALUE", help="Keys to change, such as algorithm.lr=0.05."),
 ]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue a stopped run; start if there is none.")]
 Folders = Annotated[list[Path], typer.Argument(metavar="DIR", help="Run folders.")]
+
+COMPARISON_WIDTH = 400
+"""Characters in a line of a comparison where the output is not a terminal: enough that no line is broken."""
 
 
 @app.command()
 def run(
     file: File,
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder. [default: runs/<the file's stem>]")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue what was stopped; start if nothing was.")] = False,
+    out: Annotated[Path | None, typer.Option(help="The run folder. [default: runs/<name of FILE>]")] = None,
+    resume: Resume = False,
     workers: Annotated[
-        int | None, typer.Option(help="Processes that share the work; the same as engine.workers=N.")
+        int | None, typer.Option(help="How many processes share the work; the same as engine.workers=N.")
     ] = None,
 ) -> None:
-    """Run an experiment; write its folder: records, model, report."""
+    """Run an experiment, and write its folder: records, model, report."""
     from coterie.processes.torchrun import join_team, launcher_rank, launcher_size
 
     folder = out or Path("runs") / file.stem
     changes = [*(overrides or []), *([] if workers is None else [f"engine.workers={workers}"])]
-    again = shlex.join(["coterie", "run", str(file), *changes, "--out", str(folder), "--resume"])
+    command = shlex.join(["coterie", "run", str(file), *changes, "--out", str(folder), "--resume"])
     if launcher_rank() > 0:
         _follow()
-    with interruptible(again if launcher_size() is None else f"torchrun ... -m {again}", "round"), join_team() as team:
+    if launcher_size() is not None:
+        command = f"torchrun ... -m {command}"
+    with handle_interrupts(command, "round"), join_team() as team:
         _lead(file, changes, folder, resume, team)
 
 
 def _follow() -> NoReturn:
-    """The run in a process that a launcher started, but not as the first: of what happens here, that one tells."""
+    """Run a process other than the first of those that a launcher started; the first one reports for all."""
     from coterie.experiment.members import follow
+    from coterie.processes.team import Lost
     from coterie.processes.torchrun import join_team
 
     try:
@@ -76,18 +86,18 @@ def _follow() -> NoReturn:
 
 
 def _lead(file: Path, overrides: list[str], folder: Path, resume: bool, team: Team) -> None:
-    """Run an experiment, with the others of a launcher's team if there are any."""
-    from coterie.cli.terminal import Terminal, listening
-    from coterie.experiment.run import run as carry_out
+    """Run an experiment in this process and in the other processes of the team, if there are any."""
+    from coterie.cli.run_display import RunDisplay, show_logs
+    from coterie.experiment.run import run as run_experiment
     from coterie.experiment.settings import load
 
     settings = load(file, overrides)
-    terminal = Terminal()
-    with listening(terminal):
-        outcome = carry_out(settings, folder, resume, terminal, team)
+    display = RunDisplay()
+    with show_logs(display):
+        outcome = run_experiment(settings, folder, resume, display, team)
     if not outcome.ran:
         print(f"{folder}: finished already, after {outcome.summary['rounds']} rounds")
-    terminal.summary(outcome.summary)
+    display.show_summary(outcome.summary)
     print(folder / "report.html")
 
 
@@ -98,18 +108,18 @@ def pretrain(
         list[str] | None,
         typer.Argument(metavar="TABLE.KEY=VALUE", help="Keys to change, such as pretrain.minutes=5."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The folder. [default: runs/<the file's stem>]")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue what was stopped; start if nothing was.")] = False,
+    out: Annotated[Path | None, typer.Option(help="The run folder. [default: runs/<name of FILE>]")] = None,
+    resume: Resume = False,
 ) -> None:
-    """Train an encoder on fractals, for runs to start from."""
-    from coterie.cli.pretrain import pretrain as carry_out
+    """Train an encoder on fractals, from which runs can start."""
+    from coterie.cli.pretrain_command import run_pretraining
 
-    carry_out(file, overrides or [], out, resume)
+    run_pretraining(file, overrides or [], out, resume)
 
 
 @app.command()
 def report(folders: Folders) -> None:
-    """Write the report of run folders anew."""
+    """Write the report of run folders again."""
     from coterie.report import write_report
 
     for folder in folders:
@@ -120,33 +130,34 @@ def report(folders: Folders) -> None:
 def compare(
     folders: Folders,
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("compare.html"),
-    target: Annotated[float | None, typer.Option(help="Count rounds to this accuracy, not to each run's own.")] = None,
+    target: Annotated[float | None, typer.Option(help="Count rounds to this accuracy, not each run's own.")] = None,
 ) -> None:
-    """Say in what runs differ and how they ended: a table and a page."""
-    from coterie.cli.comparison import show
+    """Compare the settings and results of runs: a table and a page."""
+    from coterie.cli.text_table import print_table
     from coterie.report import compare_runs, write_comparison
 
     comparison = compare_runs(folders, target)
-    show(comparison)
+    head, *rows = comparison.table()
+    print_table(head, rows, COMPARISON_WIDTH, overflow="fold")
     print(write_comparison(comparison, out))
 
 
 @app.command()
 def predict(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run's folder.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a finished run.")],
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A .csv, .parquet or .npz, a picture, or a folder of pictures.")
+        Path, typer.Argument(metavar="FILE", help="A .csv, .parquet or .npz file, an image, or a folder of images.")
     ],
-    client: Annotated[str | None, typer.Option(help="Whose model, where each client has its own.")] = None,
+    client: Annotated[str | None, typer.Option(help="The client whose model is used, where each has its own.")] = None,
     out: Annotated[Path, typer.Option(help="The table to write.")] = Path("predictions.csv"),
 ) -> None:
-    """Use a finished run's model on new examples.
+    """Apply a finished run's model to new examples.
 
-    It writes a table: the likeliest class of each, and how likely every class is.
+    It writes a table with the most probable class of each example and the probability of every class.
     """
-    from coterie.cli.predict import predict as carry_out
+    from coterie.cli.predict_command import write_predictions
 
-    carry_out(folder, file, client, out)
+    write_predictions(folder, file, client, out)
 
 
 def _version(wanted: bool) -> None:
@@ -163,11 +174,11 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Federated learning: run an experiment from a TOML file, report on it, compare several."""
+    """Federated learning: run experiments from TOML files, report on them, and compare them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command. Ends the process, except where an error leaves a traceback."""
+    """Run the command and end the process with its exit status; an unexpected error leaves a traceback."""
     try:
         app(args=None if arguments is None else list(arguments), prog_name="coterie")
     except Mistake as mistake:

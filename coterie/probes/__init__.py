@@ -8,9 +8,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from coterie.core.lazy import export_lazily
 from coterie.probes.probe import PROBES, Probe
 
 if TYPE_CHECKING:
@@ -38,17 +38,21 @@ __all__ = [
     "top_eigenvalue",
 ]
 
-_MODULES = {
-    "hessian": ("Eigenvalue", "curvature", "top_eigenvalue"),
-    "loss_landscape": ("Line", "Plane", "line", "plane"),
-    "loss_surface": ("Surface", "subset"),
-    "simplex": ("minimise",),
-    "update_geometry": ("cosine", "diversity", "drift"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+export_lazily(
+    __name__,
+    {
+        "Eigenvalue": "coterie.probes.hessian:Eigenvalue",
+        "Line": "coterie.probes.loss_landscape:Line",
+        "Plane": "coterie.probes.loss_landscape:Plane",
+        "Surface": "coterie.probes.loss_surface:Surface",
+        "cosine": "coterie.probes.update_geometry:cosine",
+        "curvature": "coterie.probes.hessian:curvature",
+        "diversity": "coterie.probes.update_geometry:diversity",
+        "drift": "coterie.probes.update_geometry:drift",
+        "line": "coterie.probes.loss_landscape:line",
+        "minimise": "coterie.probes.simplex:minimise",
+        "plane": "coterie.probes.loss_landscape:plane",
+        "subset": "coterie.probes.loss_surface:subset",
+        "top_eigenvalue": "coterie.probes.hessian:top_eigenvalue",
+    },
+)

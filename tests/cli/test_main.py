@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import typer
 
-from coterie.cli.interruptible import interruptible
+from coterie.cli.interrupts import handle_interrupts
 from coterie.cli.main import main
-from coterie.cli.terminal import Terminal
+from coterie.cli.run_display import RunDisplay
 from coterie.experiment import run as module
 from tests.data.sources.test_idx import write_four
 from tests.experiment.files import written
@@ -100,18 +100,18 @@ def test_what_is_nobodys_mistake_leaves_a_traceback(monkeypatch: pytest.MonkeyPa
 def test_an_interrupt_in_the_middle_of_a_round_does_not_claim_that_it_is_kept(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with pytest.raises(typer.Exit), interruptible("coterie run a.toml --resume", "round"):
+    with pytest.raises(typer.Exit), handle_interrupts("coterie run a.toml --resume", "round"):
         raise KeyboardInterrupt("stopped at once; continue from the last checkpoint")
     said = "stopped at once; continue from the last checkpoint with\n  coterie run a.toml --resume\n"
     assert capsys.readouterr().err == said
 
 
 def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(self: Terminal, record: dict[str, object]) -> None:
+    def interrupted(self: RunDisplay, record: dict[str, object]) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(Terminal, "round", interrupted)
+        patched.setattr(RunDisplay, "round", interrupted)
         assert called("run", "digits.toml", "rounds=2", "--out", "my run") == 1
     err = capsys.readouterr().err
     command = "coterie run digits.toml rounds=2 --out 'my run' --resume"
@@ -136,11 +136,26 @@ def test_reports_and_comparisons(capsys: pytest.CaptureFixture[str]) -> None:
     assert Path("compare.html").exists()
 
 
+def test_help_reports_and_comparisons_need_no_pytorch() -> None:
+    """They are answered at once; in a process where importing PyTorch fails."""
+    for lr in ("0.1", "0.2"):
+        assert called("run", "digits.toml", "rounds=1", f"algorithm.lr={lr}", "--out", lr) == 0
+    program = "import sys; sys.modules['torch'] = None; from coterie.cli.main import main; main(sys.argv[1:])"
+    for arguments, said in (
+        (["--help"], "compare"),
+        (["report", "0.1"], "report.html"),
+        (["compare", "0.1", "0.2"], ""),
+    ):
+        done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert said in done.stdout
+
+
 def test_data_can_be_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert called("data", "list") == 0
     assert {"digits", "mnist", "npz"} <= {line.split()[0] for line in capsys.readouterr().out.splitlines()}
     assert called("data", "fetch", "digits") == 0
-    assert capsys.readouterr().out == "digits: here, 1,438 training and 359 test examples\n"
+    assert capsys.readouterr().out == "digits: ready, 1,438 training and 359 test examples\n"
     assert called("data", "show", "digits.toml", "data.num_clients=5") == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "train: 1,438 examples of shape [1, 8, 8], float32"
@@ -182,7 +197,7 @@ def test_fetching_what_is_made_of_another_source_fetches_that(
     monkeypatch.setenv("COTERIE_DATA", str(Path.cwd()))
     write_four(Path("mnist"))
     assert called("data", "fetch", "rotated_mnist", "mnist") == 0
-    assert capsys.readouterr().out == "mnist: here, 24 training and 12 test examples\n"
+    assert capsys.readouterr().out == "mnist: ready, 24 training and 12 test examples\n"
     assert called("data", "fetch", "rotated") == 2
     assert "rotated: needs data.of, so it has no files" in capsys.readouterr().err
     assert called("data", "list") == 0

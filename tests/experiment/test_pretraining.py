@@ -266,8 +266,8 @@ def test_the_command_shows_how_it_goes_and_where_it_ended(
         assert first in out
         assert out.splitlines()[-2:] == ["runs/fractals/model.safetensors", "runs/fractals/report.html"]
     with monkeypatch.context() as patched:
-        patched.setattr("coterie.cli.pretrain.Terminal.interval", StopAfter.interval)
-        patched.setattr("coterie.cli.pretrain.Terminal.stop", 2, raising=False)
+        patched.setattr("coterie.cli.pretrain_command.PretrainingDisplay.interval", StopAfter.interval)
+        patched.setattr("coterie.cli.pretrain_command.PretrainingDisplay.stop", 2, raising=False)
         with pytest.raises(SystemExit) as ended:
             main(["pretrain", "fractals.toml", "--out", "b"])
     assert ended.value.code == 1

@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 
 from coterie import Mistake
-from coterie.cli.terminal import Terminal
+from coterie.cli.run_display import RunDisplay
 from coterie.experiment import run as module
 from coterie.experiment.finished import finished
 from coterie.experiment.run import Silent, run
@@ -39,7 +39,7 @@ def told(folder: Path) -> list[dict[str, Any]]:
 
 def test_a_run_starts_where_another_ended(start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = start(out="first")
-    second = start("pretrain.weights=first", out="second", watch=Terminal()).folder
+    second = start("pretrain.weights=first", out="second", watch=RunDisplay()).folder
     assert (second / "start" / "model.safetensors").read_bytes() == (first.folder / "model.safetensors").read_bytes()
     (about,) = told(second)
     assert about["test_accuracy"] == pytest.approx(first.summary["test_accuracy"], abs=1e-12)
@@ -81,7 +81,7 @@ def test_a_resume_does_not_reload(algorithm: str, start: Start, tmp_path: Path) 
 
 def test_what_is_frozen_is_neither_sent_nor_moved(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
     """Without weights too: random features are a start like any other, and are kept."""
-    plain, frozen = start(out="plain"), start("pretrain.freeze=all but head", out="frozen", watch=Terminal())
+    plain, frozen = start(out="plain"), start("pretrain.freeze=all but head", out="frozen", watch=RunDisplay())
     assert frozen.summary["bytes_up"] == plain.summary["bytes_up"] * 170 / 1210
     begun, ended = (tensors(frozen.folder / name) for name in ("start/model.safetensors", "model.safetensors"))
     assert [name for name in begun if torch.equal(begun[name], ended[name])] == ["1.bias", "1.weight"]

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 from coterie import Mistake
-from coterie.cli.terminal import Terminal
+from coterie.cli.run_display import RunDisplay
 from coterie.experiment import run as module
 from coterie.experiment.run import run
 from coterie.experiment.settings import load
@@ -83,7 +83,7 @@ def test_images_a_run_and_the_way_back(vit: Path, tmp_path: Path, capsys: pytest
     a resume, and whoever uses the model, asks for the checkpoint's weights no more."""
     keys = ["model.name=huggingface:vit", "rounds=2", 'pretrain.freeze=["vit.embeddings"]']
     settings = load(written(tmp_path), keys)
-    run(settings, tmp_path / "run", watch=Terminal())
+    run(settings, tmp_path / "run", watch=RunDisplay())
     model = back(transformers.ViTForImageClassification, tmp_path / "run" / "huggingface")
     ended, began = (tensors(tmp_path / "run" / name) for name in ("model.safetensors", "start/model.safetensors"))
     assert all(torch.equal(value, ended[name]) for name, value in model.state_dict().items())

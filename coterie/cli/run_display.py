@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: a live line in a terminal, plain lines elsewhere."""
+"""Show a run on the terminal: its first lines, its progress, and its results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
-from coterie.cli.live import Live
+from coterie.cli.progress_line import ProgressLine
 from coterie.core.errors import few
 from coterie.experiment.build import Experiment
 from coterie.experiment.settings import model_names
@@ -19,81 +19,81 @@ from coterie.experiment.start import Start
 from coterie.report.formats import format_bytes, format_duration, format_number, format_percent, format_spread
 from coterie.track.rounds_file import Record
 
-SECONDS_BETWEEN_LINES = 1.0
+PAUSE_SECONDS = 1.0
 
 
-class Terminal(logging.Handler):
-    """Watches a run, and takes what the library logs."""
+class RunDisplay(logging.Handler):
+    """Shows a run, and the messages that the library logs; it is a `coterie.experiment.run.Watch`."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
-        self.live = Live("round", SECONDS_BETWEEN_LINES)
+        self.progress = ProgressLine("round", PAUSE_SECONDS)
         self.last: Record | None = None
         self.bytes, self.predicts = 0, True
 
     def begin(self, experiment: Experiment, folder: Path, records: list[Record]) -> None:
-        """One line on what is run; a live line below it if this is a terminal."""
+        """Print what is run, on which engine, and from which weights; then start the progress."""
         self.predicts = experiment.plan.algorithm.traits.predicts
         self.bytes = sum(r["bytes_up"] + r["bytes_down"] for r in records)
         print(_headline(experiment))
         if experiment.why:
             print(f"engine: {experiment.why}")
-        for line in (line for each in experiment.starts for line in _start(each)):
-            print(line)
+        for start in experiment.starts:
+            print(*_start_lines(start), sep="\n")
         print(f"continuing after round {len(records)} in {folder}" if records else f"writing to {folder}")
-        self.live.begin(experiment.settings.rounds, len(records))
+        self.progress.begin(experiment.settings.rounds, len(records))
 
     def round(self, record: Record) -> None:
-        """Show a round: each in a terminal; elsewhere those that were evaluated, one a second at most, and the last."""
+        """Show a round. Outside a terminal, only evaluated rounds and the last are shown, at most one a second."""
         self.bytes += record["bytes_up"] + record["bytes_down"]
         evaluated = record["test_accuracy"] is not None or not self.predicts
-        self.last = record if evaluated or self.last is None else {**record, **_measured(self.last)}
-        self.live.show(record["round"], self._told(self.last), worth_a_line=evaluated)
+        self.last = record if evaluated or self.last is None else {**record, **_test_measures(self.last)}
+        self.progress.show(record["round"], self._text(self.last), print_line=evaluated)
 
-    def _told(self, record: Record) -> str:
+    def _text(self, record: Record) -> str:
         loss = record["test_loss"] if record["test_loss"] is not None else record["train_loss"]
         spread = f"spread {format_number(record['spread'])}" if "spread" in record else ""
         accuracy = spread or f"accuracy {format_percent(record['test_accuracy'])}"
         return f"{accuracy}  loss {format_number(loss)}  {format_bytes(self.bytes)} sent"
 
     def say(self, sentence: str) -> None:
-        """A remark, on standard error."""
-        self.live.say(sentence)
+        """Print a note to standard error."""
+        self.progress.note(sentence)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """What the library logs: a warning, or what the user waits for."""
+        """Print a message of the library: a warning, or what the user waits for."""
         self.say(record.getMessage())
 
     def close(self) -> None:
-        """Leave the live line as it stands."""
-        self.live.close()
+        """End the progress."""
+        self.progress.close()
         sys.stdout.flush()
         super().close()
 
-    def summary(self, end: dict[str, Any]) -> None:
-        """How the run ended, as a table."""
+    def show_summary(self, end: dict[str, Any]) -> None:
+        """Print the results as a table."""
         table = Table(show_header=False, box=None, pad_edge=False)
         for name, value in _rows(end):
             table.add_row(name, value)
-        self.live.out.print(table)
+        self.progress.out.print(table)
 
 
 @contextmanager
-def listening(terminal: Terminal) -> Iterator[None]:
-    """A block in which a terminal hears what the library logs; at its end the terminal is closed."""
+def show_logs(display: RunDisplay) -> Iterator[None]:
+    """Let a display show what the library logs in a block; at its end, close the display."""
     library = logging.getLogger("coterie")
     before = library.level
-    library.setLevel(terminal.level)
-    library.addHandler(terminal)
+    library.setLevel(display.level)
+    library.addHandler(display)
     try:
         yield
     finally:
-        library.removeHandler(terminal)
+        library.removeHandler(display)
         library.setLevel(before)
-        terminal.close()
+        display.close()
 
 
-def _measured(record: Record) -> Record:
+def _test_measures(record: Record) -> Record:
     return {"test_accuracy": record["test_accuracy"], "test_loss": record["test_loss"]}
 
 
@@ -103,7 +103,7 @@ def _headline(experiment: Experiment) -> str:
     models = (f"{m} with {c:,} parameters" for m, c in zip(model_names(settings), counts, strict=True))
     population = len(plan.ids)
     cohort = plan.cohort.count(population)
-    each = "everyone" if cohort == population else f"{cohort} of {population} clients"
+    each = "all clients" if cohort == population else f"{cohort} of {population} clients"
     return (
         f"{settings.algorithm['name']} on {settings.data['source']} ({settings.data['partition']}), "
         f"{', '.join(models)}, {each} in a round, "
@@ -111,8 +111,8 @@ def _headline(experiment: Experiment) -> str:
     )
 
 
-def _start(start: Start) -> list[str]:
-    """What a model starts from, what of it is frozen, and how good it is."""
+def _start_lines(start: Start) -> list[str]:
+    """Return lines on the weights that a model starts from, its frozen part, and its accuracy."""
     lines = [f"start: {start.loaded}"] if start.loaded else []
     if start.frozen:
         lines.append(f"frozen: {few(start.frozen)} ({start.size:,} of {start.total:,} numbers)")

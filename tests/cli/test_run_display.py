@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from coterie.cli.terminal import Terminal, listening
+from coterie.cli.run_display import RunDisplay, show_logs
 from coterie.engines import compiled
 from tests.cli.test_main import called
 from tests.experiment.files import DIGITS, written
@@ -14,7 +14,7 @@ from tests.experiment.files import DIGITS, written
 def test_what_a_user_waits_for_is_said_beside_the_rounds(capsys: pytest.CaptureFixture[str]) -> None:
     library = logging.getLogger("coterie")
     before = library.level, list(library.handlers)
-    with listening(Terminal()):
+    with show_logs(RunDisplay()):
         compiled.log.info("compiling")
     assert capsys.readouterr().err == "note: compiling\n"
     assert (library.level, library.handlers) == before

@@ -1,4 +1,4 @@
-"""`coterie probe`: the loss between and around the models of finished runs."""
+"""`coterie probe`: measure the loss between and around the models of finished runs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ app = typer.Typer(
     help="Measure the loss between and around the models of finished runs.", no_args_is_help=True, rich_markup_mode=None
 )
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]
-Where = Annotated[str, typer.Option("--on", help="test or train: which examples the loss is measured on.")]
-Examples = Annotated[int, typer.Option(help="How many of them.")]
+Where = Annotated[str, typer.Option("--on", help="Measure the loss on test or train examples.")]
+Examples = Annotated[int, typer.Option(help="The largest number of examples.")]
 Norms = Annotated[
-    str, typer.Option(help="BatchNorm's: measured on training examples at every place, or averaged with the weights.")
+    str,
+    typer.Option(
+        help="BatchNorm's statistics: measured on training examples at every place, or averaged with the weights."
+    ),
 ]
 
 
@@ -34,24 +37,21 @@ def line(
     examples: Examples = 1000,
     statistics: Norms = "measured",
 ) -> None:
-    """The loss along the line through two runs' models."""
+    """Measure the loss along the line through two runs' models."""
     from coterie.experiment.finished import surface, together
-    from coterie.probes import line as along
+    from coterie.probes import line as measure_line
     from coterie.report.loss_pages import write_line_page
 
-    chosen = _checked(on, examples, statistics)
+    chosen = _check_options(on, examples, statistics)
     runs = together([first, second])
     a, b = (run.end for run in runs)
-    found = along(surface(runs[0], *chosen), a, b, progress=_shown)
-    loss = dict(zip(found.t, found.measures["loss"], strict=True))
-    print(f"loss {format_number(loss[0.0])} and {format_number(loss[1.0])}, half-way {format_number(loss[0.5])}")
-    print(f"barrier {format_number(found.barrier)}, distance {format_number(found.distance)}")
-    facts = [
-        *_facts(runs, *chosen),
-        ("distance", format_number(found.distance)),
-        ("barrier", format_number(found.barrier)),
-    ]
-    print(write_line_page(found, (_name(first), _name(second)), facts, out))
+    losses = measure_line(surface(runs[0], *chosen), a, b, progress=_with_progress_bar)
+    loss = dict(zip(losses.t, losses.measures["loss"], strict=True))
+    print(f"loss {format_number(loss[0.0])} and {format_number(loss[1.0])}, midway {format_number(loss[0.5])}")
+    barrier, distance = format_number(losses.barrier), format_number(losses.distance)
+    print(f"barrier {barrier}, distance {distance}")
+    facts = [*_facts(runs, *chosen), ("distance", distance), ("barrier", barrier)]
+    print(write_line_page(losses, (_name(first), _name(second)), facts, out))
 
 
 @app.command()
@@ -65,17 +65,18 @@ def plane(
     examples: Examples = 1000,
     statistics: Norms = "measured",
 ) -> None:
-    """The loss on the plane through three runs' models."""
+    """Measure the loss on the plane through three runs' models."""
     from coterie.experiment.finished import surface, together
-    from coterie.probes import plane as across
+    from coterie.probes import plane as measure_plane
     from coterie.report.loss_pages import write_plane_page
 
-    chosen = _checked(on, examples, statistics)
+    chosen = _check_options(on, examples, statistics)
+    _check_option("--points", points, points >= 2, "2 or more")
     runs = together([first, second, third])
     a, b, c = (run.end for run in runs)
-    found = across(surface(runs[0], *chosen), a, b, c, points, progress=_shown)
+    losses = measure_plane(surface(runs[0], *chosen), a, b, c, points, progress=_with_progress_bar)
     names = (_name(first), _name(second), _name(third))
-    print(write_plane_page(found, names, [*_facts(runs, *chosen), ("places", f"{points} x {points}")], out))
+    print(write_plane_page(losses, names, [*_facts(runs, *chosen), ("places", f"{points} x {points}")], out))
 
 
 @app.command()
@@ -85,39 +86,40 @@ def curvature(
     examples: Examples = 1000,
     statistics: Norms = "measured",
 ) -> None:
-    """The Hessian's largest eigenvalue where runs began and ended.
+    """Measure how sharply the loss bends where runs began and ended.
 
-    Also how far it is from the one to the other.
+    It prints the largest eigenvalue of the Hessian at the start and at the end, and the distance between the two.
     """
     from coterie.core import tree
     from coterie.experiment.finished import finished, surface
-    from coterie.probes import curvature as bend
+    from coterie.probes import curvature as measure_curvature
     from coterie.probes.update_geometry import length
 
-    chosen = _checked(on, examples, statistics)
+    chosen = _check_options(on, examples, statistics)
     for run in map(finished, folders):
-        place = surface(run, *chosen)
+        loss = surface(run, *chosen)
         for name, weights in (("start", run.start), ("end", run.end)):
-            found = bend(place, weights)
-            print(f"{run.folder}: {name} {format_number(found.value)} (residual {found.residual:.1e})")
-        went = length(tree.sub(run.end["params"], run.start["params"]))
-        start = length(run.start["params"])
-        print(f"{run.folder}: travelled {format_number(went)}, from weights of length {format_number(start)}")
+            largest = measure_curvature(loss, weights)
+            print(f"{run.folder}: {name} {format_number(largest.value)} (residual {largest.residual:.1e})")
+        travelled = format_number(length(tree.sub(run.end["params"], run.start["params"])))
+        start = format_number(length(run.start["params"]))
+        print(f"{run.folder}: travelled {travelled}, from weights of length {start}")
 
 
-def _checked(on: str, examples: int, statistics: str) -> tuple[On, int, Statistics]:
-    for option, given, right, allowed in (
-        ("--on", on, on in ("test", "train"), "test or train"),
-        ("--examples", examples, examples >= 1, "1 or more"),
-        ("--statistics", statistics, statistics in ("measured", "averaged"), "measured or averaged"),
-    ):
-        if not right:
-            raise Mistake(f"{option} {given}: it must be {allowed}")
+def _check_options(on: str, examples: int, statistics: str) -> tuple[On, int, Statistics]:
+    _check_option("--on", on, on in ("test", "train"), "test or train")
+    _check_option("--examples", examples, examples >= 1, "1 or more")
+    _check_option("--statistics", statistics, statistics in ("measured", "averaged"), "measured or averaged")
     return on, examples, statistics  # type: ignore[return-value]
 
 
+def _check_option(option: str, value: object, right: bool, allowed: str) -> None:
+    if not right:
+        raise Mistake(f"{option} {value}: it must be {allowed}")
+
+
 def _facts(runs: Sequence[Finished], on: On, examples: int, statistics: Statistics) -> list[tuple[str, str]]:
-    """What was measured, for the page."""
+    """Return what was measured on which data, for the table on the page."""
     from coterie.experiment.finished import same_start
 
     task = next(iter(runs[0].experiment.plan.tasks.values()))
@@ -134,8 +136,8 @@ def _name(folder: Path) -> str:
     return folder.resolve().name
 
 
-def _shown(places: Sequence[Any]) -> Iterable[Any]:
-    """With a bar in a terminal, on standard error."""
+def _with_progress_bar(places: Sequence[Any]) -> Iterable[Any]:
+    """Iterate over places, with a bar on standard error in a terminal."""
     from rich.console import Console
     from rich.progress import track
 

@@ -1,4 +1,4 @@
-"""Rows of text on the terminal, under the names of their columns."""
+"""Print tables of text on the terminal."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from rich.table import Table
 from rich.text import Text
 
 
-def show(
+def print_table(
     head: Sequence[str],
     rows: Iterable[Sequence[str]],
-    wide: int = 240,
+    file_width: int = 240,
     overflow: Literal["ellipsis", "fold"] = "ellipsis",
 ) -> None:
     """Print a table.
 
     Args:
-        head: the columns' names. rows: their cells; nothing in them is markup.
-        wide: columns of text where the output is no terminal.
-        overflow: what becomes of a cell that does not fit.
+        head: the columns' names.
+        rows: their cells; nothing in them is markup.
+        file_width: characters in a line where the output is not a terminal.
+        overflow: what happens to a cell that does not fit: it is cut, or it takes several lines.
     """
     console = Console(highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=wide)
+        console = Console(highlight=False, width=file_width)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in head:
         table.add_column(Text(name), overflow=overflow)

@@ -1,4 +1,4 @@
-"""`coterie pretrain`: what it shows while it goes on, and how it ends."""
+"""`coterie pretrain`: carry out a pre-training, and show it on the terminal."""
 
 from __future__ import annotations
 
@@ -10,43 +10,53 @@ from typing import Any
 from rich.table import Table
 from torch import nn
 
-from coterie.cli.interruptible import interruptible
-from coterie.cli.live import Live
+from coterie.cli.interrupts import handle_interrupts
+from coterie.cli.progress_line import ProgressLine
 from coterie.experiment.pretraining import Pretraining, load
-from coterie.experiment.pretraining_run import pretrain as carry_out
+from coterie.experiment.pretraining_run import pretrain
 from coterie.report.formats import format_duration, format_number, format_spread
 from coterie.track.rounds_file import Record
 from coterie.track.summary import MAX_COLLAPSED_SPREAD
 
-SECONDS_BETWEEN_LINES = 5.0
+PAUSE_SECONDS = 5.0
 
 
-def pretrain(file: Path, overrides: Sequence[str], out: Path | None, resume: bool) -> None:
-    """Carry out the pre-training that a file describes, and show it."""
+def run_pretraining(file: Path, overrides: Sequence[str], out: Path | None, resume: bool) -> None:
+    """Carry out the pre-training that a file describes, and show it.
+
+    Args:
+        file: a TOML file.
+        overrides: "table.key=value".
+        out: the run folder; None: runs/ with the file's name.
+        resume: whether to continue a stopped pre-training.
+
+    Raises:
+        Mistake: the file or the folder cannot be used.
+    """
     folder = out or Path("runs") / file.stem
     settings = load(file, overrides)
-    again = shlex.join(["coterie", "pretrain", str(file), *overrides, "--out", str(folder), "--resume"])
-    terminal = Terminal()
-    with interruptible(again, "interval"):
+    command = shlex.join(["coterie", "pretrain", str(file), *overrides, "--out", str(folder), "--resume"])
+    display = PretrainingDisplay()
+    with handle_interrupts(command, "interval"):
         try:
-            outcome = carry_out(settings, folder, resume, terminal)
+            outcome = pretrain(settings, folder, resume, display)
         finally:
-            terminal.close()
+            display.close()
     if not outcome.ran:
         print(f"{folder}: finished already, after {outcome.summary['steps']} steps")
-    terminal.summary(outcome.summary)
+    display.show_summary(outcome.summary)
     print(folder / "model.safetensors")
     print(folder / "report.html")
 
 
-class Terminal:
-    """Watches a pre-training: a live line in a terminal, plain lines elsewhere."""
+class PretrainingDisplay:
+    """Shows a pre-training; it is a `coterie.experiment.pretraining_run.Watch`."""
 
     def __init__(self) -> None:
-        self.live = Live("step", SECONDS_BETWEEN_LINES)
+        self.progress = ProgressLine("step", PAUSE_SECONDS)
 
     def begin(self, settings: Pretraining, model: nn.Module, folder: Path, records: list[Record]) -> None:
-        """One line on what is trained; a live line below it if this is a terminal."""
+        """Print what is trained, then start the progress."""
         steps = settings.pretrain.steps or 0
         parameters = sum(p.numel() for p in model.parameters())
         pairs, size = settings.pretrain.batch_size, settings.pretrain.image_size
@@ -56,29 +66,29 @@ class Terminal:
         )
         done = records[-1]["step"] if records else 0
         print(f"continuing after step {done:,} in {folder}" if records else f"writing to {folder}; see sheet.png there")
-        self.live.begin(steps, done)
+        self.progress.begin(steps, done)
 
     def interval(self, record: Record) -> None:
-        """Show an interval: each in a terminal; elsewhere one every few seconds, and the last."""
-        self.live.show(record["step"], _told(record))
+        """Show an interval. Outside a terminal, only one every few seconds and the last are shown."""
+        self.progress.show(record["step"], _text(record))
 
     def say(self, sentence: str) -> None:
-        """A remark, on standard error."""
-        self.live.say(sentence)
+        """Print a note to standard error."""
+        self.progress.note(sentence)
 
     def close(self) -> None:
-        """Leave the live line as it stands."""
-        self.live.close()
+        """End the progress."""
+        self.progress.close()
 
-    def summary(self, end: dict[str, Any]) -> None:
-        """How the training ended, as a table; a collapse is also said on standard error."""
+    def show_summary(self, end: dict[str, Any]) -> None:
+        """Print the results as a table, and a note to standard error where the outputs have collapsed."""
         table = Table(show_header=False, box=None, pad_edge=False)
         table.add_row("steps", f"{end['steps']:,}")
         table.add_row("images", f"{end['images']:,}")
         table.add_row("loss", format_number(end["loss"]))
         table.add_row("spread of outputs", format_spread(end))
         table.add_row("time", format_duration(end["elapsed"]))
-        self.live.out.print(table)
+        self.progress.out.print(table)
         if end["collapsed"]:
             self.say(
                 f"the outputs have collapsed (their spread is {end['spread']:.3f}, at most {MAX_COLLAPSED_SPREAD}): "
@@ -86,6 +96,6 @@ class Terminal:
             )
 
 
-def _told(record: Record) -> str:
+def _text(record: Record) -> str:
     speed = f"{record['images_per_second']:,.0f} images a second"
     return f"loss {format_number(record['loss'])}  spread {record['spread']:.2f}  {speed}"

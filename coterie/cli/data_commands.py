@@ -1,4 +1,4 @@
-"""`coterie data`: which data sets there are, fetching one, and looking at what an experiment would deal."""
+"""`coterie data`: list the data sets, fetch their files, and show the clients' data of an experiment."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coterie.cli import table
+from coterie.cli.text_table import print_table
 from coterie.core.errors import Mistake
-from coterie.core.examples import Clients
 
 if TYPE_CHECKING:
+    from coterie.core.examples import Clients
     from coterie.data import Source
 
-app = typer.Typer(help="List data sets, fetch one, show what it holds.", no_args_is_help=True, rich_markup_mode=None)
-Names = Annotated[list[str], typer.Argument(metavar="NAME", help="Sources, such as mnist.")]
-Shown = Annotated[str, typer.Argument(metavar="NAME", help="A source, or an experiment's TOML file.")]
+app = typer.Typer(
+    help="List data sets, fetch their files, or show what they hold.", no_args_is_help=True, rich_markup_mode=None
+)
+Names = Annotated[list[str], typer.Argument(metavar="NAME", help="Data sets, such as mnist.")]
+Shown = Annotated[str, typer.Argument(metavar="NAME", help="A data set, or the TOML file of an experiment.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="TABLE.KEY=VALUE", help="Keys to change.")]
-MOST_CLIENTS = 100
+MAX_ROWS = 100
 
 
 @app.command(name="list")
 def list_sources() -> None:
-    """List every source by the name that data.source takes."""
+    """List the data sets by the names that data.source takes."""
     from coterie.data import SOURCES
     from coterie.data.files import data_home
     from coterie.data.sources import MADE_OF
@@ -39,15 +41,18 @@ def list_sources() -> None:
         files = "yours" if "path" in keys else "folder" if here else "-"
         own = ", ".join(key for key in keys if key not in ("rng_seed", "examples_per_client", "num_clients"))
         rows.append((name, files, own or "-", (inspect.getdoc(function) or "").splitlines()[0]))
-    table.show(("source", "files", "its own keys", "what it is"), rows)
-    print(f'"folder": {home} has one for it; "-": it has none, because none is needed or nothing was fetched yet')
+    print_table(("source", "files", "keys of its own", "description"), rows)
+    print(
+        f'files: "yours" are given by path; "folder" is one in {home}; "-": no files are needed, or they are not '
+        "fetched yet"
+    )
 
 
 @app.command()
 def fetch(names: Names) -> None:
-    """Download and check the official files of sources.
+    """Download and check the official files of data sets.
 
-    Those that are here already are not fetched again.
+    Files that are there already are not downloaded again.
     """
     from coterie.data import load
     from coterie.data.sources import MADE_OF, find
@@ -60,18 +65,18 @@ def fetch(names: Names) -> None:
     for name in wanted:
         source = load(name)
         tested = 0 if source.test is None else len(source.test)
-        print(f"{name}: here, {len(source.train):,} training and {tested:,} test examples")
+        print(f"{name}: ready, {len(source.train):,} training and {tested:,} test examples")
 
 
 @app.command()
 def show(
     name: Shown,
     overrides: Overrides = None,
-    out: Annotated[Path, typer.Option(help="The page to write, where there are clients.")] = Path("clients.html"),
+    out: Annotated[Path, typer.Option(help="The page to write, if there are clients.")] = Path("clients.html"),
 ) -> None:
-    """Show a source, or who would hold what in an experiment.
+    """Show a data set, or the clients' data of an experiment.
 
-    A table and a page; nothing is trained.
+    It prints a table and writes a page; nothing is trained.
     """
     if name.endswith(".toml"):
         _show_experiment(Path(name), overrides or [], out)
@@ -112,18 +117,18 @@ def _print_source(source: Source) -> None:
 
 
 def _show_clients(source: Source, clients: Clients, partition: str, out: Path) -> None:
-    """A table of the clients, remarks on standard error, and the path of the page."""
+    """Print a table of the clients, notes to standard error, and the path of the page."""
     from coterie.data.remarks import remarks
     from coterie.report.clients_page import format_counts, write_clients_page
     from coterie.track.clients_json import describe_clients
 
-    who, names = describe_clients(clients), source.label_names
-    rows = [(c["id"], str(c["examples"]), format_counts(c["label_counts"], names)) for c in who[:MOST_CLIENTS]]
-    table.show(("client", "examples", "of each label"), rows)
-    if len(who) > MOST_CLIENTS:
-        print(f"and {len(who) - MOST_CLIENTS:,} more")
+    descriptions, names = describe_clients(clients), source.label_names
+    rows = [(c["id"], str(c["examples"]), format_counts(c["label_counts"], names)) for c in descriptions[:MAX_ROWS]]
+    print_table(("client", "examples", "of each label"), rows)
+    if len(descriptions) > MAX_ROWS:
+        print(f"and {len(descriptions) - MAX_ROWS:,} more")
     tested = 0 if source.test is None else len(source.test)
-    print(f"{len(who):,} clients ({partition}), {tested:,} test examples")
+    print(f"{len(descriptions):,} clients ({partition}), {tested:,} test examples")
     for sentence in remarks(source, clients):
         print(f"note: {sentence}", file=sys.stderr)
-    print(write_clients_page(who, f"{source.name} ({partition})", out, names))
+    print(write_clients_page(descriptions, f"{source.name} ({partition})", out, names))

@@ -1,0 +1,60 @@
+"""`coterie predict`: apply a finished run's model to new examples."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from coterie.cli.text_table import print_table
+from coterie.core.errors import Mistake
+from coterie.core.files import write_atomic
+from coterie.data.unseen import Unseen
+from coterie.experiment.trained import trained
+
+
+def write_predictions(folder: Path, file: Path, client: str | None, out: Path) -> None:
+    """Write a table of predictions, and print how many examples were assigned to each class.
+
+    Args:
+        folder: of the run.
+        file: the new examples.
+        client: whose model is used, where each client has its own.
+        out: the table to write.
+
+    Raises:
+        Mistake: the run, the examples or the table cannot be used.
+    """
+    model = trained(folder, client)
+    examples = model.read(file)
+    probabilities = model.probabilities(examples.x)
+    classes = model.inputs.classes or ()
+    predictions = [classes[k] for k in probabilities.argmax(1).tolist()]
+    try:
+        write_atomic(out, _csv_table(examples, predictions, probabilities, classes).encode())
+    except OSError as error:
+        raise Mistake(f"--out {out}: cannot be written ({error.strerror or error}); choose another file") from error
+    for sentence in examples.notes:
+        print(f"note: {sentence}", file=sys.stderr)
+    rows = [(name, f"{number:>8,}") for name, number in Counter(predictions).most_common()]
+    print_table(("prediction", "examples"), rows)
+    labelled = [pair for pair in zip(predictions, examples.labels, strict=True) if pair[1] in set(classes)]
+    if labelled:
+        accuracy = sum(prediction == label for prediction, label in labelled) / len(labelled)
+        print(f"accuracy {accuracy:.2%} on the {len(labelled):,} examples whose class the file gives")
+    print(out)
+
+
+def _csv_table(examples: Unseen, predictions: Sequence[str], probabilities: Tensor, classes: Sequence[str]) -> str:
+    """Return a row for each example: its name, the most probable class, and the probability of each class."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["example", "prediction", *(f"p({name})" for name in classes)])
+    for name, prediction, row in zip(examples.names, predictions, probabilities.tolist(), strict=True):
+        writer.writerow([name, prediction, *(f"{p:.6g}" for p in row)])
+    return text.getvalue()

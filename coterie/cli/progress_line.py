@@ -1,0 +1,68 @@
+"""Show the progress of a long command: a live line in a terminal, plain lines elsewhere, notes beside them."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+
+class ProgressLine:
+    """The progress of a command, counted in rounds or in steps.
+
+    Args:
+        unit: what is counted, such as "round".
+        pause_seconds: the least time between two plain lines.
+    """
+
+    def __init__(self, unit: str, pause_seconds: float) -> None:
+        self.unit, self.pause_seconds = unit, pause_seconds
+        self.out = Console(highlight=False)
+        self.err = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.bar: Progress | None = None
+        self.task, self.total, self.last, self.last_printed, self.quiet_until = TaskID(0), 0, (0, ""), 0, 0.0
+
+    def begin(self, total: int, done: int) -> None:
+        """Start the live line if this is a terminal."""
+        self.total = total
+        if not self.out.is_terminal:
+            return
+        columns = (TextColumn(self.unit), MofNCompleteColumn(), BarColumn(bar_width=24))
+        text = TextColumn("{task.fields[text]}")
+        self.bar = Progress(*columns, text, TimeRemainingColumn(compact=True), TextColumn("left"), console=self.out)
+        self.task = self.bar.add_task("", total=total, completed=done, text="")
+        self.bar.start()
+
+    def show(self, number: int, text: str, print_line: bool = True) -> None:
+        """Show how far the work is.
+
+        Args:
+            number: the last unit that is done.
+            text: shown beside it.
+            print_line: whether a plain line may be printed for it, where there is no terminal.
+        """
+        self.last = number, text
+        if self.bar is not None:
+            self.bar.update(self.task, completed=number, text=text)
+        elif print_line and time.monotonic() >= self.quiet_until:
+            self._print_last()
+
+    def _print_last(self) -> None:
+        number, text = self.last
+        if number and number != self.last_printed:
+            print(f"{self.unit} {number}/{self.total}  {text}", flush=True)
+            self.last_printed = number
+        self.quiet_until = time.monotonic() + self.pause_seconds
+
+    def note(self, sentence: str) -> None:
+        """Print a note to standard error."""
+        (self.bar.console if self.bar else self.err).print(f"note: {sentence}", markup=False)
+
+    def close(self) -> None:
+        """Stop the live line where it stands, or print the last plain line."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+        elif not self.out.is_terminal:
+            self._print_last()
