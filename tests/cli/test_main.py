@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import typer
 
+import coterie
 from coterie.cli.interrupts import handle_interrupts
 from coterie.cli.main import main
 from coterie.cli.run_display import RunDisplay
@@ -141,12 +142,10 @@ def test_help_reports_and_comparisons_need_no_pytorch() -> None:
     for lr in ("0.1", "0.2"):
         assert called("run", "digits.toml", "rounds=1", f"algorithm.lr={lr}", "--out", lr) == 0
     program = "import sys; sys.modules['torch'] = None; from coterie.cli.main import main; main(sys.argv[1:])"
-    for arguments, said in (
-        (["--help"], "compare"),
-        (["report", "0.1"], "report.html"),
-        (["compare", "0.1", "0.2"], ""),
-    ):
-        done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", program]
+    here = os.environ | {"PYTHONPATH": str(Path(coterie.__file__).parents[1])}
+    for arguments, said in (["--help"], "compare"), (["report", "0.1"], "report.html"), (["compare", "0.1", "0.2"], ""):
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=here, check=False)
         assert (done.returncode, done.stderr) == (0, "")
         assert said in done.stdout
 
