@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from coterie.cli.text_table import print_table
-from coterie.core.errors import Mistake
+from coterie.core.errors import Mistake, mistakes_in
 
 if TYPE_CHECKING:
     from coterie.core.examples import Clients
@@ -59,11 +59,14 @@ def fetch(names: Names) -> None:
 
     wanted = list(dict.fromkeys(own for name in names for own in MADE_OF.get(name, (name,))))
     for name in wanted:
-        needed = [k for k, p in inspect.signature(find(name)).parameters.items() if p.default is p.empty]
+        with mistakes_in("data"):
+            parameters = inspect.signature(find(name)).parameters
+        needed = [k for k, p in parameters.items() if p.default is p.empty]
         if needed:
             raise Mistake(f"{name}: needs data.{needed[0]}, so it has no files of its own to fetch")
     for name in wanted:
-        source = load(name)
+        with mistakes_in("data"):
+            source = load(name)
         tested = 0 if source.test is None else len(source.test)
         print(f"{name}: ready, {len(source.train):,} training and {tested:,} test examples")
 
@@ -89,7 +92,8 @@ def _show_source(name: str, overrides: Sequence[str], out: Path) -> None:
     from coterie.experiment.file import overridden
 
     options, _ = overridden({}, [o.removeprefix("data.") for o in overrides])
-    source = load(name, folders=[Path.cwd()], **options)
+    with mistakes_in("data"):
+        source = load(name, folders=[Path.cwd()], **options)
     _print_source(source)
     if source.groups is not None:
         _show_clients(source, deal(source), "natural", out)

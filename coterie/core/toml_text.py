@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
@@ -14,6 +15,8 @@ def toml_text(value: Any) -> str:
 
     >>> toml_text([{"size": 1}, "all", True])
     '[{size = 1}, "all", true]'
+    >>> print(toml_text("two\\nlines"))
+    "two\\nlines"
     """
     if isinstance(value, PurePath):
         return f'"{value}"'
@@ -24,5 +27,5 @@ def toml_text(value: Any) -> str:
     elif isinstance(value, list):
         text = f"[{', '.join(map(toml_text, value))}]"
     else:
-        text = f'"{value}"' if isinstance(value, str) else str(value)
+        text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
     return text if len(text) <= WIDEST_CHARACTERS else f"{text[: WIDEST_CHARACTERS - 3]}..."

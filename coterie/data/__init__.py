@@ -1,8 +1,40 @@
-"""Clients, partitions of a data set among them, and the sources that data come from."""
+"""Data: the sources that examples come from, partitions of them among clients, and seed sets.
 
-from coterie.data.deal import deal, own_test
-from coterie.data.partition import PARTITIONS
-from coterie.data.source import Source
+The names of sources, partitions and augmentations can be read without PyTorch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coterie.core.lazy import export_lazily
+from coterie.data.augment import AUGMENTATIONS, augmentation
+from coterie.data.partitions import PARTITIONS
 from coterie.data.sources import SOURCES, load
 
-__all__ = ["PARTITIONS", "SOURCES", "Source", "deal", "load", "own_test"]
+if TYPE_CHECKING:
+    from coterie.data.deal import deal, own_test
+    from coterie.data.partitions.partition import Partition
+    from coterie.data.source import Source
+
+__all__ = [
+    "AUGMENTATIONS",
+    "PARTITIONS",
+    "SOURCES",
+    "Partition",
+    "Source",
+    "augmentation",
+    "deal",
+    "load",
+    "own_test",
+]
+
+export_lazily(
+    __name__,
+    {
+        "Partition": "coterie.data.partitions.partition:Partition",
+        "Source": "coterie.data.source:Source",
+        "deal": "coterie.data.deal:deal",
+        "own_test": "coterie.data.deal:own_test",
+    },
+)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from coterie.core.errors import Mistake
 from coterie.core.examples import Examples
+from coterie.core.toml_text import toml_text
 from coterie.data.source import Source
 from coterie.data.split import by_client, fixed_split
 from coterie.data.table import Coded, Measured, apart, as_number, encode, is_missing, measured
@@ -90,8 +91,8 @@ def from_frame(
 
 def _column(frame: Frame, key: str, column: str) -> Sequence[object]:
     if column not in frame.columns:
-        held = ", ".join(map(repr, frame.columns)) or "none"
-        raise Mistake(f"data.{key} = {column!r}: {frame.path} has no such column; its columns are {held}")
+        held = ", ".join(map(toml_text, frame.columns)) or "none"
+        raise Mistake(f"{frame.path} has no such column; its columns are {held}", key=key, value=column)
     cells = frame.columns[column]
     if len(cells) == 0:
         raise Mistake(f"{frame.path}: holds no rows; one example for each row is needed")
@@ -103,9 +104,9 @@ def _complete(frame: Frame, key: str, column: str) -> Sequence[object]:
     cells, declared = _column(frame, key, column), column in frame.classes  # "none" may be a class's name
     for row, cell in enumerate(cells):
         if cell is None if declared else is_missing(cell):
-            found = f"= {cell!r} counts as" if isinstance(cell, str) and cell.strip() else "is"
+            found = f"= {toml_text(cell)} counts as" if isinstance(cell, str) and cell.strip() else "is"
             raise Mistake(
-                f"{frame.path}: row {row + 1}: {column} {found} missing, but data.{key} needs a value in every row"
+                f"{frame.path}: row {row + 1}: {column} {found} missing, but `{key}` needs a value in every row"
             )
     return cells
 
@@ -133,8 +134,9 @@ def _labels(frame: Frame, column: str) -> tuple[NDArray[np.int64], list[str]]:
         distinct = texts.tolist()
     if len(distinct) > _MOST_CLASSES:
         raise Mistake(
-            f"data.label_column = {column!r}: holds {len(distinct)} different values in {frame.path}; at most "
-            f"{_MOST_CLASSES} classes can be told apart"
+            f"it holds {len(distinct)} different values in {frame.path}; at most {_MOST_CLASSES} classes are possible",
+            key="label_column",
+            value=column,
         )
     return labels.astype(np.int64), [str(v) for v in distinct]
 
@@ -150,13 +152,17 @@ def _marked(frame: Frame, column: str) -> tuple[NDArray[np.int64], NDArray[np.in
         number = as_number(cell)
         mark = _TEST.get(f"{number:g}" if number is not None else str(cell).strip().lower())
         if mark is None:
-            raise Mistake(f"{frame.path}: row {row + 1}: {column} = {cell!r}; data.test_column must hold true or false")
+            raise Mistake(
+                f"{frame.path}: row {row + 1}: {column} = {toml_text(cell)}; `test_column` must hold true or false"
+            )
         marks.append(mark)
     is_test = np.array(marks)
     if is_test.all() or not is_test.any():
         raise Mistake(
-            f"data.test_column = {column!r}: marks {is_test.sum()} of {len(is_test)} rows of {frame.path}; "
-            "some must be left to train on and some to test on"
+            f"it marks {is_test.sum()} of {len(is_test)} rows of {frame.path}; "
+            "some must be left to train on and some to test on",
+            key="test_column",
+            value=column,
         )
     return np.flatnonzero(~is_test), np.flatnonzero(is_test)
 
@@ -164,23 +170,26 @@ def _marked(frame: Frame, column: str) -> tuple[NDArray[np.int64], NDArray[np.in
 def _feature_names(frame: Frame, named: Sequence[str] | None, taken: Mapping[str | None, str]) -> list[str]:
     """The feature columns: those named, else all that are not taken for something else, by the key that takes them."""
     if isinstance(named, str):
-        raise Mistake(f"data.feature_columns = {named!r}: must be a list of columns, such as [{named!r}]")
+        allowed = f"a list of columns, such as {toml_text([named])}"
+        raise Mistake(key="feature_columns", value=named, allowed=allowed)
     features = [column for column in frame.columns if column not in taken] if named is None else list(named)
     if not features:
-        raise Mistake(f"data.feature_columns: {frame.path} has no column left to learn from; name some")
+        raise Mistake(f"{frame.path} has no column left to learn from; name some", key="feature_columns")
     before: set[str] = set()
     for column in features:
         if column in before:
-            raise Mistake(f"data.feature_columns: names {column!r} twice; name each column once")
+            raise Mistake(f"it names {toml_text(column)} twice; name each column once", key="feature_columns")
         before.add(column)
         if taken.get(column) in ("label_column", "test_column"):  # the answer itself
-            raise Mistake(f"data.feature_columns: names {column!r}, which is data.{taken[column]}; leave it out")
+            raise Mistake(
+                f"it names {toml_text(column)}, which is `{taken[column]}`; leave it out", key="feature_columns"
+            )
     nameless = [] if named is not None else [column for column in features if _NAMELESS.fullmatch(column)]
     if nameless:  # often a row's number, which somebody's export put first
         place = f"column {list(frame.columns).index(nameless[0]) + 1}"
-        called = f" but {nameless[0]!r}, which pandas makes up" if nameless[0] else ""
+        called = f" but {toml_text(nameless[0])}, which pandas makes up" if nameless[0] else ""
         raise Mistake(
-            f"{frame.path}: {place} has no name{called}; give it one, or say in data.feature_columns what to learn from"
+            f"{frame.path}: {place} has no name{called}; give it one, or say in `feature_columns` what to learn from"
         )
     return features
 
@@ -194,7 +203,7 @@ def _feature(frame: Frame, column: str, train: NDArray[np.int64]) -> Measured | 
         kind = "strings" if isinstance(strange, str) else f"values of the kind {type(strange).__name__}"
         raise Mistake(
             f"{frame.path}: {column} holds {kind}; store numbers or a dictionary (categorical) column, or leave it "
-            "out of data.feature_columns"
+            "out of `feature_columns`"
         )
     numbers = measured(frame.path, column, cells)
     if numbers is not None:
@@ -202,11 +211,14 @@ def _feature(frame: Frame, column: str, train: NDArray[np.int64]) -> Measured | 
     texts = [None if is_missing(c) else str(c).strip() for c in cells]
     known = [t for t in texts if t is not None]
     if all(as_number(t.replace(",", ".", 1)) is not None for t in known):
-        raise Mistake(f"{frame.path}: {column} holds numbers such as {known[0]!r}; write them with a decimal point")
+        raise Mistake(
+            f"{frame.path}: {column} holds numbers such as {toml_text(known[0])}; write them with a decimal point"
+        )
     categories = sorted({t for i in train if (t := texts[i]) is not None})
     if len(categories) > max(2, min(_MOST_CATEGORIES, len(cells) // 2)):
         raise Mistake(
             f"{frame.path}: {column} holds {len(categories)} different texts in {len(train)} training rows, such as "
-            f"{categories[0]!r}, too many for a coded column; leave it out of data.feature_columns, or give numbers"
+            f"{toml_text(categories[0])}, too many for a coded column; leave it out of `feature_columns`, or give "
+            "numbers"
         )
     return Coded(column, texts, categories)

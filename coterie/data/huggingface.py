@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from coterie.core import packages
-from coterie.core.errors import Mistake
+from coterie.core.errors import UNSET, Mistake
+from coterie.core.packages import package
 from coterie.data import text
 from coterie.data.arrays import images, inputs
 from coterie.data.frame import from_frame
@@ -26,16 +26,13 @@ Spoken = dict[str, list[str]]
 """The lines of each client."""
 
 
-def package(wanted_by: str) -> Any:
-    """The package `datasets`.
-
-    Args:
-        wanted_by: the key and value that need it, for the message.
+def import_datasets(wanted_by: str, value: Any = UNSET) -> Any:
+    """Import and return the package `datasets`; the arguments are those of `coterie.core.packages.package`.
 
     Raises:
         Mistake: it is not installed.
     """
-    return packages.package("datasets", wanted_by, "huggingface")
+    return package("datasets", wanted_by, "huggingface", value)
 
 
 def source(
@@ -84,7 +81,8 @@ def source(
     given = {"image_column": image_column, "text_column": text_column, "feature_columns": feature_columns}
     named: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if len(named) > 1:
-        raise Mistake(f"data.{' and data.'.join(named)} are given together; name one of them to learn from")
+        both = " and ".join(f"`{key}`" for key in named)
+        raise Mistake(f"{both} are given together; name one of them to learn from")
     named = named or _plainly(rows, {label_column or "label", client_column})
     if "text_column" in named and labelled is None:
         return _characters(rows, named["text_column"], client_column, test_fraction)
@@ -102,17 +100,17 @@ def _rows(dataset: Any, train_split: str, test_split: str | None, where: str) ->
     Raises:
         Mistake: one is missing or empty, or `dataset` is something else.
     """
-    datasets = package("data.source = 'huggingface'")
+    datasets = import_datasets("source", "huggingface")
     if isinstance(dataset, datasets.DatasetDict):
         for key, name in (("train_split", train_split), ("test_split", test_split)):
             if name is not None and name not in dataset:
-                raise Mistake(f"data.{key} = {name!r}: {where} has no such split; it has {', '.join(dataset)}")
+                raise Mistake(f"{where} has no such split; it has {', '.join(dataset)}", key=key, value=name)
         found = [dataset[name] for name in (train_split, test_split or "test") if name in dataset]
     elif not isinstance(dataset, datasets.Dataset):
         kind = type(dataset).__name__
         raise Mistake(f"{where}: is a {kind}; give a datasets.Dataset or a datasets.DatasetDict, which are whole")
     elif test_split is not None:
-        raise Mistake(f"data.test_split = {test_split!r}: {where} has no splits; leave it out")
+        raise Mistake(f"{where} has no splits; leave it out", key="test_split", value=test_split)
     else:
         found = [dataset]
     if not all(len(part) for part in found):
@@ -150,8 +148,9 @@ def _pictures(rows: Rows, name: str) -> Tensor:
     x = inputs(f"{rows.where}: {name}", rows.array(name)) if rows.holds_lists(name) else None
     if x is None or x.dim() != 4:
         raise Mistake(
-            f"data.image_column = {name!r}: in {rows.where} it is of the kind {rows.kind(name)}; "
-            "pictures, or arrays of their pixels, are needed"
+            f"in {rows.where} it is of the kind {rows.kind(name)}; pictures, or arrays of their pixels, are needed",
+            key="image_column",
+            value=name,
         )
     return x
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from coterie.core.errors import Mistake
+from coterie.core.toml_text import toml_text
 from coterie.data.frame import Frame
 
 MARK = "is a row of the test split"
@@ -105,5 +106,5 @@ class Rows(Mapping[str, Sequence[object]]):
             Mistake: it is not.
         """
         if name is not None and name not in self.names:
-            held = ", ".join(map(repr, self.names)) or "none"
-            raise Mistake(f"data.{key} = {name!r}: {self.where} has no such column; its columns are {held}")
+            held = ", ".join(map(toml_text, self.names)) or "none"
+            raise Mistake(f"{self.where} has no such column; its columns are {held}", key=key, value=name)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from coterie.core.errors import Mistake
 from coterie.core.examples import Clients, Examples, pooled
 from coterie.core.rng import number
-from coterie.data.partition.limits import count
+from coterie.data.argument_checks import require_count
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,15 @@ def from_clients(clients: Clients, seed_examples_per_client: int, rng_seed: int 
     Raises:
         Mistake: the number is below 1, or a client would be left without private examples.
     """
-    wanted = count("algorithm.seed_examples_per_client", seed_examples_per_client)
+    wanted = require_count("seed_examples_per_client", seed_examples_per_client)
     given, left = {}, {}
     for client, examples in clients.items():
         if wanted >= len(examples):
             raise Mistake(
-                f"algorithm.seed_examples_per_client = {wanted}: client {client} holds {len(examples)} examples, of "
-                f"which at least one must stay private; lower it to {len(examples) - 1} or less"
+                f"client {client} holds {len(examples)} examples, and at least one must stay private; "
+                f"lower it to {len(examples) - 1} or less",
+                key="seed_examples_per_client",
+                value=wanted,
             )
         mine = _balanced(_labels(examples), wanted, np.random.default_rng(number("seed set", int(rng_seed), client)))
         given[client] = examples.take(torch.from_numpy(np.flatnonzero(mine)))
@@ -79,9 +81,9 @@ def from_elsewhere(examples: Examples, size: int, clients: Clients, rng_seed: in
     Raises:
         Mistake: the number is below 1, or there are fewer examples.
     """
-    wanted = count("seed_set.examples", size)
+    wanted = require_count("examples", size)
     if wanted > len(examples):
-        raise Mistake(f"seed_set.examples = {wanted}: there are {len(examples)} to draw from; ask for no more")
+        raise Mistake(f"there are {len(examples)} to draw from; ask for no more", key="examples", value=wanted)
     mine = _balanced(_labels(examples), wanted, np.random.default_rng(number("seed set", int(rng_seed))))
     return SeedSet(examples.take(torch.from_numpy(np.flatnonzero(mine))), clients, collected=False)
 

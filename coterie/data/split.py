@@ -33,8 +33,10 @@ def fixed_split(strata: ArrayLike, test_fraction: float = 0.2) -> tuple[NDArray[
     takes = _takes(sizes, fraction, rng)
     if takes.sum() == 0:
         raise Mistake(
-            f"data.test_fraction = {test_fraction}: of {len(stratum)} examples none would be left to test on, as each "
-            "class of each client keeps one to train on; raise it, or give more examples"
+            f"of {len(stratum)} examples none would be left to test on, as each class of each client keeps one to "
+            "train on; raise it, or give more examples",
+            key="test_fraction",
+            value=test_fraction,
         )
     order = rng.permutation(len(stratum))
     order = order[np.argsort(stratum[order], kind="stable")]  # [N], by stratum, shuffled within each
@@ -73,7 +75,7 @@ def checked_fraction(value: float) -> float:
         Mistake: it is not one.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
-        raise Mistake(f"data.test_fraction = {value}: must be a number above 0 and below 1")
+        raise Mistake(key="test_fraction", value=value, allowed="a number above 0 and below 1")
     return float(value)
 
 

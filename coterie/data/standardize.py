@@ -157,14 +157,17 @@ def apply(x: Tensor, scale: Scale, columns: Sequence[int]) -> Tensor:
 def _columns(source: Source, how: How | None) -> list[int]:
     """The columns to act on; every one where the source does not say and the user asks for it."""
     if isinstance(how, str) and how not in HOW:
-        raise Mistake(f"data.standardize = {how!r}: must be one of {', '.join(HOW)}, or a table of mean and deviation")
+        allowed = f"one of {', '.join(HOW)}, or a table of mean and deviation"
+        raise Mistake(key="standardize", value=how, allowed=allowed)
     if source.numeric or how in (None, "none"):
         return list(source.numeric)
     x = source.train.x
     if source.clients is not None or x.dim() not in (2, 4) or not x.is_floating_point():
         raise Mistake(
-            f"data.standardize = {how!r}: the source {source.name} has neither a table nor pictures to standardise, "
-            "or makes its clients on demand; leave it out"
+            f"the source {source.name} has neither a table nor pictures to standardise, or makes its clients on "
+            "demand; leave it out",
+            key="standardize",
+            value=how,
         )
     return list(range(x.shape[1]))
 
@@ -179,11 +182,13 @@ def _known(given: Mapping[str, Sequence[float]], number: int) -> Scale:
     finite = all(math.isfinite(value) for value in (*mean, *deviation))
     if given.keys() != {"mean", "deviation"} or not len(mean) == len(deviation) == number or not finite:
         raise Mistake(
-            f"data.standardize = {dict(given)}: must be {{mean = [...], deviation = [...]}}, each with {number} "
-            "numbers, one for each column of a table or channel of pictures"
+            key="standardize",
+            value=dict(given),
+            allowed=f"{{mean = [...], deviation = [...]}}, each with {number} numbers, one for each column of a table "
+            "or channel of pictures",
         )
     if min(deviation) <= 0:
-        raise Mistake(f"data.standardize.deviation = {list(deviation)}: must be numbers above 0")
+        raise Mistake(key="standardize.deviation", value=list(deviation), allowed="numbers above 0")
     return Scale(torch.tensor(mean, dtype=torch.float64), torch.tensor(deviation, dtype=torch.float64))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from coterie.core.errors import Mistake
+from coterie.core.errors import Mistake, mistakes_in
 from coterie.core.examples import Examples, pooled
 from coterie.data import Source
 from coterie.data.seed_set import SeedSet, added, from_clients, from_elsewhere
@@ -33,7 +33,8 @@ def seed_set(settings: Settings, ready: Standardized) -> SeedSet | None:
     if source is not None:
         found = _elsewhere(settings, ready, seed_source(settings))
     elif given is not None:
-        found = from_clients(ready.clients, given, settings.rng_seed)
+        with mistakes_in("algorithm"):
+            found = from_clients(ready.clients, given, settings.rng_seed)
     elif labels is not None:
         raise Mistake(
             f"seed_set.labels = {shown(labels)}: there is no seed set; give seed_set.source, or "
@@ -70,7 +71,8 @@ def _elsewhere(settings: Settings, ready: Standardized, other: Source) -> SeedSe
     of_a_file = "path" in keys_of(find(settings.seed_set["source"], settings.folders))
     examples = ready.scaling(_whole(other) if of_a_file else other.train)
     size = settings.seed_set.get("examples") or len(examples)
-    return from_elsewhere(examples, size, ready.clients, settings.rng_seed)
+    with mistakes_in("seed_set"):
+        return from_elsewhere(examples, size, ready.clients, settings.rng_seed)
 
 
 def _whole(source: Source) -> Examples:

@@ -13,10 +13,8 @@ from coterie.aggregation import AGGREGATORS, PRE
 from coterie.algorithms import ALGORITHMS
 from coterie.algorithms.server import ServerOptimizer
 from coterie.attacks import ATTACKS, attack
-from coterie.core.errors import Mistake
-from coterie.data import SOURCES, deal, flower
-from coterie.data.augment import AUGMENTATIONS
-from coterie.data.partition import OWN_ARGUMENTS, PARTITIONS
+from coterie.core.errors import Mistake, mistakes_in
+from coterie.data import AUGMENTATIONS, PARTITIONS, SOURCES, deal, partitions
 from coterie.data.standardize import HOW
 from coterie.experiment.file import Raw
 from coterie.experiment.keys import REQUIRED, Key, Keys, keys_of
@@ -111,10 +109,11 @@ TABLES = (
 def data_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
     """[data]: how the source is dealt, the partition's own, and the source's own."""
     own = keys_of(find("data.source", _choice("data", "source", raw, offered(SOURCES)), SOURCES, folders))
-    if "partition" in raw and not flower.named(raw["partition"]):
-        value_of("data.partition", raw["partition"], Literal[(*PARTITIONS, f"{flower.PREFIX}NAME")])
-    dealt = keys_of(deal).without([*_NOT_KEYS, *_of_other_partitions(raw)])
-    ours = Keys(source=Key(str, REQUIRED)).and_those_of(dealt).and_those_of(_of_partitioner(raw))
+    if "partition" in raw:
+        value_of("data.partition", raw["partition"], str)
+    dealt = keys_of(deal).without(_NOT_KEYS).closed()
+    ours = Keys(source=Key(str, REQUIRED)).and_those_of(dealt.without(["examples_per_client"]))
+    ours = ours.and_those_of(partition_keys(raw.get("partition"))).and_those_of(dealt)
     ours["partition"] = Key(str | None, None)
     ours["standardize"] = Key(Literal[HOW] | dict[str, list[float]] | None, None)
     ours["augment"] = Key(Literal[tuple(AUGMENTATIONS)], "none")
@@ -235,26 +234,27 @@ def refuse_other_partitions(raw: Raw) -> None:
         Mistake: there is one.
     """
     for key in sorted(_of_other_partitions(raw) & raw.keys()):
-        takers = " and ".join(name for name, own in OWN_ARGUMENTS.items() if key in own)
+        takers = " and ".join(name for name in PARTITIONS if key in partition_keys(name))
         chosen = f"the partition {shown(raw['partition'])}" if "partition" in raw else "a file without data.partition"
         raise Mistake(f"data.{key} = {shown(raw[key])}: {chosen} does not take it; it belongs to {takers}")
 
 
 def _of_other_partitions(raw: Raw) -> set[str]:
     """The keys that belong to a partition, but not to the one chosen."""
-    everyones = {key for keys in OWN_ARGUMENTS.values() for key in keys}
-    partition = raw.get("partition")
-    return everyones - {
-        *(OWN_ARGUMENTS.get(partition, ()) if isinstance(partition, str) else ()),
-        *_of_partitioner(raw),
-    }
+    everyones = {key for name in PARTITIONS for key in partition_keys(name)}
+    return everyones - partition_keys(raw.get("partition")).keys()
 
 
-def _of_partitioner(raw: Raw) -> Keys:
-    """The keys of the chosen partitioner of flwr-datasets, which checks their values itself."""
-    partition = raw.get("partition")
-    own = flower.own_arguments(partition) if flower.named(partition) else {}
-    return Keys({name: Key(Any, default) for name, default in own.items()})
+def partition_keys(name: object) -> Keys:
+    """The keys of the partition called `name`; none where none is chosen, or `name` is no text.
+
+    Raises:
+        Mistake: there is no such partition.
+    """
+    if not isinstance(name, str):
+        return Keys()
+    with mistakes_in("data"):
+        return keys_of(partitions.find(name))
 
 
 def _choice(table: str, key: str, raw: Raw, allowed: str) -> str:

@@ -7,7 +7,8 @@ import torch
 
 from coterie.core import rng
 from coterie.core.errors import Mistake
-from coterie.data.augment import AUGMENTATIONS, augmentation, crop, flip
+from coterie.data import AUGMENTATIONS, augmentation
+from coterie.data.crop_and_flip import crop, flip
 
 KEY = rng.key(0, "augment")
 X = torch.arange(1.0, 1 + 8 * 2 * 5 * 6).reshape(8, 2, 5, 6)
@@ -58,5 +59,5 @@ def test_an_image_is_changed_by_the_key_and_its_place_alone(name):
 
 
 def test_an_unknown_augmentation_is_a_mistake():
-    with pytest.raises(Mistake, match=r"data.augment = 'mirror': must be one of none, crop"):
+    with pytest.raises(Mistake, match=r'^augment = "mirror": it must be one of none, crop'):
         augmentation("mirror")

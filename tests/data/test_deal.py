@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from coterie.core.errors import Mistake
 from coterie.core.examples import Examples
 from coterie.data import PARTITIONS, Source, deal, own_test
+from coterie.data.partitions import dirichlet, iid
+from coterie.data.partitions.partition import NumberedPartition
 
 
 def source(n: int = 60, groups: list[str] | None = None, **more) -> Source:
@@ -45,6 +48,29 @@ def test_every_partition_deals_all_of_a_shared_pool_repeatably(partition):
 
 def test_every_partition_is_dealt_above():
     assert ARGUMENTS.keys() | {"natural"} == PARTITIONS.keys()
+
+
+@pytest.mark.parametrize("partition", ARGUMENTS)
+def test_a_partition_may_be_given_as_a_value(partition):
+    value = PARTITIONS[partition](**ARGUMENTS[partition])
+    named = deal(source(), partition=partition, num_clients=5, rng_seed=3, **ARGUMENTS[partition])
+    assert content(deal(source(), partition=value, num_clients=5, rng_seed=3)) == content(named)
+
+
+def test_a_partition_of_the_users_own():
+    """Every second example each."""
+    halves = NumberedPartition(
+        "halves", lambda labels, num_clients, rng: [np.arange(k, len(labels), 2) for k in (0, 1)]
+    )
+    assert content(deal(source(4), partition=halves, num_clients=2)) == {"0": [0.0, 2.0], "1": [1.0, 3.0]}
+
+
+def test_one_call_serves_several_partitions():
+    """Another partition's arguments and None are ignored."""
+    more = {"alpha": 1.0, "labels_per_client": None, "shards_per_client": 3}
+    with_more = deal(source(), partition="dirichlet", num_clients=5, **more)
+    assert content(with_more) == content(deal(source(), partition=dirichlet(1.0), num_clients=5))
+    assert content(deal(source(), num_clients=5, **more)) == content(deal(source(), partition=iid(), num_clients=5))
 
 
 def test_natural_is_the_default_where_there_are_groups_and_iid_elsewhere():
@@ -89,17 +115,23 @@ def test_own_test_gives_each_client_the_rows_that_carry_its_id():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({}, "data.num_clients: missing"),
-        ({"partition": "dirichlet", "num_clients": 2}, "data.alpha: missing"),
-        ({"partition": "label", "num_clients": 2}, "data.labels_per_client: missing"),
-        ({"partition": "sorted", "num_clients": 2}, "data.partition = 'sorted': must be one of iid, shards"),
-        ({"partition": "natural"}, "data.partition = 'natural': .*data.client_column"),
-        ({"num_clients": 70000}, "data.num_clients = 70000: "),
-        ({"num_clients": 2, "examples_per_client": 0}, "data.examples_per_client = 0"),
+        ({}, "num_clients: missing"),
+        ({"partition": "dirichlet", "num_clients": 2}, "alpha: missing"),
+        ({"partition": "label", "num_clients": 2}, "labels_per_client: missing"),
+        (
+            {"partition": "sorted", "num_clients": 2},
+            'partition = "sorted": it must be one of iid, .*"flwr:NAME"',
+        ),
+        ({"partition": "natural"}, 'partition = "natural": .* name client_column'),
+        ({"num_clients": 70000}, "num_clients = 70000: "),
+        ({"num_clients": 2, "examples_per_client": 0}, "examples_per_client = 0"),
+        ({"partition": "iid", "num_clients": 2, "alhpa": 0.3}, 'alhpa = 0.3: the partition "iid" does not take it'),
+        ({"partition": iid(), "num_clients": 2, "alpha": 0.3}, "alpha = 0.3: give it to the partition itself"),
+        ({"partition": 3, "num_clients": 2}, "partition = 3: it must be one of iid, "),
     ],
 )
 def test_what_cannot_be_dealt_is_a_mistake(arguments, says):
-    with pytest.raises(Mistake, match=says):
+    with pytest.raises(Mistake, match=f"^{says}"):
         deal(source(), **arguments)
 
 
@@ -107,13 +139,13 @@ def test_another_number_of_clients_than_the_data_have_is_a_mistake():
     toy = source(6, groups=list("aabbcc"))
     assert len(deal(toy, num_clients=3)) == 3
     assert len(deal(toy, partition="iid", num_clients=2)) == 2
-    with pytest.raises(Mistake, match=r"data.num_clients = 2: .* has 3 clients of its own"):
+    with pytest.raises(Mistake, match=r"^num_clients = 2: .* has 3 clients of its own"):
         deal(toy, num_clients=2)
 
 
 def test_a_partition_by_label_needs_one_label_each():
     toy = Source("toy", Examples(torch.zeros(4, 1), torch.zeros(4, 2, dtype=torch.int64)), None, None)
-    with pytest.raises(Mistake, match=r"data.partition = 'shards': needs one class label"):
+    with pytest.raises(Mistake, match=r'^partition = "shards": it needs one class label'):
         deal(toy, partition="shards", num_clients=2)
     assert len(deal(toy, partition="iid", num_clients=2)) == 2
 

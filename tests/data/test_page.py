@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from coterie.data import PARTITIONS, SOURCES, flower
+from coterie.data import PARTITIONS, SOURCES, partitions
 from coterie.experiment.settings import parse
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8")
@@ -18,7 +18,7 @@ REST = {"rounds": 1, "model": {"name": "logistic"}, "algorithm": {"name": "fedav
 @pytest.mark.parametrize("block", re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL))
 def test_every_table_shown_is_valid(block, tmp_path):
     shown = tomllib.loads(block)
-    if flower.named(shown["data"].get("partition")):
+    if partitions.is_flower_name(shown["data"].get("partition")):
         pytest.importorskip("flwr_datasets")
     settings = parse(shown | REST, [tmp_path])
     assert settings.data["source"] == shown["data"]["source"]

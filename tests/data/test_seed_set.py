@@ -66,9 +66,9 @@ def test_labels_that_are_no_classes_are_drawn_at_random():
 
 
 def test_a_client_keeps_at_least_one_example():
-    with pytest.raises(Mistake, match=r"algorithm.seed_examples_per_client = 3: client b holds 3 examples"):
+    with pytest.raises(Mistake, match=r"^seed_examples_per_client = 3: client b holds 3 examples"):
         from_clients({"a": holding(0, 1, 0, 1), "b": holding(0, 1, 0)}, 3)
-    with pytest.raises(Mistake, match=r"algorithm.seed_examples_per_client = 0: must be a whole number"):
+    with pytest.raises(Mistake, match=r"^seed_examples_per_client = 0: it must be a whole number"):
         from_clients({"a": holding(0, 1)}, 0)
 
 
@@ -77,7 +77,7 @@ def test_a_source_of_its_own_takes_nothing_from_the_clients():
     seed = from_elsewhere(holding(*[0] * 30, *[1] * 3, *[2] * 30), 12, clients)
     assert counts(seed.examples, 3) in ([5, 3, 4], [4, 3, 5])
     assert seed.clients is clients
-    with pytest.raises(Mistake, match=r"seed_set.examples = 5: there are 2 to draw from"):
+    with pytest.raises(Mistake, match=r"^examples = 5: there are 2 to draw from"):
         from_elsewhere(holding(0, 1), 5, clients)
 
 

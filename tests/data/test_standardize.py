@@ -127,7 +127,7 @@ def test_numbers_that_everyone_knows_cost_nothing():
         ({"mean": [0.1, 0.2], "deviation": [1.0, 1.0]}, r"each with 1 numbers, one for each column"),
         ({"mean": [0.1]}, r"must be {mean = \[...\], deviation"),
         ({"mean": [float("nan")], "deviation": [1.0]}, r"must be {mean"),
-        ({"mean": [0.1], "deviation": [0.0]}, r"data.standardize.deviation = \[0.0\]: must be numbers above 0"),
+        ({"mean": [0.1], "deviation": [0.0]}, r"^standardize.deviation = \[0.0\]: it must be numbers above 0"),
     ):
         with pytest.raises(Mistake, match=says):
             standardize(grey, deal(grey, num_clients=2), wrong)
@@ -139,7 +139,7 @@ def test_what_is_no_table_stays_as_it_is_unless_its_rows_are_asked_for():
     assert standardize(rows, deal(rows)).source is rows
     assert standardize(rows, deal(rows), "federated").source.train.x.tolist() == [[-1, 0], [1, 0]]
     tokens = Source("toy", Examples(torch.zeros(2, 5, dtype=torch.int64), torch.zeros(2)), None, 1)
-    with pytest.raises(Mistake, match=r"data.standardize = 'local': the source toy has neither a table nor pictures"):
+    with pytest.raises(Mistake, match=r'^standardize = "local": the source toy has neither a table nor pictures'):
         standardize(tokens, deal(tokens, num_clients=2), "local")
-    with pytest.raises(Mistake, match=r"data.standardize = 'global': must be one of federated, local, none"):
+    with pytest.raises(Mistake, match=r'^standardize = "global": it must be one of federated, local, none'):
         standardize(rows, deal(rows), "global")

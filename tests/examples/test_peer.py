@@ -44,5 +44,5 @@ def test_a_mistake_is_one_sentence_and_status_2(tmp_path: Path) -> None:
         [sys.executable, FOLDER / "peer.py", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == "data.path = 'absent.npz': there is no such file\n"
+    assert ended.stderr == 'path = "absent.npz": there is no such file\n'
     assert [path.name for path in tmp_path.iterdir()] == ["seed.npz"]

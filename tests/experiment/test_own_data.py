@@ -73,7 +73,7 @@ def test_a_partitioner_of_another_library_is_named_with_its_own_keys(path: Path,
     for wrong, says in (
         (["data.partition=flwr:PathologicalPartitioner"], r"data.num_classes_per_partition is missing"),
         (["data.partition=flwr:IidPartitioner", "data.alpha=1"], r"data.alpha = 1: .* does not take it"),
-        (["data.partition=flower"], r'data.partition = "flower": it must be "iid", .* or "flwr:NAME"'),
+        (["data.partition=flower"], r'data.partition = "flower": it must be one of iid, .* or "flwr:NAME"'),
     ):
         with pytest.raises(Mistake, match=says):
             load(path, ["data.num_clients=4", *wrong])

@@ -462,7 +462,7 @@ WRONG: list[tuple[str, str]] = [
     ("data={source='digits', partition='dirichlet', num_clients=5, alpha=0}", "data.alpha = 0"),
     ("data={source='digits', partition='shards', num_clients=5, shards_per_client=1000}", "data.num_clients = 5: "),
     ("data={source='digits', partition='iid'}", "data.num_clients: missing"),
-    ("data={source='digits', partition='natural'}", "data.partition = 'natural'"),
+    ("data={source='digits', partition='natural'}", 'data.partition = "natural"'),
     ("data={source='digits', partition='iid', num_clients=5, test_fraction=1.5}", "data.test_fraction = 1.5"),
     ("data={source='npz', path='absent.npz', partition='iid', num_clients=5}", "there is no such file"),
     ("data={source='npz', path='no_y.npz', partition='iid', num_clients=5}", "holds no array 'y'"),

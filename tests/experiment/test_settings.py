@@ -120,7 +120,7 @@ MISTAKES = [
     ("model.hidden=[3, true]", "model.hidden = [3, true]: it must be a list, of whole numbers"),
     ("model=2nn", 'model = "2nn": it must be a table, [model]'),
     ("data.source=minst", 'data.source = "minst": did you mean "mnist"?'),
-    ("data.partition=shard", 'data.partition = "shard": it must be "iid", "shards"'),
+    ("data.partition=shard", 'data.partition = "shard": did you mean "shards"? It must be one of iid, shards'),
     ("data.alpha=0.1", 'data.alpha = 0.1: the partition "label" does not take it; it belongs to dirichlet'),
     ("data.num_clients=many", 'data.num_clients = "many": it must be a whole number'),
     ("cohort.fraction=1.5", "cohort.fraction = 1.5: it must lie between 0 and 1"),

@@ -9,7 +9,7 @@ from torch.func import functional_call, grad, vmap
 
 from coterie.core import rng
 from coterie.core.errors import Mistake
-from coterie.data.augment import crop
+from coterie.data.crop_and_flip import crop
 from coterie.models import build, cifar_cnn, resnet20
 from coterie.models.convolutional import _normalise_response, _pool
 from coterie.models.residual import Block

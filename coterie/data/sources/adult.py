@@ -52,7 +52,7 @@ def adult(client_column: str | None = None) -> Source:
     """
     coded = [c for c in COLUMNS if c not in MEASURED]
     if client_column is not None and client_column not in coded:
-        raise Mistake(f"data.client_column = {client_column!r}: must be one of {', '.join(coded)}")
+        raise Mistake(key="client_column", value=client_column, allowed=f"one of {', '.join(coded)}")
     rows = read("adult.data")
     num_train = len(rows)
     rows += read("adult.test")

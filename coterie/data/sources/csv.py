@@ -62,7 +62,7 @@ def read(path: Path) -> dict[str, list[str]]:
             rows = reader.reader(file, delimiter=max(",;\t|", key=first.count), skipinitialspace=True)
             return _columns(path, rows)
     except FileNotFoundError as error:
-        raise Mistake(f"data.path = {str(path)!r}: there is no such file") from error
+        raise Mistake("there is no such file", key="path", value=path) from error
     except (OSError, UnicodeDecodeError, reader.Error) as error:
         why = reason(error)
         raise Mistake(f"{path}: cannot be read as comma-separated text in UTF-8 ({why})") from error

@@ -9,8 +9,8 @@ from torch import Tensor
 from coterie.core.errors import Mistake
 from coterie.core.examples import Examples
 from coterie.core.rng import number
+from coterie.data.argument_checks import require_count
 from coterie.data.arrays import images
-from coterie.data.partition.limits import count
 from coterie.data.source import Source
 from coterie.data.sources.mnist import part as mnist_part
 from coterie.data.sources.mnist_m import mnist_m
@@ -33,7 +33,9 @@ def digits_mix(examples_per_client: int | None = None, rng_seed: int = 0) -> Sou
     if coloured.test is None:
         raise Mistake("mnist_m: has no test examples")
     most = (
-        len(coloured.train) if examples_per_client is None else count("data.examples_per_client", examples_per_client)
+        len(coloured.train)
+        if examples_per_client is None
+        else require_count("examples_per_client", examples_per_client)
     )
     train, groups = _both("train", coloured.train, most, _rng(int(rng_seed)))
     test, test_groups = _both("t10k", coloured.test, len(coloured.test), _rng("test"))

@@ -41,11 +41,11 @@ def huggingface(
         Mistake: the package is not installed, the data cannot be had, or they cannot be used.
     """
     if (path is None) == (name is None):
-        given = "is missing" if path is None else "and data.name are both given"
-        raise Mistake(f"data.path {given}; the source huggingface needs a folder (path) or a name on the Hub (name)")
+        wrong = "`path` is missing" if path is None else "`path` and `name` are both given"
+        raise Mistake(f"{wrong}; the source huggingface needs either a folder (`path`) or a name on the Hub (`name`)")
     for key, value in {"configuration": configuration, "revision": revision}.items():
         if value is not None and name is None:
-            raise Mistake(f"data.{key} = {value!r}: belongs to a name on the Hub (data.name), not to a folder")
+            raise Mistake("it belongs to a name on the Hub (`name`), not to a folder", key=key, value=value)
     dataset = _from_folder(Path(path)) if path is not None else _from_hub(str(name), configuration, revision)
     return adapter.source(
         dataset,
@@ -64,21 +64,20 @@ def huggingface(
 
 def _from_folder(path: Path) -> Any:
     if not path.is_dir():
-        raise Mistake(f"data.path = {str(path)!r}: there is no such folder")
-    datasets = adapter.package(f"data.path = {str(path)!r}")
+        raise Mistake("there is no such folder", key="path", value=path)
+    datasets = adapter.import_datasets("path", path)
     saved = any((path / file).is_file() for file in ("dataset_dict.json", "state.json"))
-    return _loaded(str(path), datasets.load_from_disk if saved else datasets.load_dataset, str(path))
+    return _call("path", path, datasets.load_from_disk if saved else datasets.load_dataset, str(path))
 
 
 def _from_hub(name: str, configuration: str | None, revision: str | None) -> Any:
-    datasets = adapter.package(f"data.name = {name!r}")
-    return _loaded(f"data.name = {name!r}", datasets.load_dataset, name, configuration, revision=revision)
+    datasets = adapter.import_datasets("name", name)
+    return _call("name", name, datasets.load_dataset, name, configuration, revision=revision)
 
 
-def _loaded(where: str, load: Any, *arguments: Any, **options: Any) -> Any:
-    """What `load` gives; what it raises becomes one sentence."""
+def _call(key: str, value: object, load: Any, *arguments: Any, **options: Any) -> Any:
+    """Return what `load` returns; what it raises becomes a mistake about an argument."""
     try:
         return load(*arguments, **options)
     except Exception as error:  # the package's readers raise many things, and so does the network
-        why = reason(error)
-        raise Mistake(f"{where}: cannot be loaded ({why})") from error
+        raise Mistake(f"it cannot be loaded ({reason(error)})", key=key, value=value) from error

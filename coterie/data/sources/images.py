@@ -74,8 +74,10 @@ def _nothing_beside(path: str | Path, others: set[str]) -> None:
     """
     if others:
         raise Mistake(
-            f"data.path = {str(path)!r}: the folders train and test are the split, so {min(others)} beside them is no "
-            "client's; move it elsewhere or into one of them"
+            f"the folders train and test are the split, so {min(others)} beside them cannot be a client; "
+            "move it elsewhere or into one of them",
+            key="path",
+            value=Path(path),
         )
 
 
@@ -87,22 +89,22 @@ def find(root: Path, labels: bool = True) -> tuple[list[Path], int]:
         Mistake: there are none, they lie elsewhere, or a folder beside theirs holds none.
     """
     if not root.is_dir():
-        raise Mistake(f"data.path = {str(root)!r}: there is no such folder")
+        raise Mistake("there is no such folder", key="path", value=root)
     relative = [f.relative_to(root) for f in below(root)]
     form = "in class/ or in client/class/" if labels else "in the folder itself or in client/"
     form = f"a picture belongs {form}, and all of them alike"
     if not relative:
-        raise Mistake(f"data.path = {str(root)!r}: holds no pictures; {form}")
+        raise Mistake(f"it holds no pictures; {form}", key="path", value=root)
     depth, right = len(relative[0].parts), (2, 3) if labels else (1, 2)
     for f in relative:
         if len(f.parts) not in right or len(f.parts) != depth:
             against = f" while {relative[0]} lies elsewhere" if len(f.parts) in right else ""
-            raise Mistake(f"data.path = {str(root)!r}: {f} lies at depth {len(f.parts)}{against}; {form}")
+            raise Mistake(f"{f} lies at depth {len(f.parts)}{against}; {form}", key="path", value=root)
     # a hospital whose pictures did not arrive would be missing from every result, unseen
     held = {f.parts[0] for f in relative}
     for folder in sorted(f.name for f in root.iterdir() if f.is_dir() and not f.name.startswith(".")):
         if folder not in held:
-            raise Mistake(f"data.path = {str(root)!r}: the folder {folder} holds no pictures; fill or remove it")
+            raise Mistake(f"the folder {folder} holds no pictures; fill or remove it", key="path", value=root)
     return [root / f for f in relative], depth
 
 
@@ -116,7 +118,7 @@ def below(root: Path) -> list[Path]:
 
 def opened(files: list[Path]) -> Iterator[tuple[str, Any]]:
     """Each picture, read whole, and what messages call it."""
-    pillow, operations = (package(name, "data.source = 'images'", "images") for name in ("PIL.Image", "PIL.ImageOps"))
+    pillow, operations = (package(name, "source", "images", "images") for name in ("PIL.Image", "PIL.ImageOps"))
     for file in files:
         yield str(file), _open(pillow, operations, file)
 

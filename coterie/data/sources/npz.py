@@ -97,13 +97,13 @@ def read(
                     raise Mistake(f"{path} holds no array {name!r}; it holds {held}")
             for key, name in (named or {}).items():
                 if name not in archive.files:
-                    raise Mistake(f"data.{key} = {name!r}: {path} holds no such array; it holds {held}")
+                    raise Mistake(f"{path} holds no such array; it holds {held}", key=key, value=name)
             wanted = [*needed, *(named or {}).values(), *optional]
             return {name: archive[name] for name in wanted if name in archive.files}
     except Mistake:
         raise
     except FileNotFoundError as error:
-        raise Mistake(f"data.path = {str(path)!r}: there is no such file") from error
+        raise Mistake("there is no such file", key="path", value=path) from error
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         # Of a file that is no archive, numpy would say that it must be unpickled.
         foreign = isinstance(error, ValueError) and not zipfile.is_zipfile(path)

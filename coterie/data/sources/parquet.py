@@ -44,7 +44,7 @@ def read(path: Path) -> Frame:
     """
     pyarrow, reader = _pyarrow()
     if not path.exists():
-        raise Mistake(f"data.path = {str(path)!r}: there is no such file")
+        raise Mistake("there is no such file", key="path", value=path)
     try:
         table = reader.read_table(path)
     except (OSError, pyarrow.ArrowException) as error:
@@ -65,5 +65,5 @@ def read(path: Path) -> Frame:
 
 
 def _pyarrow() -> tuple[Any, Any]:
-    pyarrow, reader = (package(name, "data.source = 'parquet'", "parquet") for name in ("pyarrow", "pyarrow.parquet"))
+    pyarrow, reader = (package(name, "source", "parquet", "parquet") for name in ("pyarrow", "pyarrow.parquet"))
     return pyarrow, reader

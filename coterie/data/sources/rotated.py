@@ -10,8 +10,9 @@ import torch
 from coterie.core.errors import Mistake
 from coterie.core.examples import Examples
 from coterie.core.rng import number
-from coterie.data.partition.limits import count
+from coterie.data.argument_checks import require_count
 from coterie.data.source import Source
+from coterie.data.sources import SOURCES, load
 from coterie.data.sources.rotated_mnist import checked, rotate
 
 
@@ -30,14 +31,12 @@ def rotated(of: str, angles: Sequence[float], examples_per_client: int | None = 
     Raises:
         Mistake: the angles cannot be used, or the source cannot, or it holds no images.
     """
-    from coterie.data.sources import load  # which knows this source too
-
+    SOURCES.find(of, key="of")
     source, turns = load(of), checked(angles)
     if source.train.x.dim() != 4:
-        raise Mistake(
-            f"data.of = {of!r}: holds examples of shape {list(source.train.x.shape[1:])}, which are no images"
-        )
-    most = None if examples_per_client is None else count("data.examples_per_client", examples_per_client)
+        shape = list(source.train.x.shape[1:])
+        raise Mistake(f"it holds examples of shape {shape}, which are not images", key="of", value=of)
+    most = None if examples_per_client is None else require_count("examples_per_client", examples_per_client)
     train, groups = _dealt(source.train, turns, np.random.default_rng(number("rotated", of, int(rng_seed))), most)
     test, test_groups = None, None
     if source.test is not None:
@@ -53,7 +52,7 @@ def _dealt(
 ) -> tuple[Examples, list[str]]:
     """The examples of all angles, angle after angle, and the client id of each."""
     if len(turns) > len(examples):
-        raise Mistake(f"data.angles: names {len(turns)} angles, but there are only {len(examples)} images; name fewer")
+        raise Mistake(f"there are {len(turns)} angles, but only {len(examples)} images; name fewer", key="angles")
     parts = [np.sort(part[:most]) for part in np.array_split(rng.permutation(len(examples)), len(turns))]
     taken = [examples.take(torch.from_numpy(part)).tensors() for part in parts]
     x = torch.cat([rotate(x, turn) for (x, _), turn in zip(taken, turns.values(), strict=True)])

@@ -13,8 +13,9 @@ from torch import Tensor
 from coterie.core.errors import Mistake
 from coterie.core.examples import Examples
 from coterie.core.rng import number
+from coterie.core.toml_text import toml_text
+from coterie.data.argument_checks import require_count
 from coterie.data.arrays import images
-from coterie.data.partition.limits import count
 from coterie.data.source import Source
 from coterie.data.sources.idx import Pixels
 from coterie.data.sources.mnist import part as mnist_part
@@ -37,7 +38,7 @@ def rotated_mnist(angles: Sequence[float], examples_per_client: int | None = Non
     Reference: Ghifary, Kleijn, Zhang, Balduzzi 2015 (there 0 to 75 degrees in steps of 15).
     """
     turns = checked(angles)
-    most = None if examples_per_client is None else count("data.examples_per_client", examples_per_client)
+    most = None if examples_per_client is None else require_count("examples_per_client", examples_per_client)
     train, groups = _dealt(*mnist_part("train"), turns, _rng(int(rng_seed)), most)
     test, test_groups = _dealt(*mnist_part("t10k"), turns, _rng("test"), None)
     names = [str(d) for d in range(10)]
@@ -68,14 +69,14 @@ def checked(angles: object) -> dict[str, float]:
         Mistake: they are no list of finite numbers, each once.
     """
     if not isinstance(angles, Sequence) or isinstance(angles, str) or len(angles) == 0:
-        raise Mistake(f"data.angles = {angles!r}: must be a list of degrees, such as [0, 15, 30]")
+        raise Mistake(key="angles", value=angles, allowed="a list of degrees, such as [0, 15, 30]")
     turns: dict[str, float] = {}
     for angle in angles:
         if isinstance(angle, bool) or not isinstance(angle, int | float) or not math.isfinite(angle):
-            raise Mistake(f"data.angles: holds {angle!r}; every angle must be a number of degrees")
+            raise Mistake(f"it holds {toml_text(angle)}; every angle must be a number of degrees", key="angles")
         turns[f"{angle:.10g}"] = float(cast(float, angle))
     if len(turns) < len(angles):
-        raise Mistake(f"data.angles = {list(angles)}: an angle occurs twice; each is one client, so give each once")
+        raise Mistake("an angle occurs twice; each is one client, so give each once", key="angles", value=list(angles))
     return turns
 
 
@@ -84,7 +85,7 @@ def _dealt(
 ) -> tuple[Examples, list[str]]:
     """The examples of all angles, angle after angle, and the client id of each."""
     if len(turns) > len(labels):
-        raise Mistake(f"data.angles: names {len(turns)} angles, but there are only {len(labels)} images; name fewer")
+        raise Mistake(f"there are {len(turns)} angles, but only {len(labels)} images; name fewer", key="angles")
     parts = [np.sort(part[:most]) for part in np.array_split(rng.permutation(len(labels)), len(turns))]
     x = torch.cat([rotate(images(pixels[p]), turn) for p, turn in zip(parts, turns.values(), strict=True)])
     y = torch.from_numpy(np.concatenate([labels[p] for p in parts]).astype(np.int64))

@@ -31,7 +31,7 @@ from coterie.core.errors import Mistake
 from coterie.core.examples import Examples, pooled
 from coterie.core.rng import fold, number
 from coterie.core.rng import key as key_of
-from coterie.data.partition.limits import count
+from coterie.data.argument_checks import require_count
 from coterie.data.source import Source
 
 Array = NDArray[np.float64]
@@ -66,12 +66,12 @@ def synthetic(
         Mistake: a number is out of range.
     """
     for key, value in {"num_clients": num_clients, "num_features": num_features, "num_classes": num_classes}.items():
-        count(f"data.{key}", value)
+        require_count(key, value)
     for key, variance in {"model_variation": model_variation, "input_variation": input_variation}.items():
         if isinstance(variance, bool) or not isinstance(variance, int | float) or not 0 <= variance < float("inf"):
-            raise Mistake(f"data.{key} = {variance}: must be a finite number of at least 0")
+            raise Mistake(key=key, value=variance, allowed="a finite number of at least 0")
     if examples_per_client is not None:
-        count("data.examples_per_client", examples_per_client)
+        require_count("examples_per_client", examples_per_client)
     shape = (
         num_features,
         num_classes,

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from coterie.core.errors import Mistake
-from coterie.core.examples import Examples
-from coterie.data import SOURCES, Source, deal, load, own_test
+from coterie.data import deal, load, own_test
 from coterie.data.sources.digits_mix import widened
 from coterie.data.sources.pacs import DOMAINS, LABELS
 from coterie.data.sources.rotated_mnist import rotate
@@ -86,13 +85,16 @@ def test_they_are_turned_by_the_client_s_angle(home):
     assert torch.equal(turned.train.x, rotate(whole.train.x, 30))
 
 
-def test_what_cannot_be_turned(home, monkeypatch):
-    monkeypatch.setitem(SOURCES, "table", lambda: Source("table", Examples(torch.zeros(4, 3)), None, None))
-    with pytest.raises(Mistake, match=r"data.of = 'table': holds examples of shape \[3\], which are no images"):
-        load("rotated", of="table", angles=[0])
-    with pytest.raises(Mistake, match=r"data.angles: names 25 angles, but there are only 24 images"):
+def test_what_cannot_be_turned(home, tmp_path, monkeypatch):
+    code = "import torch; from coterie import Examples; from coterie.data import Source\n"
+    code += "def rows(): return Source('rows', Examples(torch.zeros(4, 3)), None, None)\n"
+    (tmp_path / "source_of_rows.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(Mistake, match=r'^of = "source_of_rows:rows": .* of shape \[3\], which are not images'):
+        load("rotated", of="source_of_rows:rows", angles=[0])
+    with pytest.raises(Mistake, match=r"^angles: there are 25 angles, but only 24 images"):
         load("rotated", of="mnist", angles=list(range(25)))
-    with pytest.raises(Mistake, match=r"data.source = 'mnits': did you mean 'mnist'"):
+    with pytest.raises(Mistake, match=r'^of = "mnits": did you mean "mnist"'):
         load("rotated", of="mnits", angles=[0])
 
 

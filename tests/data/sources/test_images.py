@@ -65,7 +65,7 @@ def test_folders_called_train_and_test_are_the_split(tmp_path):
     assert (len(source.train), len(source.test)) == (3, 2)
     assert not source.natural
     write(tmp_path / "val" / "cat" / "0.png", 0)
-    with pytest.raises(Mistake, match=r"train and test are the split, so val beside them is no client's; move it"):
+    with pytest.raises(Mistake, match=r"train and test are the split, so val beside them cannot be a client; move"):
         load("images", path=tmp_path)
 
 
@@ -176,9 +176,13 @@ def test_a_client_whose_folder_is_a_link(tmp_path):
 
 
 def test_without_pillow_says_how_to_install_it(by_class, monkeypatch):
-    def absent(name):
-        raise ImportError(name)
+    real = importlib.import_module
 
-    monkeypatch.setattr(importlib, "import_module", absent)
-    with pytest.raises(Mistake, match=r"pip install 'coterie\[images\]'"):
+    def without_packages(name):
+        if not name.startswith("coterie."):
+            raise ImportError(name)
+        return real(name)
+
+    monkeypatch.setattr(importlib, "import_module", without_packages)
+    with pytest.raises(Mistake, match=r"^source = \"images\": .*pip install 'coterie\[images\]'"):
         load("images", path=by_class)

@@ -92,11 +92,11 @@ def test_other_ids_are_no_clients(client):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({}, "data.num_clients: missing"),
-        ({"num_clients": 0}, "data.num_clients = 0"),
-        ({"num_clients": 2, "model_variation": -1}, "data.model_variation = -1"),
-        ({"num_clients": 2, "input_variation": float("nan")}, "data.input_variation = nan"),
-        ({"num_clients": 2, "examples_per_client": 0}, "data.examples_per_client = 0"),
+        ({}, "^num_clients: missing"),
+        ({"num_clients": 0}, "^num_clients = 0"),
+        ({"num_clients": 2, "model_variation": -1}, "^model_variation = -1"),
+        ({"num_clients": 2, "input_variation": float("nan")}, "^input_variation = nan"),
+        ({"num_clients": 2, "examples_per_client": 0}, "^examples_per_client = 0"),
     ],
 )
 def test_what_is_out_of_range_is_a_mistake(options, says):
@@ -106,7 +106,7 @@ def test_what_is_out_of_range_is_a_mistake(options, says):
 
 def test_its_clients_are_its_own():
     source = load("synthetic", num_clients=3)
-    with pytest.raises(Mistake, match=r"data.partition = 'iid': the source synthetic makes its clients itself"):
+    with pytest.raises(Mistake, match=r'^partition = "iid": the source synthetic makes its clients itself'):
         deal(source, partition="iid", num_clients=3)
-    with pytest.raises(Mistake, match=r"data.num_clients = 4"):
+    with pytest.raises(Mistake, match=r"^num_clients = 4"):
         deal(source, num_clients=4)

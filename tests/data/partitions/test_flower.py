@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 
 import pytest
 import torch
 
 from coterie.core.errors import Mistake
 from coterie.core.examples import Examples
-from coterie.data import Source, deal, flower, load
+from coterie.data import Source, deal, load, partitions
+from coterie.data.partitions import flower
 from coterie.data.table import Column
 
 
@@ -33,8 +35,9 @@ def test_without_the_package_says_how_to_install_it(monkeypatch):
         raise ImportError(name)
 
     monkeypatch.setattr(importlib, "import_module", absent)
-    with pytest.raises(Mistake, match=r"flwr:IidPartitioner\".*pip install 'coterie\[flower-datasets\]'"):
-        flower.find("flwr:IidPartitioner")
+    says = r"^partition = \"flwr:IidPartitioner\": .*pip install 'coterie\[flower-datasets\]'"
+    with pytest.raises(Mistake, match=says):
+        flower.find_partitioner("flwr:IidPartitioner")
 
 
 def test_a_partitioner_deals_a_shared_pool_repeatably(partitioners):
@@ -71,16 +74,16 @@ def test_rows_are_shuffled_before_as_flower_does(partitioners):
 
 
 def test_a_file_says_what_a_partitioner_takes(partitioners):
-    assert flower.own_arguments("flwr:IidPartitioner") == {}
-    taken = flower.own_arguments("flwr:DirichletPartitioner")
-    assert taken["partition_by"] == "label"
+    assert not inspect.signature(partitions.find("flwr:IidPartitioner")).parameters
+    make = partitions.find("flwr:DirichletPartitioner")
+    taken = inspect.signature(make).parameters
+    assert taken["partition_by"].default == "label"
+    assert taken["alpha"].default is inspect.Parameter.empty
     assert not {"num_partitions", "seed"} & taken.keys()
-    made = [
-        flower.partitioner("flwr:DirichletPartitioner", 4, seed, {"partition_by": "label", "alpha": 1.0})
-        for seed in (0, 0, 1)
-    ]
-    a, again, other = (content(deal(toy(), partition=p)) for p in made)
-    assert a == again != other
+    a, again, other = (deal(toy(), partition=make(alpha=1.0), num_clients=4, rng_seed=seed) for seed in (0, 0, 1))
+    assert content(a) == content(again) != content(other)
+    by_name = deal(toy(), partition="flwr:DirichletPartitioner", num_clients=4, alpha=1.0)
+    assert content(by_name) == content(a)
 
 
 def test_what_a_partitioner_refuses_is_one_sentence(partitioners):
@@ -88,13 +91,13 @@ def test_what_a_partitioner_refuses_is_one_sentence(partitioners):
     made.dataset = importlib.import_module("datasets").Dataset.from_dict({"a": [1, 2]})
     for partitioner, arguments, says in (
         (made, {}, r"IidPartitioner has a data set already"),
-        (partitioners.IidPartitioner(2), {"num_clients": 3}, r"data.num_clients = 3: .* makes 2; leave it out"),
+        (partitioners.IidPartitioner(2), {"num_clients": 3}, r"num_clients = 3: .* makes 2; leave it out"),
         (partitioners.IidPartitioner(61), {}, r"the partitioner IidPartitioner says: .* of size 60"),
         # three labels, each at one client of five
         (
             partitioners.DirichletPartitioner(5, "label", 1e-6, 0),
             {},
-            r"data.num_clients = 5: .* leaves client \d without",
+            r"num_clients = 5: .* leaves client \d without",
         ),
         (partitioners.VerticalEvenPartitioner(2), {}, r"VerticalEvenPartitioner deals columns, not rows"),
         (partitioners.DirichletPartitioner(2, "kind", 1.0), {}, r"the partitioner DirichletPartitioner says: .*kind"),
@@ -102,11 +105,15 @@ def test_what_a_partitioner_refuses_is_one_sentence(partitioners):
         with pytest.raises(Mistake, match=says) as raised:
             deal(toy(), partition=partitioner, **arguments)
         assert "\n" not in str(raised.value)
-    with pytest.raises(Mistake, match=r"data.num_clients: missing; the partition \"flwr:IidPartitioner\""):
-        flower.partitioner("flwr:IidPartitioner", None, 0, {})
-    with pytest.raises(Mistake, match=r"says: Alpha values should be strictly greater than zero"):
-        flower.partitioner("flwr:DirichletPartitioner", 2, 0, {"partition_by": "label", "alpha": -1.0})
+    with pytest.raises(Mistake, match=r"^num_clients: missing; the partition \"flwr:IidPartitioner\""):
+        deal(toy(), partition="flwr:IidPartitioner")
+    with pytest.raises(Mistake, match=r"^partition: .* says: Alpha values should be strictly greater than zero"):
+        deal(toy(), partition="flwr:DirichletPartitioner", num_clients=2, alpha=-1.0)
+    with pytest.raises(Mistake, match=r"^alpha: missing; the partition \"flwr:DirichletPartitioner\" needs it"):
+        deal(toy(), partition="flwr:DirichletPartitioner", num_clients=2)
+    with pytest.raises(Mistake, match=r"^alhpa = 1.0: the partition \"flwr:DirichletPartitioner\" does not take it"):
+        deal(toy(), partition="flwr:DirichletPartitioner", num_clients=2, alpha=1.0, alhpa=1.0)
     with pytest.raises(Mistake, match=r"after flwr: it must be one of .*IidPartitioner"):
-        flower.find("flwr:IdToSizeFncPartitioner")
+        partitions.find("flwr:IdToSizeFncPartitioner")
     with pytest.raises(Mistake, match=r"the source synthetic makes its clients itself"):
         deal(load("synthetic", num_clients=3), partition=partitioners.IidPartitioner(2))

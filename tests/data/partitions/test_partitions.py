@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import re
 from collections import Counter
 
@@ -11,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coterie.core.errors import Mistake
-from coterie.data.partition import OWN_ARGUMENTS, PARTITIONS, dirichlet, iid, label, natural, quantity, shards
+from coterie.data import PARTITIONS, Partition, partitions
+from coterie.data.partitions import dirichlet, iid, label, quantity, shards
+from coterie.data.partitions.natural import rows_by_client
 
 some_labels = st.lists(st.integers(0, 4), min_size=12, max_size=80).map(np.array)
 some_alpha = st.floats(1e-3, 100)
@@ -32,17 +36,17 @@ def assert_partition(parts, n):
 
 @given(some_labels, st.integers(1, 12), st.integers(0, 9))
 def test_iid_is_even_and_repeats(labels, num_clients, seed):
-    parts = iid(labels, num_clients, rng(seed))
+    parts = iid()(labels, num_clients, rng(seed))
     assert_partition(parts, len(labels))
     sizes = [len(p) for p in parts]
     assert max(sizes) - min(sizes) <= 1
-    assert all(np.array_equal(a, b) for a, b in zip(parts, iid(labels, num_clients, rng(seed)), strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(parts, iid()(labels, num_clients, rng(seed)), strict=True))
 
 
 @given(some_labels, st.integers(1, 6), st.integers(1, 2), st.integers(0, 9))
 def test_shards_deals_runs_of_the_sorted_examples(labels, num_clients, each, seed):
     """Every client's examples are `each` runs of the examples sorted by label; runs differ in length by at most one."""
-    parts = shards(labels, num_clients, rng(seed), each)
+    parts = shards(each)(labels, num_clients, rng(seed))
     assert_partition(parts, len(labels))
     place = np.argsort(np.argsort(labels, kind="stable"))  # each example's place among the sorted
     short, long = len(labels) // (num_clients * each), -(-len(labels) // (num_clients * each))
@@ -54,7 +58,7 @@ def test_shards_deals_runs_of_the_sorted_examples(labels, num_clients, each, see
 
 def test_shards_on_two_labels_by_hand():
     """Labels 0 0 0 0 1 1 1 1, two clients, one shard each: whatever the draw, one holds 0-3 and the other 4-7."""
-    parts = shards(np.array([0, 0, 0, 0, 1, 1, 1, 1]), 2, rng(), 1)
+    parts = shards(1)(np.array([0, 0, 0, 0, 1, 1, 1, 1]), 2, rng())
     assert sorted(p.tolist() for p in parts) == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
@@ -62,17 +66,17 @@ def test_shards_on_two_labels_by_hand():
 @given(some_labels, st.integers(1, 5), some_alpha, st.integers(1, 2), st.integers(0, 9))
 def test_dirichlet_ends_with_a_partition_or_a_sentence(labels, num_clients, alpha, least, seed):
     try:
-        parts = dirichlet(labels, num_clients, rng(seed), alpha, least)
+        parts = dirichlet(alpha, least)(labels, num_clients, rng(seed))
     except Mistake as mistake:
         said = str(mistake)
     else:
         said = ""
     if said:
-        assert re.match("data.alpha = .* draws .*data.min_examples", said)
+        assert re.match("alpha = .* draws .*min_examples", said)
         return
     assert_partition(parts, len(labels))
     assert min(len(p) for p in parts) >= least
-    again = dirichlet(labels, num_clients, rng(seed), alpha, least)
+    again = dirichlet(alpha, least)(labels, num_clients, rng(seed))
     assert all(np.array_equal(a, b) for a, b in zip(parts, again, strict=True))
 
 
@@ -82,24 +86,22 @@ def test_dirichlet_goes_from_even_to_one_client_per_class():
     The standard deviation of a share at alpha = 1e6 is sqrt(3 / 16 / 4e6) = 2e-4, which is 0.2 of 1000 examples.
     """
     labels = np.repeat(np.arange(4), 1000)
-    for part in dirichlet(labels, 4, rng(), 1e6):
+    for part in dirichlet(1e6)(labels, 4, rng()):
         assert all(abs(n - 250) <= 3 for n in Counter(labels[part].tolist()).values())
-    parts = dirichlet(labels, 2, rng(), 1e-3)
+    parts = dirichlet(1e-3)(labels, 2, rng())
     for c in range(4):
         assert max(np.count_nonzero(labels[p] == c) for p in parts) >= 990
 
 
 def test_dirichlet_says_what_to_try_when_nobody_can_be_served():
     """With alpha = 1e-6 two classes have two owners at most, so a third client gets nothing in any draw."""
-    with pytest.raises(
-        Mistake, match=r"data.alpha = 1e-06.*data.num_clients = 3.*data.min_examples = 1.*raise data.alpha"
-    ):
-        dirichlet(np.repeat([0, 1], 20), 3, rng(), 1e-6)
+    with pytest.raises(Mistake, match=r"alpha = 1e-06.*num_clients = 3.*min_examples = 1.*raise alpha"):
+        dirichlet(1e-6)(np.repeat([0, 1], 20), 3, rng())
 
 
 @given(some_labels, st.integers(1, 6), some_alpha, st.integers(1, 2), st.integers(0, 9))
 def test_quantity_always_ends(labels, num_clients, alpha, least, seed):
-    parts = quantity(labels, num_clients, rng(seed), alpha, least)
+    parts = quantity(alpha, least)(labels, num_clients, rng(seed))
     assert_partition(parts, len(labels))
     assert min(len(p) for p in parts) >= least
 
@@ -107,8 +109,8 @@ def test_quantity_always_ends(labels, num_clients, alpha, least, seed):
 def test_quantity_sizes_spread_with_small_alpha_and_agree_with_large():
     """At alpha = 1e6 each of 10 clients of 1000 examples gets 100, to rounding; at 0.1 the largest has far more."""
     labels = np.zeros(1000, dtype=np.int64)
-    even = [len(p) for p in quantity(labels, 10, rng(), 1e6)]
-    uneven = [len(p) for p in quantity(labels, 10, rng(), 0.1)]
+    even = [len(p) for p in quantity(1e6)(labels, 10, rng())]
+    uneven = [len(p) for p in quantity(0.1)(labels, 10, rng())]
     assert max(abs(n - 100) for n in even) <= 2
     assert max(uneven) > 300
 
@@ -119,7 +121,7 @@ def test_label_holds_every_label_evenly(num_labels, num_clients, data):
     least = -(-num_labels // num_clients)
     each = data.draw(st.integers(least, num_labels)) if least <= num_labels else num_labels
     labels = rng(data.draw(st.integers(0, 9))).permutation(np.repeat(np.arange(num_labels), 15))
-    parts = label(labels, num_clients, rng(1), each)
+    parts = label(each)(labels, num_clients, rng(1))
     assert_partition(parts, len(labels))
     held = [set(labels[p].tolist()) for p in parts]
     assert all(len(h) == each for h in held)
@@ -133,7 +135,7 @@ def test_label_holds_every_label_evenly(num_labels, num_clients, data):
 
 @given(st.lists(st.sampled_from(["ward", "7", "10", "é"]), min_size=1))
 def test_natural_groups_by_id_in_sorted_order(groups):
-    parts = natural(groups)
+    parts = rows_by_client(groups)
     assert list(parts) == sorted(set(groups))
     assert_partition(list(parts.values()), len(groups))
     assert all(groups[i] == c for c, part in parts.items() for i in part)
@@ -145,30 +147,51 @@ LABELS = np.repeat(np.arange(3), 10)
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: iid(LABELS, 31, rng()), "data.num_clients = 31: .* 30"),
-        (lambda: iid(LABELS, 0, rng()), "data.num_clients = 0"),
-        (lambda: iid(LABELS, 2.5, rng()), r"data.num_clients = 2.5"),
-        (lambda: iid(LABELS, True, rng()), "data.num_clients = True"),
-        (lambda: shards(LABELS, 16, rng(), 2), "data.num_clients = 16: .*shards_per_client.* 15 clients"),
-        (lambda: shards(LABELS, 3, rng(), 0), "data.shards_per_client = 0"),
-        (lambda: dirichlet(LABELS, 3, rng(), 0), "data.alpha = 0"),
-        (lambda: dirichlet(LABELS, 3, rng(), -1.0), "data.alpha = -1"),
-        (lambda: dirichlet(LABELS, 3, rng(), float("nan")), "data.alpha = nan"),
-        (lambda: dirichlet(LABELS, 3, rng(), float("inf")), "data.alpha = inf"),
-        (lambda: dirichlet(LABELS, 3, rng(), "much"), "data.alpha = much"),
-        (lambda: dirichlet(LABELS, 3, rng(), 1.0, 11), "data.num_clients = 3: .*data.min_examples"),
-        (lambda: dirichlet(LABELS, 3, rng(), 1.0, 0), "data.min_examples = 0"),
-        (lambda: quantity(LABELS, 3, rng(), 0.0), "data.alpha = 0"),
-        (lambda: quantity(LABELS, 31, rng(), 1.0), "data.num_clients = 31"),
-        (lambda: label(LABELS, 3, rng(), 4), "data.labels_per_client = 4: .* only 3 labels"),
-        (lambda: label(LABELS, 2, rng(), 1), "data.labels_per_client = 1: .* give at least 2"),
-        (lambda: label(LABELS, 31, rng(), 1), "data.num_clients = 31: label . has 10 examples for 11"),
+        (lambda: iid()(LABELS, 31, rng()), "num_clients = 31: .* 30"),
+        (lambda: iid()(LABELS, 0, rng()), "num_clients = 0"),
+        (lambda: iid()(LABELS, 2.5, rng()), r"num_clients = 2.5"),
+        (lambda: iid()(LABELS, True, rng()), "num_clients = true"),
+        (lambda: shards(2)(LABELS, 16, rng()), "num_clients = 16: .*shards_per_client.* 15 clients"),
+        (lambda: shards(0)(LABELS, 3, rng()), "shards_per_client = 0"),
+        (lambda: dirichlet(0)(LABELS, 3, rng()), "alpha = 0"),
+        (lambda: dirichlet(-1.0)(LABELS, 3, rng()), "alpha = -1"),
+        (lambda: dirichlet(float("nan"))(LABELS, 3, rng()), "alpha = nan"),
+        (lambda: dirichlet(float("inf"))(LABELS, 3, rng()), "alpha = inf"),
+        (lambda: dirichlet("much")(LABELS, 3, rng()), 'alpha = "much"'),
+        (lambda: dirichlet(1.0, 11)(LABELS, 3, rng()), "num_clients = 3: .*min_examples"),
+        (lambda: dirichlet(1.0, 0)(LABELS, 3, rng()), "min_examples = 0"),
+        (lambda: quantity(0.0)(LABELS, 3, rng()), "alpha = 0"),
+        (lambda: quantity(1.0)(LABELS, 31, rng()), "num_clients = 31"),
+        (lambda: label(4)(LABELS, 3, rng()), "labels_per_client = 4: .* only 3 labels"),
+        (lambda: label(1)(LABELS, 2, rng()), "labels_per_client = 1: .* give at least 2"),
+        (lambda: label(1)(LABELS, 31, rng()), "num_clients = 31: label . has 10 examples for 11"),
     ],
 )
 def test_what_cannot_be_dealt_is_a_mistake_that_names_the_key(call, says):
-    with pytest.raises(Mistake, match=says):
+    with pytest.raises(Mistake, match=f"^{says}"):
         call()
 
 
-def test_tables_agree():
-    assert PARTITIONS.keys() == OWN_ARGUMENTS.keys()
+OWN = {"shards_per_client": 3, "alpha": 1.0, "min_examples": 2, "labels_per_client": 2}
+
+
+@pytest.mark.parametrize("name", PARTITIONS)
+def test_a_partition_is_a_frozen_value(name):
+    """Made twice from the same arguments it is the same; it is named as the registry names it, and in its own file."""
+    make = PARTITIONS[name]
+    arguments = {key: OWN[key] for key in inspect.signature(make).parameters}
+    made = make(**arguments)
+    assert isinstance(made, Partition)
+    assert made.name == name
+    assert made == make(**arguments)
+    assert hash(made) == hash(make(**arguments))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.name = "another"
+    if arguments:
+        assert made != make(**{key: value + 1 for key, value in arguments.items()})
+    assert getattr(partitions, name) is make
+
+
+def test_what_is_no_partition_is_no_attribute():
+    with pytest.raises(AttributeError, match="halves"):
+        partitions.halves  # noqa: B018
