@@ -12,9 +12,11 @@ from coterie.core.registry import Registry
 
 if TYPE_CHECKING:
     from coterie.algorithms.baselines import centralized, independent
-    from coterie.algorithms.fbn import fbn
+    from coterie.algorithms.batchnorm.fbn import fbn
+    from coterie.algorithms.batchnorm.fedbn import fedbn
+    from coterie.algorithms.batchnorm.fixbn import fixbn
+    from coterie.algorithms.batchnorm.hbn import hbn
     from coterie.algorithms.fedavg import fedavg, fedsgd
-    from coterie.algorithms.fedbn import fedbn
     from coterie.algorithms.feddf import feddf
     from coterie.algorithms.feddyn import feddyn
     from coterie.algorithms.fedh2l import fedh2l
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from coterie.algorithms.fedopt import fedadagrad, fedadam, fedavgm, fedyogi
     from coterie.algorithms.fedprox import fedprox
     from coterie.algorithms.fedssl import fedssl
-    from coterie.algorithms.fixbn import fixbn
-    from coterie.algorithms.hbn import hbn
     from coterie.algorithms.scaffold import scaffold
 
 __all__ = [
@@ -53,12 +53,12 @@ ALGORITHMS = Registry(
     "name",
     {
         "centralized": "coterie.algorithms.baselines:centralized",
-        "fbn": "coterie.algorithms.fbn:fbn",
+        "fbn": "coterie.algorithms.batchnorm.fbn:fbn",
         "fedadagrad": "coterie.algorithms.fedopt:fedadagrad",
         "fedadam": "coterie.algorithms.fedopt:fedadam",
         "fedavg": "coterie.algorithms.fedavg:fedavg",
         "fedavgm": "coterie.algorithms.fedopt:fedavgm",
-        "fedbn": "coterie.algorithms.fedbn:fedbn",
+        "fedbn": "coterie.algorithms.batchnorm.fedbn:fedbn",
         "feddf": "coterie.algorithms.feddf:feddf",
         "feddyn": "coterie.algorithms.feddyn:feddyn",
         "fedh2l": "coterie.algorithms.fedh2l:fedh2l",
@@ -67,8 +67,8 @@ ALGORITHMS = Registry(
         "fedsgd": "coterie.algorithms.fedavg:fedsgd",
         "fedssl": "coterie.algorithms.fedssl:fedssl",
         "fedyogi": "coterie.algorithms.fedopt:fedyogi",
-        "fixbn": "coterie.algorithms.fixbn:fixbn",
-        "hbn": "coterie.algorithms.hbn:hbn",
+        "fixbn": "coterie.algorithms.batchnorm.fixbn:fixbn",
+        "hbn": "coterie.algorithms.batchnorm.hbn:hbn",
         "independent": "coterie.algorithms.baselines:independent",
         "scaffold": "coterie.algorithms.scaffold:scaffold",
     },

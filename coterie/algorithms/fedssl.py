@@ -22,8 +22,8 @@ import hashlib
 from dataclasses import replace
 from typing import Literal, Unpack
 
+from coterie.algorithms.batchnorm.fedbn import join, split
 from coterie.algorithms.fedavg import fedavg
-from coterie.algorithms.fedbn import joined, split
 from coterie.algorithms.local import LocalOptions, LocalSGD, delta
 from coterie.algorithms.self_supervised import KEY, METHODS, PREFIX, QUEUE, Method, chosen
 from coterie.algorithms.server import ServerOptimizer
@@ -92,7 +92,7 @@ def fedssl(
 
         def start(sent: Tree, state: Tree, ctx: Context) -> Tree:
             own = state.get("own", {"params": {}, "buffers": {}})
-            return local.initial_carry(method.begin(joined(sent, own)), state, ctx)
+            return local.initial_carry(method.begin(join(sent, own)), state, ctx)
 
         def step(carry: Tree, batches: Batches) -> tuple[Tree, Logs]:
             batch = batches["private"]
@@ -119,7 +119,7 @@ def fedssl(
                 base.server,
                 update=update,
                 initial_state=initial_server_state,
-                evaluated_weights=lambda state, kept: joined(_parts(state, (PREFIX,))[0], state["classifier"]),
+                evaluated_weights=lambda state, kept: join(_parts(state, (PREFIX,))[0], state["classifier"]),
             ),
             traits=replace(
                 base.traits,
@@ -156,9 +156,7 @@ def _begun(method: Method, task: Task, weights: Tree) -> Tree:
     digest = hashlib.sha256(b"".join(x.float().cpu().numpy().tobytes() for x in tree.leaves(classifier)))
     heads = method.heads(rng.number("heads", digest.hexdigest()))
     like = next(iter(weights["params"].values()))
-    return joined(
-        encoder, tree.map(lambda x: x.to(like.device, like.dtype if x.is_floating_point() else x.dtype), heads)
-    )
+    return join(encoder, tree.map(lambda x: x.to(like.device, like.dtype if x.is_floating_point() else x.dtype), heads))
 
 
 def _parts(weights: Tree, prefixes: tuple[str, ...]) -> tuple[Tree, Tree]:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
+from coterie.core.normaliser import Normaliser
 from coterie.core.tree import Tree
 
 Score: TypeAlias = Callable[[Tensor, Any], tuple[Tensor, Tensor]]
@@ -34,37 +35,6 @@ class Apply(Protocol):
 
     def __call__(self, params: Tree, buffers: Tree, x: Tensor, mask: Tensor | None, key: Tensor) -> tuple[Tensor, Tree]:
         """x [B, ...], mask [B] or None, key [] -> outputs [B, ...] and the buffers after the forward."""
-
-
-@dataclass(frozen=True)
-class SharedNorm:
-    """Batch normalisation by statistics that are given: the running ones, (M, V), in training as in evaluation.
-
-    y = (x - M) / sqrt(V + eps), where M and V are constants, and the gradient is one of
-
-    "constant": that of this formula.
-    "renorm": that of ((x - mean) / sd) r + d, where mean and sd are the batch's own and r = sd / sqrt(V + eps), d =
-        (mean - M) / sqrt(V + eps) are held constant. The value is the same; the gradient is that of BatchNorm on the
-        batch, times r.
-    "pooled": that of this formula less what BatchNorm's own has beside it: of g = dl/dy, mean(g) + y mean(y g) over all
-        values of the pooled batch. The sums of g and of y g are given to each layer as constants, its `slopes`.
-    "hybrid": that of another formula, where M and V are mixed with the batch's own mean and variance, whose share in
-        each channel is sigmoid(phi) of a parameter given to each layer, its `phi`. All but (M, V) have a gradient; what
-        a layer saw is the mixture. See `coterie.algorithms.hbn`.
-
-    Attributes:
-        gradient: "constant", "renorm", "pooled" or "hybrid".
-        max_r, max_d: bounds, 1 / max_r <= r <= max_r and -max_d <= d <= max_d, beyond which "renorm" has another value
-            too; None: none.
-
-    Ioffe: Batch Renormalization: Towards Reducing Minibatch Dependence in Batch-Normalized Models, NeurIPS 2017,
-    Algorithm 1. Yan, Wan, Zhang, Zhang, Wei, Sun: Towards Stabilizing Batch Statistics in Backward Propagation of Batch
-    Normalization, ICLR 2020, for moving averages in the gradient too.
-    """
-
-    gradient: Literal["constant", "renorm", "pooled", "hybrid"] = "constant"
-    max_r: float | None = None
-    max_d: float | None = None
 
 
 @dataclass(frozen=True)
@@ -121,13 +91,13 @@ class Task:
         lr_scale: by name, the factor on a parameter's gradient, and so on its learning rate; 1 unless given.
         tied: second names of parameters and buffers that the model's `state_dict` has under several, each with the
             first.
-        batch_norms: names of the BatchNorm layers that can be given their statistics, found by type.
-        unshared_norms: names of those that cannot.
-        shared: a training forward in which these layers normalise by the running statistics that they are given. The
-            buffers that it returns hold the batch's own in their places: its mean, its biased variance, and as
-            `num_batches_tracked` the number of values per channel. With the gradient "pooled" it looks among the
-            parameters for <layer>.slopes [2, C] too, and the gradient by these is what they would be by this batch
-            alone; with "hybrid" for <layer>.phi [C]. None: there is none.
+        batch_norms: names of the BatchNorm layers that call a normaliser, found by type.
+        unsupported_batch_norms: names of those that cannot: without running statistics, or with a forward of their own.
+        apply_with: (normaliser) -> a training forward in which these layers call it; see `coterie.core.normaliser`.
+            The buffers that this forward returns hold what each layer reported in the places of its statistics: the
+            mean, the biased variance, and as `num_batches_tracked` the number of values per channel. Further parameters
+            of a layer, for the normaliser, stand among the parameters as <layer>.<name>. None: there is no such
+            forward.
         encoder: the model up to its classifier; None where there is no such part.
         unbatchable: why clients of this architecture cannot be batched by `torch.func.vmap`, where that is known
             beforehand.
@@ -147,8 +117,8 @@ class Task:
     unbatchable: str | None = None
     unpaddable: str | None = None
     batch_norms: tuple[str, ...] = ()
-    unshared_norms: tuple[str, ...] = ()
-    shared: Callable[[SharedNorm], Apply] | None = None
+    unsupported_batch_norms: tuple[str, ...] = ()
+    apply_with: Callable[[Normaliser], Apply] | None = None
     encoder: Encoder | None = None
     autodiff: Differentiate = autograd
 

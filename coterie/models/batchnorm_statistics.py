@@ -15,9 +15,9 @@ from torch.func import functional_call
 
 from coterie.core.engine import Engine, as_input
 from coterie.core.examples import Examples
+from coterie.core.normaliser import statistic_names
 from coterie.core.tree import Tree
 from coterie.models.frozen_values import frozen_norms
-from coterie.models.functional import statistics_of
 from coterie.models.layers import MaskedBatchNorm, Scope, swap
 
 
@@ -47,7 +47,7 @@ def measuring(model: nn.Module, examples: Examples, engine: Engine, batch: int =
             return weights
         held = {**weights["params"], **weights["buffers"]}
         for name in layers:
-            held |= {statistic: torch.zeros_like(held[statistic]) for statistic in statistics_of(name)}
+            held |= {statistic: torch.zeros_like(held[statistic]) for statistic in statistic_names(name)}
         for rows in parts:
             functional_call(copied, held, (as_input(examples.batch(rows)[0], engine),))
         return {**weights, "buffers": {name: held[name] for name in weights["buffers"]}}

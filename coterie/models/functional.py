@@ -11,13 +11,13 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from coterie.core import rng
-from coterie.core.task import Apply, Encoder, Score, SharedNorm, Task
+from coterie.core.normaliser import Moments, Normaliser, statistic_names
+from coterie.core.task import Apply, Encoder, Score, Task
 from coterie.core.tree import Tree
 from coterie.models.frozen_values import frozen_norms, frozen_values
 from coterie.models.layers import MaskedBatchNorm, Scope, swap, torchs
 from coterie.models.memory_layout import ImageLayout
 from coterie.models.model_parts import classifier_name
-from coterie.models.moments import Moments
 
 NORM_TYPES = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 """What counts as a normalisation layer. By type: a name says nothing about a layer inside an `nn.Sequential`."""
@@ -69,18 +69,18 @@ def functional(
         unbatchable=unbatchable(model),
         unpaddable=unpaddable(model),
         batch_norms=tuple(training.norms),
-        unshared_norms=tuple(
+        unsupported_batch_norms=tuple(
             name
             for name, m in model.named_modules()
             if isinstance(m, _BatchNorm) and name not in training.norms and name not in training.still
         ),
-        shared=training.forward,
+        apply_with=training.forward,
         encoder=encoder(model),
     )
 
 
 class Training:
-    """A module's forwards in training mode, as pure functions; the module is copied."""
+    """A module's forwards in training mode, as pure functions. The module is copied."""
 
     def __init__(self, module: nn.Module, augment: Augment | None = None) -> None:
         self.augment, self.layout, self.scope = augment, ImageLayout(module), Scope()
@@ -93,33 +93,46 @@ class Training:
             if isinstance(layer, MaskedBatchNorm) and layer.tracks and name not in self.still
         }
 
-    def forward(self, how: SharedNorm | None = None) -> Apply:
-        """The forward, BatchNorm layers normalising by the batch, or by given statistics."""
+    def forward(self, normaliser: Normaliser | None = None) -> Apply:
+        """Return the forward, in which BatchNorm layers normalise by the batch or by this normaliser."""
 
         def apply(params: Tree, buffers: Tree, x: Tensor, mask: Tensor | None, key: Tensor) -> tuple[Tensor, Tree]:
-            return self.layout(lambda x: self._run(params, buffers, x, mask, key, how), x)
+            return self.layout(lambda x: self._run(params, buffers, x, mask, key, normaliser), x)
 
         return apply
 
     def _run(
-        self, params: Tree, buffers: Tree, x: Tensor, mask: Tensor | None, key: Tensor, how: SharedNorm | None
+        self, params: Tree, buffers: Tree, x: Tensor, mask: Tensor | None, key: Tensor, normaliser: Normaliser | None
     ) -> tuple[Tensor, Tree]:
+        params, extra = self._split(params) if normaliser else (params, {})
         held = {
             **params,
             **{name: b.clone() for name, b in buffers.items()},
         }  # layers write into these, or replace them
         if self.augment is not None:
             x = self.augment(x, rng.fold(key, AUGMENT))
-        self.scope.enter(mask, key, how)
+        self.scope.enter(mask, key, normaliser, extra)
         try:
             outputs = functional_call(self.module, held, (x,))
             fresh = {name: held[name].detach() for name in buffers}
             for name, layer in self.norms.items():
                 if layer in self.scope.seen:
-                    fresh |= observed(name, self.scope.seen[layer], fresh)
+                    fresh |= moments_as_buffers(name, self.scope.seen[layer], fresh)
         finally:
             self.scope.leave()
         return outputs, fresh
+
+    def _split(self, params: Tree) -> tuple[Tree, dict[nn.Module, dict[str, Tensor]]]:
+        """Return the module's own parameters, and the further ones of each BatchNorm layer by their last names."""
+        own: Tree = {}
+        extra: dict[nn.Module, dict[str, Tensor]] = {}
+        for name, p in params.items():
+            layer, _, last = name.rpartition(".")
+            if layer in self.norms and last not in ("weight", "bias"):
+                extra.setdefault(self.norms[layer], {})[last] = p
+            else:
+                own[name] = p
+        return own, extra
 
 
 def encoder(model: nn.Module) -> Encoder | None:
@@ -145,16 +158,10 @@ def encoder(model: nn.Module) -> Encoder | None:
     return Encoder(forward, layer.in_features, head)
 
 
-def observed(layer: str, seen: Moments, buffers: Tree) -> Tree:
-    """What a BatchNorm layer saw, under the names of its buffers."""
-    mean, var, number = statistics_of(layer)
+def moments_as_buffers(layer: str, seen: Moments, buffers: Tree) -> Tree:
+    """Return what a BatchNorm layer reported, under the names of its buffers."""
+    mean, var, number = statistic_names(layer)
     return {mean: seen.mean, var: seen.var, number: seen.number.to(buffers[number].dtype)}
-
-
-def statistics_of(layer: str) -> tuple[str, str, str]:
-    """The names of a BatchNorm layer's buffers: running mean, running variance, number of batches."""
-    prefix = f"{layer}." if layer else ""
-    return f"{prefix}running_mean", f"{prefix}running_var", f"{prefix}num_batches_tracked"
 
 
 def initial_weights(model: nn.Module) -> Tree:

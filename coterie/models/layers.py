@@ -10,9 +10,9 @@ Legend: B batch, C channels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,37 +21,43 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from coterie.core import rng
-from coterie.core.task import SharedNorm
+from coterie.core.normaliser import LayerInput, Moments, Normaliser, batch_moments, normalise, per_channel
 from coterie.models.memory_layout import use_plain_layout_for_constants
-from coterie.models.moments import Moments
+
+Extra = Mapping[nn.Module, Mapping[str, Tensor]]
+"""BatchNorm layers' further parameters, by name; see `LayerInput.extra`."""
 
 
 @dataclass
 class Scope:
-    """What the swapped layers of one model are told for the length of one forward."""
+    """What the swapped layers of one model share for the length of one forward."""
 
     mask: Tensor | None = None  # [B] bool
     key: Tensor | None = None  # [] int64
     calls: int = 0  # of dropout layers so far in this forward
-    shared: SharedNorm | None = None  # BatchNorm layers normalise so, and observe
-    seen: dict[nn.Module, Moments] = field(default_factory=dict)  # what each of them saw in this forward
+    normaliser: Normaliser | None = None  # of BatchNorm layers; None: they normalise by the batch
+    extra: Extra = field(default_factory=dict)
+    seen: dict[nn.Module, Moments] = field(default_factory=dict)  # what each of them reported in this forward
 
-    def enter(self, mask: Tensor | None, key: Tensor, shared: SharedNorm | None = None) -> None:
+    def enter(
+        self, mask: Tensor | None, key: Tensor, normaliser: Normaliser | None = None, extra: Extra | None = None
+    ) -> None:
         """Start a forward."""
-        self.mask, self.key, self.calls, self.shared, self.seen = mask, key, 0, shared, {}
+        self.mask, self.key, self.calls, self.seen = mask, key, 0, {}
+        self.normaliser, self.extra = normaliser, extra or {}
 
     def leave(self) -> None:
         """Let go of the forward's tensors."""
-        self.mask = self.key = self.shared = None
-        self.seen = {}
+        self.mask = self.key = self.normaliser = None
+        self.extra, self.seen = {}, {}
 
     def observe(self, layer: nn.Module, moments: Moments) -> None:
-        """A batch went through this layer, which a forward may pass more than once."""
+        """Record what a layer reports. A forward may pass it more than once."""
         before = self.seen.get(layer)
-        self.seen[layer] = moments if before is None else before.and_those_of(moments)
+        self.seen[layer] = moments if before is None else before.merge(moments)
 
     def next_key(self) -> Tensor:
-        """A key for the next random layer of this forward."""
+        """Return a key for the next random layer of this forward."""
         assert self.key is not None, "a random layer runs outside of a forward in training mode"
         self.calls += 1
         return rng.fold(self.key, self.calls)
@@ -72,8 +78,6 @@ class MaskedBatchNorm(nn.Module):
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
-    slopes: Tensor | None  # [2, C], where they are given; see `SharedNorm`
-    phi: Tensor | None  # [C], where it is given; see `SharedNorm`
 
     def __init__(self, source: _BatchNorm, scope: Scope):
         super().__init__()
@@ -84,24 +88,23 @@ class MaskedBatchNorm(nn.Module):
         self.moves = self.tracks and source.track_running_stats
         for name in ("running_mean", "running_var", "num_batches_tracked"):
             self.register_buffer(name, getattr(source, name) if self.tracks else None)
-        self.register_buffer("slopes", None, persistent=False)
-        self.register_buffer("phi", None, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, C, ...] -> the same shape."""
         if not self.training and self.tracks:
-            return self._normalised(x, self.running_mean, self.running_var)
-        if self.scope.mask is None and self.scope.shared is None and self._is_torchs(x):
+            return self._affine(normalise(x, self.running_mean, self.running_var, self.eps))
+        mask, normaliser = self.scope.mask, self.scope.normaliser
+        if mask is None and normaliser is None and self._is_torchs(x):
             return self._by_torch(x)
-        mean, var, count = batch_statistics(x, self.scope.mask)
-        if self.scope.shared is not None and self.tracks:
-            if self.phi is not None:
-                mean, var = self._mixed(mean, var, count, self.phi)
-            self.scope.observe(self, Moments(mean.detach(), var.detach(), count))
-            return self._by_given(x, mean, var, count, self.scope.shared)
+        batch = batch_moments(x, mask)
+        if normaliser is not None and self.tracks:
+            extra = self.scope.extra.get(self, {})
+            y, seen = normaliser(LayerInput(x, batch, self.running_mean, self.running_var, self.eps, mask, extra))
+            self.scope.observe(self, Moments(seen.mean.detach(), seen.var.detach(), seen.number))
+            return self._affine(y)
         if self.training and self.moves:
-            self._track(mean.detach(), var.detach(), count)
-        return self._normalised(x, mean, var)
+            self._track(batch.mean.detach(), batch.var.detach(), batch.number)
+        return self._affine(normalise(x, batch.mean, batch.var, self.eps))
 
     def _is_torchs(self, x: Tensor) -> bool:
         """Whether PyTorch's own kernel, which is several times as fast, does the same to a batch of real rows."""
@@ -115,38 +118,6 @@ class MaskedBatchNorm(nn.Module):
         mean, var = (self.running_mean, self.running_var) if moves else (None, None)
         return F.batch_norm(x, mean, var, self.weight, self.bias, True, self.momentum or 0.0, self.eps)
 
-    def _by_given(self, x: Tensor, mean: Tensor, var: Tensor, count: Tensor, how: SharedNorm) -> Tensor:
-        """Normalised by the running statistics; see `SharedNorm`."""
-        if how.gradient == "renorm":
-            return self._renormalised(x, mean, var, count, how)
-        if how.gradient == "hybrid":
-            return self._normalised(x, mean, var)
-        shape = (1, -1, *[1] * (x.dim() - 2))  # [1, C, 1, ...]
-        y = (x - self.running_mean.reshape(shape)) * torch.rsqrt(self.running_var + self.eps).reshape(shape)
-        if how.gradient == "pooled" and self.slopes is not None:
-            real = x.new_ones(()) if self.scope.mask is None else self.scope.mask.to(x.dtype).reshape(-1, *shape[2:], 1)
-            y = _LessMeans.apply(y, self.slopes, real / count.clamp(min=1))  # type: ignore[no-untyped-call]
-        return self._affine(y, shape)
-
-    def _mixed(self, mean: Tensor, var: Tensor, count: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
-        """The running statistics with a share of the batch's own, but for a single value, which has no variance."""
-        own = torch.sigmoid(phi) * (count > 1)
-        return torch.lerp(self.running_mean, mean, own), torch.lerp(self.running_var, var, own)
-
-    def _renormalised(self, x: Tensor, mean: Tensor, var: Tensor, count: Tensor, how: SharedNorm) -> Tensor:
-        sd, given = (var.detach() + self.eps).sqrt(), (self.running_var + self.eps).sqrt()
-        r, d = sd / given, (mean.detach() - self.running_mean) / given
-        if how.max_r is not None:
-            r = r.clamp(1 / how.max_r, how.max_r)
-        if how.max_d is not None:
-            d = d.clamp(-how.max_d, how.max_d)
-        shape = (1, -1, *[1] * (x.dim() - 2))  # [1, C, 1, ...]
-        own = (x - mean.reshape(shape)) * torch.rsqrt(var + self.eps).reshape(shape)
-        y = own * r.reshape(shape) + d.reshape(shape)
-        # a single value per channel is its own mean: its gradient would be 0
-        constant = (x - self.running_mean.reshape(shape)) / given.reshape(shape)
-        return self._affine(torch.where(count > 1, y, constant), shape)
-
     def _track(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
         real = (count > 0).to(mean.dtype)  # a batch of padding alone changes nothing
         self.num_batches_tracked.add_(real.to(torch.int64))
@@ -155,55 +126,10 @@ class MaskedBatchNorm(nn.Module):
         self.running_mean.copy_(torch.lerp(self.running_mean, mean, share.to(mean.dtype)))
         self.running_var.copy_(torch.lerp(self.running_var, unbiased, share.to(mean.dtype)))
 
-    def _normalised(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
-        shape = (1, -1, *[1] * (x.dim() - 2))  # [1, C, 1, ...]
-        return self._affine((x - mean.reshape(shape)) * torch.rsqrt(var + self.eps).reshape(shape), shape)
-
-    def _affine(self, y: Tensor, shape: tuple[int, ...]) -> Tensor:
+    def _affine(self, y: Tensor) -> Tensor:
         if self.weight is not None:
-            y = y * self.weight.reshape(shape)
-        return y if self.bias is None else y + self.bias.reshape(shape)
-
-
-class _LessMeans(torch.autograd.Function):
-    """y [B, C, ...], from whose gradient g means that are given are subtracted: share (s + y t) for `slopes` s, t.
-
-    The gradient by the slopes is what they would be by this batch alone: the sums of g and of y g over all values.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(y: Tensor, slopes: Tensor, share: Tensor) -> Tensor:
-        return y.view_as(y)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        y, slopes, share = ctx.saved_tensors
-        axes, shape = [0, *range(2, y.dim())], (1, -1, *[1] * (y.dim() - 2))
-        s, t = (slope.reshape(shape) for slope in slopes.unbind())
-        fresh = torch.stack([gradient.sum(axes), (gradient * y).sum(axes)])
-        return gradient - share * (s + y * t), fresh, None
-
-
-def batch_statistics(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean [C], biased variance [C] and number of values per channel [] of the real rows of x [B, C, ...]."""
-    axes = [0, *range(2, x.dim())]
-    per_row = prod(x.shape[2:])
-    if mask is None:
-        count = torch.tensor(float(x.shape[0] * per_row), dtype=x.dtype, device=x.device)
-        var, mean = torch.var_mean(x, axes, correction=0)
-        return mean, var, count
-    keep = mask.to(x.dtype).reshape(-1, *[1] * (x.dim() - 1))  # [B, 1, ...]
-    count = mask.sum().to(x.dtype) * per_row
-    safe = count.clamp(min=1)
-    mean = (x * keep).sum(axes) / safe
-    centred = (x - mean.reshape(1, -1, *[1] * (x.dim() - 2))) * keep
-    return mean, (centred * centred).sum(axes) / safe, count
+            y = y * per_channel(self.weight, y)
+        return y if self.bias is None else y + per_channel(self.bias, y)
 
 
 class KeyedDropout(nn.Module):

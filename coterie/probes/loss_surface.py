@@ -11,10 +11,10 @@ from torch import Tensor
 from coterie.core import rng, tree
 from coterie.core.engine import Engine, as_input
 from coterie.core.examples import Examples
+from coterie.core.normaliser import statistic_names
 from coterie.core.task import Task
 from coterie.core.tree import Tree
 from coterie.loop import evaluate
-from coterie.models.functional import statistics_of
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Surface:
         """
         if self.measure is not None:
             return self.measure(weights)
-        variances = {statistics_of(layer)[1] for layer in self.task.batch_norms}
+        variances = {statistic_names(layer)[1] for layer in self.task.batch_norms}
         buffers = {name: b.clamp(min=0) if name in variances else b for name, b in weights["buffers"].items()}
         return {**weights, "buffers": buffers}
 

@@ -1,7 +1,5 @@
 """Models with BatchNorm in many places, and clients as unlike as can be."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,9 +7,12 @@ from torch.nn import functional as F
 
 import coterie
 from coterie import Examples, Recipe, Round
+from coterie.algorithms.batchnorm import gradients
+from coterie.algorithms.batchnorm.tasks import with_normaliser
 from coterie.core import tree
 from coterie.core.engine import Engine
-from coterie.core.task import SharedNorm, Task
+from coterie.core.normaliser import Normaliser
+from coterie.core.task import Task
 from coterie.engines.sequential import Sequential
 from coterie.engines.vectorised import Vectorised
 from coterie.models.functional import functional, initial_weights
@@ -86,7 +87,8 @@ def batch(shape: tuple[int, ...], b: int = 5) -> Tensor:
     return 2 + 3 * torch.randn(b, *shape, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
 
 
-def task_of(model: nn.Module, how: SharedNorm) -> tuple[Task, tree.Tree]:
+def task_of(model: nn.Module, normaliser: Normaliser) -> tuple[Task, tree.Tree]:
+    """A task whose BatchNorm layers call the normaliser, and weights with random statistics; slopes for `pooled`."""
     task = functional(model, loss=cross_entropy)
     weights = initial_weights(model)
     g = torch.Generator().manual_seed(4)
@@ -95,13 +97,8 @@ def task_of(model: nn.Module, how: SharedNorm) -> tuple[Task, tree.Tree]:
             b.copy_(torch.randn(b.shape, generator=g))
         if name.endswith("var"):
             b.copy_(torch.rand(b.shape, generator=g) + 0.5)
-    for name in [name for name in weights["buffers"] if how.gradient == "pooled" and name.endswith("mean")]:
+    for name in [name for name in weights["buffers"] if normaliser is gradients.pooled and name.endswith("mean")]:
         mean = weights["buffers"][name]
         slopes = torch.randn(2, len(mean), generator=g, dtype=mean.dtype)
         weights["params"][f"{name.removesuffix('running_mean')}slopes"] = slopes
-    return sharing(task, how), weights
-
-
-def sharing(task: Task, how: SharedNorm) -> Task:
-    assert task.shared is not None
-    return replace(task, apply=task.shared(how))
+    return with_normaliser(task, normaliser), weights

@@ -1,4 +1,4 @@
-"""A BatchNorm layer that is given its statistics: values, gradients, and what it reports."""
+"""A BatchNorm layer with FBN's normalisers: values, gradients, and what it reports."""
 
 import copy
 from typing import Any
@@ -9,23 +9,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import coterie
+from coterie.algorithms.batchnorm.gradients import constant, pooled, renorm
 from coterie.core import rng, tree
-from coterie.core.task import SharedNorm, Task
+from coterie.core.normaliser import Normaliser
+from coterie.core.task import Task
 from coterie.models.functional import functional
 from coterie.objectives import cross_entropy
-from tests.algorithms.normed import MODELS, batch, dense, every_engine, every_model, run, sharing, task_of
+from tests.algorithms.normed import MODELS, batch, dense, every_engine, every_model, run, task_of
 from tests.federations import ragged
 
-HOWS = {how.gradient: how for how in (SharedNorm(), SharedNorm("renorm"), SharedNorm("pooled"))}
-every_how = pytest.mark.parametrize("how", HOWS.values(), ids=HOWS)
+NORMALISERS = {"constant": constant, "renorm": renorm(), "pooled": pooled}
+every_normaliser = pytest.mark.parametrize("normaliser", NORMALISERS.values(), ids=NORMALISERS)
 
 
 @every_model
-@every_how
+@every_normaliser
 @pytest.mark.parametrize("b", [1, 2, 5])
-def test_training_and_evaluation_give_the_same_outputs(model: str, how: SharedNorm, b: int) -> None:
+def test_training_and_evaluation_give_the_same_outputs(model: str, normaliser: Normaliser, b: int) -> None:
     make, shape = MODELS[model]
-    task, weights = task_of(make(), how)
+    task, weights = task_of(make(), normaliser)
     x = batch(shape, b)
     outputs, _ = task.apply(weights["params"], weights["buffers"], x, None, rng.key(0))
     predicted = task.predict(weights["params"], weights["buffers"], x)
@@ -44,10 +46,10 @@ def test_no_example_touches_another(model: str) -> None:
         jacobian = torch.autograd.functional.jacobian(outputs, batch(shape, 3)).flatten(3)  # [B, C, B, ...]
         return max(float(jacobian[i, :, j].abs().max()) for i in range(3) for j in range(3) if i != j)
 
-    task, weights = task_of(make(), SharedNorm())
+    task, weights = task_of(make(), constant)
     assert across(task, weights) == 0
     assert across(functional(make(), loss=cross_entropy), weights) > 1e-3
-    assert across(sharing(task, SharedNorm("renorm")), weights) > 1e-3
+    assert across(task_of(make(), renorm())[0], weights) > 1e-3
 
 
 @pytest.mark.parametrize("bounds", [(None, None), (1.2, 0.3)])
@@ -56,7 +58,7 @@ def test_the_renormalised_gradient_is_batch_renormalisations(bounds: tuple[float
     torch.manual_seed(5)
     layer = nn.BatchNorm1d(4).double()
     nn.init.normal_(layer.weight)
-    task, weights = task_of(layer, SharedNorm("renorm", *bounds))
+    task, weights = task_of(layer, renorm(*bounds))
     x, up = batch((4,), 6).requires_grad_(), torch.randn(6, 4, dtype=torch.float64)
     y, _ = task.apply(weights["params"], weights["buffers"], x, None, rng.key(0))
     (gradient,) = torch.autograd.grad((y * up).sum(), x)
@@ -90,7 +92,7 @@ def test_with_the_batchs_own_statistics_and_slopes_the_pooled_gradient_is_batchn
     expected, *by_layer = torch.autograd.grad((own(x[:rows]) * up[:rows]).sum(), (x, own.bias, own.weight))
     slopes = (torch.stack(by_layer) * layer.weight).detach().requires_grad_()
 
-    task, weights = task_of(layer, SharedNorm("pooled"))
+    task, weights = task_of(layer, pooled)
     var, mean = torch.var_mean(x[:rows].detach(), (0, 2, 3), correction=0)
     buffers = weights["buffers"] | {"running_mean": mean, "running_var": var}
     y, _ = task.apply(weights["params"] | {"slopes": slopes}, buffers, x, mask, rng.key(0))
@@ -101,7 +103,7 @@ def test_with_the_batchs_own_statistics_and_slopes_the_pooled_gradient_is_batchn
 
 def test_the_constant_gradient_is_weight_over_deviation() -> None:
     layer = nn.BatchNorm1d(4).double()
-    task, weights = task_of(layer, SharedNorm())
+    task, weights = task_of(layer, constant)
     x = batch((4,), 6).requires_grad_()
     y, _ = task.apply(weights["params"], weights["buffers"], x, None, rng.key(0))
     (gradient,) = torch.autograd.grad(y.sum(), x)
@@ -109,10 +111,10 @@ def test_the_constant_gradient_is_weight_over_deviation() -> None:
     assert torch.allclose(gradient, expected, rtol=0, atol=1e-12)
 
 
-@every_how
-def test_a_single_example_gives_numbers_and_a_gradient(how: SharedNorm) -> None:
+@every_normaliser
+def test_a_single_example_gives_numbers_and_a_gradient(normaliser: Normaliser) -> None:
     """Where BatchNorm's own gradient would be 0, since one value is its own mean."""
-    task, weights = task_of(nn.BatchNorm1d(4).double(), how)
+    task, weights = task_of(nn.BatchNorm1d(4).double(), normaliser)
     x = batch((4,), 1).requires_grad_()
     y, seen = task.apply(weights["params"], weights["buffers"], x, None, rng.key(0))
     (gradient,) = torch.autograd.grad(y.sum(), x)
@@ -133,7 +135,7 @@ def test_a_layer_that_a_forward_passes_twice_reports_both() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.norm(x) + self.norm(10 - x / 2)
 
-    task, weights = task_of(Twice().double(), SharedNorm())
+    task, weights = task_of(Twice().double(), constant)
     x = batch((2,), 3)
     _, seen = task.apply(weights["params"], weights["buffers"], x, None, rng.key(0))
     both = torch.cat([x, 10 - x / 2])

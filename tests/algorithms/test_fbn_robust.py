@@ -9,7 +9,7 @@ from torch import nn
 import coterie
 from coterie import Examples
 from coterie.aggregation import aggregation
-from coterie.algorithms import statistics
+from coterie.algorithms.batchnorm import statistics
 from coterie.attacks import attack
 from coterie.core.aggregators import Sum
 from tests.algorithms.normed import FULL, dense, every_engine, one_label_each, run
@@ -119,7 +119,7 @@ def test_a_lie_about_counts_moves_nothing_but_bessels_factor() -> None:
             {"mean": {"a": k * one}, "var": {"a": one}, "number": {"a": torch.tensor(said if k == 3 else 6.0)}}
             for k in range(4)
         ]
-        found = statistics.moved(buffers, statistics.pooling(Sum()).combine(updates, [1.0] * 4), 1.0)
+        found = statistics.move(buffers, statistics.three_stages(Sum()).combine(updates, [1.0] * 4), 1.0)
         return float(found["a.running_var"])
 
     between = 1.25  # of 0, 1, 2, 3

@@ -10,25 +10,25 @@ from torch.nn import functional as F
 
 import coterie
 from coterie import Examples, Mistake
-from coterie.core.task import SharedNorm
+from coterie.algorithms.batchnorm.gradients import constant
+from coterie.algorithms.batchnorm.hbn import mix
+from coterie.core.normaliser import Normaliser
 from tests.algorithms.normed import FULL, batch, dense, every_engine, run, task_of
 from tests.federations import distance, ragged
 
-HYBRID = SharedNorm("hybrid")
 
-
-def outputs(phi: float, how: SharedNorm, x: Tensor) -> Tensor:
-    """What the model gives in training by shared statistics of its own, each layer with this factor."""
-    task, weights = task_of(dense(), how)
+def outputs(phi: float, normaliser: Normaliser, x: Tensor) -> Tensor:
+    """What the model gives in training by statistics of its own, each layer with this factor."""
+    task, weights = task_of(dense(), normaliser)
     given = {f"{layer}.phi": torch.full_like(weights["buffers"][f"{layer}.running_mean"], phi) for layer in ("1", "5")}
-    factors = given if how == HYBRID else {}
+    factors = given if normaliser is mix else {}
     return task.apply(weights["params"] | factors, weights["buffers"], x, None, torch.tensor(0))[0]
 
 
 def test_at_its_ends_the_mixture_is_fbn_and_batchnorm() -> None:
     x = batch((6,))
-    assert torch.allclose(outputs(-60.0, HYBRID, x), outputs(0.0, SharedNorm(), x), rtol=0, atol=1e-10)
-    assert torch.allclose(outputs(60.0, HYBRID, x), dense().train()(x), rtol=0, atol=1e-10)
+    assert torch.allclose(outputs(-60.0, mix, x), outputs(0.0, constant, x), rtol=0, atol=1e-10)
+    assert torch.allclose(outputs(60.0, mix, x), dense().train()(x), rtol=0, atol=1e-10)
 
 
 def test_the_gradient_by_the_factor() -> None:
@@ -37,7 +37,7 @@ def test_the_gradient_by_the_factor() -> None:
     -sum(g) (mu_B - M) / sqrt(v) - sum(g y) (s_B - V) / (2 v), and dl/dphi is a (1 - a) times that.
     """
     model, x = nn.BatchNorm1d(3, affine=False).double(), batch((3,))
-    task, weights = task_of(model, HYBRID)
+    task, weights = task_of(model, mix)
     mean, var = weights["buffers"]["running_mean"], weights["buffers"]["running_var"]
     g = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype)
     phi = torch.tensor([-1.0, 0.0, 2.0], dtype=x.dtype, requires_grad=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
 import re
 import tomllib
 from pathlib import Path
@@ -47,14 +45,3 @@ def test_links_within_the_repository_lead_somewhere(page):
 def test_every_algorithm_is_in_the_table():
     table = (PAGES[0].parent / "README.md").read_text("utf-8")
     assert [name for name in ALGORITHMS if f"`{name}`" not in table] == []
-
-
-@pytest.mark.parametrize("path", sorted({inspect.getfile(function) for function in ALGORITHMS.values()}))
-def test_every_algorithm_is_a_short_file(path):
-    """Under 100 lines, empty ones and documentation aside, as the pages say."""
-    text = Path(path).read_text("utf-8")
-    nodes = [n for n in ast.walk(ast.parse(text)) if isinstance(n, (ast.Module, ast.ClassDef, ast.FunctionDef))]
-    first = [node.body[0] for node in nodes if ast.get_docstring(node)]
-    documentation = {line for node in first for line in range(node.lineno, node.end_lineno + 1)}
-    code = [k for k, line in enumerate(text.splitlines(), 1) if line.strip() and k not in documentation]
-    assert 10 < len(code) < 100

@@ -1,4 +1,4 @@
-"""FixBN: BatchNorm as it is for the first rounds, then with its statistics frozen.
+"""FixBN: BatchNorm unchanged for the first rounds, then with constant statistics.
 
     rounds 1 to T*   FedAvg: clients normalise by their batches, running statistics are averaged
     from then on     FedAvg of the parameters: clients normalise by the running statistics (M, V) of round T*, in
@@ -7,7 +7,7 @@
 Once (M, V) are constants, averaged gradients are those of one model on pooled data. Until then it is FedAvg, and from
 then on (M, V) are those of an earlier model.
 
-Departures from the paper: its text was not at hand, but descriptions of it and others' code. What it adds, momentum
+Departures from the paper: its text was not at hand, only descriptions of it and others' code. What it adds, momentum
 that lasts over rounds, is `keep_momentum`.
 
 Zhong, Chen, Chao: Making Batch Normalization Great in Federated Deep Learning, arXiv 2303.06530.
@@ -17,10 +17,11 @@ from __future__ import annotations
 
 from typing import Unpack
 
+from coterie.algorithms.batchnorm.gradients import constant
+from coterie.algorithms.batchnorm.tasks import keep_statistics, with_normaliser
 from coterie.algorithms.fedavg import fedavg
 from coterie.algorithms.local import LocalOptions
 from coterie.algorithms.server import ServerOptimizer
-from coterie.algorithms.shared_norm import frozen
 from coterie.algorithms.stages import stages
 from coterie.core.algorithm import Algorithm, Recipe
 from coterie.core.errors import require
@@ -34,7 +35,7 @@ def fixbn(
     server: ServerOptimizer | None = None,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
-    """FixBN.
+    """Return FixBN.
 
     Args:
         freeze_after: T*, the last round in which statistics change; the paper takes half of all rounds.
@@ -48,7 +49,7 @@ def fixbn(
     require("freeze_after", freeze_after, isinstance(freeze_after, int) and freeze_after >= 0, "0 or more")
     average = fedavg(server_lr=server_lr, server=server, **local_options)
 
-    def fixed(task: Task) -> Algorithm:
-        return average(frozen(task))
+    def average_by_constant_statistics(task: Task) -> Algorithm:
+        return average(keep_statistics(with_normaliser(task, constant)))
 
-    return stages([(average, freeze_after), (fixed, None)])
+    return stages([(average, freeze_after), (average_by_constant_statistics, None)])

@@ -1,4 +1,4 @@
-"""FedBN: FedAvg of everything but the normalisation layers, which stay with their clients.
+"""FedBN: FedAvg of everything except the normalisation layers, which stay with their clients.
 
     client  w_i = (shared leaves of the server's, own normalisation leaves), trained as in FedAvg
             sends the difference in the shared leaves, and keeps the others
@@ -31,7 +31,7 @@ from coterie.core.tree import Tree
 def fedbn(
     *, server_lr: float = 1.0, server: ServerOptimizer | None = None, **local_options: Unpack[LocalOptions]
 ) -> Recipe:
-    """FedBN.
+    """Return FedBN.
 
     Args:
         server_lr, server: as in `fedavg`.
@@ -55,38 +55,28 @@ def fedbn(
             return {"own": split(weights, task.norm_leaves)[1], **local.initial_client_state(weights)}
 
         def start(sent: Tree, state: Tree, ctx: Context) -> Tree:
-            return local.initial_carry(joined(sent, state["own"]), state, ctx)
+            return local.initial_carry(join(sent, state["own"]), state, ctx)
 
         def finish(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
-            return {"delta": delta(sent, carry)}, {
-                "own": split(carry, task.norm_leaves)[1],
-                **local.client_state(carry),
-            }
+            own = split(carry, task.norm_leaves)[1]
+            return {"delta": delta(sent, carry)}, {"own": own, **local.client_state(carry)}
 
         return replace(
             base,
-            client=replace(
-                base.client,
-                start=start,
-                finish=finish,
-                initial_state=initial_client_state,
-            ),
+            client=replace(base.client, start=start, finish=finish, initial_state=initial_client_state),
             server=replace(
                 base.server,
                 initial_state=initial_server_state,
-                evaluated_weights=lambda state, kept: joined(state, kept["own"]),
+                evaluated_weights=lambda state, kept: join(state, kept["own"]),
             ),
-            traits=replace(
-                base.traits,
-                own_models=True,
-            ),
+            traits=replace(base.traits, own_models=True),
         )
 
     return bind
 
 
 def split(weights: Tree, own: frozenset[str]) -> tuple[Tree, Tree]:
-    """{"params", "buffers"} without the leaves named in `own`, and with these alone."""
+    """Return {"params", "buffers"} without the leaves named in `own`, and with these alone."""
     parts = {kind: weights[kind].items() for kind in ("params", "buffers")}
     return (
         {kind: {name: leaf for name, leaf in leaves if name not in own} for kind, leaves in parts.items()},
@@ -94,6 +84,6 @@ def split(weights: Tree, own: frozenset[str]) -> tuple[Tree, Tree]:
     )
 
 
-def joined(shared: Tree, own: Tree) -> Tree:
-    """One model's {"params", "buffers"} of both."""
+def join(shared: Tree, own: Tree) -> Tree:
+    """Return one model's {"params", "buffers"} from both."""
     return {kind: {**shared[kind], **own[kind]} for kind in ("params", "buffers")}

@@ -3,24 +3,26 @@
     server  w, and (M, V) of every BatchNorm layer
     client  y = (x - M) / sqrt(V + eps) in every such layer, (M, V) constant: no example touches another's gradient
             w_i <- w - lr grad l(w; b)                                       # one step, or K_i
-            mu_i, s_i, N_i <- mean and biased variance of x in every layer, and how many values
+            mu_i, s_i, N_i <- mean and biased variance of x in every layer, and the number of values
     server  w <- w - server_lr mean(w - w_i)                                 # or another server optimiser
-            mu, s <- mean and unbiased variance of the union of all x        # `coterie.algorithms.statistics`
+            mu, s <- mean and unbiased variance of the union of all x        # see `statistics`
             M <- (1 - b) M + b mu,   V <- (1 - b) V + b s
 
 Both means are weighted by the examples processed, so that one step on n clients' batches is the same step on one
-client's batch of them all, whatever the clients hold: weights, M and V agree to rounding. Training and evaluation
-normalise alike. With a robust aggregator it is robust FBN: the statistics are then pooled by that rule in three stages.
+client's batch of all their examples, whatever the clients hold: weights, M and V agree to rounding. Training and
+evaluation normalise alike. With a robust aggregator it is robust FBN: that rule then pools the statistics in three
+stages.
 
-Departures from the paper, or rather from its authors' code, since the paper's own pseudocode was not at hand:
+Departures from the authors' code, since the paper's own pseudocode was not at hand:
 - N counts values, not examples, in both places of the variance; theirs mixes the two. Clients send mu_i and s_i; theirs
-  send M and V moved by them (`sends` = "moved"), which comes to the same where nobody lies.
-- Several local steps are ours: (M, V) stay frozen within the round, clients pool what their steps saw, and b = 1 -
-  (1 - statistics_momentum)^K for K steps, so that statistics move as fast as K rounds of one step would move them.
+  send M and V moved by them (`sends` = "moved"), which gives the same result where all clients are honest.
+- Several local steps are ours: (M, V) stay constant within the round, clients pool the statistics of their steps, and
+  b = 1 - (1 - statistics_momentum)^K for K steps, so that statistics move as fast as K rounds of one step would move
+  them.
 - gradient = "renorm" and "pooled" are ours: the same values with the gradient of BatchNorm on the client's batch or,
-  by averages over the last rounds, on the pooled one (see `coterie.core.task.SharedNorm`). With "renorm" the identity
-  with one large batch holds for M and V, not for w. With "pooled" it holds, and two more numbers per channel travel
-  each way (see `coterie.algorithms.slopes`).
+  by averages over the last rounds, on the pooled one (see `gradients`). With "renorm" the identity with one large batch
+  holds for M and V, not for w. With "pooled" it holds for all three, and two more numbers per channel travel each way
+  (see `slopes`).
 - V is kept positive. `warm_start` begins with rounds that only measure, each with b = 1. `server_clip_norm` is ours.
 
 Guerraoui, Pinot, Rizk, Stephan, Taiani: Overcoming the Challenges of Batch Normalization in Federated Learning, arXiv
@@ -35,11 +37,20 @@ from typing import Literal, Unpack
 
 from torch import Tensor
 
-from coterie.algorithms import slopes, statistics
+from coterie.algorithms.batchnorm import gradients, statistics
+from coterie.algorithms.batchnorm.measuring_round import measuring_round
+from coterie.algorithms.batchnorm.slopes import (
+    add_slopes,
+    initial_slopes,
+    move_slopes,
+    slopes_as_parameters,
+    slopes_part,
+)
+from coterie.algorithms.batchnorm.tasks import with_normaliser
 from coterie.algorithms.local import LocalOptions, LocalSGD, apply_delta, clip_to_norm, delta
 from coterie.algorithms.server import sgd
-from coterie.algorithms.shared_norm import AVERAGED, measuring, shared, short_of, steps_of
 from coterie.core import tree
+from coterie.core.aggregators import Sum
 from coterie.core.algorithm import (
     Algorithm,
     Batches,
@@ -53,7 +64,8 @@ from coterie.core.algorithm import (
     one_architecture,
 )
 from coterie.core.errors import require
-from coterie.core.task import SharedNorm, Task
+from coterie.core.normaliser import Normaliser
+from coterie.core.task import Task
 from coterie.core.tree import Tree
 
 
@@ -71,7 +83,7 @@ def fbn(
     server_clip_norm: float | None = None,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
-    """Federated batch normalisation, for BatchNorm1d, 2d and 3d wherever they are in a model.
+    """Return federated batch normalisation, for BatchNorm1d, 2d and 3d wherever they are in a model.
 
     The paper takes one step per round, `local_steps` = 1.
 
@@ -79,13 +91,13 @@ def fbn(
         gradient: that of normalising by constants, the paper's, or one of BatchNorm's own; see above.
         statistics_momentum: the share of the new in (M, V) at each local step; the layers' own momentum is not used.
             What "pooled" averages moves with it.
-        warm_start: rounds at the beginning that set (M, V) to what their batches are like, and train nothing. One makes
-            the first layer's statistics right; as many as there are layers make all of them right.
-        max_r, max_d: bounds of the renormalised gradient; see `coterie.core.task.SharedNorm`.
+        warm_start: rounds at the beginning that set (M, V) to the statistics of their batches and train nothing. One
+            makes the first layer's statistics right; as many as there are layers make all of them right.
+        max_r, max_d: bounds of the renormalised gradient; see `gradients.renorm`.
         robust: whether a robust aggregator is for all that is sent, or for the statistics alone, with parameters
             averaged.
-        sends: what clients say of their batches: mu_i and s_i, or (M, V) moved towards them, as the authors' code does.
-            It needs `local_steps`. Only attackers can tell the difference: what they forge counts in full with
+        sends: how clients report their batches: as mu_i and s_i, or as (M, V) moved towards them, as the authors' code
+            does. "moved" needs `local_steps`. The two differ only where clients attack: a forgery counts in full with
             "moved", and with the weight b with "batch".
         server_lr: the share of the averaged difference that the server applies.
         server_momentum: momentum of the server's steps, which lasts over rounds; `keep_momentum` does that at clients.
@@ -104,62 +116,76 @@ def fbn(
     require("warm_start", warm_start, isinstance(warm_start, int) and warm_start >= 0, "0 or more")
     require("max_r", max_r, max_r is None or (gradient == "renorm" and max_r >= 1), '1 or more, with gradient "renorm"')
     require("max_d", max_d, max_d is None or (gradient == "renorm" and max_d >= 0), '0 or more, with gradient "renorm"')
-    cut = server_clip_norm
-    require("server_clip_norm", cut, cut is None or 0 < cut < float("inf"), "a number above 0")
-    known = sends == "batch" or (sends == "moved" and local.local_steps is not None)
-    require("sends", sends, known, '"batch", or, with local_steps, "moved"')
+    clip = server_clip_norm
+    require("server_clip_norm", clip, clip is None or 0 < clip < float("inf"), "a number above 0")
+    sendable = sends == "batch" or (sends == "moved" and local.local_steps is not None)
+    require("sends", sends, sendable, '"batch", or, with local_steps, "moved"')
     require("robust", robust, robust in ("all", "statistics"), '"all" or "statistics"')
+    normalisers: dict[str, Normaliser] = {
+        "constant": gradients.constant,
+        "renorm": gradients.renorm(max_r, max_d),
+        "pooled": gradients.pooled,
+    }
 
     def share(steps: float) -> float:
         return float(1 - (1 - statistics_momentum) ** steps)  # b
 
     def bind(task: Task) -> Algorithm:
-        task, layers = shared(task, SharedNorm(gradient, max_r, max_d)), task.batch_norms
+        task, layers = with_normaliser(task, normalisers[gradient]), task.batch_norms
 
         def initial_server_state(weights: Tree | None, federation: Federation) -> Tree:
             weights = one_architecture(weights)
-            kept = slopes.none_yet(weights["buffers"], layers) if gradient == "pooled" else {}
-            return {**weights, "server": optimizer.init(weights["params"]), **kept}
+            slopes = initial_slopes(weights["buffers"], layers) if gradient == "pooled" else {}
+            return {**weights, "server": optimizer.init(weights["params"]), **slopes}
 
         def broadcast(state: Tree) -> Tree:
-            rest = statistics.others(state["buffers"], layers)
-            given = statistics.given(state["buffers"], layers)  # (M, V)
-            return {"params": state["params"], "buffers": rest, "statistics": {**given, **slopes.part(state)}}
+            other = statistics.other_buffers(state["buffers"], layers)
+            running = statistics.running_statistics(state["buffers"], layers)  # (M, V)
+            return {"params": state["params"], "buffers": other, "statistics": {**running, **slopes_part(state)}}
 
         def start(sent: Tree, state: Tree, ctx: Context) -> Tree:
-            buffers = statistics.filled(sent["buffers"], sent["statistics"])
+            buffers = statistics.fill(sent["buffers"], sent["statistics"])
             carry = local.initial_carry({"params": sent["params"], "buffers": buffers}, state, ctx)
-            return {**carry, "seen": statistics.nothing_yet(sent["statistics"]), **slopes.part(sent["statistics"])}
+            seen = statistics.initial_statistics(sent["statistics"])
+            return {**carry, "seen": seen, **slopes_part(sent["statistics"])}
 
         def step(carry: Tree, batch: Batches) -> tuple[Tree, Logs]:
-            params = {**carry["params"], **slopes.given(carry)}
+            params = {**carry["params"], **slopes_as_parameters(carry)}
             grads, after, logs = task.gradient(params, carry["buffers"], batch["private"])
-            buffers, seen, logs = statistics.observed(carry, after, logs, layers)
+            buffers, seen, logs = statistics.observe(carry, after, logs, layers)
             own = {name: grads[name] for name in carry["params"]}
-            return {**local.descend(carry, own, buffers), "seen": {**seen, **slopes.added(seen, grads)}}, logs
+            return {**local.descend(carry, own, buffers), "seen": {**seen, **add_slopes(seen, grads)}}, logs
 
         def finish(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
-            seen = carry["seen"] | tree.scale(slopes.part(carry["seen"]), 1 / ctx.steps)
+            seen = carry["seen"] | tree.scale(slopes_part(carry["seen"]), 1 / ctx.steps)
             if sends == "moved":
-                given = {name: sent["statistics"][name] for name in ("mean", "var")}
-                seen = statistics.as_moved(seen, given, share(local.local_steps or 1))
+                running = {name: sent["statistics"][name] for name in ("mean", "var")}
+                seen = statistics.encode_as_moved(seen, running, share(local.local_steps or 1))
             return {"delta": delta(sent, carry), "statistics": seen}, local.client_state(carry)
 
         def update(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
-            mean, steps = aggregate["delta"], steps_of(local, info)  # of w - w_i
-            step = mean["params"] if cut is None else clip_to_norm(mean["params"], cut * local.rate(info.round) * steps)
-            params, kept = optimizer.apply(state["params"], step, state["server"])
+            mean, steps = aggregate["delta"], _mean_steps(local, info)  # of w - w_i
+            change = mean["params"]
+            if clip is not None:
+                change = clip_to_norm(change, clip * local.rate(info.round) * steps)
+            params, kept = optimizer.apply(state["params"], change, state["server"])
             after = apply_delta(state, params, mean["buffers"])
             b, pooled = share(steps), aggregate["statistics"]
             if sends == "moved":
-                pooled = statistics.unmoved(pooled, statistics.given(state["buffers"], layers), b)
-            buffers = statistics.moved(after["buffers"], pooled, b)
-            return {"params": params, "buffers": buffers, "server": kept, **slopes.moved(state, pooled, b)}
+                pooled = statistics.decode_moved(pooled, statistics.running_statistics(state["buffers"], layers), b)
+            buffers = statistics.move(after["buffers"], pooled, b)
+            return {"params": params, "buffers": buffers, "server": kept, **move_slopes(state, pooled, b)}
 
         def drift(before: Tree, after: Tree) -> Mapping[str, Tensor]:
-            old, new = (statistics.given(state["buffers"], layers) for state in (before, after))
-            return {f"drift.{layer}": d for layer, d in statistics.distance(new, old).items()}
+            old, new = (statistics.running_statistics(state["buffers"], layers) for state in (before, after))
+            return {f"drift.{layer}": d for layer, d in statistics.layer_distances(new, old).items()}
 
+        def warnings(rounds: int) -> list[str]:
+            if warm_start < rounds:
+                return []
+            return [f"algorithm.warm_start = {warm_start} with rounds = {rounds}: every round measures and none trains"]
+
+        average_parameters = {"delta": lambda chosen: Sum()} if robust == "statistics" else {}
         training = Algorithm(
             client=ClientHalf(
                 start=start,
@@ -174,15 +200,21 @@ def fbn(
                 weighting={"delta": "processed", "statistics": "processed"},
                 initial_state=initial_server_state,
                 broadcast=broadcast,
-                aggregation={"statistics": statistics.pooling, **(AVERAGED if robust == "statistics" else {})},
+                aggregation={"statistics": statistics.three_stages, **average_parameters},
                 measures=drift,
             ),
-            warnings=lambda rounds: short_of(warm_start, rounds),
+            warnings=warnings,
         )
-        first = measuring(training, task, local)
-        return replace(
-            training,
-            stage=lambda round: first if round <= warm_start else training,
-        )
+        measuring = measuring_round(training, task, local)
+        return replace(training, stage=lambda round: measuring if round <= warm_start else training)
 
     return bind
+
+
+def _mean_steps(local: LocalSGD, info: RoundInfo) -> float:
+    """Return K, the local steps of a round: the mean over clients where it depends on their numbers of examples."""
+    if local.local_steps is not None:
+        return local.local_steps
+    if local.batch_size == "full":
+        return local.local_epochs
+    return max(info.weighting["processed"] / (info.reached * local.batch_size), local.local_epochs)

@@ -1,0 +1,41 @@
+"""A round that measures the statistics of BatchNorm layers and trains nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from coterie.algorithms.batchnorm import statistics
+from coterie.algorithms.local import LocalSGD
+from coterie.core.algorithm import Algorithm, Batches, Context, Logs, RoundInfo
+from coterie.core.task import Task, masked_sums
+from coterie.core.tree import Tree
+
+
+def measuring_round(training: Algorithm, task: Task, local: LocalSGD) -> Algorithm:
+    """Return the algorithm of a round that sets (M, V) to the statistics of the pooled batch.
+
+    Args:
+        training: gives everything else. Its `start` puts `initial_statistics` into the carry, as "seen".
+        task: its BatchNorm layers call a normaliser.
+        local: says what a client keeps.
+    """
+
+    def step(carry: Tree, batch: Batches) -> tuple[Tree, Logs]:
+        private = batch["private"]
+        outputs, after = task.apply(carry["params"], carry["buffers"], private.x, private.mask, private.key)
+        loss, count = masked_sums(task.loss, outputs, private.y, private.mask)
+        logs = {"loss": loss, "count": count}
+        buffers, seen, logs = statistics.observe(carry, after, logs, task.batch_norms)
+        return {**carry, "buffers": buffers, "seen": seen}, logs
+
+    def finish(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
+        return {"statistics": carry["seen"]}, local.client_state(carry)
+
+    def update(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
+        return {**state, "buffers": statistics.move(state["buffers"], aggregate["statistics"], 1.0)}
+
+    return replace(
+        training,
+        client=replace(training.client, step=step, finish=finish),
+        server=replace(training.server, update=update, weighting={"statistics": "processed"}),
+    )
