@@ -35,7 +35,7 @@ from coterie.models.batchnorm_statistics import measuring
 from coterie.models.functional import functional, initial_weights
 from coterie.models.registry import build
 from coterie.objectives import accuracy, cross_entropy
-from coterie.probes import Probe, Surface, curvature, line, subset
+from coterie.probes import Probe, Surface, curvature, draw_subset, line
 
 RESULTS = Path(__file__).with_name("why.jsonl")
 CONDITIONS: dict[str, dict[str, Any]] = {
@@ -86,8 +86,9 @@ def surface(model: nn.Module, source: Source, row: dict[str, Any]) -> Surface:
     """The test loss, BatchNorm's statistics measured on training examples at every place."""
     assert source.test is not None
     task, engine = functional(model, loss=cross_entropy, metrics={"accuracy": accuracy}), Sequential()
-    seen = subset(source.train, row["examples"], row["rng_seed"])
-    return Surface(task, engine, subset(source.test, row["examples"], row["rng_seed"]), measuring(model, seen, engine))
+    seen = draw_subset(source.train, row["examples"], row["rng_seed"])
+    test = draw_subset(source.test, row["examples"], row["rng_seed"])
+    return Surface(task, engine, test, measuring(model, seen, engine))
 
 
 def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -160,7 +161,7 @@ def main() -> None:
         options.rounds, options.rng_seeds, options.examples, options.train_examples = 1, 1, 40, 400
     torch.set_num_threads(1)
     whole = load("cifar10")
-    source = replace(whole, train=subset(whole.train, options.train_examples, 0))
+    source = replace(whole, train=draw_subset(whole.train, options.train_examples, 0))
     done = {} if options.quick else finished()
     for row in rows(options):
         if json.dumps(row, sort_keys=True) in done:

@@ -62,14 +62,14 @@ def run(
     changes = [*(overrides or []), *([] if workers is None else [f"engine.workers={workers}"])]
     command = shlex.join(["coterie", "run", str(file), *changes, "--out", str(folder), "--resume"])
     if launcher_rank() > 0:
-        _follow()
+        _run_other_process()
     if launcher_size() is not None:
         command = f"torchrun ... -m {command}"
     with handle_interrupts(command, "round"), join_team() as team:
-        _lead(file, changes, folder, resume, team)
+        _run_first_process(file, changes, folder, resume, team)
 
 
-def _follow() -> NoReturn:
+def _run_other_process() -> NoReturn:
     """Run a process other than the first of those that a launcher started; the first one reports for all."""
     from coterie.experiment.members import follow
     from coterie.processes.team import Lost
@@ -85,7 +85,7 @@ def _follow() -> NoReturn:
     raise typer.Exit
 
 
-def _lead(file: Path, overrides: list[str], folder: Path, resume: bool, team: Team) -> None:
+def _run_first_process(file: Path, overrides: list[str], folder: Path, resume: bool, team: Team) -> None:
     """Run an experiment in this process and in the other processes of the team, if there are any."""
     from coterie.cli.run_display import RunDisplay, show_logs
     from coterie.experiment.run import run as run_experiment
@@ -160,7 +160,7 @@ def predict(
     write_predictions(folder, file, client, out)
 
 
-def _version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
     if wanted:
         from coterie import __version__
 
@@ -171,7 +171,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Federated learning: run experiments from TOML files, report on them, and compare them."""

@@ -70,7 +70,7 @@ class PretrainingDisplay:
 
     def interval(self, record: Record) -> None:
         """Show an interval. Outside a terminal, only one every few seconds and the last are shown."""
-        self.progress.show(record["step"], _text(record))
+        self.progress.show(record["step"], _progress_text(record))
 
     def say(self, sentence: str) -> None:
         """Print a note to standard error."""
@@ -96,6 +96,6 @@ class PretrainingDisplay:
             )
 
 
-def _text(record: Record) -> str:
+def _progress_text(record: Record) -> str:
     speed = f"{record['images_per_second']:,.0f} images a second"
     return f"loss {format_number(record['loss'])}  spread {record['spread']:.2f}  {speed}"

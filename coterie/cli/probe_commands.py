@@ -51,7 +51,7 @@ def line(
     barrier, distance = format_number(losses.barrier), format_number(losses.distance)
     print(f"barrier {barrier}, distance {distance}")
     facts = [*_facts(runs, *chosen), ("distance", distance), ("barrier", barrier)]
-    print(write_line_page(losses, (_name(first), _name(second)), facts, out))
+    print(write_line_page(losses, (_folder_name(first), _folder_name(second)), facts, out))
 
 
 @app.command()
@@ -75,7 +75,7 @@ def plane(
     runs = together([first, second, third])
     a, b, c = (run.end for run in runs)
     losses = measure_plane(surface(runs[0], *chosen), a, b, c, points, progress=_with_progress_bar)
-    names = (_name(first), _name(second), _name(third))
+    names = (_folder_name(first), _folder_name(second), _folder_name(third))
     print(write_plane_page(losses, names, [*_facts(runs, *chosen), ("places", f"{points} x {points}")], out))
 
 
@@ -132,7 +132,7 @@ def _facts(runs: Sequence[Finished], on: On, examples: int, statistics: Statisti
     ]
 
 
-def _name(folder: Path) -> str:
+def _folder_name(folder: Path) -> str:
     return folder.resolve().name
 
 

@@ -48,9 +48,9 @@ class RunDisplay(logging.Handler):
         self.bytes += record["bytes_up"] + record["bytes_down"]
         evaluated = record["test_accuracy"] is not None or not self.predicts
         self.last = record if evaluated or self.last is None else {**record, **_test_measures(self.last)}
-        self.progress.show(record["round"], self._text(self.last), print_line=evaluated)
+        self.progress.show(record["round"], self._progress_text(self.last), print_line=evaluated)
 
-    def _text(self, record: Record) -> str:
+    def _progress_text(self, record: Record) -> str:
         loss = record["test_loss"] if record["test_loss"] is not None else record["train_loss"]
         spread = f"spread {format_number(record['spread'])}" if "spread" in record else ""
         accuracy = spread or f"accuracy {format_percent(record['test_accuracy'])}"
@@ -73,7 +73,7 @@ class RunDisplay(logging.Handler):
     def show_summary(self, end: dict[str, Any]) -> None:
         """Print the results as a table."""
         table = Table(show_header=False, box=None, pad_edge=False)
-        for name, value in _rows(end):
+        for name, value in _summary_rows(end):
             table.add_row(name, value)
         self.progress.out.print(table)
 
@@ -122,7 +122,7 @@ def _start_lines(start: Start) -> list[str]:
     return lines
 
 
-def _rows(end: dict[str, Any]) -> list[tuple[str, str]]:
+def _summary_rows(end: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("rounds", str(end["rounds"]) + (" (target reached)" if end["stopped"] == "target" else "")),
         ("test accuracy", format_percent(end["test_accuracy"])),

@@ -16,7 +16,7 @@ from coterie.probes.probe import PROBES, Probe
 if TYPE_CHECKING:
     from coterie.probes.hessian import Eigenvalue, curvature, top_eigenvalue
     from coterie.probes.loss_landscape import Line, Plane, line, plane
-    from coterie.probes.loss_surface import Surface, subset
+    from coterie.probes.loss_surface import Surface, draw_subset
     from coterie.probes.simplex import minimise
     from coterie.probes.update_geometry import cosine, diversity, drift
 
@@ -30,11 +30,11 @@ __all__ = [
     "cosine",
     "curvature",
     "diversity",
+    "draw_subset",
     "drift",
     "line",
     "minimise",
     "plane",
-    "subset",
     "top_eigenvalue",
 ]
 
@@ -52,7 +52,7 @@ export_lazily(
         "line": "coterie.probes.loss_landscape:line",
         "minimise": "coterie.probes.simplex:minimise",
         "plane": "coterie.probes.loss_landscape:plane",
-        "subset": "coterie.probes.loss_surface:subset",
+        "draw_subset": "coterie.probes.loss_surface:draw_subset",
         "top_eigenvalue": "coterie.probes.hessian:top_eigenvalue",
     },
 )

@@ -56,7 +56,7 @@ def curvature(
     """
     size = sum(leaf.numel() for leaf in tree.leaves(weights["params"]))
     start = torch.randn(size, generator=rng.generator(rng_seed, "curvature"), dtype=torch.float64)
-    return top_eigenvalue(_hessian(surface, surface.prepare(weights)), start, steps, tolerance)
+    return top_eigenvalue(_hessian_product(surface, surface.prepare(weights)), start, steps, tolerance)
 
 
 def top_eigenvalue(product: Product, start: Tensor, steps: int = 100, tolerance: float = 0.01) -> Eigenvalue:
@@ -66,14 +66,16 @@ def top_eigenvalue(product: Product, start: Tensor, steps: int = 100, tolerance:
     >>> round(found.value, 6)
     2.0
     """
-    first, size = _search(product, start, 0.0, steps, tolerance)
+    first, size = _power_iteration(product, start, 0.0, steps, tolerance)
     if first.value >= 0 and first.residual <= tolerance:
         return first
-    second, _ = _search(product, start, size, steps, tolerance)
+    second, _ = _power_iteration(product, start, size, steps, tolerance)
     return second._replace(products=first.products + second.products)
 
 
-def _search(product: Product, start: Tensor, shift: float, steps: int, tolerance: float) -> tuple[Eigenvalue, float]:
+def _power_iteration(
+    product: Product, start: Tensor, shift: float, steps: int, tolerance: float
+) -> tuple[Eigenvalue, float]:
     """Iterate with H + shift I; return the eigenvalue of H, and |H v| at the end."""
     v = start / start.norm()
     products = 0
@@ -87,7 +89,7 @@ def _search(product: Product, start: Tensor, shift: float, steps: int, tolerance
         v = direction / direction.norm()
 
 
-def _hessian(surface: Surface, weights: Tree) -> Product:
+def _hessian_product(surface: Surface, weights: Tree) -> Product:
     """Return the function v -> H v, for the mean loss and the parameters."""
     with torch.enable_grad():
         params = tree.map(lambda p: p.detach().requires_grad_(), weights["params"])

@@ -9,7 +9,7 @@ from coterie.core import tree
 from coterie.core.algorithm import Algorithm, Federation, Recipe, RoundInfo
 from coterie.core.tree import Tree
 
-LAST = "probe"
+LAST_AGGREGATE = "probe"
 """Its key in S: the aggregate of the last round that had one, parameters alone; zeros before."""
 
 
@@ -27,11 +27,11 @@ def _wrap(algorithm: Algorithm) -> Algorithm:
 
     def initial_state(weights: Tree | None, federation: Federation) -> Tree:
         state = inner.initial_state(weights, federation)
-        return {**state, LAST: tree.zeros_like(state["params"])}
+        return {**state, LAST_AGGREGATE: tree.zeros_like(state["params"])}
 
     def update(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
-        last = aggregate["delta"]["params"] if "delta" in aggregate else state[LAST]
-        return {**inner.update(_without_last(state), aggregate, info), LAST: last}
+        last = aggregate["delta"]["params"] if "delta" in aggregate else state[LAST_AGGREGATE]
+        return {**inner.update(_without_last(state), aggregate, info), LAST_AGGREGATE: last}
 
     server = replace(
         inner,
@@ -49,4 +49,4 @@ def _wrap_stages(stage: Callable[[int], Algorithm] | None) -> Callable[[int], Al
 
 
 def _without_last(state: Tree) -> Tree:
-    return {name: part for name, part in state.items() if name != LAST}
+    return {name: part for name, part in state.items() if name != LAST_AGGREGATE}

@@ -24,9 +24,9 @@ from coterie.core import tree
 from coterie.core.errors import Mistake, require
 from coterie.core.tree import Tree
 from coterie.probes.loss_surface import Surface
-from coterie.probes.update_geometry import inner, length, weighted_sum
+from coterie.probes.update_geometry import inner, length, linear_combination
 
-TS = tuple(k / 20 for k in range(-4, 25))
+LINE_PLACES = tuple(k / 20 for k in range(-4, 25))
 """From -0.2 to 1.2 in steps of 0.05: both models, the way between them, and a little beyond."""
 
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
@@ -64,7 +64,7 @@ class Line:
         return math.nan if any(map(math.isnan, above)) else max(above)
 
 
-def line(surface: Surface, a: Tree, b: Tree, ts: Sequence[float] = TS, progress: Progress = iter) -> Line:
+def line(surface: Surface, a: Tree, b: Tree, ts: Sequence[float] = LINE_PLACES, progress: Progress = iter) -> Line:
     """Measure the loss along the line through two models.
 
     Args:
@@ -77,8 +77,8 @@ def line(surface: Surface, a: Tree, b: Tree, ts: Sequence[float] = TS, progress:
         Mistake: 0 or 1 is not among `ts`.
     """
     require("ts", list(ts), {0.0, 1.0} <= set(ts), "a list with 0 and 1, where the two models lie")
-    rows = [surface.at(combine([a, b], [1 - t, t])) for t in progress(ts)]
-    return Line(tuple(ts), _columns(rows), length(tree.sub(b["params"], a["params"])))
+    rows = [surface.at(combine_models([a, b], [1 - t, t])) for t in progress(ts)]
+    return Line(tuple(ts), _by_measure(rows), length(tree.sub(b["params"], a["params"])))
 
 
 @dataclass(frozen=True)
@@ -114,11 +114,11 @@ def plane(
     """
     require("points", points, points >= 2, "2 or more")
     base, along, height = _triangle(a["params"], b["params"], c["params"])
-    xs = _spread([0.0, base, along], points, margin)
-    ys = _spread([0.0, height], points, margin)
+    xs = _axis([0.0, base, along], points, margin)
+    ys = _axis([0.0, height], points, margin)
     # a + x u + y v = (1 - q - r) a + q b + r c with r = y / height and q = (x - r along) / base
     places = [((x - y / height * along) / base, y / height) for y in ys for x in xs]
-    columns = _columns([surface.at(combine([a, b, c], [1 - q - r, q, r])) for q, r in progress(places)])
+    columns = _by_measure([surface.at(combine_models([a, b, c], [1 - q - r, q, r])) for q, r in progress(places)])
     grids = {name: [values[k : k + points] for k in range(0, len(values), points)] for name, values in columns.items()}
     return Plane(xs, ys, grids, ((0.0, 0.0), (base, 0.0), (along, height)))
 
@@ -134,18 +134,20 @@ def _triangle(a: Tree, b: Tree, c: Tree) -> tuple[float, float, float]:
     return base, along, height
 
 
-def _spread(values: Sequence[float], points: int, margin: float) -> list[float]:
+def _axis(values: Sequence[float], points: int, margin: float) -> list[float]:
+    """Return evenly spaced places from beyond the lowest value to beyond the highest."""
     low, high = min(values), max(values)
     start, extent = low - margin * (high - low), (1 + 2 * margin) * (high - low)
     return [start + extent * k / (points - 1) for k in range(points)]
 
 
-def combine(models: Sequence[Tree], shares: Sequence[float]) -> Tree:
+def combine_models(models: Sequence[Tree], shares: Sequence[float]) -> Tree:
     """Return sum_k shares_k models_k, of parameters and float buffers; integer buffers are the first model's."""
     floats = [tree.floats(model) for model in models]
-    total = weighted_sum(floats, shares)
+    total = linear_combination(floats, shares)
     return tree.merge(models[0], tree.map(lambda x, like: x.to(like.dtype), total, floats[0]))
 
 
-def _columns(rows: Sequence[dict[str, float]]) -> dict[str, list[float]]:
+def _by_measure(rows: Sequence[dict[str, float]]) -> dict[str, list[float]]:
+    """Turn a list of measures by name into lists by name."""
     return {name: [row[name] for row in rows] for name in rows[0]}

@@ -78,8 +78,8 @@ class Surface:
         return total / examples, tree.map(lambda _: next(means), variables)
 
 
-def subset(examples: Examples, number: int, rng_seed: int) -> Examples:
-    """Draw `number` of the examples by the rng seed alone, in their order; all of them where there are no more."""
+def draw_subset(examples: Examples, number: int, rng_seed: int) -> Examples:
+    """Draw a number of examples by the rng seed alone, and keep their order; all examples where there are no more."""
     if number >= len(examples):
         return examples
     order = torch.randperm(len(examples), generator=rng.generator(rng_seed, "probe"))

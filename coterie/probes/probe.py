@@ -98,13 +98,13 @@ class Probe:
         return {f"probe.{measure}": value for measure, value in measures.items()}
 
     def _surface(self, plan: Plan) -> Surface | None:
-        from coterie.probes.loss_surface import Surface, subset
+        from coterie.probes.loss_surface import Surface, draw_subset
 
         test = plan.evaluation.test
         if test is None or len(plan.tasks) > 1:
             return None
         (task,) = plan.tasks.values()
-        return Surface(task, plan.engine, subset(test, self.examples, plan.rng_seed))
+        return Surface(task, plan.engine, draw_subset(test, self.examples, plan.rng_seed))
 
     def suits(self, plan: Plan) -> None:
         """Check that a federation has what the probes need.

@@ -1,4 +1,4 @@
-"""What single rounds are measured by.
+"""Measures of single rounds.
 
 theta is the server's model before a round and theta' after it. Client i sends D_i, as the server understands it, and
 its model is theta_i = theta - D_i; p_i is its weighting in the mean. Leaves that an update does not carry, such as the
@@ -22,7 +22,7 @@ from coterie.core.tree import Tree
 from coterie.loop.plan import Round
 from coterie.probes import update_geometry
 from coterie.probes.hessian import curvature
-from coterie.probes.last_aggregate import LAST
+from coterie.probes.last_aggregate import LAST_AGGREGATE
 from coterie.probes.loss_surface import Surface
 from coterie.probes.simplex import minimise
 
@@ -83,7 +83,7 @@ def measure_direction(view: RoundView) -> Measures:
     It is None in the first round, high where rounds go on in one direction, and negative where they swing back and
     forth (Nguyen et al.).
     """
-    return {"direction": update_geometry.cosine(view.round.before[LAST], view.round.state[LAST])}
+    return {"direction": update_geometry.cosine(view.round.before[LAST_AGGREGATE], view.round.state[LAST_AGGREGATE])}
 
 
 def measure_travelled(view: RoundView) -> Measures:
@@ -136,7 +136,7 @@ def measure_weights(view: RoundView, steps: int = 20) -> Measures:
     differences = list(view.differences.values())
 
     def loss(shares: Tensor) -> tuple[float, Tensor]:
-        model = apply_difference(theta, update_geometry.weighted_sum(differences, shares.tolist()))
+        model = apply_difference(theta, update_geometry.linear_combination(differences, shares.tolist()))
         value, slope = surface.gradient(model)
         return value, -torch.tensor([update_geometry.inner(d, slope) for d in differences], dtype=torch.float64)
 

@@ -56,7 +56,7 @@ def minimise(f: Function, start: Tensor, steps: int, tolerance: float = 1e-4) ->
     value, slope = f(at)
     first, eta = value, 1 / max(float(slope.max() - slope.min()), 1e-12)
     for _ in range(steps):
-        if _gap(at, slope) <= tolerance * abs(value):
+        if _duality_gap(at, slope) <= tolerance * abs(value):
             break
         for _ in range(MAX_HALVINGS):
             next_at = torch.softmax(at.log() - eta * slope, 0)
@@ -67,8 +67,9 @@ def minimise(f: Function, start: Tensor, steps: int, tolerance: float = 1e-4) ->
             eta /= 2
         else:
             break
-    return Minimum(at, value, first, _gap(at, slope))
+    return Minimum(at, value, first, _duality_gap(at, slope))
 
 
-def _gap(at: Tensor, slope: Tensor) -> float:
+def _duality_gap(at: Tensor, slope: Tensor) -> float:
+    """Return <lambda, g> - min_i g_i, over the weights above 0."""
     return float(at @ slope - slope[at > 0].min())

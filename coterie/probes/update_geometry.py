@@ -17,11 +17,11 @@ from coterie.core import tree
 from coterie.core.tree import Tree
 
 
-def weighted_sum(trees: Sequence[Tree], shares: Sequence[float]) -> Tree:
-    """Return sum_k shares_k trees_k, in float64."""
-    total = tree.scale(_double(trees[0]), shares[0])
-    for term, share in zip(trees[1:], shares[1:], strict=True):
-        total = tree.add(total, _double(term), share)
+def linear_combination(trees: Sequence[Tree], factors: Sequence[float]) -> Tree:
+    """Return sum_k factors_k trees_k, in float64."""
+    total = tree.scale(_to_float64(trees[0]), factors[0])
+    for term, factor in zip(trees[1:], factors[1:], strict=True):
+        total = tree.add(total, _to_float64(term), factor)
     return total
 
 
@@ -46,13 +46,13 @@ def drift(differences: Sequence[Tree], shares: Sequence[float]) -> dict[str, flo
     After Chen, Tu, Li, Shen, Chao: On the Importance and Applicability of Pre-Training for Federated Learning, ICLR
     2023, who ask whether pre-training lessens drift. Their formulas were not at hand; these are ours.
     """
-    centre = weighted_sum(differences, shares)
+    centre = linear_combination(differences, shares)
     length = float(tree.norm(centre))
     dispersion, distance, cosine = 0.0, 0.0, 0.0
     for difference, share in zip(differences, shares, strict=True):
-        own = _double(difference)
+        own = _to_float64(difference)
         norm = float(tree.norm(own))
-        dispersion += share * float(_square(tree.sub(own, centre)))
+        dispersion += share * float(_squared_norm(tree.sub(own, centre)))
         distance += share * norm
         cosine += share * float(tree.dot(own, centre)) / (norm * length) if norm * length else math.nan
     return {"dispersion": dispersion, "distance": distance, "cosine": None if math.isnan(cosine) else cosine}
@@ -71,8 +71,8 @@ def diversity(differences: Sequence[Tree]) -> float | None:
     Nguyen, Wang, Malik, Sanjabi, Rabbat: Where to Begin? On the Impact of Pre-Training and Initialization in Federated
     Learning, ICLR 2023; the term is of Yin et al.: Gradient Diversity, AISTATS 2018.
     """
-    total = float(_square(weighted_sum(differences, [1.0] * len(differences))))
-    return sum(float(_square(_double(d))) for d in differences) / total if total else None
+    total = float(_squared_norm(linear_combination(differences, [1.0] * len(differences))))
+    return sum(float(_squared_norm(_to_float64(d))) for d in differences) / total if total else None
 
 
 def cosine(a: Tree, b: Tree) -> float | None:
@@ -88,17 +88,17 @@ def cosine(a: Tree, b: Tree) -> float | None:
 
 def inner(a: Tree, b: Tree) -> float:
     """Return the inner product over all leaves, in float64."""
-    return float(tree.dot(_double(a), _double(b)))
+    return float(tree.dot(_to_float64(a), _to_float64(b)))
 
 
 def length(a: Tree) -> float:
     """Return the Euclidean norm over all leaves, in float64."""
-    return float(tree.norm(_double(a)))
+    return float(tree.norm(_to_float64(a)))
 
 
-def _square(a: Tree) -> Tensor:
+def _squared_norm(a: Tree) -> Tensor:
     return tree.dot(a, a)
 
 
-def _double(a: Tree) -> Tree:
+def _to_float64(a: Tree) -> Tree:
     return tree.map(lambda x: x.double(), a)

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # imported where it draws, since most processes of a run draw nothing
     from matplotlib.figure import Figure
 
-SERIES = ("#a10001", "#a10002", "#a10003", "#a10004", "#a10005", "#a10006", "#a10007", "#a10008")
-INK, LINE = "#a1000a", "#a1000b"
-_VARIABLES = {colour: f"var(--series-{k})" for k, colour in enumerate(SERIES, 1)} | {
-    INK: "currentColor",
-    LINE: "var(--line)",
+SERIES_COLOURS = ("#a10001", "#a10002", "#a10003", "#a10004", "#a10005", "#a10006", "#a10007", "#a10008")
+TEXT_COLOUR, GRID_COLOUR = "#a1000a", "#a1000b"
+_VARIABLES = {colour: f"var(--series-{k})" for k, colour in enumerate(SERIES_COLOURS, 1)} | {
+    TEXT_COLOUR: "currentColor",
+    GRID_COLOUR: "var(--line)",
 }
 MAX_POINTS = 800
 MAX_LINEAR_RATIO = 30
@@ -31,19 +31,19 @@ wrong would press all others to the bottom of the chart."""
 _STYLE = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a dollar sign in a client's name is a dollar sign
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": LINE,
+    "text.color": TEXT_COLOUR,
+    "axes.labelcolor": TEXT_COLOUR,
+    "axes.edgecolor": GRID_COLOUR,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": LINE,
+    "grid.color": GRID_COLOUR,
     "grid.linewidth": 0.6,
-    "xtick.color": LINE,
-    "ytick.color": LINE,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
+    "xtick.color": GRID_COLOUR,
+    "ytick.color": GRID_COLOUR,
+    "xtick.labelcolor": TEXT_COLOUR,
+    "ytick.labelcolor": TEXT_COLOUR,
     "font.size": 10,
     "legend.frameon": False,
     "legend.fontsize": 9,
@@ -92,10 +92,11 @@ def line_chart(
         axes = figure.add_subplot()
         for k, (label, xs, ys) in enumerate(thinned):
             dots = "o" if len(xs) < 3 else ""
-            style = "-" if k < len(SERIES) else "--"
-            axes.plot(xs, ys, color=SERIES[k % len(SERIES)], linestyle=style, label=label, marker=dots, markersize=4)
+            style = "-" if k < len(SERIES_COLOURS) else "--"
+            colour = SERIES_COLOURS[k % len(SERIES_COLOURS)]
+            axes.plot(xs, ys, color=colour, linestyle=style, label=label, marker=dots, markersize=4)
         if level is not None:
-            axes.axhline(level, color=INK, linewidth=0.8, linestyle=":", label="target")
+            axes.axhline(level, color=TEXT_COLOUR, linewidth=0.8, linestyle=":", label="target")
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         if _is_skewed(values):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from coterie.report.charts import SERIES, draw_svg
+from coterie.report.charts import SERIES_COLOURS, draw_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,7 +66,7 @@ def _draw_each(figure: Figure, clients: Sequence[Client], labels: list[str], nam
         _draw_dots(upper, clients, labels, names)
     else:
         lower = figure.subplots()
-    lower.bar(range(len(clients)), [c["examples"] for c in clients], color=SERIES[0], width=0.75, linewidth=0)
+    lower.bar(range(len(clients)), [c["examples"] for c in clients], color=SERIES_COLOURS[0], width=0.75, linewidth=0)
     lower.set_ylabel("examples")
     lower.grid(visible=False, axis="x")
     lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
@@ -83,11 +83,11 @@ def _draw_dots(axes: Axes, clients: Sequence[Client], labels: list[str], names: 
     else:
         biggest = min(150.0, (600 / len(clients)) ** 2, (900 / len(labels)) ** 2)  # so that neighbours do not touch
         xs, ys, ns = zip(*cells, strict=True)
-        axes.scatter(xs, ys, s=[max(biggest * n / most, 1.5) for n in ns], color=SERIES[0], linewidths=0)
+        axes.scatter(xs, ys, s=[max(biggest * n / most, 1.5) for n in ns], color=SERIES_COLOURS[0], linewidths=0)
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.set_ylabel("label")
     stride = -(-len(labels) // 30)
-    axes.set_yticks(range(0, len(labels), stride), [_short(label_name(label, names)) for label in labels[::stride]])
+    axes.set_yticks(range(0, len(labels), stride), [_shorten(label_name(label, names)) for label in labels[::stride]])
     axes.tick_params(axis="x", length=0)
 
 
@@ -104,7 +104,7 @@ def _draw_shades(axes: Axes, cells: Sequence[tuple[int, int, int]], most: int, s
 
 
 def _label_clients(axes: Axes, clients: Sequence[Client]) -> None:
-    names = [_short(c["id"]) for c in clients]
+    names = [_shorten(c["id"]) for c in clients]
     if len(names) > MAX_TICK_NAMES:
         axes.set_xlabel(f"client, from {names[0]} to {names[-1]}")
         axes.set_xticks(range(0, len(names), 10), names[::10])
@@ -115,7 +115,7 @@ def _label_clients(axes: Axes, clients: Sequence[Client]) -> None:
 
 def _max_length(clients: Sequence[Client]) -> int:
     """Return the length of the longest name, as it is shown."""
-    return max(len(_short(c["id"])) for c in clients)
+    return max(len(_shorten(c["id"])) for c in clients)
 
 
 def _names_are_vertical(clients: Sequence[Client]) -> bool:
@@ -123,7 +123,7 @@ def _names_are_vertical(clients: Sequence[Client]) -> bool:
     return len(clients) <= MAX_TICK_NAMES and _max_length(clients) * len(clients) > 110
 
 
-def _short(name: str) -> str:
+def _shorten(name: str) -> str:
     """Cut the middle out of a long name: names that begin alike, "hospital number 7", tend to differ at the end."""
     return name if len(name) <= 14 else f"{name[:7]}…{name[-6:]}"
 
@@ -132,12 +132,12 @@ def _draw_histograms(figure: Figure, clients: Sequence[Client], labelled: bool) 
     from matplotlib.ticker import MaxNLocator
 
     sizes, *rest = figure.subplots(1, 1 + labelled, squeeze=False)[0]
-    sizes.hist([c["examples"] for c in clients], bins=30, color=SERIES[0])
+    sizes.hist([c["examples"] for c in clients], bins=30, color=SERIES_COLOURS[0])
     sizes.set_xlabel("examples of a client")
     sizes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     sizes.set_ylabel("clients")
     for axes in rest:
         numbers = [len(c["label_counts"]) for c in clients]
-        axes.hist(numbers, bins=[k - 0.5 for k in range(1, max(numbers) + 2)], color=SERIES[0], rwidth=0.8)
+        axes.hist(numbers, bins=[k - 0.5 for k in range(1, max(numbers) + 2)], color=SERIES_COLOURS[0], rwidth=0.8)
         axes.set_xlabel("labels of a client")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

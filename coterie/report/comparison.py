@@ -20,7 +20,7 @@ MAX_COLUMNS = 4
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs side by side.
+    """Several runs, with the settings that differ and the results.
 
     Attributes:
         names: of the runs, no two alike.
@@ -54,30 +54,31 @@ def compare_runs(folders: Sequence[Path], target: float | None = None) -> Compar
     if target is not None and not 0 < target <= 1:
         raise Mistake(f"--target {target:g}: it must be an accuracy, above 0 and at most 1")
     runs = [read_run(folder) for folder in folders]
-    names = _names(runs)
-    keys = _differing_keys(runs)
+    names = _unique_names(runs)
+    keys = _keys_that_differ(runs)
     results = ["state", "rounds done", "test accuracy", "best", "rounds to target", "sent", "time"]
     rows = [
-        [name, *(format_setting(run.config.get(key, "-")) for key in keys), *_results(run, target)]
+        [name, *(format_setting(run.config.get(key, "-")) for key in keys), *_result_cells(run, target)]
         for name, run in zip(names, runs, strict=True)
     ]
     return Comparison(runs, names, ["run", *keys, *results], rows)
 
 
-def _names(runs: Sequence[Run]) -> list[str]:
+def _unique_names(runs: Sequence[Run]) -> list[str]:
     """Return the folders' names, or their paths where two names are alike."""
     names = [run.name for run in runs]
     return names if len(set(names)) == len(names) else [str(run.folder) for run in runs]
 
 
-def _differing_keys(runs: Sequence[Run]) -> list[str]:
+def _keys_that_differ(runs: Sequence[Run]) -> list[str]:
+    """Return the keys whose values are not the same in all runs, table by table."""
     keys = list(dict.fromkeys(key for run in runs for key in run.config))
     tables = list(dict.fromkeys(key.rpartition(".")[0] for key in keys))
     differing = [key for key in keys if any(run.config.get(key) != runs[0].config.get(key) for run in runs)]
     return sorted(differing, key=lambda key: tables.index(key.rpartition(".")[0]))
 
 
-def _results(run: Run, target: float | None) -> list[str]:
+def _result_cells(run: Run, target: float | None) -> list[str]:
     reached = run.end["rounds_to_target"] if target is None else rounds_to_target(accuracy_curve(run.rounds), target)
     return [
         "finished" if run.over else "not finished",

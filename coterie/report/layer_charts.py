@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coterie.report import page_parts
-from coterie.report.charts import SERIES, Curve, line_chart
+from coterie.report.charts import SERIES_COLOURS, Curve, line_chart
 from coterie.report.run_reader import Run
 
 AXES = {"shift": "shift, in standard deviations", "drift": "drift of (M, V)"}
@@ -19,7 +19,7 @@ def layer_charts(run: Run) -> str | None:
     }
     charts = [
         line_chart(
-            [Curve(_layer(name), rounds, run.measure(name)) for name in _select(names[prefix])],
+            [Curve(_layer_name(name), rounds, run.measure(name)) for name in _select_evenly(names[prefix])],
             "round",
             label,
             legend_title="layer",
@@ -29,7 +29,9 @@ def layer_charts(run: Run) -> str | None:
     number = max(map(len, names.values()))
     if not number:
         return None
-    part = f" {len(SERIES)} of {number} layers are shown, evenly spaced." if number > len(SERIES) else ""
+    part = (
+        f" {len(SERIES_COLOURS)} of {number} layers are shown, evenly spaced." if number > len(SERIES_COLOURS) else ""
+    )
     text = (
         "Shift is the distance between a client's batch statistics and the shared statistics, averaged over the "
         "round's examples. It is large where clients hold unlike data. Drift is how far the shared statistics moved in "
@@ -38,12 +40,12 @@ def layer_charts(run: Run) -> str | None:
     return f"<p class=soft>{text}</p>{page_parts.side_by_side(*charts) or ''}"
 
 
-def _select(names: list[str]) -> list[str]:
+def _select_evenly(names: list[str]) -> list[str]:
     """Return as many names as there are colours, evenly spaced, with the first and the last."""
-    if len(names) <= len(SERIES):
+    if len(names) <= len(SERIES_COLOURS):
         return names
-    return [names[round(k * (len(names) - 1) / (len(SERIES) - 1))] for k in range(len(SERIES))]
+    return [names[round(k * (len(names) - 1) / (len(SERIES_COLOURS) - 1))] for k in range(len(SERIES_COLOURS))]
 
 
-def _layer(name: str) -> str:
+def _layer_name(name: str) -> str:
     return name.partition(".")[2] or "the model"

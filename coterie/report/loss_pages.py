@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from coterie.probes import Line, Plane
 from coterie.report import page_parts
-from coterie.report.charts import INK, SERIES, Curve, draw_svg, line_chart
+from coterie.report.charts import SERIES_COLOURS, TEXT_COLOUR, Curve, draw_svg, line_chart
 from coterie.report.formats import format_number
 
 CONTOUR_LINES = 12
@@ -35,7 +35,7 @@ def write_line_page(line: Line, names: tuple[str, str], facts: Facts, path: Path
     Raises:
         Mistake: the page cannot be written.
     """
-    charts = [line_chart([Curve(name, line.t, _finite(v))], "t", name) for name, v in line.measures.items()]
+    charts = [line_chart([Curve(name, line.t, _drop_infinite(v))], "t", name) for name, v in line.measures.items()]
     rows = zip(*([f"{t:.2f}" for t in line.t], *(map(format_number, v) for v in line.measures.values())), strict=True)
     text = (
         f"At t = 0 lies the model of {names[0]}, at t = 1 that of {names[1]}. Between them the loss rises at most "
@@ -45,7 +45,7 @@ def write_line_page(line: Line, names: tuple[str, str], facts: Facts, path: Path
         page_parts.section("Along the line", page_parts.side_by_side(*charts)),
         page_parts.section("Numbers", page_parts.table(rows, ("t", *line.measures))),
     ]
-    return _write(f"From {names[0]} to {names[1]}", text, parts, facts, path)
+    return _write_loss_page(f"From {names[0]} to {names[1]}", text, parts, facts, path)
 
 
 def write_plane_page(plane: Plane, names: tuple[str, str, str], facts: Facts, path: Path) -> Path:
@@ -63,16 +63,16 @@ def write_plane_page(plane: Plane, names: tuple[str, str, str], facts: Facts, pa
         "those between the models' parameters."
     )
     parts = [page_parts.section("On the plane", page_parts.side_by_side(*charts))]
-    return _write(f"The plane of {', '.join(names)}", text, parts, facts, path)
+    return _write_loss_page(f"The plane of {', '.join(names)}", text, parts, facts, path)
 
 
-def _write(title: str, text: str, parts: Sequence[str], facts: Facts, path: Path) -> Path:
+def _write_loss_page(title: str, text: str, parts: Sequence[str], facts: Facts, path: Path) -> Path:
     head = [f"<h1>{escape(title)}</h1>", f"<p>{escape(text)}</p>"]
     sources = page_parts.section("Runs and data", page_parts.table(facts))
     return page_parts.write_page(path, page_parts.document(title, [*head, *parts, sources]))
 
 
-def _finite(values: Sequence[float]) -> list[float | None]:
+def _drop_infinite(values: Sequence[float]) -> list[float | None]:
     return [value if isfinite(value) else None for value in values]
 
 
@@ -83,10 +83,10 @@ def _draw_contours(figure: Figure, plane: Plane, name: str, models: Sequence[str
     even = not low > 0 or high < 10 * low  # else levels grow by a factor
     levels = MaxNLocator(CONTOUR_LINES).tick_values(low, high) if even else np.geomspace(low, high, CONTOUR_LINES)
     if high > low:
-        lines = axes.contour(plane.x, plane.y, values, levels=levels, colors=[SERIES[0]], linewidths=0.9)
-        axes.clabel(lines, fmt="%.3g", fontsize=8, colors=[INK])
+        lines = axes.contour(plane.x, plane.y, values, levels=levels, colors=[SERIES_COLOURS[0]], linewidths=0.9)
+        axes.clabel(lines, fmt="%.3g", fontsize=8, colors=[TEXT_COLOUR])
     for k, ((x, y), model) in enumerate(zip(plane.models, models, strict=True), 1):
-        axes.plot([x], [y], "o", color=SERIES[k], markersize=7, label=model)
+        axes.plot([x], [y], "o", color=SERIES_COLOURS[k], markersize=7, label=model)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_title(name)
     axes.set_xlabel("distance from the first model towards the second")

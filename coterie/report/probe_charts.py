@@ -72,10 +72,10 @@ PROBE_CHARTS = (
 
 def probe_charts(run: Run) -> str | None:
     """Return the charts of the measures that a run's probes took as HTML; None where it has no probes."""
-    return page_parts.side_by_side(*(_draw(chart, run) for chart in PROBE_CHARTS))
+    return page_parts.side_by_side(*(_draw_chart(chart, run) for chart in PROBE_CHARTS))
 
 
-def _draw(chart: Chart, run: Run) -> str | None:
+def _draw_chart(chart: Chart, run: Run) -> str | None:
     rounds = [record["round"] for record in run.rounds]
     measures = {name: run.measure(f"probe.{measure}") for measure, name in chart.lines.items()}
     lines = [Curve(name, rounds, y) for name, y in measures.items() if any(value is not None for value in y)]

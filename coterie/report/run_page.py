@@ -49,7 +49,7 @@ def run_page(run: Run) -> str:
             page_parts.section("BatchNorm layers", layer_charts(run)),
             page_parts.section("Probes", probe_charts(run)),
             page_parts.section("Data of the clients", clients, clients_chart(run.clients, run.labels)),
-            page_parts.section("Dropped updates", _dropped_table(run)),
+            page_parts.section("Dropped updates", _drop_reasons(run)),
             page_parts.section("Initial weights", start_tables(run)),
             page_parts.section("Settings", settings_tables(run)),
             page_parts.section("Versions", page_parts.table(run.versions.items())),
@@ -123,12 +123,12 @@ def _accuracy_table(run: Run) -> str | None:
     names = [client["id"] for client in run.clients]
     if matrix is None or len(matrix[0]) != len(names):
         return None
-    models = ["the model"] if len(matrix) == 1 else [f"model of {_with_model(client)}" for client in run.clients]
+    models = ["the model"] if len(matrix) == 1 else [f"model of {_name_with_model(client)}" for client in run.clients]
     rows = [[model, *map(format_percent, row)] for model, row in zip(models, matrix, strict=True)]
     return page_parts.table(rows, ["", *(f"data of {name}" for name in names)])
 
 
-def _with_model(client: dict[str, Any]) -> str:
+def _name_with_model(client: dict[str, Any]) -> str:
     """Return a client's id, and in brackets the name of its model where it has one."""
     return f"{client['id']} ({client['model']})" if client.get("model") else str(client["id"])
 
@@ -138,7 +138,8 @@ def _number_of_clients(run: Run) -> int:
     return int(run.end.get("clients") or run.config.get("data.num_clients") or len(run.clients))
 
 
-def _dropped_table(run: Run) -> str:
+def _drop_reasons(run: Run) -> str:
+    """Return a table of why updates were dropped, and how many for each reason."""
     asked = sum(record["cohort_size"] for record in run.rounds)
     reasons = Counter(dropped["why"] for record in run.rounds for dropped in record["dropped"])
     if not reasons:

@@ -29,14 +29,14 @@ def _read_lines(path: Path, unit: str) -> list[tuple[Record, int]]:
     end = 0
     for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
         end += len(line)
-        record = _parse(line)
+        record = _parse_line(line)
         if record is None or record.get(unit) != len(lines) + 1:
             break
         lines.append((record, end))
     return lines
 
 
-def _parse(line: bytes) -> Record | None:
+def _parse_line(line: bytes) -> Record | None:
     try:
         record = json.loads(line) if line.endswith(b"\n") else None
     except ValueError:

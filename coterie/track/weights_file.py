@@ -19,13 +19,13 @@ def pack_weights(model: nn.Module, weights: Mapping[str, Tensor], name: str | No
         name: the file's metadata hold it under "model", where there are several models.
         part: whether `weights` may lack some names, such as a classifier's; the file then lacks them too.
     """
-    sources = {name: source for name, source in _listed_names(model).items() if not part or source in weights}
+    sources = {name: source for name, source in _state_dict_sources(model).items() if not part or source in weights}
     tensors = {name: weights[source].detach().cpu().contiguous().clone() for name, source in sources.items()}
     metadata = {"format": "pt"} if name is None else {"model": name}
     return safetensors.torch.save(tensors, metadata)  # one key: with more, their order in the file is random
 
 
-def _listed_names(model: nn.Module) -> dict[str, str]:
+def _state_dict_sources(model: nn.Module) -> dict[str, str]:
     """Map each name of the state_dict to the one name under which `named_parameters` or `named_buffers` lists it."""
     saved = {name: value for name, value in model.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
     listed = [*model.named_parameters(), *model.named_buffers()]

@@ -11,7 +11,7 @@ import pytest
 from coterie import Mistake
 from coterie.probes import Line, Plane
 from coterie.report import compare_runs, read_run, write_comparison, write_report
-from coterie.report.charts import MAX_POINTS, SERIES, Curve, _thin, line_chart
+from coterie.report.charts import MAX_POINTS, SERIES_COLOURS, Curve, _thin, line_chart
 from coterie.report.clients_chart import MAX_CLIENTS, clients_chart
 from coterie.report.layer_charts import layer_charts
 from coterie.report.loss_pages import write_line_page, write_plane_page
@@ -155,7 +155,7 @@ def test_what_probes_found_is_drawn_with_a_sentence_each(tmp_path: Path) -> None
 def test_charts_take_their_colours_from_the_page(tmp_path: Path) -> None:
     text = write_report(folder(tmp_path / "run", [0.5, 0.9])).read_text()
     assert "var(--series-1)" in text
-    assert not [colour for colour in SERIES if colour in text]
+    assert not [colour for colour in SERIES_COLOURS if colour in text]
     assert "prefers-color-scheme: dark" in text
 
 
