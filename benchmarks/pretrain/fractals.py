@@ -20,8 +20,8 @@ from coterie.core import rng
 from coterie.experiment.engine import this_machine
 from coterie.pretrain.fps import FPS
 from coterie.pretrain.fractals import orbit, render
-from coterie.pretrain.iterated_functions import Systems, jittered, systems
-from coterie.pretrain.pair_batches import Batches
+from coterie.pretrain.iterated_functions import Systems, draw_systems, jitter_systems
+from coterie.pretrain.pair_batches import PairBatches
 
 RESULTS = Path(__file__).with_name("fractals.json")
 CODES, TOGETHER, REPEATS = 10_000, 1000, 7
@@ -44,12 +44,12 @@ def rendered(first: int = 0) -> torch.Tensor:
     """A thousand fractals of 32 x 32 pixels, jittered, as `coterie pretrain` renders them."""
     index = torch.arange(first, first + TOGETHER)
     keys = rng.fold(rng.key("benchmark"), index)
-    return render(jittered(systems(0, index), keys), keys, 1000, 32)
+    return render(jitter_systems(draw_systems(0, index), keys), keys, 1000, 32)
 
 
 def speeds() -> dict[str, dict[str, float]]:
     """Fractals; both images of each pair; and these, changed as they are trained on."""
-    batches = Batches(FPS(steps=1).sizes, rng_seed=0)
+    batches = PairBatches(FPS(steps=1).sizes, rng_seed=0)
     steps = iter(range(10_000))
     return {
         "fractals": speed(lambda: len(rendered())),
@@ -68,7 +68,7 @@ def shapes() -> dict[str, object]:
         coverage.append((grey > 0).float().mean((1, 2)))
         index = torch.arange(first, first + TOGETHER)
         for part in torch.split(index, 100):
-            drawn: Systems = systems(0, part)
+            drawn: Systems = draw_systems(0, part)
             farthest = max(farthest, float(orbit(drawn, rng.fold(rng.key("benchmark"), part), 1000).abs().max()))
     quantiles = torch.quantile(torch.cat(coverage), torch.tensor(SHARES))
     shown = {f"{share:g}": round(float(q), 4) for share, q in zip(SHARES, quantiles, strict=True)}

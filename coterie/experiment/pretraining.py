@@ -130,9 +130,10 @@ def build(settings: Pretraining) -> tuple[nn.Module, Trainer]:
     size, given = settings.pretrain.image_size, settings.model
     shape = [settings.pretrain.channels, size, size]
     model = made(given, given["name"], shape, CLASSES, settings.rng_seed, settings.folders)
-    trainer = Trainer(settings.pretrain, model, settings.rng_seed, device_called(settings.device))
+    with mistakes_in("pretrain"):
+        trainer = Trainer(settings.pretrain, model, settings.rng_seed, device_called(settings.device))
     try:
-        trainer.look_at(torch.zeros(2, *shape))
+        trainer.check_images(torch.zeros(2, *shape))
     except (RuntimeError, ValueError, IndexError, TypeError, NotImplementedError) as error:
         if isinstance(error, Mistake):
             raise
@@ -153,7 +154,7 @@ def resolved(settings: Pretraining, machine: Machine) -> Pretraining:
         Mistake: as `build`.
     """
     device = machine.device if settings.device == "auto" else settings.device
-    settings = replace(settings, device=device, pretrain=settings.pretrain.resolved())
+    settings = replace(settings, device=device, pretrain=settings.pretrain.resolve())
     if settings.pretrain.steps is not None:
         build(settings)  # whose mistakes must be found before anything is written
         return settings

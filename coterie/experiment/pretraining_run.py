@@ -25,7 +25,7 @@ from coterie.experiment.run import Outcome
 from coterie.experiment.saving import Saving
 from coterie.loop.plan import Resume
 from coterie.loop.store import Store
-from coterie.pretrain.example_sheet import sheet
+from coterie.pretrain.example_sheet import draw_example_sheet
 from coterie.report import write_report
 from coterie.track import RunFolder
 from coterie.track.file_writing import disk_mistakes, write_file
@@ -161,7 +161,7 @@ class _Training:
         now = versions(this_machine())
         began = file.read(self.folder.config).get("versions", now) if self.folder.config.is_file() else now
         self.folder.write_config(self.settings.text(began))
-        write_file(self.folder.path / SHEET, sheet(self.settings.pretrain.sizes, self.settings.rng_seed))
+        write_file(self.folder.path / SHEET, draw_example_sheet(self.settings.pretrain.sizes, self.settings.rng_seed))
         return found.elapsed if found else 0.0
 
     def interval(self) -> Record:
@@ -198,7 +198,7 @@ class _Training:
 
     def end(self) -> dict[str, Any]:
         """Write what a finished training leaves, the summary last but for the report."""
-        self.folder.write_weights(pack_weights(self.model, self.trainer.encoder(), part=True))
+        self.folder.write_weights(pack_weights(self.model, self.trainer.encoder_weights(), part=True))
         last = self.records[-1]
         end = {
             "steps": last["step"],

@@ -24,7 +24,7 @@ from coterie.loop.plan import Plan
 from coterie.models import libraries
 from coterie.models.model_parts import freeze_parts
 from coterie.pretrain import pretrained_weights
-from coterie.pretrain.pretrained_weights import Loaded
+from coterie.pretrain.pretrained_weights import LoadReport
 from coterie.track.run_folder import START_FILE
 
 
@@ -40,7 +40,7 @@ class Start:
     """
 
     model: str
-    loaded: Loaded | None
+    loaded: LoadReport | None
     frozen: tuple[str, ...] = ()
     size: int = 0
     total: int = 0
@@ -113,7 +113,7 @@ def begin(settings: Settings, models: Mapping[str, nn.Module], kept: Path | None
     again = kept is not None and (kept / START_FILE).is_file()  # it is written last
     with mistakes_in("pretrain"):
         for file, model in zip(files(kept, len(models)), models.values(), strict=True) if kept and again else ():
-            pretrained_weights.load(model, file)
+            pretrained_weights.load_weights_file(model, file)
         loaded = {n: None if again else _given(settings.pretrain, n, model) for n, model in models.items()}
         if settings.pretrain.freeze is not None:
             freeze_parts(models, settings.pretrain.freeze)
@@ -121,14 +121,14 @@ def begin(settings: Settings, models: Mapping[str, nn.Module], kept: Path | None
     return [] if again or not any(s.loaded or s.frozen for s in starts) else starts
 
 
-def _given(pretrain: Pretrain, name: str, model: nn.Module) -> Loaded | None:
+def _given(pretrain: Pretrain, name: str, model: nn.Module) -> LoadReport | None:
     """What a model was given."""
     source, which = wanted(pretrain, name), published(pretrain, name)
     options: dict[str, Any] = {"head": pretrain.head, "prefix": pretrain.prefix, "skip": pretrain.skip or ()}
     if source is None:
         return None
     if which is None:
-        return pretrained_weights.load(model, source, **options)
+        return pretrained_weights.load_weights_file(model, source, **options)
     with mistakes_about_models():
         found = libraries.published_weights(name, which, model)
     if found is None:
@@ -137,17 +137,17 @@ def _given(pretrain: Pretrain, name: str, model: nn.Module) -> Loaded | None:
             key="weights",
             value=source,
         )
-    return pretrained_weights.fill(model, found, f"{name}, {which or 'its'} published weights", **options)
+    return pretrained_weights.load_weights(model, found, f"{name}, {which or 'its'} published weights", **options)
 
 
-def _start(name: str, model: nn.Module, loaded: Loaded | None) -> Start:
+def _start(name: str, model: nn.Module, loaded: LoadReport | None) -> Start:
     frozen = {n: p.numel() for n, p in model.named_parameters() if not p.requires_grad}
     return Start(name, loaded, tuple(frozen), sum(frozen.values()), sum(p.numel() for p in model.parameters()))
 
 
 def files(kept: Path, number: int) -> list[Path]:
     """Where a run keeps what each of its models began with, in their order."""
-    return [kept / (pretrained_weights.FILE if number == 1 else f"{k}.safetensors") for k in range(number)]
+    return [kept / (pretrained_weights.WEIGHTS_FILE if number == 1 else f"{k}.safetensors") for k in range(number)]
 
 
 def measured(starts: Sequence[Start], plan: Plan) -> list[Start]:

@@ -59,7 +59,7 @@ class Pretrain:
         weights: a safetensors file, or a folder with a model.safetensors; "published" or "published:TAG" for those of
             a library's model, which its name, or NAME.TAG, says too; "none". For several models a table, from a
             model's name to its weights.
-        head, prefix, skip: see `coterie.pretrain.pretrained_weights.fill`.
+        head, prefix, skip: see `coterie.pretrain.pretrained_weights.load_weights`.
         freeze: see `coterie.models.model_parts.freeze_parts`. lr_scale: see `coterie.models.model_parts.lr_scales`.
     """
 

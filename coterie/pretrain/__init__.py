@@ -1,1 +1,1 @@
-"""Where a federation starts from, made without anyone's data: encoders trained on pairs of fractals."""
+"""Make and load the weights that a federation starts from: an encoder trained on pairs of fractals, or a file's."""

@@ -1,10 +1,10 @@
-"""Weights from a file into a model: names as they are, the head as it fits, and everything else or nothing.
+"""Give a model pre-trained weights: by exact names, with a new head where the classes are others.
 
 >>> import torch
 >>> from torch import nn
 >>> encoder = {"backbone.0.weight": torch.ones(3, 2), "backbone.0.bias": torch.ones(3)}
 >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 4))
->>> print(fill(model, encoder, "the encoder"))
+>>> print(load_weights(model, encoder, "the encoder"))
 the encoder: 2 of 4 loaded; its names without "backbone."; new: 2.weight, 2.bias
 """
 
@@ -26,28 +26,27 @@ from coterie.models.functional import tied
 from coterie.models.model_parts import head_names
 from coterie.models.normalisation import ORIGIN
 
-KEY = "pretrain.weights"
-FILE = "model.safetensors"
-PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar")
-CONVERT = (
+WEIGHTS_FILE = "model.safetensors"
+PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar")
+CONVERSION_PROGRAM = (
     "import sys, torch, safetensors.torch as s; f = sys.argv[1]; "
     "s.save_file({k: v.clone() for k, v in torch.load(f, weights_only=True).items()}, f + '.safetensors')"
 )
-"""A program that makes a safetensors file of the pickle of a `state_dict`."""
+"""A program that converts the pickle of a `state_dict` to a safetensors file."""
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """What of a model came from where.
+class LoadReport:
+    """Which of a model's weights came from a source.
 
     Attributes:
         source: in words.
-        loaded: names of the model that have their values from there. total: how many names there are.
-        resized: those of the head that were there in another shape, with that shape and the model's.
-        new: those that keep the model's own initial values.
-        skipped: names that were there, and not used.
-        prefix: what the others' names began with there.
-        sha256: of the file, where it was one.
+        loaded: the model's names that got their values from the source. total: how many names the model has.
+        resized: the head's names that have another shape in the source, with that shape and the model's.
+        new: the names that keep the model's own initial values.
+        skipped: the source's names that were not used.
+        prefix: what the other names begin with in the source.
+        sha256: of the file, where the source is one.
     """
 
     source: str
@@ -69,32 +68,32 @@ class Loaded:
         return f"{self.source}: {'; '.join(parts)}"
 
 
-def load(
+def load_weights_file(
     model: nn.Module,
-    path: str | Path,
+    weights: str | Path,
     *,
     head: Literal["fresh"] | None = None,
     prefix: str | None = None,
     skip: Sequence[str] = (),
-) -> Loaded:
-    """Load a safetensors file into a model, in place; see `fill`.
+) -> LoadReport:
+    """Load a safetensors file into a model, in place; see `load_weights`.
 
     Args:
         model: the model.
-        path: the file, or a folder with a model.safetensors, such as a run's.
-        head, prefix, skip: as in `fill`.
+        weights: the file, or a folder with a model.safetensors, such as a run's.
+        head, prefix, skip: as in `load_weights`.
 
     Raises:
-        Mistake: it is no such file, or does not fit.
+        Mistake: there is no such file, or it does not fit.
     """
-    file = found(Path(path))
-    weights = read(file)
+    file = find_weights_file(Path(weights))
+    tensors = read_safetensors(file)
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    return fill(model, weights, str(path), head=head, prefix=prefix, skip=skip, sha256=digest)
+    return load_weights(model, tensors, str(weights), head=head, prefix=prefix, skip=skip, sha256=digest)
 
 
-def fill(
+def load_weights(
     model: nn.Module,
     weights: Mapping[str, Tensor],
     source: str,
@@ -103,42 +102,43 @@ def fill(
     prefix: str | None = None,
     skip: Sequence[str] = (),
     sha256: str | None = None,
-) -> Loaded:
-    """Give a model the weights of these names, in place.
+) -> LoadReport:
+    """Load weights into a model by name, in place.
 
-    Of the head (see `coterie.models.model_parts`) what is missing, or has another shape, keeps the model's own
-    initial values, and so does what is skipped. All else must be there, in the model's shapes. What the model has no
-    place for is left over, unless it belongs to a part that the model has: then these are the weights of another model.
+    Where a weight of the head (see `coterie.models.model_parts`) is missing or has another shape, the model keeps its
+    own initial values. It also keeps them for names that are skipped. All other weights must be there, in the model's
+    shapes. Names that the model does not have are left out, unless they belong to a part that the model has: then these
+    are the weights of another model.
 
     Args:
         model: the model.
         weights: by name.
         source: where they are from, for messages.
-        head: "fresh": none of the head is taken.
-        prefix: what the names begin with beside the model's own; unless given, what makes most of them fit.
-        skip: beginnings of names, as they are there, that are left over in any case.
-        sha256: for the record.
+        head: "fresh": nothing of the head is loaded.
+        prefix: what the names begin with before the model's own; unless given, the prefix with which most names fit.
+        skip: beginnings of names in `weights` that are left out in any case.
+        sha256: the digest of the file, for the report.
 
     Raises:
         Mistake: they do not fit, or are not finite.
     """
     wanted = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     usable = {name: value for name, value in weights.items() if not name.startswith(tuple(skip))}
-    prefix = _prefix(usable, wanted, source) if prefix is None else prefix
+    prefix = _find_prefix(usable, wanted, source) if prefix is None else prefix
     named = {name.removeprefix(prefix): value for name, value in usable.items() if name.startswith(prefix)}
-    heads, resized = head_names(model), _resized(wanted, named)
-    absent = wanted.keys() - named.keys() - _implied(model, named)
+    heads, resized = head_names(model), _shape_differences(wanted, named)
+    absent = wanted.keys() - named.keys() - _optional_names(model, named)
     new = heads & wanted.keys() & (wanted.keys() if head == "fresh" else absent | resized.keys())
     new |= {name for name in absent if prefix + name in weights}  # there, but skipped
     taken = {name: named[name] for name in wanted if name in named and name not in new}
-    _complete(source, list(wanted), absent - new, weights)
-    _same_shapes(source, {name: pair for name, pair in resized.items() if name not in new})
-    _same_model(source, named.keys() - wanted.keys() - _statistics(model), wanted.keys() - heads)
-    _usable(source, taken)
+    _require_all(source, list(wanted), absent - new, weights)
+    _require_same_shapes(source, {name: pair for name, pair in resized.items() if name not in new})
+    _require_same_model(source, named.keys() - wanted.keys() - _removed_statistics(model), wanted.keys() - heads)
+    _require_finite(source, taken)
     model.load_state_dict(taken, strict=False)
     resized = {} if head == "fresh" else resized
     used = {prefix + name for name in (*taken, *resized)}
-    return Loaded(
+    return LoadReport(
         source=source,
         loaded=tuple(taken),
         total=len(wanted),
@@ -150,24 +150,24 @@ def fill(
     )
 
 
-def found(path: Path) -> Path:
-    """The file, or the one in the folder.
+def find_weights_file(path: Path) -> Path:
+    """Return the file, or the model.safetensors in the folder.
 
     Raises:
         Mistake: there is none.
     """
-    if path.is_dir() and not (path / FILE).is_file():
+    if path.is_dir() and not (path / WEIGHTS_FILE).is_file():
         clients = sorted(path.glob("clients/*.safetensors"))
         hint = f"name one, such as {clients[0]}" if clients else "name a safetensors file"
-        raise Mistake(f'{KEY} = "{path}": the folder has no {FILE}; {hint}')
-    file = path / FILE if path.is_dir() else path
+        raise Mistake(f"the folder has no {WEIGHTS_FILE}; {hint}", key="weights", value=path)
+    file = path / WEIGHTS_FILE if path.is_dir() else path
     if not file.is_file():
-        raise Mistake(f'{KEY} = "{path}": there is no such file; name a safetensors file or a run folder')
+        raise Mistake("there is no such file; name a safetensors file or a run folder", key="weights", value=path)
     return file
 
 
-def read(file: Path) -> dict[str, Tensor]:
-    """What a safetensors file holds, by name. A pickle is not opened: reading one can run any code.
+def read_safetensors(file: Path) -> dict[str, Tensor]:
+    """Read the tensors of a safetensors file, by name. A pickle is not opened, since reading one can run any code.
 
     Raises:
         Mistake: it is something else.
@@ -175,23 +175,28 @@ def read(file: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(file)
     except (SafetensorError, OSError, ValueError) as error:
-        if file.suffix in PICKLES or _looks_pickled(file):
+        if file.suffix in PICKLE_SUFFIXES or _looks_pickled(file):
             raise Mistake(
-                f'{KEY} = "{file}": is a pickle, which could run any code and so is never opened; convert it, where '
-                f'you trust it: python -c "{CONVERT}" {file}'
+                "it is a pickle, which could run any code and so is never opened; if you trust it, convert it: "
+                f'python -c "{CONVERSION_PROGRAM}" {file}',
+                key="weights",
+                value=file,
             ) from None
-        raise Mistake(f'{KEY} = "{file}": cannot be read as a safetensors file ({error})') from error
+        raise Mistake(f"it cannot be read as a safetensors file ({error})", key="weights", value=file) from error
 
 
 def _looks_pickled(file: Path) -> bool:
-    """By its first bytes, which say so only of what is no safetensors file: such a file's begin with any number."""
+    """Return whether a file begins like a pickle. Call this only after safetensors has refused the file.
+
+    A safetensors file begins with a length, which can be any number.
+    """
     with file.open("rb") as opened:
         start = opened.read(2)
     return start == b"PK" or start[:1] == b"\x80"
 
 
-def _prefix(names: Collection[str], wanted: Collection[str], source: str) -> str:
-    """What the names begin with beside the model's own: what makes most of them fit, or nothing."""
+def _find_prefix(names: Collection[str], wanted: Collection[str], source: str) -> str:
+    """Return the prefix with which most of the names are the model's; empty where there is none."""
     votes: Counter[str] = Counter()
     for name in names:
         places = [0, *(k + 1 for k, letter in enumerate(name) if letter == ".")]
@@ -199,64 +204,72 @@ def _prefix(names: Collection[str], wanted: Collection[str], source: str) -> str
     best = [prefix for prefix, number in votes.items() if number == max(votes.values())]
     if len(best) > 1 and "" not in best:
         raise Mistake(
-            f"{KEY}: {source} holds the model more than once, its names beginning with "
-            f"{' or '.join(sorted(best))}; say which with pretrain.prefix"
+            f"{source} holds the model more than once, with names that begin with {' or '.join(sorted(best))}; choose "
+            "one with `prefix`",
+            key="weights",
         )
     return best[0] if len(best) == 1 else ""
 
 
-def _resized(wanted: Mapping[str, Tensor], named: Mapping[str, Tensor]) -> dict[str, tuple[list[int], list[int]]]:
-    """What has another shape there, with that shape and the model's."""
+def _shape_differences(
+    wanted: Mapping[str, Tensor], named: Mapping[str, Tensor]
+) -> dict[str, tuple[list[int], list[int]]]:
+    """Return the shapes in the source and in the model where they differ, by name."""
     shapes = {n: (list(named[n].shape), list(w.shape)) for n, w in wanted.items() if n in named}
     return {name: (was, now) for name, (was, now) in shapes.items() if was != now}
 
 
-def _implied(model: nn.Module, named: Collection[str]) -> set[str]:
-    """Names that need not be there: second ones of tied parameters whose first is, or the other way round, and counts
-    of batches, which older files lack.
+def _optional_names(model: nn.Module, named: Collection[str]) -> set[str]:
+    """Return the model's names that may be missing.
+
+    These are a name of a tied parameter whose other name is there, and counts of batches, which older files lack.
     """
     pairs = [pair for second, first in tied(model).items() for pair in ((second, first), (first, second))]
     counts = {name for name, _ in model.named_buffers() if name.rpartition(".")[2] == "num_batches_tracked"}
     return {one for one, other in pairs if other in named} | counts
 
 
-def _statistics(model: nn.Module) -> set[str]:
-    """What was of BatchNorm layers that another normalisation took the place of: it goes by none of these."""
+def _removed_statistics(model: nn.Module) -> set[str]:
+    """Return the names of the statistics of BatchNorm layers that were converted to another normalisation."""
     converted = [name for name, module in model.named_modules() if hasattr(module, ORIGIN)]
     return {f"{name}.{of}" for name in converted for of in ("running_mean", "running_var", "num_batches_tracked")}
 
 
-def _complete(source: str, wanted: Sequence[str], missing: Collection[str], there: Collection[str]) -> None:
+def _require_all(source: str, wanted: Sequence[str], missing: Collection[str], there: Collection[str]) -> None:
     if missing:
         lacking = few([name for name in wanted if name in missing])
         raise Mistake(
-            f"{KEY}: {source} does not fit the model: it lacks {lacking}, and has {few(sorted(there)) or 'nothing'}; "
-            "name the model that these weights were made with, or say in pretrain.prefix what their names begin with"
+            f"{source} does not fit the model: it lacks {lacking}, and has {few(sorted(there)) or 'nothing'}; name the "
+            "model that these weights were made with, or give with `prefix` what their names begin with",
+            key="weights",
         )
 
 
-def _same_shapes(source: str, differing: Mapping[str, tuple[list[int], list[int]]]) -> None:
+def _require_same_shapes(source: str, differing: Mapping[str, tuple[list[int], list[int]]]) -> None:
     if differing:
         shown = few([f"{name} is {was} there and {now} in the model" for name, (was, now) in differing.items()])
         raise Mistake(
-            f"{KEY}: {source} does not fit the model: {shown}; give [model] the sizes that these were made with"
+            f"{source} does not fit the model: {shown}; give the model the sizes that these weights were made with",
+            key="weights",
         )
 
 
-def _same_model(source: str, over: Collection[str], wanted: Collection[str]) -> None:
-    """What is left over lies in no part that the model has."""
+def _require_same_model(source: str, left_over: Collection[str], wanted: Collection[str]) -> None:
+    """Refuse names that are left over inside a part that the model has."""
     parts = {name.partition(".")[0] for name in wanted if "." in name}
-    inside = sorted(name for name in over if name.partition(".")[0] in parts)
+    inside = sorted(name for name in left_over if name.partition(".")[0] in parts)
     if inside:
         raise Mistake(
-            f"{KEY}: {source} does not fit the model, which has no {few(inside)}; name the model that these weights "
-            "were made with, or leave such names out with pretrain.skip"
+            f"{source} does not fit the model, which has no {few(inside)}; name the model that these weights were made "
+            "with, or leave such names out with `skip`",
+            key="weights",
         )
 
 
-def _usable(source: str, taken: Mapping[str, Tensor]) -> None:
+def _require_finite(source: str, taken: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are empty or have values that are not finite."""
     if not taken:
-        raise Mistake(f"{KEY}: nothing of the model would come from {source}; name other weights, or none")
+        raise Mistake(f"nothing of the model would come from {source}; name other weights, or none", key="weights")
     broken = [name for name, value in taken.items() if value.is_floating_point() and not bool(value.isfinite().all())]
     if broken:
-        raise Mistake(f"{KEY}: {source} has values in {few(broken)} that are not finite; take other weights")
+        raise Mistake(f"{source} has values in {few(broken)} that are not finite; take other weights", key="weights")

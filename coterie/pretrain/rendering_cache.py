@@ -1,13 +1,13 @@
-"""The last renderings of some systems, from which pairs are put together.
+"""Hold the last renderings of some systems, from which pairs are composed.
 
-A rendering is a function of (rng seed, system, the pair it was made for). So what has to be known to continue a run
-that was stopped is which ones are held: they are rendered again.
+A rendering is a function of (rng seed, system, the pair it was rendered for). So a stopped run can continue from the
+numbers of systems and pairs alone: the renderings are made again.
 
-Every second pair has its own system rendered anew, and so has one whose system is not there. A system's latest
-renderings are kept, the oldest giving way; where there is no room for another system, one goes by chance, but none that
-the batch itself needs.
+Every second pair gets a new rendering of its own system, and so does a pair whose system is not in the cache. The
+latest renderings of a system are kept; a new one replaces the oldest. Where there is no room for another system, a
+random one is removed, but never one that the batch itself needs.
 
-Legend: B pairs of a batch, M systems, R renderings of each at most, s pixels of a side.
+Legend: B pairs of a batch, M systems, R renderings of each at most, s pixels per side.
 """
 
 from __future__ import annotations
@@ -21,16 +21,18 @@ from torch import Tensor
 from coterie.core import rng
 from coterie.core.tree import Tree
 from coterie.pretrain.fractals import render
-from coterie.pretrain.iterated_functions import jittered, systems
+from coterie.pretrain.iterated_functions import draw_systems, jitter_systems
 
-NOTHING = -1
+EMPTY = -1
+"""Stands for a system or a pair where there is none."""
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """How a system is drawn.
+class Renderer:
+    """How a system is rendered.
 
     Attributes:
+        rng_seed: the seed of the systems and of their renderings.
         points: of the orbit.
         size: s.
     """
@@ -39,79 +41,82 @@ class Pictures:
     points: int
     size: int
 
-    def rendered(self, index: Tensor, pair: Tensor) -> Tensor:
-        """The systems numbered `index` [B], their parameters jittered, as drawn for `pair` [B]: grey [B, s, s]."""
+    def render(self, index: Tensor, pair: Tensor) -> Tensor:
+        """Render the systems with the numbers `index` [B], jittered, for the pairs `pair` [B]: grey [B, s, s]."""
         keys = rng.fold(rng.fold(rng.key(self.rng_seed, "rendering"), index), pair)
-        moved = jittered(systems(self.rng_seed, index), rng.fold(keys, 0))
-        return render(moved, rng.fold(keys, 1), self.points, self.size)
+        systems = jitter_systems(draw_systems(self.rng_seed, index), rng.fold(keys, 0))
+        return render(systems, rng.fold(keys, 1), self.points, self.size)
 
 
-class Cache:
-    """What is held, and how it changes from batch to batch."""
+class RenderingCache:
+    """The last renderings of some systems; each system has a slot."""
 
-    def __init__(self, pictures: Pictures, systems: int, renderings: int) -> None:
-        self.pictures = pictures
-        self.system = torch.full([systems], NOTHING)  # [M]
-        self.made = torch.full([renderings, systems], NOTHING)  # [R, M] the pair for which each was made
+    def __init__(self, renderer: Renderer, systems: int, renderings: int) -> None:
+        self.renderer = renderer
+        self.system = torch.full([systems], EMPTY)  # [M] the number of each slot's system
+        self.pair = torch.full([renderings, systems], EMPTY)  # [R, M] the pair for which each was rendered
         self.count = torch.zeros(systems, dtype=torch.int64)  # [M] renderings that a slot's system has had
-        self.grey = torch.empty(renderings, systems, pictures.size, pictures.size)  # memory is taken when it is used
+        self.grey = torch.empty(renderings, systems, renderer.size, renderer.size)  # its memory is taken when written
         self._slots: dict[int, int] = {}
 
     @property
-    def held(self) -> int:
-        """How many systems there are; they fill the first slots."""
+    def num_systems(self) -> int:
+        """How many systems are in the cache; they fill the first slots."""
         return len(self._slots)
 
-    def take(self, index: Sequence[int], pairs: Sequence[int]) -> Tensor:
-        """Have a rendering of each system of `index` [B], made anew for every second of `pairs` [B]; the slots [B]."""
+    def prepare(self, index: Sequence[int], pairs: Sequence[int]) -> Tensor:
+        """Return the slots [B] of the systems with the numbers `index` [B], after rendering those that need it.
+
+        A system is rendered where it is not in the cache, and for every second of `pairs` [B].
+        """
         needed, fresh = set(index), []
         for system, pair in zip(index, pairs, strict=True):
             if system not in self._slots:
-                self._admit(system, pair, needed)
+                self._add_system(system, pair, needed)
             elif pair % 2 == 0:
                 continue
-            fresh.append(self._place(system, pair))
-        self._draw(torch.tensor(fresh).reshape(-1, 2))
+            fresh.append(self._reserve_place(system, pair))
+        self._render_at(torch.tensor(fresh).reshape(-1, 2))
         return torch.tensor([self._slots[system] for system in index])
 
-    def _admit(self, system: int, pair: int, needed: set[int]) -> None:
-        slot = self.held
+    def _add_system(self, system: int, pair: int, needed: set[int]) -> None:
+        slot = self.num_systems
         if slot == len(self.system):
-            slot = self._given_up(pair, needed)
+            slot = self._choose_slot_to_empty(pair, needed)
             del self._slots[int(self.system[slot])]
         self._slots[system] = slot
-        self.system[slot], self.count[slot], self.made[:, slot] = system, 0, NOTHING
+        self.system[slot], self.count[slot], self.pair[:, slot] = system, 0, EMPTY
 
-    def _given_up(self, pair: int, needed: set[int]) -> int:
-        chance = rng.python(self.pictures.rng_seed, "evicted", pair)
+    def _choose_slot_to_empty(self, pair: int, needed: set[int]) -> int:
+        chance = rng.python(self.renderer.rng_seed, "evicted", pair)
         slots = (chance.randrange(len(self.system)) for _ in iter(int, 1))
         return next(slot for slot in slots if int(self.system[slot]) not in needed)
 
-    def _place(self, system: int, pair: int) -> tuple[int, int]:
-        """Where the system's next rendering goes."""
+    def _reserve_place(self, system: int, pair: int) -> tuple[int, int]:
+        """Record that the system is rendered for `pair`, and return the row and slot of that rendering."""
         slot = self._slots[system]
-        row = int(self.count[slot]) % len(self.made)
+        row = int(self.count[slot]) % len(self.pair)
         self.count[slot] += 1
-        self.made[row, slot] = pair
+        self.pair[row, slot] = pair
         return row, slot
 
-    def _draw(self, places: Tensor) -> None:
-        """Render what `places` [F, 2] are to hold."""
+    def _render_at(self, places: Tensor) -> None:
+        """Render what the rows and slots `places` [F, 2] have to hold."""
         if len(places):
             rows, slots = torch.unique(places, dim=0).unbind(1)
-            self.grey[rows, slots] = self.pictures.rendered(self.system[slots], self.made[rows, slots])
+            self.grey[rows, slots] = self.renderer.render(self.system[slots], self.pair[rows, slots])
 
-    def any_of(self, slots: Tensor, u: Tensor) -> Tensor:
-        """One of the renderings in each slot, by u in [0, 1) of the same shape [...]: [..., s, s]."""
-        number = self.count[slots].clamp(max=len(self.made))
+    def pick_renderings(self, slots: Tensor, u: Tensor) -> Tensor:
+        """Return one rendering from each slot [...], chosen by u in [0, 1) of the same shape: [..., s, s]."""
+        number = self.count[slots].clamp(max=len(self.pair))
         return self.grey[(u * number).long(), slots]
 
     def state(self) -> Tree:
-        """What is held, without the pictures."""
-        return {"system": self.system.clone(), "made": self.made.clone(), "count": self.count.clone()}
+        """Return which renderings the cache holds, without the pictures."""
+        return {"system": self.system.clone(), "made": self.pair.clone(), "count": self.count.clone()}
 
     def restore(self, state: Tree) -> None:
-        """Hold what `state` says, all of it rendered again."""
-        self.system, self.made, self.count = (state[name].clone() for name in ("system", "made", "count"))
-        self._slots = {int(system): slot for slot, system in enumerate(self.system) if system != NOTHING}
-        self._draw((self.made != NOTHING).nonzero())
+        """Hold the renderings of a `state`, all of them made again."""
+        self.system, self.pair, self.count = (state[name].clone() for name in ("system", "made", "count"))
+        self._slots = {int(system): slot for slot, system in enumerate(self.system) if system != EMPTY}
+        self._render_at((self.pair != EMPTY).nonzero())

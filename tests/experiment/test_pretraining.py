@@ -60,7 +60,7 @@ def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     """A report and a sheet take longer than the training; only the test that looks at the files has them drawn."""
     if request.node.originalname != "test_what_a_pre_training_leaves":
         monkeypatch.setattr(module, "write_report", lambda folder: (folder / "report.html").write_text("page"))
-        monkeypatch.setattr(module, "sheet", lambda sizes, rng_seed: b"picture")
+        monkeypatch.setattr(module, "draw_example_sheet", lambda sizes, rng_seed: b"picture")
 
 
 TIMES = ("seconds", "elapsed", "images_per_second")

@@ -13,7 +13,7 @@ from coterie.core.packing import pack, unpack
 from coterie.models.projection_heads import predictor, projector
 from coterie.models.registry import build
 from coterie.pretrain.fps import FPS, Trainer
-from coterie.pretrain.pair_batches import Batches
+from coterie.pretrain.pair_batches import PairBatches
 
 QUICK = {"batch_size": 8, "image_size": 8, "num_systems": 40, "points": 60, "cached_systems": 24, "projection": 6}
 
@@ -40,7 +40,7 @@ def test_steps_are_those_of_torch_s_sgd_on_simsiam() -> None:
     base = 0.05 * 8 / 256
     groups = [{"params": [*encoder.parameters(), *project.parameters()]}, {"params": list(predict.parameters())}]
     optimizer = torch.optim.SGD(groups, lr=base, momentum=0.9, weight_decay=1e-4)
-    batches = Batches(ours.settings.sizes, 0)
+    batches = PairBatches(ours.settings.sizes, 0)
     for step in range(4):
         optimizer.param_groups[0]["lr"] = base * (1 + math.cos(math.pi * step / 6)) / 2
         x = batches.views(step)
@@ -53,7 +53,7 @@ def test_steps_are_those_of_torch_s_sgd_on_simsiam() -> None:
         logs = ours.advance()
         assert float(logs["loss"] / logs["count"]) == pytest.approx(float(loss.detach()), abs=1e-5)
         assert logs["count"] == 8
-    found = ours.encoder()
+    found = ours.encoder_weights()
     assert found.keys() == {name for name in small().state_dict() if not name.startswith("5.")}
     assert all(torch.allclose(found[n].float(), x.float(), atol=1e-5) for n, x in encoder.state_dict().items())
 
@@ -78,7 +78,7 @@ def test_the_rng_seed_decides_everything() -> None:
         each.advance()
     assert pack(first.state()) == pack(same.state())
     name = "0.weight"
-    assert not torch.equal(first.encoder()[name], other.encoder()[name])
+    assert not torch.equal(first.encoder_weights()[name], other.encoder_weights()[name])
 
 
 def test_it_learns_and_does_not_collapse() -> None:
@@ -95,8 +95,8 @@ def test_what_is_left_open_follows_the_image_size() -> None:
     small, large = FPS(steps=1).sizes, FPS(steps=1, image_size=224).sizes
     assert (small.points, small.render_size, small.max_objects, small.cached_renderings) == (1000, 32, 2, 32)
     assert (large.points, large.render_size, large.max_objects, large.cached_renderings) == (100_000, 112, 5, 4)
-    assert FPS(steps=1).rate == 0.05
-    assert FPS(steps=1, loss="moco", batch_size=128).rate == 0.015
+    assert FPS(steps=1).first_lr == 0.05
+    assert FPS(steps=1, loss="moco", batch_size=128).first_lr == 0.015
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from coterie.core import rng
 from coterie.objectives.views import luma
-from coterie.pretrain.fractal_pairs import Canvas, compose, flipped, paint, partners, placed
-from coterie.pretrain.pair_batches import Batches, Sizes
-from coterie.pretrain.rendering_cache import Cache, Pictures
+from coterie.pretrain.fractal_pairs import Canvas, choose_systems, compose, flip, paint, place
+from coterie.pretrain.pair_batches import PairBatches, Sizes
+from coterie.pretrain.rendering_cache import Renderer, RenderingCache
 
 KEY = rng.key("pairs")
 SMALL = Sizes(
@@ -30,7 +30,7 @@ SMALL = Sizes(
 
 def test_both_views_of_a_pair_show_the_same_systems() -> None:
     """Two different systems, of which there are renderings; the views differ all the same."""
-    batches = Batches(SMALL, rng_seed=0)
+    batches = PairBatches(SMALL, rng_seed=0)
     for step in range(4):
         pairs = batches.pairs(step)
         assert pairs.first.shape == pairs.second.shape == (8, 3, 16, 16)
@@ -50,8 +50,8 @@ def test_views_are_composed_of_renderings_of_the_systems_named(monkeypatch: pyte
     )
     monkeypatch.setattr("coterie.pretrain.fractal_pairs.blur", lambda x, key, **_: x)
     flat = lambda self, index, pair: ((index + 1) / 64)[:, None, None].expand(-1, 16, 16)  # noqa: E731
-    monkeypatch.setattr(Pictures, "rendered", flat)
-    batches, seen = Batches(SMALL, rng_seed=3), 0
+    monkeypatch.setattr(Renderer, "render", flat)
+    batches, seen = PairBatches(SMALL, rng_seed=3), 0
     for step in range(5):
         pairs = batches.pairs(step)
         for view in (pairs.first, pairs.second):
@@ -65,7 +65,7 @@ def test_views_are_composed_of_renderings_of_the_systems_named(monkeypatch: pyte
 def test_numbers_of_systems_are_even_and_partners_differ() -> None:
     """2 to 5 systems, a quarter each: of 4000, four deviations are 4 sqrt(3 / 16 4000) = 110."""
     own = torch.arange(4000) % 9
-    drawn = partners(Canvas(16, 5), own, 9, KEY)
+    drawn = choose_systems(Canvas(16, 5), own, 9, KEY)
     counts = torch.bincount(drawn.shown.sum(1), minlength=6).tolist()
     assert counts[:2] == [0, 0]
     assert all(abs(count - 1000) < 110 for count in counts[2:])
@@ -101,13 +101,13 @@ def test_flips_reach_all_eight() -> None:
     grey = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).expand(500, -1, -1)
     turned = grey[0].T
     expected = [x.flip(dims) for x in (grey[0], turned) for dims in ([], [0], [1], [0, 1])]
-    found = {tuple(x.flatten().tolist()) for x in flipped(grey, KEY)}
+    found = {tuple(x.flatten().tolist()) for x in flip(grey, KEY)}
     assert found == {tuple(x.flatten().tolist()) for x in expected}
 
 
 def test_objects_have_the_right_size_and_place() -> None:
     """White squares on a canvas of 40: sides int(f 40), f from 0.45 to 0.75, are 18 to 29; a quarter may be cut off."""
-    canvas = placed(torch.full((800, 1, 10, 10), 255.0), 40, KEY)[:, 0]
+    canvas = place(torch.full((800, 1, 10, 10), 255.0), 40, KEY)[:, 0]
     assert set(canvas.unique().tolist()) == {0.0, 255.0}
     sides = {(int(x.any(1).sum()), int(x.any(0).sum())) for x in canvas}
     assert max(itertools.chain(*sides)) == 29
@@ -129,24 +129,24 @@ def test_later_objects_cover_earlier_ones_where_they_are_not_black() -> None:
     assert not torch.equal(compose(Canvas(16, 2), renderings, torch.ones(50, 2, dtype=torch.bool), KEY), one)
 
 
-def rendered(cache: Cache) -> list[tuple[int, int]]:
+def renderings(cache: RenderingCache) -> list[tuple[int, int]]:
     """(system, pair) of everything held."""
-    return [(int(cache.system[slot]), int(pair)) for row in cache.made for slot, pair in enumerate(row) if pair >= 0]
+    return [(int(cache.system[slot]), int(pair)) for row in cache.pair for slot, pair in enumerate(row) if pair >= 0]
 
 
 def test_a_cache_renders_every_second_pair_and_what_is_absent() -> None:
-    cache = Cache(Pictures(0, 50, 8), systems=3, renderings=2)
-    cache.take([5, 6], [0, 1])
-    assert sorted(rendered(cache)) == [(5, 0), (6, 1)]
-    cache.take([5, 6], [2, 3])  # 5 is there, and 2 is even
-    assert sorted(rendered(cache)) == [(5, 0), (6, 1), (6, 3)]
-    cache.take([6, 7], [5, 6])  # the oldest of three gives way; 7 is absent
-    assert sorted(rendered(cache)) == [(5, 0), (6, 3), (6, 5), (7, 6)]
-    cache.take([8, 7], [8, 10])  # there is no room: 5 or 6 goes, for 7 is needed
-    assert cache.held == 3
+    cache = RenderingCache(Renderer(0, 50, 8), systems=3, renderings=2)
+    cache.prepare([5, 6], [0, 1])
+    assert sorted(renderings(cache)) == [(5, 0), (6, 1)]
+    cache.prepare([5, 6], [2, 3])  # 5 is there, and 2 is even
+    assert sorted(renderings(cache)) == [(5, 0), (6, 1), (6, 3)]
+    cache.prepare([6, 7], [5, 6])  # the oldest of three gives way; 7 is absent
+    assert sorted(renderings(cache)) == [(5, 0), (6, 3), (6, 5), (7, 6)]
+    cache.prepare([8, 7], [8, 10])  # there is no room: 5 or 6 goes, for 7 is needed
+    assert cache.num_systems == 3
     assert {8, 7} < set(cache.system.tolist())
     assert torch.equal(
-        cache.grey[0, cache.system.tolist().index(8)], Pictures(0, 50, 8).rendered(*map(tensor, (8, 8)))[0]
+        cache.grey[0, cache.system.tolist().index(8)], Renderer(0, 50, 8).render(*map(tensor, (8, 8)))[0]
     )
 
 
@@ -155,7 +155,7 @@ def tensor(number: int) -> Tensor:
 
 
 def test_batches_depend_on_the_rng_seed_and_the_step_alone() -> None:
-    one, same, other = (Batches(SMALL, rng_seed=seed) for seed in (0, 0, 1))
+    one, same, other = (PairBatches(SMALL, rng_seed=seed) for seed in (0, 0, 1))
     for step in range(3):
         views = one.views(step)
         assert views.shape == (8, 2, 3, 16, 16)
@@ -165,25 +165,25 @@ def test_batches_depend_on_the_rng_seed_and_the_step_alone() -> None:
 
 def test_batches_go_on_where_a_cache_was_restored() -> None:
     """What was held is rendered again, the same to the bit."""
-    whole, stopped = Batches(SMALL, 0), Batches(SMALL, 0)
+    whole, stopped = PairBatches(SMALL, 0), PairBatches(SMALL, 0)
     for step in range(12):  # 96 pairs of 50 systems: the cache of 20 has given up many
         whole.views(step)
         stopped.views(step)
-    resumed = Batches(SMALL, 0)
+    resumed = PairBatches(SMALL, 0)
     resumed.cache.restore(stopped.cache.state())
     for step in range(12, 15):
         assert torch.equal(whole.views(step), resumed.views(step))
 
 
 def test_every_system_comes_once_in_a_pass() -> None:
-    batches = Batches(SMALL, 0)
-    first = [batches._system(pair) for pair in range(50)]
-    second = [batches._system(pair) for pair in range(50, 100)]
+    batches = PairBatches(SMALL, 0)
+    first = [batches._own_system(pair) for pair in range(50)]
+    second = [batches._own_system(pair) for pair in range(50, 100)]
     assert sorted(first) == sorted(second) == list(range(50))
     assert first != second
 
 
 def test_grey_pairs_have_one_channel() -> None:
-    grey = Batches(replace(SMALL, channels=1), 0).views(0)
+    grey = PairBatches(replace(SMALL, channels=1), 0).views(0)
     assert grey.shape == (8, 2, 1, 16, 16)
-    assert torch.allclose(grey, luma(Batches(SMALL, 0).views(0).flatten(0, 1)).reshape(8, 2, 1, 16, 16))
+    assert torch.allclose(grey, luma(PairBatches(SMALL, 0).views(0).flatten(0, 1)).reshape(8, 2, 1, 16, 16))

@@ -6,11 +6,11 @@ import torch
 from coterie.core import rng
 from coterie.pretrain import fractals
 from coterie.pretrain.fractals import fixed_point, orbit, render
-from coterie.pretrain.iterated_functions import Systems, draws, jittered, systems
+from coterie.pretrain.iterated_functions import Systems, draw_systems, jitter_systems, uniform_rows
 
-MANY = systems(0, torch.arange(1000))
+MANY = draw_systems(0, torch.arange(1000))
 KEYS = rng.fold(rng.key("rendering"), torch.arange(1000))
-GREY = render(jittered(MANY, KEYS), KEYS, 1000, 32)
+GREY = render(jitter_systems(MANY, KEYS), KEYS, 1000, 32)
 
 
 def one(index: int) -> Systems:
@@ -26,13 +26,13 @@ def test_an_orbit_is_that_of_the_plain_loop(index: int, points: int) -> None:
     bounds = bounds / bounds[-1]
     x = torch.linalg.solve(torch.eye(2).double() - maps[0, :, :2], maps[0, :, 2])
     expected = []
-    for u in draws(KEYS[index : index + 1], points)[0]:
+    for u in uniform_rows(KEYS[index : index + 1], points)[0]:
         chosen = maps[int((u >= bounds[:-1]).sum())]
         x = chosen[:, :2] @ x + chosen[:, 2]
         expected.append(x)
     found = orbit(one(index), KEYS[index : index + 1], points)[:, :, 0].T
     # the orbit's own order is by place in its block: [L, K]
-    length = fractals._divisor(points)
+    length = fractals._largest_divisor(points)
     in_order = found.reshape(length, points // length, 2).transpose(0, 1).reshape(points, 2)
     assert torch.allclose(in_order, torch.stack(expected), atol=1e-9)
 
@@ -62,7 +62,7 @@ def test_a_picture_by_hand() -> None:
     histogram = fractals._histogram(x, 3)
     assert histogram.tolist() == [[[1, 0, 1], [0, 0, 0], [0, 0, 1]]]
     kept = torch.tensor([[[0.0, 0, 0], [0, 1, 1], [0, 0, 0]]])
-    assert fractals._patched(histogram, kept).tolist() == [[[1, 1, 1], [0, 0, 0], [0, 0, 1]]]
+    assert fractals._add_neighbours(histogram, kept).tolist() == [[[1, 1, 1], [0, 0, 0], [0, 0, 1]]]
 
 
 def test_a_mask_is_added_around_each_point() -> None:
@@ -76,14 +76,14 @@ def test_a_mask_is_added_around_each_point() -> None:
             y, x = row + i - 1, column + j - 1
             if 0 <= y < 5 and 0 <= x < 5:
                 expected[b, y, x] += histogram[b, row, column]
-    assert torch.equal(fractals._patched(histogram, kept), expected)
+    assert torch.equal(fractals._add_neighbours(histogram, kept), expected)
 
 
 def test_a_picture_does_not_depend_on_what_it_is_drawn_with() -> None:
     some = torch.tensor([3, 999, 250])
-    alone = torch.cat([render(jittered(one(int(k)), KEYS[k : k + 1]), KEYS[k : k + 1], 1000, 32) for k in some])
+    alone = torch.cat([render(jitter_systems(one(int(k)), KEYS[k : k + 1]), KEYS[k : k + 1], 1000, 32) for k in some])
     assert torch.equal(alone, GREY[some])
-    other = render(jittered(one(3), KEYS[4:5]), KEYS[4:5], 1000, 32)
+    other = render(jitter_systems(one(3), KEYS[4:5]), KEYS[4:5], 1000, 32)
     assert not torch.equal(other[0], GREY[3])
 
 

@@ -5,17 +5,17 @@ import math
 import torch
 
 from coterie.core import rng
-from coterie.pretrain.iterated_functions import MOST, Systems, jittered, singular_values, systems
+from coterie.pretrain.iterated_functions import MAX_MAPS, Systems, draw_systems, jitter_systems, singular_values
 
-MANY = systems(0, torch.arange(3000))
+MANY = draw_systems(0, torch.arange(3000))
 SIZES = torch.linalg.svdvals(MANY.maps[..., :2])  # [B, N, 2]
 
 
 def test_a_number_names_one_system_whatever_it_is_drawn_with() -> None:
-    some = systems(0, torch.tensor([7, 2999, 0]))
+    some = draw_systems(0, torch.tensor([7, 2999, 0]))
     for place, index in enumerate((7, 2999, 0)):
         assert torch.equal(some.maps[place], MANY.maps[index])
-    assert not torch.equal(systems(1, torch.tensor([7])).maps[0], MANY.maps[7])
+    assert not torch.equal(draw_systems(1, torch.tensor([7])).maps[0], MANY.maps[7])
 
 
 def test_two_three_and_four_maps_are_equally_likely() -> None:
@@ -23,7 +23,7 @@ def test_two_three_and_four_maps_are_equally_likely() -> None:
     counts = torch.bincount(MANY.number).tolist()
     assert counts[:2] == [0, 0]
     assert all(abs(count - 1000) < 103 for count in counts[2:])
-    absent = torch.arange(MOST) >= MANY.number[:, None]
+    absent = torch.arange(MAX_MAPS) >= MANY.number[:, None]
     assert not MANY.maps[absent].any()
 
 
@@ -50,7 +50,7 @@ def test_singular_values_by_hand() -> None:
 
 def test_rotations_signs_and_translations_are_even() -> None:
     """Determinants are positive as often as negative; b fills (-1, 1)^2; images of (1, 0) go everywhere."""
-    there = torch.arange(MOST) < MANY.number[:, None]
+    there = torch.arange(MAX_MAPS) < MANY.number[:, None]
     maps = MANY.maps[there]
     n = len(maps)
     positive = (torch.linalg.det(maps[..., :2]) > 0).double().mean()
@@ -64,8 +64,8 @@ def test_rotations_signs_and_translations_are_even() -> None:
 
 
 def test_jitter_scales_one_map_by_a_factor_that_keeps_it_a_contraction() -> None:
-    moved = jittered(MANY, rng.fold(rng.key("jitter"), torch.arange(3000)))
-    exists = torch.arange(MOST) < MANY.number[:, None]
+    moved = jitter_systems(MANY, rng.fold(rng.key("jitter"), torch.arange(3000)))
+    exists = torch.arange(MAX_MAPS) < MANY.number[:, None]
     factor = torch.where(exists, moved.maps[..., 0, 0] / MANY.maps[..., 0, 0], 1.0)
     changed = (factor - 1).abs() > 1e-12
     assert int(changed.sum(1).max()) == 1
@@ -79,7 +79,7 @@ def test_jitter_leaves_alone_what_no_try_may_change() -> None:
     """Maps beyond 1 / 0.8 cannot be made small enough."""
     wide = Systems(MANY.maps / MANY.maps.abs().max() * 10, MANY.number)
     there = torch.linalg.matrix_norm(wide.maps[..., :2], ord=2)
-    stuck = ((there > 1 / 0.8) | (torch.arange(MOST) >= MANY.number[:, None])).all(1)
+    stuck = ((there > 1 / 0.8) | (torch.arange(MAX_MAPS) >= MANY.number[:, None])).all(1)
     assert int(stuck.sum()) > 10
-    moved = jittered(wide, rng.fold(rng.key("jitter"), torch.arange(3000)))
+    moved = jitter_systems(wide, rng.fold(rng.key("jitter"), torch.arange(3000)))
     assert torch.equal(moved.maps[stuck], wide.maps[stuck])

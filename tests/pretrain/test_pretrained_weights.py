@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from coterie import Mistake
 from coterie.models import registry
 from coterie.models.normalisation import convert_normalisation
-from coterie.pretrain.pretrained_weights import CONVERT, fill, load, read
+from coterie.pretrain.pretrained_weights import CONVERSION_PROGRAM, load_weights, load_weights_file, read_safetensors
 
 Weights = dict[str, Tensor]
 
@@ -45,12 +45,12 @@ def is_head(name: str) -> bool:
 
 def test_the_same_model_is_loaded_whole(file: Callable[[Weights], Path]) -> None:
     model, there = resnet(), weights()
-    loaded = load(model, file(there))
+    loaded = load_weights_file(model, file(there))
     assert all(torch.equal(value, there[name]) for name, value in model.state_dict().items())
     assert (set(loaded.loaded), loaded.total) == (there.keys(), len(there))
     assert (loaded.new, loaded.resized, loaded.skipped, loaded.prefix) == ((), {}, (), "")
     assert len(loaded.sha256 or "") == 64
-    assert load(resnet(), file(there).parent).sha256 == loaded.sha256  # a folder is its model.safetensors
+    assert load_weights_file(resnet(), file(there).parent).sha256 == loaded.sha256  # a folder is its model.safetensors
 
 
 @pytest.mark.parametrize("how", ["absent", "of another size", "not asked for"])
@@ -59,7 +59,7 @@ def test_a_head_that_is_not_there_is_the_models_own(how: str) -> None:
     there = weights(classes=6 if how == "of another size" else 4)
     there = {name: value for name, value in there.items() if how != "absent" or not is_head(name)}
     model, own = resnet(), resnet().state_dict()
-    loaded = fill(model, there, "there", head="fresh" if how == "not asked for" else None)
+    loaded = load_weights(model, there, "there", head="fresh" if how == "not asked for" else None)
     for name, value in model.state_dict().items():
         assert torch.equal(value, own[name] if is_head(name) else there[name])
     assert loaded.new == ("output.weight", "output.bias")
@@ -69,14 +69,14 @@ def test_a_head_that_is_not_there_is_the_models_own(how: str) -> None:
 
 def test_half_a_head_is_taken_as_far_as_it_is_there() -> None:
     there = {name: value for name, value in weights().items() if name != "output.bias"}
-    assert fill(resnet(), there, "there").new == ("output.bias",)
+    assert load_weights(resnet(), there, "there").new == ("output.bias",)
 
 
 @pytest.mark.parametrize("prefix", ["module.", "backbone.", "module.encoder_q."])
 def test_a_prefix_of_all_names_is_left_out_and_said(prefix: str) -> None:
     there = {prefix + name: value for name, value in weights().items()} | {"projector.weight": torch.ones(2)}
     model = resnet()
-    loaded = fill(model, there, "there")
+    loaded = load_weights(model, there, "there")
     assert torch.equal(model.state_dict()["conv.weight"], there[f"{prefix}conv.weight"])
     assert (loaded.prefix, loaded.skipped) == (prefix, ("projector.weight",))
     assert f'its names without "{prefix}"' in str(loaded)
@@ -88,30 +88,30 @@ def test_of_two_models_in_one_file_one_must_be_named() -> None:
     }
     with pytest.raises(
         Mistake,
-        match=r"weights: there holds the model more than once.* student. or teacher.; .*pretrain.prefix",
+        match=r"^weights: there holds the model more than once.* student. or teacher.; .*with prefix$",
     ):
-        fill(resnet(), there, "there")
+        load_weights(resnet(), there, "there")
     model = resnet()
-    loaded = fill(model, there, "there", prefix="teacher.")
+    loaded = load_weights(model, there, "there", prefix="teacher.")
     assert torch.equal(model.state_dict()["conv.weight"], there["teacher.conv.weight"])
     assert len(loaded.skipped) == len(there) / 2
 
 
 def test_older_files_lack_counts_of_batches_and_others_a_tied_name() -> None:
     there = {name: value for name, value in weights().items() if not name.endswith("num_batches_tracked")}
-    assert not fill(resnet(), there, "there").new
+    assert not load_weights(resnet(), there, "there").new
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2))
     model[1].weight = model[0].weight
     tied = {name: torch.ones_like(value) for name, value in model.state_dict().items()}
     for absent in ("0.weight", "1.weight"):
-        loaded = fill(model, {name: value for name, value in tied.items() if name != absent}, "there")
+        loaded = load_weights(model, {name: value for name, value in tied.items() if name != absent}, "there")
         assert not loaded.new
         assert bool((model[0].weight == 1).all())
 
 
 def test_half_precision_becomes_the_models_type() -> None:
     model = resnet()
-    fill(model, {name: v.half() if v.is_floating_point() else v for name, v in weights().items()}, "there")
+    load_weights(model, {name: v.half() if v.is_floating_point() else v for name, v in weights().items()}, "there")
     assert model.state_dict()["conv.weight"].dtype == torch.float32
 
 
@@ -124,11 +124,11 @@ def test_half_precision_becomes_the_models_type() -> None:
         ),
         (
             lambda there: there | {"conv.weight": torch.zeros(4, 3, 3, 3)},
-            r"conv.weight is \[4, 3, 3, 3\] there and \[2, 3, 3, 3\] in the model; give \[model\] the sizes",
+            r"conv.weight is \[4, 3, 3, 3\] there and \[2, 3, 3, 3\] in the model; give the model the sizes",
         ),
         (
             lambda there: there | {"stage1.3.conv1.weight": torch.zeros(1)},
-            r"which has no stage1.3.conv1.weight; .* pretrain.skip",
+            r"which has no stage1.3.conv1.weight; .* with skip$",
         ),
         (
             lambda there: there | {"conv.weight": torch.full((2, 3, 3, 3), torch.nan)},
@@ -140,15 +140,15 @@ def test_half_precision_becomes_the_models_type() -> None:
 )
 def test_a_mismatch_is_refused_and_nothing_is_loaded(change: Callable[[Weights], Weights], sentence: str) -> None:
     model, own = resnet(), resnet().state_dict()
-    with pytest.raises(Mistake, match=f"pretrain.weights: there .*{sentence}"):
-        fill(model, change(weights()), "there")
+    with pytest.raises(Mistake, match=f"^weights: there .*{sentence}"):
+        load_weights(model, change(weights()), "there")
     assert all(torch.equal(value, own[name]) for name, value in model.state_dict().items())
 
 
 def test_weights_of_batchnorm_fit_a_model_that_was_converted_from_it() -> None:
     there = weights()
     model = convert_normalisation(resnet(), "group", groups=2)
-    loaded = fill(model, there, "there")
+    loaded = load_weights(model, there, "there")
     assert all(torch.equal(value, there[name]) for name, value in model.state_dict().items())
     assert {name.rpartition(".")[2] for name in loaded.skipped} == {
         "running_mean",
@@ -159,7 +159,7 @@ def test_weights_of_batchnorm_fit_a_model_that_was_converted_from_it() -> None:
 
 def test_names_may_be_skipped() -> None:
     there = weights() | {"stage1.3.conv1.weight": torch.zeros(1)}
-    assert fill(resnet(), there, "there", skip=["stage1.3"]).skipped == ("stage1.3.conv1.weight",)
+    assert load_weights(resnet(), there, "there", skip=["stage1.3"]).skipped == ("stage1.3.conv1.weight",)
 
 
 def test_what_is_skipped_keeps_the_model_s_own_values() -> None:
@@ -168,8 +168,8 @@ def test_what_is_skipped_keeps_the_model_s_own_values() -> None:
     there = {f"net.{name}": value for name, value in weights().items()}
     there["net.conv.weight"] = there["net.conv.weight"][:, :1]
     with pytest.raises(Mistake, match=r"conv\.weight is \[2, 1, 3, 3\] there and \[2, 3, 3, 3\] in the model"):
-        fill(model, there, "there")
-    loaded = fill(model, there, "there", skip=["net.conv."])
+        load_weights(model, there, "there")
+    loaded = load_weights(model, there, "there", skip=["net.conv."])
     assert (loaded.new, loaded.skipped) == (("conv.weight",), ("net.conv.weight",))
     assert torch.equal(model.state_dict()["conv.weight"], own["conv.weight"])
     assert torch.equal(model.state_dict()["norm.weight"], there["net.norm.weight"])
@@ -177,10 +177,10 @@ def test_what_is_skipped_keeps_the_model_s_own_values() -> None:
 
 def test_a_model_that_is_all_head_is_loaded_too() -> None:
     model = nn.Sequential(nn.Linear(3, 2))
-    fill(model, {"0.weight": torch.ones(2, 3), "0.bias": torch.ones(2)}, "there")
+    load_weights(model, {"0.weight": torch.ones(2, 3), "0.bias": torch.ones(2)}, "there")
     assert bool((model[0].weight == 1).all())
     with pytest.raises(Mistake, match="nothing of the model would come from there"):
-        fill(model, {"0.weight": torch.ones(4, 3), "0.bias": torch.ones(4)}, "there")
+        load_weights(model, {"0.weight": torch.ones(4, 3), "0.bias": torch.ones(4)}, "there")
 
 
 class Trap:
@@ -197,8 +197,8 @@ class Trap:
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_pickle_is_never_opened(name: str, zipped: bool, tmp_path: Path) -> None:
     torch.save(Trap(tmp_path / "sprung"), tmp_path / name, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(Mistake, match=r"is a pickle, which could run any code .* convert it, .*: python -c"):
-        load(resnet(), tmp_path / name)
+    with pytest.raises(Mistake, match=r"it is a pickle, which could run any code .* convert it: python -c"):
+        load_weights_file(resnet(), tmp_path / name)
     assert not (tmp_path / "sprung").exists()
 
 
@@ -209,16 +209,16 @@ def test_a_file_that_begins_as_pickles_do_is_read_all_the_same(first: bytes, tmp
     length = next(n for n in range(len(header), 1 << 16) if n.to_bytes(8, "little").startswith(first))
     path = tmp_path / "model.safetensors"
     path.write_bytes(length.to_bytes(8, "little") + header.ljust(length) + b"\x00\x00\x80\x3f")
-    assert torch.equal(read(path)["w"], torch.ones(1))
+    assert torch.equal(read_safetensors(path)["w"], torch.ones(1))
 
 
 def test_the_conversion_that_is_named_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = weights()
     torch.save(there, tmp_path / "model.pt")
     monkeypatch.setattr(sys, "argv", ["-c", str(tmp_path / "model.pt")])
-    exec(CONVERT, {})
+    exec(CONVERSION_PROGRAM, {})
     model = resnet()
-    load(model, tmp_path / "model.pt.safetensors")
+    load_weights_file(model, tmp_path / "model.pt.safetensors")
     assert all(torch.equal(value, there[name]) for name, value in model.state_dict().items())
 
 
@@ -227,10 +227,10 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "own" / "clients").mkdir(parents=True)
     (tmp_path / "own" / "clients" / "a.safetensors").touch()
     for name, sentence in {
-        "text.safetensors": "cannot be read as a safetensors file",
+        "text.safetensors": "it cannot be read as a safetensors file",
         "none.safetensors": "there is no such file",
         "own": r"the folder has no model.safetensors; name one, such as .*/clients/a.safetensors",
         ".": r"the folder has no model.safetensors; name a safetensors file",
     }.items():
-        with pytest.raises(Mistake, match=f'pretrain.weights = "{tmp_path / name}": {sentence}'):
-            load(resnet(), tmp_path / name)
+        with pytest.raises(Mistake, match=f'^weights = "{tmp_path / name}": {sentence}'):
+            load_weights_file(resnet(), tmp_path / name)
