@@ -71,7 +71,7 @@ def run(
 
 def _run_other_process() -> NoReturn:
     """Run a process other than the first of those that a launcher started; the first one reports for all."""
-    from coterie.experiment.members import follow
+    from coterie.experiment.shared_run import follow
     from coterie.processes.team import Lost
     from coterie.processes.torchrun import join_team
 

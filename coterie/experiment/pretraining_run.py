@@ -1,15 +1,12 @@
-"""A pre-training from its settings to its report: the whole of what `coterie pretrain` does, but for talking to a
-terminal.
+"""A pre-training from its settings to its report: all that `coterie pretrain` does, except talking to a terminal.
 
-Its folder is a run's, with a line for every interval of steps in intervals.jsonl instead of one for every round, a
-sheet.png that shows what is trained on, there from the start, and a model.safetensors that holds the encoder alone.
+Its folder is like a run's. It has a line for every interval of steps in intervals.jsonl instead of one for every round,
+a sheet.png that shows from the start what is trained on, and a model.safetensors that holds the encoder alone.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,16 +16,15 @@ from torch import nn
 from coterie.core.errors import Mistake
 from coterie.experiment import file, pretraining
 from coterie.experiment.engine import this_machine
+from coterie.experiment.folder_jobs import Outcome, start_or_resume, write_end
 from coterie.experiment.pretraining import Pretraining
 from coterie.experiment.resolved import difference, versions
-from coterie.experiment.run import Outcome
-from coterie.experiment.saving import Saving
+from coterie.experiment.save_checkpoints import CheckpointSaver
 from coterie.loop.plan import Resume
 from coterie.loop.store import Store
 from coterie.pretrain.example_sheet import draw_example_sheet
-from coterie.report import write_report
 from coterie.track import RunFolder
-from coterie.track.file_writing import disk_mistakes, write_file
+from coterie.track.file_writing import write_file
 from coterie.track.rounds_file import Record
 from coterie.track.summary import last_spread
 from coterie.track.weights_file import pack_weights
@@ -37,29 +33,29 @@ SHEET = "sheet.png"
 
 
 class Watch(Protocol):
-    """Whoever looks on while a pre-training goes on."""
+    """An object that is told how a pre-training goes on."""
 
     def begin(self, settings: Pretraining, model: nn.Module, folder: Path, records: list[Record]) -> None:
-        """Everything is ready, and these intervals were there before."""
+        """Everything is ready; these intervals were run before."""
 
     def interval(self, record: Record) -> None:
         """An interval is complete and on record."""
 
     def say(self, sentence: str) -> None:
-        """Something that the user should know, but that stops nothing."""
+        """Something that the user should know; the training goes on."""
 
 
 class Silent:
-    """A watch that says nothing."""
+    """A watch that does nothing."""
 
     def begin(self, settings: Pretraining, model: nn.Module, folder: Path, records: list[Record]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def interval(self, record: Record) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def say(self, sentence: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 def pretrain(settings: Pretraining, out: Path, resume: bool = False, watch: Watch | None = None) -> Outcome:
@@ -67,46 +63,28 @@ def pretrain(settings: Pretraining, out: Path, resume: bool = False, watch: Watc
 
     Args:
         settings: what to train.
-        out: the folder. It must hold no run yet, unless `resume`.
-        resume: continue from the last checkpoint; start where there is nothing yet; do nothing where the training is
-            over. The settings must be those it began with.
-        watch: told of what happens.
+        out: the folder. It must not hold a run, unless `resume`.
+        resume: continue from the last checkpoint; start where the folder holds no run; do nothing where the training is
+            finished. The settings must be those it began with.
+        watch: is told how the training goes on.
 
     Raises:
         Mistake: the settings cannot be used, or the folder cannot. In the first case nothing is written.
     """
     folder, watch = RunFolder(out, "interval"), watch or Silent()
-    if not folder.has_run:
-        settings = pretraining.resolved(settings, this_machine())
-        with folder.hold():
-            if folder.has_run:
-                raise _already(folder)
-            going = _Training(settings, folder, watch)
-            try:
-                return going.carried_out()
-            except Mistake:
-                if not going.records:
-                    (out / SHEET).unlink(missing_ok=True)
-                    folder.withdraw()
-                raise
-    if not resume:
-        raise _already(folder)
-    with folder.hold():
-        settings = _as_before(settings, folder)
-        end = folder.read_summary()
-        if end is not None:
-            return Outcome(out, end, ran=False)
-        return _Training(settings, folder, watch).carried_out()
+
+    def prepare() -> _TrainingJob:
+        return _TrainingJob(pretraining.resolved(settings, this_machine()), folder, watch)
+
+    def prepare_rest() -> _TrainingJob | None:
+        adopted = _adopt_settings(settings, folder)
+        return None if folder.read_summary() is not None else _TrainingJob(adopted, folder, watch)
+
+    return start_or_resume(folder, resume, prepare, prepare_rest)
 
 
-def _already(folder: RunFolder) -> Mistake:
-    return Mistake(
-        f"{folder.path}: holds a run already; continue it with --resume, or choose another folder with --out"
-    )
-
-
-def _as_before(settings: Pretraining, folder: RunFolder) -> Pretraining:
-    """The settings with what they leave open as the run in the folder resolved it.
+def _adopt_settings(settings: Pretraining, folder: RunFolder) -> Pretraining:
+    """Return the settings with what they leave open as the run in the folder has it.
 
     Raises:
         Mistake: they differ from those of the run.
@@ -122,8 +100,8 @@ def _as_before(settings: Pretraining, folder: RunFolder) -> Pretraining:
 
 
 @dataclass
-class _Training:
-    """A pre-training that goes on: where it stands, and what of it the disk holds."""
+class _TrainingJob:
+    """A pre-training that is ready to go on."""
 
     settings: Pretraining
     folder: RunFolder
@@ -132,30 +110,32 @@ class _Training:
 
     def __post_init__(self) -> None:
         self.model, self.trainer = pretraining.build(self.settings)
-        self.saving = Saving(self.folder)
+        self.saver = CheckpointSaver(self.folder)
 
-    def carried_out(self) -> Outcome:
-        """From where it stands to its end."""
+    def carry_out(self) -> dict[str, Any]:
+        """Train from the last checkpoint to the end."""
         before = self.begin()
         self.watch.begin(self.settings, self.model, self.folder.path, list(self.records))
         began = time.perf_counter()
-        with self.saved_on_interrupt():
+        with self.saver.save_on_interrupt():
             while self.trainer.step < self.steps:
-                record = self.interval()
-                self.take(record, before + time.perf_counter() - began)
-            self.saving.save()
-        return Outcome(self.folder.path, self.end(), ran=True)
+                record = self.train_interval()
+                self.append(record, before + time.perf_counter() - began)
+            self.saver.save()
+        return self.write_end()
 
     @property
     def steps(self) -> int:
-        """How many there are."""
+        """How many steps there are."""
         assert self.settings.pretrain.steps is not None, "the settings are resolved"
         return self.settings.pretrain.steps
 
     def begin(self) -> float:
-        """Bring the folder and the trainer to the last checkpoint; the seconds until then."""
-        found = self.saving.load(self.watch.say)
-        self.records = self.folder.rounds.cut(self.saving.saved)
+        """Bring the folder and the trainer to the last checkpoint, and return the seconds until then."""
+        found = self.saver.load()
+        for sentence in self.saver.warnings():
+            self.watch.say(sentence)
+        self.records = self.folder.rounds.cut(self.saver.saved)
         if found is not None:
             self.trainer.restore(min(found.round * self.settings.pretrain.interval, self.steps), found.state)
         now = versions(this_machine())
@@ -164,8 +144,8 @@ class _Training:
         write_file(self.folder.path / SHEET, draw_example_sheet(self.settings.pretrain.sizes, self.settings.rng_seed))
         return found.elapsed if found else 0.0
 
-    def interval(self) -> Record:
-        """The next steps, as a record."""
+    def train_interval(self) -> Record:
+        """Take the steps of the next interval, and return its record."""
         began, lr, first = time.perf_counter(), self.trainer.lr(), self.trainer.step
         logs = [self.trainer.advance() for _ in range(min(self.settings.pretrain.interval, self.steps - first))]
         totals = {name: sum(float(log[name]) for log in logs) for name in logs[0]}
@@ -179,28 +159,19 @@ class _Training:
             "seconds": seconds,
         }
 
-    def take(self, record: Record, elapsed: float) -> None:
+    def append(self, record: Record, elapsed: float) -> None:
         """Put an interval on record, and save a checkpoint if one is due."""
         self.records.append(self.folder.rounds.append({**record, "elapsed": elapsed}))
-        self.saving.last = Resume(record["interval"], self.trainer.state(), Store(), elapsed)
-        if self.saving.due:
-            self.saving.save()
+        self.saver.newest = Resume(record["interval"], self.trainer.state(), Store(), elapsed)
+        if self.saver.due:
+            self.saver.save()
         self.watch.interval(self.records[-1])
 
-    @contextmanager
-    def saved_on_interrupt(self) -> Iterator[None]:
-        """A block after whose interruption (Ctrl-C) no complete interval is lost."""
-        try:
-            yield
-        except KeyboardInterrupt:
-            self.saving.save()
-            raise
-
-    def end(self) -> dict[str, Any]:
-        """Write what a finished training leaves, the summary last but for the report."""
+    def write_end(self) -> dict[str, Any]:
+        """Write what a finished training leaves, and return its summary."""
         self.folder.write_weights(pack_weights(self.model, self.trainer.encoder_weights(), part=True))
         last = self.records[-1]
-        end = {
+        summary = {
             "steps": last["step"],
             "images": 2 * self.settings.pretrain.batch_size * last["step"],
             "seconds": sum(record["seconds"] for record in self.records),
@@ -208,7 +179,9 @@ class _Training:
             "loss": last["loss"],
             **last_spread(self.records),
         }
-        self.folder.write_summary(end)
-        with disk_mistakes(self.folder.path / "report.html"):
-            write_report(self.folder.path)
-        return end
+        write_end(self.folder, summary)
+        return summary
+
+    def withdraw(self) -> None:
+        (self.folder.path / SHEET).unlink(missing_ok=True)
+        self.folder.withdraw()

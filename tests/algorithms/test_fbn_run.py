@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from coterie import Mistake
-from coterie.experiment import run as module
+from coterie.experiment import folder_jobs
 from coterie.experiment.run import run
 from coterie.experiment.settings import load
 
@@ -44,7 +44,7 @@ dtype = "float64"
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(module, "write_report", lambda folder: (folder / "report.html").write_text("page"))
+    monkeypatch.setattr(folder_jobs, "write_report", lambda folder: (folder / "report.html").write_text("page"))
     (tmp_path / "my_model.py").write_text(MODEL)
     (tmp_path / "one_label.toml").write_text(SETTINGS)
     pooled = SETTINGS.replace('"label"', '"iid"').replace("labels_per_client = 1\n", "")

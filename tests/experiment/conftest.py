@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from coterie.experiment.run import Outcome, Watch, run
+from coterie.experiment.folder_jobs import Outcome
+from coterie.experiment.run import Watch, run
 from coterie.experiment.settings import load
 from tests.experiment.files import written
 

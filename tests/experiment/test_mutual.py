@@ -12,7 +12,7 @@ import torch
 from coterie import Mistake
 from coterie.data import load as load_source
 from coterie.data.seed_set import nbytes
-from coterie.experiment import run as module
+from coterie.experiment import folder_jobs
 from coterie.experiment.build import Experiment, build
 from coterie.experiment.engine import this_machine
 from coterie.experiment.run import run
@@ -46,7 +46,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes longer than the runs."""
-    monkeypatch.setattr(module, "write_report", lambda folder: (folder / "report.html").write_text("page"))
+    monkeypatch.setattr(folder_jobs, "write_report", lambda folder: (folder / "report.html").write_text("page"))
 
 
 def built(path: Path, *overrides: str) -> Experiment:

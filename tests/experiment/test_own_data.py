@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from coterie import Mistake
-from coterie.experiment import run as module
+from coterie.experiment import folder_jobs
 from coterie.experiment.build import build
 from coterie.experiment.engine import this_machine
-from coterie.experiment.run import run
+from coterie.experiment.run import Silent, run
 from coterie.experiment.settings import load
 from tests.experiment.files import written
 
@@ -39,7 +39,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes longer than the runs."""
-    monkeypatch.setattr(module, "write_report", lambda folder: (folder / "report.html").write_text("page"))
+    monkeypatch.setattr(folder_jobs, "write_report", lambda folder: (folder / "report.html").write_text("page"))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_run_says_what_is_worth_saying_of_its_data(path: Path, tmp_path: Path)
     remarks = build(load(path), this_machine()).remarks
     assert [sentence.split(",")[0] for sentence in remarks] == ["client lonely holds a single example"]
     said: list[str] = []
-    watch = module.Silent()
+    watch = Silent()
     watch.say = said.append  # type: ignore[method-assign]
     run(load(path), tmp_path / "run", watch=watch)
     assert said == list(remarks)

@@ -17,11 +17,11 @@ from torch import nn
 
 from coterie import Mistake
 from coterie.cli.main import main
-from coterie.experiment import pretraining, saving, settings
+from coterie.experiment import folder_jobs, pretraining, save_checkpoints, settings
 from coterie.experiment import pretraining_run as module
+from coterie.experiment.folder_jobs import Outcome
 from coterie.experiment.pretraining import Pretraining, load
 from coterie.experiment.pretraining_run import Silent, pretrain
-from coterie.experiment.run import Outcome
 from coterie.models.registry import build
 from coterie.report import compare_runs, write_report
 from coterie.track.rounds_file import Record
@@ -59,7 +59,7 @@ def start(tmp_path: Path) -> Start:
 def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A report and a sheet take longer than the training; only the test that looks at the files has them drawn."""
     if request.node.originalname != "test_what_a_pre_training_leaves":
-        monkeypatch.setattr(module, "write_report", lambda folder: (folder / "report.html").write_text("page"))
+        monkeypatch.setattr(folder_jobs, "write_report", lambda folder: (folder / "report.html").write_text("page"))
         monkeypatch.setattr(module, "draw_example_sheet", lambda sizes, rng_seed: b"picture")
 
 
@@ -154,9 +154,9 @@ def test_a_training_that_was_stopped_ends_like_one_that_was_not(start: Start, lo
 
 KILLED = """
 import sys
-from coterie.experiment import pretraining_run, saving
-saving.CHECKPOINT_SECONDS = 0.0
-pretraining_run.sheet = lambda sizes, rng_seed: b"picture"
+from coterie.experiment import pretraining_run, save_checkpoints
+save_checkpoints.MIN_PAUSE_SECONDS = 0.0
+pretraining_run.draw_example_sheet = lambda sizes, rng_seed: b"picture"
 from coterie.cli.main import main
 main(sys.argv[1:])
 """
@@ -187,9 +187,12 @@ def test_a_training_that_was_killed_ends_like_one_that_was_not(start: Start, tmp
 def test_a_damaged_checkpoint_costs_the_intervals_since_the_one_before(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(saving, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(save_checkpoints, "MIN_PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(
-        saving.Saving, "pause_until", property(lambda self: 0.0, lambda self, value: None), raising=False
+        save_checkpoints.CheckpointSaver,
+        "pause_until",
+        property(lambda self: 0.0, lambda self, value: None),
+        raising=False,
     )
     with pytest.raises(KeyboardInterrupt):
         start(watch=StopAfter(4))

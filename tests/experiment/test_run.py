@@ -16,12 +16,11 @@ import safetensors.torch
 
 from coterie import Mistake
 from coterie.data.sources.synthetic import Synthetic
-from coterie.experiment import build
-from coterie.experiment import run as module
+from coterie.experiment import build, folder_jobs, save_checkpoints, shared_run
+from coterie.experiment import run as run_module
 from coterie.experiment.build import Experiment
 from coterie.experiment.engine import Machine, this_machine
 from coterie.experiment.run import Silent, run
-from coterie.experiment.saving import Saving
 from coterie.experiment.settings import load
 from coterie.report.clients_page import clients_sentence
 from coterie.track.file_writing import client_id
@@ -34,7 +33,7 @@ from tests.experiment.files import DIGITS, written
 def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A report takes longer than a run of digits; only the test that looks at a run's files has one drawn."""
     if request.node.originalname != "test_a_run_leaves_what_the_public_face_says":
-        monkeypatch.setattr(module, "write_report", lambda folder: (folder / "report.html").write_text("page"))
+        monkeypatch.setattr(folder_jobs, "write_report", lambda folder: (folder / "report.html").write_text("page"))
 
 
 def lines(folder: Path) -> list[Record]:
@@ -147,8 +146,8 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(start: Start, algorit
 
 KILLED = """
 import sys
-from coterie.experiment import saving
-saving.CHECKPOINT_SECONDS = 0.0
+from coterie.experiment import save_checkpoints
+save_checkpoints.MIN_PAUSE_SECONDS = 0.0
 from coterie.cli.main import main
 main(sys.argv[1:])
 """
@@ -180,7 +179,8 @@ def test_a_run_that_was_killed_ends_like_one_that_was_not(start: Start, tmp_path
 def test_a_checkpoint_cut_in_half_costs_only_the_rounds_since_the_one_before(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Saving, "pause_until", property(lambda self: 0.0, lambda self, value: None), raising=False)
+    always = property(lambda self: 0.0, lambda self, value: None)
+    monkeypatch.setattr(save_checkpoints.CheckpointSaver, "pause_until", always, raising=False)
     watch = StopAfter(4)
     with pytest.raises(KeyboardInterrupt):
         start("rounds=6", watch=watch)
@@ -228,12 +228,12 @@ def test_a_run_that_was_killed_before_its_report_has_one_of_all_its_rounds(
     def killed(folder: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "write_report", drawn)
+    monkeypatch.setattr(folder_jobs, "write_report", drawn)
     start("rounds=2")
-    monkeypatch.setattr(module, "write_report", killed)
+    monkeypatch.setattr(folder_jobs, "write_report", killed)
     with pytest.raises(KeyboardInterrupt):
         start("rounds=4", resume=True)
-    monkeypatch.setattr(module, "write_report", drawn)
+    monkeypatch.setattr(folder_jobs, "write_report", drawn)
     outcome = start("rounds=4", resume=True)
     assert not outcome.ran
     assert (outcome.folder / "report.html").read_text() == "4"
@@ -313,7 +313,7 @@ def test_an_engine_chosen_twice_gives_the_same_weights_bit_for_bit(
     """On a machine whose memory lets two clients work at once; a resume on another keeps to that."""
     little = Machine(cores=1, memory=16 * 2 * 60_000, device="cpu", compiler=False)
     with monkeypatch.context() as patched:
-        patched.setattr(module, "this_machine", lambda: little)
+        patched.setattr(run_module, "this_machine", lambda: little)
         first, second = (start("engine.name=vectorised", out=out).folder for out in ("first", "second"))
         with pytest.raises(KeyboardInterrupt):
             start("engine.name=vectorised", watch=StopAfter(1))
@@ -429,7 +429,7 @@ def test_probes_are_a_matter_of_the_file_and_survive_a_stop(start: Start) -> Non
     with pytest.raises(KeyboardInterrupt):
         start(*probe, out="parts", watch=watch)
     (sentence,) = watch.said
-    assert sentence.startswith("the first round, the last, and one in 2, which probes look at, keep the updates of ")
+    assert sentence.startswith("the first round, the last, and one in 2 are probed, and keep the updates of ")
     same(whole, start(*probe, out="parts", resume=True).folder)
     assert "probe" not in tomllib.loads((start(out="plain").folder / "config.toml").read_text())
 
@@ -510,7 +510,7 @@ def test_a_mistake_that_only_the_first_round_finds_is_withdrawn_too(
     def refused(*arguments: object) -> None:
         raise Mistake("the first round cannot be")
 
-    monkeypatch.setattr(module, "federate", refused)
+    monkeypatch.setattr(shared_run, "federate", refused)
     with pytest.raises(Mistake, match="the first round cannot be"):
         start(out="new/run")
     assert not (tmp_path / "new").exists()

@@ -7,7 +7,7 @@ import pytest
 import safetensors.torch
 
 from coterie import Mistake
-from coterie.experiment import run as module
+from coterie.experiment import folder_jobs
 from coterie.experiment.run import run
 from coterie.experiment.settings import load
 from tests.experiment.files import written
@@ -38,7 +38,7 @@ def test_a_run_ends_in_weights_of_the_whole_model(tmp_path: Path, loss: str) -> 
 
 
 def test_a_target_accuracy_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "write_report", lambda folder: None)
+    monkeypatch.setattr(folder_jobs, "write_report", lambda folder: None)
     settings = load(written(tmp_path), (*OVERRIDES, "evaluate.target_accuracy=0.9"))
     with pytest.raises(Mistake, match=r"evaluate.target_accuracy = 0.9: fedssl trains no classifier"):
         run(settings, tmp_path / "run")

@@ -11,7 +11,7 @@ import torch
 
 from coterie import Mistake
 from coterie.cli.run_display import RunDisplay
-from coterie.experiment import run as module
+from coterie.experiment import folder_jobs
 from coterie.experiment.finished import finished
 from coterie.experiment.run import Silent, run
 from coterie.experiment.settings import load
@@ -25,7 +25,7 @@ from tests.experiment.test_run import StopAfter, same
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No report is drawn, which takes longer than a run."""
-    monkeypatch.setattr(module, "write_report", lambda folder: (folder / "report.html").write_text("page"))
+    monkeypatch.setattr(folder_jobs, "write_report", lambda folder: (folder / "report.html").write_text("page"))
 
 
 def tensors(path: Path) -> dict[str, torch.Tensor]:

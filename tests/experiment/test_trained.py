@@ -9,7 +9,7 @@ import torch
 
 from coterie import Mistake
 from coterie.cli.main import main
-from coterie.experiment import run as module
+from coterie.experiment import folder_jobs
 from coterie.experiment.run import run
 from coterie.experiment.settings import load
 from coterie.experiment.trained import trained
@@ -50,7 +50,7 @@ lr = 0.1
 @pytest.fixture(autouse=True)
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes longer than the runs."""
-    monkeypatch.setattr(module, "write_report", lambda folder: (folder / "report.html").write_text("page"))
+    monkeypatch.setattr(folder_jobs, "write_report", lambda folder: (folder / "report.html").write_text("page"))
 
 
 def table(rows: range) -> str:

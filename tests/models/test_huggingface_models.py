@@ -12,7 +12,7 @@ import torch
 
 from coterie import Mistake
 from coterie.cli.run_display import RunDisplay
-from coterie.experiment import run as module
+from coterie.experiment import folder_jobs
 from coterie.experiment.run import run
 from coterie.experiment.settings import load
 from coterie.experiment.trained import trained
@@ -41,7 +41,7 @@ SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "i
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No report is drawn, which takes longer than a run."""
-    monkeypatch.setattr(module, "write_report", lambda folder: (folder / "report.html").write_text("page"))
+    monkeypatch.setattr(folder_jobs, "write_report", lambda folder: (folder / "report.html").write_text("page"))
 
 
 @pytest.fixture

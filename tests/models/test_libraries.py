@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from coterie import Mistake
-from coterie.experiment import run as module
+from coterie.experiment import folder_jobs
 from coterie.experiment.run import run
 from coterie.experiment.settings import load
 from coterie.models import libraries, registry
@@ -132,7 +132,7 @@ def test_a_run_starts_from_published_weights(
     library: str, weights: str, shift: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And its model loads into the library's class as it is; a resume asks for no weights."""
-    monkeypatch.setattr(module, "write_report", lambda folder: (folder / "report.html").write_text("page"))
+    monkeypatch.setattr(folder_jobs, "write_report", lambda folder: (folder / "report.html").write_text("page"))
     weights = weights.replace("LIBRARY", library)
     settings = load(
         written(tmp_path),

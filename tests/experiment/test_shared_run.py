@@ -13,10 +13,11 @@ import pytest
 import safetensors.torch
 
 from coterie import Mistake
-from coterie.experiment import members
-from coterie.experiment.members import in_launched, stopping
+from coterie.experiment import stop_requests as module
 from coterie.experiment.run import run
 from coterie.experiment.settings import load
+from coterie.experiment.shared_run import set_workers
+from coterie.experiment.stop_requests import stop_requests
 from coterie.processes.team import ALONE
 from coterie.processes.torchrun import Group, launcher_size
 from tests.experiment.files import written
@@ -68,8 +69,8 @@ def test_a_mistake_is_one_sentence_whoever_starts_the_processes(tmp_path: Path) 
         load(written(tmp_path), ["engine.workers=0"])
     settings = load(written(tmp_path), ["engine.workers=3"])
     with pytest.raises(Mistake, match=r"engine\.workers = 3: the launcher has started 2 processes"):
-        in_launched(settings, 2)
-    assert in_launched(load(written(tmp_path)), 2).engine.workers == 2
+        set_workers(settings, 2)
+    assert set_workers(load(written(tmp_path)), 2).engine.workers == 2
 
 
 def test_a_launcher_is_known_by_what_it_sets(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,12 +86,12 @@ def test_a_team_is_asked_once_and_stopped_the_second_time(
 ) -> None:
     """What comes within a second is the same request: Slurm tells all processes, and torchrun its own once more."""
     before = signal.getsignal(signal.SIGTERM)
-    with stopping(Group(0, 2)) as asked:
-        assert not asked.wanted
+    with stop_requests(Group(0, 2)) as request:
+        assert not request.made
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
-        assert asked.wanted
-        monkeypatch.setattr(members, "AGAIN", -1.0)
+        assert request.made
+        monkeypatch.setattr(module, "REPEAT_SECONDS", -1.0)
         with pytest.raises(KeyboardInterrupt, match="from the last checkpoint"):
             signal.raise_signal(signal.SIGINT)
     assert "once more" in capsys.readouterr().err
@@ -100,8 +101,8 @@ def test_a_team_is_asked_once_and_stopped_the_second_time(
 def test_a_process_alone_stops_at_once() -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background has it ignored
     try:
-        with pytest.raises(KeyboardInterrupt), stopping(ALONE) as asked:
+        with pytest.raises(KeyboardInterrupt), stop_requests(ALONE) as request:
             signal.raise_signal(signal.SIGINT)
-        assert not asked.wanted
+        assert not request.made
     finally:
         signal.signal(signal.SIGINT, before)

@@ -1,0 +1,152 @@
+"""What only the first process of a run does: it keeps the run folder, shows the run, and decides when it stops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from coterie.core.errors import Mistake
+from coterie.experiment import file, resolved, start
+from coterie.experiment.build import Experiment
+from coterie.experiment.engine import this_machine
+from coterie.experiment.folder_jobs import write_end
+from coterie.experiment.settings import Settings
+from coterie.loop.plan import Resume, Round
+from coterie.track import RunFolder, summarise
+from coterie.track.rounds_file import Record
+from coterie.track.weights_file import pack_weights
+
+
+class Watch(Protocol):
+    """An object that is told how a run goes on."""
+
+    def begin(self, experiment: Experiment, folder: Path, records: list[Record]) -> None:
+        """Everything is ready; these rounds were run before."""
+
+    def round(self, record: Record) -> None:
+        """A round is complete and on record."""
+
+    def say(self, sentence: str) -> None:
+        """Something that the user should know; the run goes on."""
+
+
+class Silent:
+    """A watch that does nothing."""
+
+    def begin(self, experiment: Experiment, folder: Path, records: list[Record]) -> None:
+        """Do nothing."""
+
+    def round(self, record: Record) -> None:
+        """Do nothing."""
+
+    def say(self, sentence: str) -> None:
+        """Do nothing."""
+
+
+class RunOrder(NamedTuple):
+    """What every process runs: settings with nothing left open, and the run folder."""
+
+    settings: Settings
+    folder: Path
+
+
+class RoundOrder(NamedTuple):
+    """What every process does after a round."""
+
+    save: bool
+    stop: bool
+
+
+@dataclass
+class RunRecorder:
+    """The first process's own half of a run.
+
+    Attributes:
+        records: of the rounds on record, those of earlier processes included.
+    """
+
+    experiment: Experiment
+    folder: RunFolder
+    watch: Watch
+    records: list[Record] = field(default_factory=list)
+
+    @property
+    def target(self) -> float | None:
+        """The test accuracy at which the run stops."""
+        return self.experiment.settings.evaluate.target_accuracy
+
+    def order(self) -> RunOrder:
+        """Return what the other processes need to take part."""
+        return RunOrder(self.experiment.settings, self.folder.path.resolve())
+
+    def begin(self, found: Resume | None) -> None:
+        """Bring the folder to a checkpoint, or to the start, and show that the run begins.
+
+        Raises:
+            Mistake: more rounds are done than the settings ask for, or a file cannot be written.
+        """
+        rounds, done = self.experiment.settings.rounds, found.round if found else 0
+        if rounds < done:
+            raise Mistake(f"{done} rounds are done already; give {done} or more", key="rounds", value=rounds)
+        self.records = self.folder.rounds.cut(done)
+        self.folder.reopen()
+        self._write_config()
+        own = self.experiment.plan.algorithm.traits.own_models
+        self.folder.write_clients(self.experiment.described(), self.experiment.model_of if own else None)
+        self.folder.write_inputs(self.experiment.inputs.record())
+        self._write_start()
+        self.watch.begin(self.experiment, self.folder.path, list(self.records))
+        for sentence in self.experiment.remarks:
+            self.watch.say(sentence)
+
+    def _write_start(self) -> None:
+        """Write the weights that the models start from, and how good they are; nothing for initial weights."""
+        if not self.experiment.starts:
+            return
+        plan, models = self.experiment.plan, list(self.experiment.models.values())
+        self.experiment = replace(self.experiment, starts=start.measured(self.experiment.starts, plan))
+        packages = [pack_weights(model, dict(model.state_dict())) for model in models]
+        files = dict(zip(start.files(self.folder.start, len(models)), packages, strict=True))
+        self.folder.write_start(files, [each.record() for each in self.experiment.starts])
+
+    def _write_config(self) -> None:
+        """Write config.toml. A run keeps the versions that it began with."""
+        now = resolved.versions(this_machine())
+        began = file.read(self.folder.config).get("versions", now) if self.folder.config.is_file() else now
+        changed = [f"{name} {began.get(name)} is now {now[name]}" for name in now if began.get(name) != now[name]]
+        if changed:
+            self.watch.say(f"since this run began, {', '.join(changed)}: its numbers may differ in the last digits")
+        self.folder.write_config(resolved.text(self.experiment.settings, began))
+
+    def reached_target(self) -> bool:
+        """Return whether the last round on record reached the target accuracy."""
+        accuracy = self.records[-1]["test_accuracy"] if self.records else None
+        return self.target is not None and accuracy is not None and bool(accuracy >= self.target)
+
+    def append(self, round: Round) -> None:
+        """Put a round on record."""
+        self.records.append(self.folder.rounds.append(round.record()))
+
+    def decide(self, stop_wanted: bool, save_due: bool) -> RoundOrder:
+        """Return what every process does after the round that is on record last."""
+        stop = stop_wanted or self.reached_target()
+        return RoundOrder(save=save_due or stop or self._was_last_round(), stop=stop)
+
+    def is_complete(self) -> bool:
+        """Return whether no round is left to run."""
+        return self._was_last_round() or self.reached_target()
+
+    def _was_last_round(self) -> bool:
+        return len(self.records) >= self.experiment.settings.rounds
+
+    def show_round(self) -> None:
+        """Show the round that is on record last."""
+        self.watch.round(self.records[-1])
+
+    def write_end(self) -> dict[str, Any]:
+        """Write summary.json and report.html, and return the summary."""
+        once, clients = self.experiment.bytes_once, len(self.experiment.clients)
+        summary = summarise(self.records, self.target, once, clients)
+        write_end(self.folder, summary)
+        return summary

@@ -1,0 +1,134 @@
+"""A run from its last checkpoint to its end, as every process of it carries it out.
+
+All processes make the same collective calls, in the order in which `carry_out` has them. The first process also has a
+recorder, which keeps the run folder. It alone decides what depends on a clock, on the user, on the folder or on the
+target accuracy; the others are told what it decides.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
+
+from coterie.core.errors import Mistake
+from coterie.core.tree import Tree
+from coterie.experiment.build import Experiment, build
+from coterie.experiment.engine import this_machine
+from coterie.experiment.run_recorder import RunRecorder
+from coterie.experiment.save_checkpoints import CheckpointSaver
+from coterie.experiment.settings import Settings
+from coterie.experiment.stop_requests import ignore_stop_requests, stop_requests
+from coterie.loop.federate import federate
+from coterie.loop.store import Store
+from coterie.models import huggingface_models
+from coterie.processes.team import Team, owns
+from coterie.track import RunFolder
+from coterie.track.file_writing import disk_mistakes
+from coterie.track.weights_file import pack_weights
+
+T = TypeVar("T")
+
+
+def follow(team: Team) -> None:
+    """Take part in a run, in a process other than the first.
+
+    Raises:
+        Mistake: this process cannot build what the first process has built.
+        Lost: another process has ended.
+    """
+    logging.getLogger("coterie").addHandler(logging.NullHandler())  # the first process speaks for all
+    ignore_stop_requests()
+    carry_out(team)
+
+
+def carry_out(team: Team, recorder: RunRecorder | None = None) -> dict[str, Any]:
+    """Run all rounds that are left, and write what a finished run leaves. Collective.
+
+    Args:
+        team: the processes of the run.
+        recorder: the first process's; None in all others. Without one in the first process there is nothing to run.
+
+    Returns:
+        The entries of summary.json in the first process; nothing in the others.
+
+    Raises:
+        KeyboardInterrupt: in the first process, where the user stopped the run.
+        Mistake: this process cannot build the experiment, or a file cannot be written.
+        Lost: another process has ended.
+    """
+    order = _broadcast_decision(team, recorder, RunRecorder.order)
+    if order is None:
+        return {}
+    folder = RunFolder(order.folder) if recorder is None else recorder.folder
+    experiment = build(order.settings, this_machine(), folder.start) if recorder is None else recorder.experiment
+    team.gather(None)  # nothing is written before every process has built the experiment
+    saver = CheckpointSaver(folder, team)
+    found = saver.newest = saver.load()
+    if recorder is not None:
+        for sentence in saver.warnings():
+            recorder.watch.say(sentence)
+        recorder.begin(found)
+    is_complete = _broadcast_decision(team, recorder, RunRecorder.is_complete)
+    with saver.save_on_interrupt(), stop_requests(team) as request:
+        for round in () if is_complete else federate(replace(experiment.plan, team=team), found):
+            if recorder is not None:
+                recorder.append(round)
+            saver.newest = round
+            decide = partial(RunRecorder.decide, stop_wanted=request.made, save_due=saver.due)
+            do = _broadcast_decision(team, recorder, decide)
+            assert do is not None, "the first process has a recorder"
+            if do.save:
+                saver.save()
+            if recorder is not None:
+                recorder.show_round()
+            if do.stop:
+                break
+    assert saver.newest is not None, "a run has at least one round"
+    is_complete = _broadcast_decision(team, recorder, RunRecorder.is_complete)
+    if not is_complete:
+        if recorder is not None:
+            raise KeyboardInterrupt
+        return {}
+    _write_weights(experiment, folder, saver.newest.state, saver.newest.store, team)
+    return {} if recorder is None else recorder.write_end()
+
+
+def _broadcast_decision(team: Team, recorder: RunRecorder | None, decide: Callable[[RunRecorder], T]) -> T | None:
+    """Let the first process decide, and return its decision in every process; None where it has no recorder."""
+    decisions: list[T | None] = team.gather(None if recorder is None else decide(recorder))
+    return decisions[0]
+
+
+def _write_weights(experiment: Experiment, folder: RunFolder, state: Tree, store: Store, team: Team) -> None:
+    """Write the model, in the first process; or each client's, in the process that keeps its state. Collective."""
+    plan, models = experiment.plan, experiment.models
+    own = plan.algorithm.traits.own_models
+    mine = [client for client in plan.ids if owns(team, client)] if own else plan.ids[: team.rank == 0]
+    for client in mine:
+        architecture = plan.architecture(client)
+        named = plan.tasks[architecture].whole(plan.personal(state, store, client))
+        name = experiment.model_of(client) if own else None
+        folder.write_weights(pack_weights(models[architecture], named, name), client if own else None)
+        if not own and huggingface_models.is_huggingface_model(models[architecture]):
+            with disk_mistakes(folder.huggingface):
+                huggingface_models.export_checkpoint(models[architecture], named, folder.huggingface)
+    team.gather(None)  # no process goes on before all weights are written
+
+
+def set_workers(settings: Settings, size: int) -> Settings:
+    """Return the settings with the number of processes that a launcher has started.
+
+    Raises:
+        Mistake: they ask for another number.
+    """
+    if settings.engine.workers not in ("auto", size):
+        raise Mistake(
+            f"the launcher has started {size} processes; leave it out, or let the launcher start as many",
+            key="workers",
+            value=settings.engine.workers,
+            table="engine",
+        )
+    return replace(settings, engine=replace(settings.engine, workers=size))
