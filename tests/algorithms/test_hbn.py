@@ -10,9 +10,10 @@ from torch.nn import functional as F
 
 import coterie
 from coterie import Examples, Mistake
+from coterie.algorithms.batchnorm import hbn as module
 from coterie.algorithms.batchnorm.gradients import constant
 from coterie.algorithms.batchnorm.hbn import mix
-from coterie.core.normaliser import Normaliser
+from coterie.core.normaliser import LayerInput, Moments, Normaliser, normalise
 from tests.algorithms.normed import FULL, batch, dense, every_engine, run, task_of
 from tests.federations import distance, ragged
 
@@ -133,6 +134,34 @@ def test_whole_rounds_by_a_plain_loop(engine: str) -> None:
         kept = last.plan.client_state(last.store, client)["algorithm"]["phi"]
         assert distance(kept, {"1.phi": phis[0], "5.phi": phis[1]}) < 1e-10
         assert all((phi.abs() > 1e-6).any() for phi in phis)
+
+
+def mix_by_the_figure(layer: LayerInput) -> tuple[Tensor, Moments]:
+    """As the authors draw it: sigmoid(phi) is the share of the shared statistics, 1 - sigmoid(phi) the batch's."""
+    mean, var, number = layer.batch
+    a = torch.sigmoid(layer.extra["phi"])
+    mean, var = a * layer.running_mean + (1 - a) * mean, a * layer.running_var + (1 - a) * var
+    return normalise(layer.x, mean, var, layer.eps), Moments(mean, var, number)
+
+
+@every_engine
+def test_the_factor_of_the_authors_figure_is_ours_with_the_other_sign(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four trained rounds of three steps with momentum, weight decay and clipping: the weights and the statistics
+    agree, and the factors are each other's negatives.
+    """
+    clients = ragged(sizes=(7, 12, 9))
+    local = {**FULL, "local_steps": 3, "momentum": 0.9, "keep_momentum": True, "weight_decay": 0.01, "clip_norm": 1.0}
+    recipe = coterie.hbn(**local, statistics_batch=12, statistics_momentum=0.3)
+    ours = run(recipe, dense(), clients, rounds=8, engine=engine)
+    monkeypatch.setattr(module, "mix", mix_by_the_figure)
+    theirs = run(recipe, dense(), clients, rounds=8, engine=engine)
+    assert distance(ours.weights(), theirs.weights()) < 1e-12
+    for client in clients:
+        mine, other = (last.plan.client_state(last.store, client)["algorithm"]["phi"] for last in (ours, theirs))
+        assert distance(mine, {name: -phi for name, phi in other.items()}) < 1e-12
+        assert all((phi.abs() > 1e-3).any() for phi in mine.values())
 
 
 def test_the_factors_are_not_sent() -> None:
