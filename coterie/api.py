@@ -24,7 +24,7 @@ from coterie.loop.cohort import Available, Cohort
 from coterie.loop.evaluate import Evaluation, label_shares
 from coterie.loop.faults import Faults
 from coterie.loop.plan import Plan, Probe, Resume, Round
-from coterie.models.functional import Augment, functional, initial_weights
+from coterie.models.functional import Augment, initial_weights, make_task
 from coterie.models.model_parts import lr_scales
 from coterie.models.shape_checks import require_known_sizes
 from coterie.objectives import accuracy, cross_entropy
@@ -166,7 +166,7 @@ def plan(
     measures: dict[str, Score] = {"accuracy": accuracy} if metrics is None else dict(metrics)
     tasks = {
         name: engine.prepare(
-            functional(m, loss=loss, metrics=measures, num_classes=classes, augment=augment, lr_scale=scales[name])
+            make_task(m, loss=loss, metrics=measures, num_classes=classes, augment=augment, lr_scale=scales[name])
         )
         for name, m in models.items()
     }

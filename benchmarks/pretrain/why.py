@@ -31,8 +31,8 @@ from coterie.core.files import write_atomic
 from coterie.core.tree import Tree
 from coterie.data import Source, deal, load
 from coterie.engines.sequential import Sequential
-from coterie.models.batchnorm_statistics import measuring
-from coterie.models.functional import functional, initial_weights
+from coterie.models.batchnorm_statistics import recalibration
+from coterie.models.functional import initial_weights, make_task
 from coterie.models.registry import build
 from coterie.objectives import accuracy, cross_entropy
 from coterie.probes import Probe, Surface, curvature, draw_subset, line
@@ -85,10 +85,10 @@ def weights_in(file: Path, model: nn.Module) -> Tree:
 def surface(model: nn.Module, source: Source, row: dict[str, Any]) -> Surface:
     """The test loss, BatchNorm's statistics measured on training examples at every place."""
     assert source.test is not None
-    task, engine = functional(model, loss=cross_entropy, metrics={"accuracy": accuracy}), Sequential()
+    task, engine = make_task(model, loss=cross_entropy, metrics={"accuracy": accuracy}), Sequential()
     seen = draw_subset(source.train, row["examples"], row["rng_seed"])
     test = draw_subset(source.test, row["examples"], row["rng_seed"])
-    return Surface(task, engine, test, measuring(model, seen, engine))
+    return Surface(task, engine, test, recalibration(model, seen, engine))
 
 
 def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:

@@ -59,7 +59,7 @@ class Differentiate(Protocol):
         """The gradient of f's first result and f's second result, where f(params) -> (loss [], aux)."""
 
 
-def autograd(f: Callable[[Tree], tuple[Tensor, Any]], params: Tree) -> tuple[Tree, Any]:
+def gradient_by_tape(f: Callable[[Tree], tuple[Tensor, Any]], params: Tree) -> tuple[Tree, Any]:
     """`Differentiate` by PyTorch's tape: the fastest for one client at a time."""
     with torch.enable_grad():
         tracked = {name: p.detach().requires_grad_() for name, p in params.items()}
@@ -68,7 +68,7 @@ def autograd(f: Callable[[Tree], tuple[Tensor, Any]], params: Tree) -> tuple[Tre
     return dict(zip(tracked, grads, strict=True)), aux
 
 
-def functional(f: Callable[[Tree], tuple[Tensor, Any]], params: Tree) -> tuple[Tree, Any]:
+def gradient_by_func(f: Callable[[Tree], tuple[Tensor, Any]], params: Tree) -> tuple[Tree, Any]:
     """`Differentiate` by `torch.func.grad`, which `torch.func.vmap` can batch over clients."""
     grads, aux = torch.func.grad(f, has_aux=True)(params)
     return grads, aux
@@ -120,7 +120,7 @@ class Task:
     unsupported_batch_norms: tuple[str, ...] = ()
     apply_with: Callable[[Normaliser], Apply] | None = None
     encoder: Encoder | None = None
-    autodiff: Differentiate = autograd
+    autodiff: Differentiate = gradient_by_tape
 
     def differentiate(self, f: Callable[[Tree], tuple[Tensor, Any]], params: Tree) -> tuple[Tree, Any]:
         """The gradient of f's first result, each leaf times its `lr_scale`, and f's second result; see
@@ -131,7 +131,7 @@ class Task:
             grads = {name: g * self.lr_scale[name] if name in self.lr_scale else g for name, g in grads.items()}
         return grads, aux
 
-    def whole(self, weights: Tree) -> dict[str, Tensor]:
+    def state_dict(self, weights: Tree) -> dict[str, Tensor]:
         """All of a model's {"params", "buffers"}, with what is frozen, by the names of its `state_dict`."""
         named = {**self.frozen, **weights["params"], **weights["buffers"]}
         return named | {second: named[first] for second, first in self.tied.items()}

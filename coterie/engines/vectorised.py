@@ -28,7 +28,7 @@ from coterie.core import tree
 from coterie.core.algorithm import Algorithm, Batches, Context, Logs
 from coterie.core.engine import Job, Reply, as_input, context, planned_keys, planned_rows, planned_steps
 from coterie.core.examples import Examples, pooled
-from coterie.core.task import Batch, Differentiate, Task, autograd, functional
+from coterie.core.task import Batch, Differentiate, Task, gradient_by_func, gradient_by_tape
 from coterie.core.tree import Tree
 from coterie.engines.compiled import Compiled, Step
 from coterie.engines.malloc import keep_freed_memory
@@ -63,7 +63,7 @@ class Vectorised:
     def prepare(self, task: Task) -> Task:
         """Gradients by `torch.func.grad`, which can be batched; by the tape where the model cannot."""
         self.left.clear()  # what was learnt about another federation's models says nothing about these
-        differentiate = _one_at_a_time(task.unbatchable) if task.unbatchable else functional
+        differentiate = _one_at_a_time(task.unbatchable) if task.unbatchable else gradient_by_func
         return replace(self._sequential.prepare(task), autodiff=differentiate)
 
     def run(self, algorithms: Mapping[str, Algorithm], broadcast: Tree, jobs: Sequence[Job]) -> Iterator[Reply]:
@@ -221,7 +221,7 @@ def _one_at_a_time(why: str) -> Differentiate:
             next(iter(params.values())).detach().requires_grad_()
         except RuntimeError as error:  # the tape does not work under vmap
             raise RuntimeError(why) from error
-        return autograd(f, params)
+        return gradient_by_tape(f, params)
 
     return differentiate
 

@@ -17,7 +17,7 @@ from coterie.experiment import resolved
 from coterie.experiment.build import Experiment, build
 from coterie.experiment.engine import this_machine
 from coterie.experiment.settings import load
-from coterie.models.batchnorm_statistics import measuring
+from coterie.models.batchnorm_statistics import recalibration
 from coterie.probes import Surface, draw_subset
 from coterie.report.run_reader import is_pretraining
 from coterie.track import RunFolder
@@ -112,7 +112,7 @@ def surface(run: Finished, on: On, examples: int, statistics: Statistics) -> Sur
         raise Mistake(f"--on test: the source {source.name} has no test examples; choose --on train")
     (task,), (model,) = plan.tasks.values(), run.experiment.models.values()
     seen = draw_subset(source.train, examples, plan.rng_seed)
-    measure = measuring(model, seen, plan.engine) if statistics == "measured" and task.batch_norms else None
+    measure = recalibration(model, seen, plan.engine) if statistics == "measured" and task.batch_norms else None
     return Surface(task, plan.engine, draw_subset(chosen, examples, plan.rng_seed), measure)
 
 

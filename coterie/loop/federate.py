@@ -205,7 +205,7 @@ def _same_for_all(plan: Plan) -> None:
         Mistake: one was not.
     """
     if plan.team.size > 1:
-        whole = [plan.tasks[name].whole(weights) for name, weights in plan.initial.items()]
+        whole = [plan.tasks[name].state_dict(weights) for name, weights in plan.initial.items()]
         models = [hashlib.sha256(pack(named)).hexdigest() for named in whole]
         facts = (len(plan.ids), plan.ids[0], plan.rounds, plan.rng_seed, models)
         if any(theirs != facts for theirs in plan.team.gather(facts)):

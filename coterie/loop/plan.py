@@ -204,7 +204,7 @@ class Round:
         """
         client = self.plan.ids[0] if client is None else client
         task = self.plan.tasks[self.plan.architecture(client)]
-        return task.whole(self.plan.personal(self.state, self.store, client))
+        return task.state_dict(self.plan.personal(self.state, self.store, client))
 
     def record(self) -> dict[str, object]:
         """The round as plain numbers, in the order of a run folder's `rounds.jsonl`."""

@@ -18,10 +18,10 @@ from coterie.core.examples import Examples
 from coterie.core.normaliser import statistic_names
 from coterie.core.tree import Tree
 from coterie.models.frozen_values import frozen_norms
-from coterie.models.layers import MaskedBatchNorm, Scope, swap
+from coterie.models.layers import MaskedBatchNorm, Scope, swap_layers
 
 
-def measuring(model: nn.Module, examples: Examples, engine: Engine, batch: int = 1000) -> Callable[[Tree], Tree]:
+def recalibration(model: nn.Module, examples: Examples, engine: Engine, batch: int = 1000) -> Callable[[Tree], Tree]:
     """weights -> the same, with the running statistics of every BatchNorm layer, found by type, as examples give them.
 
     One forward without labels, dropout or augmentation, in which these layers normalise by the batch. Up to `batch`
@@ -30,7 +30,7 @@ def measuring(model: nn.Module, examples: Examples, engine: Engine, batch: int =
     layers, and a model without such layers.
     """
     still = frozen_norms(model)
-    copied = swap(copy.deepcopy(model), Scope()).eval().requires_grad_(False).to(engine.device, engine.dtype)
+    copied = swap_layers(copy.deepcopy(model), Scope()).eval().requires_grad_(False).to(engine.device, engine.dtype)
     layers = {
         name: layer
         for name, layer in copied.named_modules()

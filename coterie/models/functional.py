@@ -15,7 +15,7 @@ from coterie.core.normaliser import Moments, Normaliser, statistic_names
 from coterie.core.task import Apply, Encoder, Score, Task
 from coterie.core.tree import Tree
 from coterie.models.frozen_values import frozen_norms, frozen_values
-from coterie.models.layers import MaskedBatchNorm, Scope, swap, torchs
+from coterie.models.layers import MaskedBatchNorm, Scope, has_torch_forward, swap_layers
 from coterie.models.memory_layout import ImageLayout
 from coterie.models.model_parts import classifier_name
 
@@ -29,7 +29,7 @@ Augment = Callable[[Tensor, Tensor], Tensor]
 """(x [B, ...], key []) -> x of the same shape: what is done to training examples, drawn from the key alone."""
 
 
-def functional(
+def make_task(
     model: nn.Module,
     *,
     loss: Score,
@@ -45,12 +45,12 @@ def functional(
     of the training forward, and of no other. `lr_scale` is the task's.
 
     >>> from coterie.objectives import cross_entropy
-    >>> task = functional(nn.Linear(2, 3), loss=cross_entropy)
+    >>> task = make_task(nn.Linear(2, 3), loss=cross_entropy)
     >>> sorted(initial_weights(nn.Linear(2, 3))["params"])
     ['bias', 'weight']
     """
     layout, training = ImageLayout(model), Training(model, augment)
-    evaluating = swap(copy.deepcopy(model), Scope()).eval().requires_grad_(False)
+    evaluating = swap_layers(copy.deepcopy(model), Scope()).eval().requires_grad_(False)
 
     def predict(params: Tree, buffers: Tree, x: Tensor) -> Tensor:
         held = {**params, **{name: b.clone() for name, b in buffers.items()}}
@@ -65,9 +65,9 @@ def functional(
         norm_leaves=norm_leaves(model),
         frozen=frozen_values(model),
         lr_scale=dict(lr_scale or {}),
-        tied=tied(model),
-        unbatchable=unbatchable(model),
-        unpaddable=unpaddable(model),
+        tied=second_names(model),
+        unbatchable=batching_obstacle(model),
+        unpaddable=padding_obstacle(model),
         batch_norms=tuple(training.norms),
         unsupported_batch_norms=tuple(
             name
@@ -84,7 +84,7 @@ class Training:
 
     def __init__(self, module: nn.Module, augment: Augment | None = None) -> None:
         self.augment, self.layout, self.scope = augment, ImageLayout(module), Scope()
-        self.module, self.still = swap(copy.deepcopy(module), self.scope).train(), frozen_norms(module)
+        self.module, self.still = swap_layers(copy.deepcopy(module), self.scope).train(), frozen_norms(module)
         for name in self.still:
             self.module.get_submodule(name).eval()
         self.norms = {
@@ -177,7 +177,7 @@ def initial_weights(model: nn.Module) -> Tree:
     return {"params": params, "buffers": buffers}
 
 
-def tied(model: nn.Module) -> dict[str, str]:
+def second_names(model: nn.Module) -> dict[str, str]:
     """Second names of parameters and buffers that a `state_dict` has under several, each with the first."""
     first: dict[int, str] = {}
     saved = {name: x for name, x in model.state_dict(keep_vars=True).items() if isinstance(x, Tensor)}
@@ -185,19 +185,19 @@ def tied(model: nn.Module) -> dict[str, str]:
     return {name: original for name, original in pairs if name != original}
 
 
-def unbatchable(model: nn.Module) -> str | None:
+def batching_obstacle(model: nn.Module) -> str | None:
     """Why clients with this model cannot be batched, if that can be told from its layers."""
     recurrent = next((module for module in model.modules() if isinstance(module, nn.RNNBase)), None)
-    return unpaddable(model) if recurrent is None else f"nn.{type(recurrent).__name__} has no batching rule"
+    return padding_obstacle(model) if recurrent is None else f"nn.{type(recurrent).__name__} has no batching rule"
 
 
-def unpaddable(model: nn.Module) -> str | None:
+def padding_obstacle(model: nn.Module) -> str | None:
     """Why a short batch must not be padded, if that can be told from its layers: some know of no mask."""
     still = frozen_norms(model)
     for name, module in model.named_modules():
         if isinstance(module, _InstanceNorm) and module.track_running_stats and name not in still:
             return f"the running statistics of nn.{type(module).__name__} would count padding"
-        if isinstance(module, _BatchNorm) and not torchs(module) and name not in still:
+        if isinstance(module, _BatchNorm) and not has_torch_forward(module) and name not in still:
             return f"{type(module).__name__}, a BatchNorm with a forward of its own, would count padding"
     return None
 

@@ -152,7 +152,7 @@ class KeyedDropout(nn.Module):
         return x * kept.to(x.dtype) / (1 - self.p) if self.p < 1 else torch.zeros_like(x)
 
 
-def swap(model: nn.Module, scope: Scope) -> nn.Module:
+def swap_layers(model: nn.Module, scope: Scope) -> nn.Module:
     """The model with every BatchNorm and dropout replaced, wherever it sits; other modules are kept as they are.
 
     A module that appears in two places is replaced by one module in both, so that shared weights stay shared. A class
@@ -174,7 +174,7 @@ def swap(model: nn.Module, scope: Scope) -> nn.Module:
 def _replacement(module: nn.Module, scope: Scope) -> nn.Module:
     if isinstance(module, nn.GroupNorm):
         use_plain_layout_for_constants(module)
-    if not torchs(module):
+    if not has_torch_forward(module):
         return module
     if isinstance(module, _BatchNorm):
         return MaskedBatchNorm(module, scope)
@@ -183,6 +183,6 @@ def _replacement(module: nn.Module, scope: Scope) -> nn.Module:
     return module
 
 
-def torchs(module: nn.Module) -> bool:
+def has_torch_forward(module: nn.Module) -> bool:
     """Whether its forward is one of `torch.nn`'s."""
     return type(module).forward.__module__.startswith("torch.nn.modules.")

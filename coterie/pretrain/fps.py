@@ -32,7 +32,7 @@ from coterie.core.algorithm import Logs
 from coterie.core.errors import require
 from coterie.core.tree import Tree
 from coterie.engines.malloc import keep_freed_memory
-from coterie.models.functional import functional, initial_weights
+from coterie.models.functional import initial_weights, make_task
 from coterie.objectives import cross_entropy
 from coterie.pretrain.pair_batches import PairBatches, Sizes
 
@@ -176,7 +176,7 @@ class Trainer:
         """
         keep_freed_memory()
         self.settings, self.rng_seed, self.device, self.step = settings, rng_seed, device, 0
-        task = functional(copy.deepcopy(model).to(device), loss=cross_entropy)
+        task = make_task(copy.deepcopy(model).to(device), loss=cross_entropy)
         self.method: Method = METHODS[settings.loss](task, **settings.loss_options)
         assert task.encoder is not None, "the method would have refused it"
         self._classifier, self._frozen = task.encoder.head, task.frozen

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from coterie.core.errors import Mistake, few
-from coterie.models.functional import tied
+from coterie.models.functional import second_names
 from coterie.models.model_parts import head_names
 from coterie.models.normalisation import ORIGIN
 
@@ -224,7 +224,7 @@ def _optional_names(model: nn.Module, named: Collection[str]) -> set[str]:
 
     These are a name of a tied parameter whose other name is there, and counts of batches, which older files lack.
     """
-    pairs = [pair for second, first in tied(model).items() for pair in ((second, first), (first, second))]
+    pairs = [pair for second, first in second_names(model).items() for pair in ((second, first), (first, second))]
     counts = {name for name, _ in model.named_buffers() if name.rpartition(".")[2] == "num_batches_tracked"}
     return {one for one, other in pairs if other in named} | counts
 

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 import coterie
 from coterie import Examples, Recipe, Round
-from coterie.algorithms.batchnorm import gradients
+from coterie.algorithms.batchnorm.gradients import pooled_gradient
 from coterie.algorithms.batchnorm.tasks import with_normaliser
 from coterie.core import tree
 from coterie.core.engine import Engine
@@ -15,7 +15,7 @@ from coterie.core.normaliser import Normaliser
 from coterie.core.task import Task
 from coterie.engines.sequential import Sequential
 from coterie.engines.vectorised import Vectorised
-from coterie.models.functional import functional, initial_weights
+from coterie.models.functional import initial_weights, make_task
 from coterie.objectives import cross_entropy
 
 FULL = {"lr": 0.05, "batch_size": "full", "local_steps": 1}
@@ -89,7 +89,7 @@ def batch(shape: tuple[int, ...], b: int = 5) -> Tensor:
 
 def task_of(model: nn.Module, normaliser: Normaliser) -> tuple[Task, tree.Tree]:
     """A task whose BatchNorm layers call the normaliser, and weights with random statistics; slopes for `pooled`."""
-    task = functional(model, loss=cross_entropy)
+    task = make_task(model, loss=cross_entropy)
     weights = initial_weights(model)
     g = torch.Generator().manual_seed(4)
     for name, b in weights["buffers"].items():
@@ -97,7 +97,8 @@ def task_of(model: nn.Module, normaliser: Normaliser) -> tuple[Task, tree.Tree]:
             b.copy_(torch.randn(b.shape, generator=g))
         if name.endswith("var"):
             b.copy_(torch.rand(b.shape, generator=g) + 0.5)
-    for name in [name for name in weights["buffers"] if normaliser is gradients.pooled and name.endswith("mean")]:
+    means = [name for name in weights["buffers"] if name.endswith("mean")] if normaliser is pooled_gradient else []
+    for name in means:
         mean = weights["buffers"][name]
         slopes = torch.randn(2, len(mean), generator=g, dtype=mean.dtype)
         weights["params"][f"{name.removesuffix('running_mean')}slopes"] = slopes

@@ -9,16 +9,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import coterie
-from coterie.algorithms.batchnorm.gradients import constant, pooled, renorm
+from coterie.algorithms.batchnorm.gradients import constant_gradient, pooled_gradient, renorm_gradient
 from coterie.core import rng, tree
 from coterie.core.normaliser import Normaliser
 from coterie.core.task import Task
-from coterie.models.functional import functional
+from coterie.models.functional import make_task
 from coterie.objectives import cross_entropy
 from tests.algorithms.normed import MODELS, batch, dense, every_engine, every_model, run, task_of
 from tests.federations import ragged
 
-NORMALISERS = {"constant": constant, "renorm": renorm(), "pooled": pooled}
+NORMALISERS = {"constant": constant_gradient, "renorm": renorm_gradient(), "pooled": pooled_gradient}
 every_normaliser = pytest.mark.parametrize("normaliser", NORMALISERS.values(), ids=NORMALISERS)
 
 
@@ -46,10 +46,10 @@ def test_no_example_touches_another(model: str) -> None:
         jacobian = torch.autograd.functional.jacobian(outputs, batch(shape, 3)).flatten(3)  # [B, C, B, ...]
         return max(float(jacobian[i, :, j].abs().max()) for i in range(3) for j in range(3) if i != j)
 
-    task, weights = task_of(make(), constant)
+    task, weights = task_of(make(), constant_gradient)
     assert across(task, weights) == 0
-    assert across(functional(make(), loss=cross_entropy), weights) > 1e-3
-    assert across(task_of(make(), renorm())[0], weights) > 1e-3
+    assert across(make_task(make(), loss=cross_entropy), weights) > 1e-3
+    assert across(task_of(make(), renorm_gradient())[0], weights) > 1e-3
 
 
 @pytest.mark.parametrize("bounds", [(None, None), (1.2, 0.3)])
@@ -58,7 +58,7 @@ def test_the_renormalised_gradient_is_batch_renormalisations(bounds: tuple[float
     torch.manual_seed(5)
     layer = nn.BatchNorm1d(4).double()
     nn.init.normal_(layer.weight)
-    task, weights = task_of(layer, renorm(*bounds))
+    task, weights = task_of(layer, renorm_gradient(*bounds))
     x, up = batch((4,), 6).requires_grad_(), torch.randn(6, 4, dtype=torch.float64)
     y, _ = task.apply(weights["params"], weights["buffers"], x, None, rng.key(0))
     (gradient,) = torch.autograd.grad((y * up).sum(), x)
@@ -92,7 +92,7 @@ def test_with_the_batchs_own_statistics_and_slopes_the_pooled_gradient_is_batchn
     expected, *by_layer = torch.autograd.grad((own(x[:rows]) * up[:rows]).sum(), (x, own.bias, own.weight))
     slopes = (torch.stack(by_layer) * layer.weight).detach().requires_grad_()
 
-    task, weights = task_of(layer, pooled)
+    task, weights = task_of(layer, pooled_gradient)
     var, mean = torch.var_mean(x[:rows].detach(), (0, 2, 3), correction=0)
     buffers = weights["buffers"] | {"running_mean": mean, "running_var": var}
     y, _ = task.apply(weights["params"] | {"slopes": slopes}, buffers, x, mask, rng.key(0))
@@ -103,7 +103,7 @@ def test_with_the_batchs_own_statistics_and_slopes_the_pooled_gradient_is_batchn
 
 def test_the_constant_gradient_is_weight_over_deviation() -> None:
     layer = nn.BatchNorm1d(4).double()
-    task, weights = task_of(layer, constant)
+    task, weights = task_of(layer, constant_gradient)
     x = batch((4,), 6).requires_grad_()
     y, _ = task.apply(weights["params"], weights["buffers"], x, None, rng.key(0))
     (gradient,) = torch.autograd.grad(y.sum(), x)
@@ -135,7 +135,7 @@ def test_a_layer_that_a_forward_passes_twice_reports_both() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.norm(x) + self.norm(10 - x / 2)
 
-    task, weights = task_of(Twice().double(), constant)
+    task, weights = task_of(Twice().double(), constant_gradient)
     x = batch((2,), 3)
     _, seen = task.apply(weights["params"], weights["buffers"], x, None, rng.key(0))
     both = torch.cat([x, 10 - x / 2])

@@ -13,7 +13,7 @@ from coterie.algorithms.fedssl import VIEWS
 from coterie.algorithms.self_supervised import METHODS, PREDICTOR, PROJECTOR
 from coterie.core import rng, tree
 from coterie.engines.sequential import Sequential
-from coterie.models.functional import functional, initial_weights
+from coterie.models.functional import initial_weights, make_task
 from coterie.models.projection_heads import mlp_head, predictor, projector
 from coterie.objectives import cross_entropy
 from coterie.objectives.views import two_views
@@ -214,7 +214,7 @@ def test_a_model_that_is_all_classifier_is_refused(model: nn.Module) -> None:
 
 def test_the_encoder_is_the_model_without_its_classifier() -> None:
     model = small()
-    task, weights = functional(model, loss=cross_entropy), initial_weights(model)
+    task, weights = make_task(model, loss=cross_entropy), initial_weights(model)
     assert task.encoder is not None
     assert task.encoder.head == {"5.weight", "5.bias"}
     assert task.encoder.width == 4

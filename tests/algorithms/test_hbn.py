@@ -11,7 +11,7 @@ from torch.nn import functional as F
 import coterie
 from coterie import Examples, Mistake
 from coterie.algorithms.batchnorm import hbn as module
-from coterie.algorithms.batchnorm.gradients import constant
+from coterie.algorithms.batchnorm.gradients import constant_gradient
 from coterie.algorithms.batchnorm.hbn import mix
 from coterie.core.normaliser import LayerInput, Moments, Normaliser, normalise
 from tests.algorithms.normed import FULL, batch, dense, every_engine, run, task_of
@@ -28,7 +28,7 @@ def outputs(phi: float, normaliser: Normaliser, x: Tensor) -> Tensor:
 
 def test_at_its_ends_the_mixture_is_fbn_and_batchnorm() -> None:
     x = batch((6,))
-    assert torch.allclose(outputs(-60.0, mix, x), outputs(0.0, constant, x), rtol=0, atol=1e-10)
+    assert torch.allclose(outputs(-60.0, mix, x), outputs(0.0, constant_gradient, x), rtol=0, atol=1e-10)
     assert torch.allclose(outputs(60.0, mix, x), dense().train()(x), rtol=0, atol=1e-10)
 
 

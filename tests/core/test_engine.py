@@ -10,7 +10,7 @@ import coterie
 from coterie import Algorithm, Batch, Examples, Stream
 from coterie.core.engine import Job, as_input, context, planned_keys, planned_rows, planned_steps
 from coterie.engines.sequential import Sequential
-from coterie.models.functional import functional
+from coterie.models.functional import make_task
 from coterie.objectives import cross_entropy
 from tests.federations import dense, ragged
 
@@ -18,7 +18,7 @@ SEED_SET = Examples(torch.randn(7, 6), torch.arange(7) % 3)
 
 
 def algorithm(**streams: Stream) -> Algorithm:
-    base = coterie.fedavg(lr=0.1, lr_decay=0.5)(functional(dense(), loss=cross_entropy))
+    base = coterie.fedavg(lr=0.1, lr_decay=0.5)(make_task(dense(), loss=cross_entropy))
     return replace(base, client=replace(base.client, streams={"private": Stream(5), **streams}))
 
 

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from coterie.core import rng
-from coterie.core.task import Batch, Task, autograd, masked_sums
-from coterie.core.task import functional as by_functional
+from coterie.core.task import Batch, Task, gradient_by_func, gradient_by_tape, masked_sums
 from coterie.core.tree import Tree
-from coterie.models.functional import functional, initial_weights
+from coterie.models.functional import initial_weights, make_task
 from coterie.objectives import cross_entropy
 from tests.federations import dense, distance
 
@@ -19,7 +18,7 @@ KEY = rng.key("task")
 
 
 def task_of(model: nn.Module, **options: Any) -> tuple[Task, Tree]:
-    return functional(model, **{"loss": cross_entropy} | options), initial_weights(model)
+    return make_task(model, **{"loss": cross_entropy} | options), initial_weights(model)
 
 
 def batch(rows: Tensor, mask: Tensor | None = None) -> Batch:
@@ -40,7 +39,7 @@ def test_the_gradient_is_torch_s() -> None:
     assert logs["count"] == 8
 
 
-@pytest.mark.parametrize("differentiate", [autograd, by_functional])
+@pytest.mark.parametrize("differentiate", [gradient_by_tape, gradient_by_func])
 def test_both_ways_of_differentiating_agree_and_leave_no_graph(differentiate: Any) -> None:
     params = {"a": torch.tensor([1.0, 2.0]), "unused": torch.ones(3)}
 
@@ -55,7 +54,7 @@ def test_both_ways_of_differentiating_agree_and_leave_no_graph(differentiate: An
     assert not any(p.requires_grad for p in params.values())
 
 
-@pytest.mark.parametrize("differentiate", [autograd, by_functional])
+@pytest.mark.parametrize("differentiate", [gradient_by_tape, gradient_by_func])
 def test_gradients_are_taken_under_no_grad_too(differentiate: Any) -> None:
     with torch.no_grad():
         grads, _ = differentiate(lambda p: (p["a"].square().sum(), {}), {"a": torch.tensor([3.0])})

@@ -14,7 +14,7 @@ from coterie.core.task import Batch
 from coterie.engines import compiled
 from coterie.engines.compiled import Compiled, _traced
 from coterie.engines.fused import fuse_updates
-from coterie.models.functional import functional
+from coterie.models.functional import make_task
 from coterie.objectives import cross_entropy
 
 CPU = torch.device("cpu")
@@ -41,7 +41,7 @@ def bound(model: Callable[[], nn.Module], **options: Any) -> tuple[Algorithm, di
     """An algorithm on a model, and a carry to step from."""
     torch.manual_seed(0)
     made = model().double()
-    algorithm = coterie.fedavg(lr=0.1, batch_size=4, **options)(functional(made, loss=cross_entropy, num_classes=3))
+    algorithm = coterie.fedavg(lr=0.1, batch_size=4, **options)(make_task(made, loss=cross_entropy, num_classes=3))
     weights = {"params": dict(made.named_parameters()), "buffers": {}}
     ctx = coterie.Context(*(torch.tensor(v, dtype=torch.float64) for v in (1, 4, 1, 0.1)), torch.tensor(0), None)
     return algorithm, tree.clone(tree.map(torch.Tensor.detach, algorithm.client.start(weights, {}, ctx)))

@@ -9,7 +9,7 @@ from torch import nn
 from coterie import Evaluation, Examples, Mistake
 from coterie.engines.sequential import Sequential
 from coterie.loop import evaluate
-from coterie.models.functional import functional, initial_weights
+from coterie.models.functional import initial_weights, make_task
 from coterie.objectives import accuracy, cross_entropy
 
 X = torch.eye(2)[[0, 0, 0, 1]]
@@ -25,7 +25,7 @@ def identity(classes: int = 2) -> nn.Module:
 
 
 def scored(model: nn.Module, examples: Examples, batch: int = 1000, **metrics: object) -> evaluate.Scores:
-    task = functional(model, loss=cross_entropy, metrics={"accuracy": accuracy} | metrics)
+    task = make_task(model, loss=cross_entropy, metrics={"accuracy": accuracy} | metrics)
     return evaluate.scores(task, initial_weights(model), examples, Sequential(), batch)
 
 
@@ -61,7 +61,7 @@ def test_sequences_count_their_real_positions() -> None:
 
     x = torch.eye(2)[torch.tensor([[0, 1], [1, 1]])]
     y = torch.tensor([[0, 0], [1, -100]])
-    task = functional(Everywhere(), loss=cross_entropy, metrics={"accuracy": accuracy})
+    task = make_task(Everywhere(), loss=cross_entropy, metrics={"accuracy": accuracy})
     found = evaluate.scores(task, {"params": {}, "buffers": {}}, Examples(x, y), Sequential())
     assert evaluate.mean(found)["accuracy"] == pytest.approx(2 / 3)
 
@@ -71,7 +71,7 @@ def test_the_model_is_in_evaluation_mode_and_nothing_is_kept() -> None:
     model = nn.Sequential(nn.BatchNorm1d(2, affine=False), nn.Dropout(0.9), identity())
     model[0].running_var.fill_(1 - model[0].eps)
     weights = initial_weights(model)
-    task = functional(model, loss=cross_entropy, metrics={"accuracy": accuracy})
+    task = make_task(model, loss=cross_entropy, metrics={"accuracy": accuracy})
     found = evaluate.scores(task, weights, TEST, Sequential())
     assert torch.allclose(found["loss"][0], scored(identity(), TEST)["loss"][0])
     assert weights["buffers"]["0.running_mean"].tolist() == [0, 0]

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 import coterie
 from coterie.core import rng
 from coterie.data.augment import augmentation
-from coterie.models.functional import functional, initial_weights
+from coterie.models.functional import initial_weights, make_task
 from coterie.objectives import cross_entropy
 from tests.common.test_every_algorithm import ENGINES
 from tests.federations import convolutional, distance, ragged
@@ -17,7 +17,7 @@ def test_only_training_sees_augmented_examples_and_the_key_alone_decides() -> No
         return x * (1 + rng.uniform(key, (x.shape[0], 1)))
 
     model = nn.Linear(3, 2)
-    task, weights = functional(model, loss=cross_entropy, augment=times), initial_weights(model)
+    task, weights = make_task(model, loss=cross_entropy, augment=times), initial_weights(model)
     x = torch.ones(4, 3)
 
     def outputs(key: int) -> Tensor:

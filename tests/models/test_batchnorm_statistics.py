@@ -9,7 +9,7 @@ from coterie import Examples
 from coterie.core import tree
 from coterie.core.tree import Tree
 from coterie.engines.sequential import Sequential
-from coterie.models.batchnorm_statistics import measuring
+from coterie.models.batchnorm_statistics import recalibration
 from coterie.models.functional import initial_weights
 from tests.federations import convolutional, dense
 
@@ -28,7 +28,7 @@ def test_as_pytorch_takes_them(batch: int) -> None:
     """In one batch, and as the mean over three equal ones."""
     model = normed()
     x = 3 + 2 * torch.randn(24, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = measuring(model, Examples(x), ENGINE, batch)(initial_weights(model))
+    found = recalibration(model, Examples(x), ENGINE, batch)(initial_weights(model))
     update_bn(list(x.split(batch)), model)
     for name, buffer in model.named_buffers():
         assert torch.allclose(found["buffers"][name].to(buffer.dtype), buffer, atol=1e-12), name
@@ -38,7 +38,7 @@ def test_evaluation_then_sees_what_training_sees() -> None:
     """With all examples in one batch: activations of mean 0 and variance 1, but for n / (n - 1) and eps."""
     model = normed()
     x = torch.randn(400, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    weights = measuring(model, Examples(x), ENGINE)(initial_weights(model))
+    weights = recalibration(model, Examples(x), ENGINE)(initial_weights(model))
     model.load_state_dict({**weights["params"], **weights["buffers"]})
     y = model.eval()(x)
     assert torch.allclose(y.mean(0), torch.zeros(4, dtype=torch.float64), atol=1e-2)
@@ -48,7 +48,7 @@ def test_evaluation_then_sees_what_training_sees() -> None:
 @pytest.mark.parametrize(("make", "shape"), [(dense, (6,)), (convolutional, (1, 8, 8))])
 def test_neither_dropout_nor_what_was_before_has_a_part(make, shape) -> None:
     model, x = make(), torch.randn(9, *shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    measure = measuring(model, Examples(x), ENGINE)
+    measure = recalibration(model, Examples(x), ENGINE)
     first = measure(initial_weights(model))
     again = measure(first)
     assert all(torch.equal(first["buffers"][name], b) for name, b in again["buffers"].items())
@@ -58,7 +58,7 @@ def test_neither_dropout_nor_what_was_before_has_a_part(make, shape) -> None:
 def test_a_model_without_such_layers_is_left_alone() -> None:
     model = nn.Linear(2, 2)
     weights = initial_weights(model)
-    assert measuring(model, Examples(torch.zeros(3, 2)), Sequential())(weights) is weights
+    assert recalibration(model, Examples(torch.zeros(3, 2)), Sequential())(weights) is weights
 
 
 def test_frozen_layers_stay_as_they_are() -> None:
@@ -66,7 +66,7 @@ def test_frozen_layers_stay_as_they_are() -> None:
     model = normed()
     model[1].requires_grad_(False)
     x = torch.randn(24, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    found = measuring(model.float(), Examples(x), ENGINE)(double(initial_weights(model)))
+    found = recalibration(model.float(), Examples(x), ENGINE)(double(initial_weights(model)))
     seen = nn.Sequential(*model.double()[:4]).eval()(x)
     assert found["buffers"].keys() == {"4.running_mean", "4.running_var", "4.num_batches_tracked"}
     assert torch.allclose(found["buffers"]["4.running_mean"], seen.mean(0), atol=1e-12)

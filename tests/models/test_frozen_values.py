@@ -11,7 +11,7 @@ import coterie
 from coterie import Examples, Mistake
 from coterie.core import tree
 from coterie.models.frozen_values import frozen_norms, frozen_values
-from coterie.models.functional import functional, initial_weights
+from coterie.models.functional import initial_weights, make_task
 from coterie.objectives import cross_entropy
 from coterie.track.weights_file import pack_weights
 from tests.algorithms.normed import ENGINES, run
@@ -87,7 +87,7 @@ def test_a_layer_without_parameters_follows_the_part_it_is_in() -> None:
 def test_instance_normalisation_with_statistics_is_frozen_too() -> None:
     model = nn.Sequential(nn.InstanceNorm1d(2, affine=True, track_running_stats=True), nn.Flatten(), nn.Linear(8, 2))
     model[0].requires_grad_(False)
-    task, weights = functional(model, loss=cross_entropy), initial_weights(model)
+    task, weights = make_task(model, loss=cross_entropy), initial_weights(model)
     x = 3 + torch.randn(5, 2, 4)
     outputs, after = task.apply(weights["params"], weights["buffers"], x, None, torch.tensor(0))
     assert after == {}

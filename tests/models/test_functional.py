@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 import coterie
 from coterie.core import rng
-from coterie.models.functional import functional, initial_weights, tied
+from coterie.models.functional import initial_weights, make_task, second_names
 from coterie.objectives import cross_entropy
 from tests.federations import dense, distance, ragged
 
@@ -27,7 +27,7 @@ class Counting(nn.Module):
 
 def test_buffers_come_out_changed_and_go_in_untouched() -> None:
     model = Counting()
-    task, weights = functional(model, loss=cross_entropy), initial_weights(model)
+    task, weights = make_task(model, loss=cross_entropy), initial_weights(model)
     _, after = task.apply(weights["params"], weights["buffers"], torch.zeros(2, 6), None, rng.key(0))
     assert {name: float(value) for name, value in after.items()} == {"replaced": 1, "written": 1}
     task.predict(weights["params"], weights["buffers"], torch.zeros(2, 6))
@@ -47,7 +47,7 @@ def test_tied_weights_have_both_their_names() -> None:
     """The rounds' weights load into the model as they are; both names are one tensor there, trained as one."""
     model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6))
     model[2].weight = model[0].weight
-    assert tied(model) == {"2.weight": "0.weight"}
+    assert second_names(model) == {"2.weight": "0.weight"}
     (round,) = coterie.federate(coterie.fedavg(lr=0.1), model.double(), ragged(), rounds=1)
     assert distance(round.weights(), dict(model.state_dict())) > 0
     model.load_state_dict(round.weights())

@@ -10,8 +10,8 @@ from torch.func import vmap
 
 from coterie.core import rng, tree
 from coterie.core.tree import Tree
-from coterie.models.functional import functional, initial_weights
-from coterie.models.layers import KeyedDropout, MaskedBatchNorm, Scope, swap
+from coterie.models.functional import initial_weights, make_task
+from coterie.models.layers import KeyedDropout, MaskedBatchNorm, Scope, swap_layers
 from coterie.objectives import cross_entropy
 
 SHAPES: dict[str, tuple[type[nn.Module], tuple[int, ...]]] = {
@@ -46,7 +46,7 @@ def pair(kind: type[nn.Module], options: dict[str, Any]) -> tuple[nn.Module, Mas
         return layer
 
     scope = Scope()
-    ours = swap(make(), scope)
+    ours = swap_layers(make(), scope)
     assert isinstance(ours, MaskedBatchNorm)
     return make(), ours, scope
 
@@ -152,7 +152,7 @@ def test_statistics_that_were_switched_off_stay() -> None:
     """`layer.track_running_stats = False` on a layer that has them, as torch's: used in evaluation, moved never."""
     torchs, source = nn.BatchNorm1d(4).double(), nn.BatchNorm1d(4).double()
     torchs.track_running_stats = source.track_running_stats = False
-    ours = swap(source, Scope())
+    ours = swap_layers(source, Scope())
     x = inputs(6, ())
     for mode in (True, False):
         assert torch.allclose(torchs.train(mode)(x), ours.train(mode)(x), rtol=1e-12, atol=1e-12)
@@ -162,7 +162,7 @@ def test_statistics_that_were_switched_off_stay() -> None:
 def test_a_batch_of_clients_is_each_client_alone() -> None:
     """Under vmap, with ragged masks: statistics and outputs client by client."""
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).double()
-    task, start = functional(model, loss=cross_entropy), initial_weights(model)
+    task, start = make_task(model, loss=cross_entropy), initial_weights(model)
     x = torch.stack([inputs(5, (), seed=k) for k in range(3)])
     mask = torch.arange(5) < torch.tensor([5, 2, 1])[:, None]
     own_buffers = tree.stack([start["buffers"]] * 3)
@@ -178,7 +178,7 @@ def test_a_batch_of_clients_is_each_client_alone() -> None:
 def dropping(layer: nn.Module) -> Callable[[Tensor, int], Tensor]:
     """The swapped layer as a function of its inputs and a key."""
     scope = Scope()
-    ours = swap(layer, scope)
+    ours = swap_layers(layer, scope)
     assert isinstance(ours, KeyedDropout)
 
     def call(x: Tensor, key: int = 0) -> Tensor:
@@ -230,7 +230,7 @@ def test_p_of_0_and_of_1() -> None:
 
 
 def run(model: nn.Module, x: Tensor, key: int = 0, training: bool = True) -> Tensor:
-    task, weights = functional(model, loss=cross_entropy), initial_weights(model)
+    task, weights = make_task(model, loss=cross_entropy), initial_weights(model)
     if not training:
         return task.predict(weights["params"], weights["buffers"], x)
     return task.apply(weights["params"], weights["buffers"], x, None, rng.key(key))[0]
@@ -285,21 +285,21 @@ def kinds(model: nn.Module) -> dict[str, str]:
 
 
 def test_swap_reaches_every_place() -> None:
-    assert kinds(swap(Model(), Scope())) == {
+    assert kinds(swap_layers(Model(), Scope())) == {
         "blocks.a.0.0": "Linear",
         "blocks.a.0.1": "MaskedBatchNorm",
         "blocks.a.0.2": "KeyedDropout",
         "blocks.a.0.3": "KeyedDropout",
         "again": "MaskedBatchNorm",
     }
-    assert isinstance(swap(nn.BatchNorm2d(3), Scope()), MaskedBatchNorm)
-    assert isinstance(swap(nn.SyncBatchNorm(3), Scope()), MaskedBatchNorm)
+    assert isinstance(swap_layers(nn.BatchNorm2d(3), Scope()), MaskedBatchNorm)
+    assert isinstance(swap_layers(nn.SyncBatchNorm(3), Scope()), MaskedBatchNorm)
 
 
 def test_shared_layers_stay_shared_and_names_stay() -> None:
     source = Model()
     names = list(source.state_dict())
-    swapped = swap(source, Scope())
+    swapped = swap_layers(source, Scope())
     assert swapped.again is swapped.blocks["a"][0][1]
     assert swapped.blocks["a"][0][2] is swapped.blocks["a"][0][3]
     assert list(swapped.state_dict()) == names
@@ -318,7 +318,7 @@ def test_other_layers_are_kept() -> None:
     layers = nn.Sequential(
         nn.LayerNorm(4), nn.GroupNorm(2, 4), nn.InstanceNorm1d(4), nn.AlphaDropout(0.5), Frozen(4), Renamed(4)
     )
-    found = [type(m).__name__ for m in swap(layers, Scope())]
+    found = [type(m).__name__ for m in swap_layers(layers, Scope())]
     assert found == ["LayerNorm", "GroupNorm", "InstanceNorm1d", "AlphaDropout", "Frozen", "MaskedBatchNorm"]
 
 
@@ -347,7 +347,7 @@ class Counting(nn.Module):
 
 def test_what_a_forward_writes_goes_into_its_result_and_nowhere_else() -> None:
     model = Counting()
-    task, weights = functional(model, loss=cross_entropy), initial_weights(model)
+    task, weights = make_task(model, loss=cross_entropy), initial_weights(model)
     before = {name: b.clone() for name, b in weights["buffers"].items()}
     results: list[Tree] = [
         task.apply(weights["params"], weights["buffers"], torch.randn(8, 4) + k, None, rng.key(0))[1] for k in range(3)

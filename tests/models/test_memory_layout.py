@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from coterie.core.rng import key
-from coterie.models.functional import functional, initial_weights
+from coterie.models.functional import initial_weights, make_task
 from coterie.models.memory_layout import ImageLayout
 from coterie.objectives import cross_entropy
 
@@ -24,7 +24,7 @@ class Flattening(nn.Module):
 
 
 def gradient(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    task, weights = functional(model, loss=cross_entropy), initial_weights(model)
+    task, weights = make_task(model, loss=cross_entropy), initial_weights(model)
     params = {name: p.requires_grad_() for name, p in weights["params"].items()}
     for _ in range(2):
         total = task.apply(params, {}, x, None, key("test"))[0].square().sum()

@@ -7,7 +7,7 @@ from coterie import Examples
 from coterie.core.task import Score
 from coterie.core.tree import Tree
 from coterie.engines.sequential import Sequential
-from coterie.models.functional import functional, initial_weights
+from coterie.models.functional import initial_weights, make_task
 from coterie.objectives import accuracy, cross_entropy
 from coterie.probes import Surface
 
@@ -33,12 +33,12 @@ def point(*w: float) -> Tree:
 def of_points(loss: Score, examples: int = 3, d: int = 2) -> Surface:
     """A loss of the point alone."""
     x = torch.zeros(examples, 1)
-    return Surface(functional(Point(*[0.0] * d), loss=loss), ENGINE, Examples(x, x), batch=2)
+    return Surface(make_task(Point(*[0.0] * d), loss=loss), ENGINE, Examples(x, x), batch=2)
 
 
 def of_network(model: nn.Module, examples: Examples, batch: int = 7) -> Surface:
     """The cross-entropy of a model."""
-    task = functional(model, loss=cross_entropy, metrics={"accuracy": accuracy}, num_classes=3)
+    task = make_task(model, loss=cross_entropy, metrics={"accuracy": accuracy}, num_classes=3)
     return Surface(task, ENGINE, examples, batch=batch)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from coterie import Mistake
 from coterie.core import tree
-from coterie.models.batchnorm_statistics import measuring
+from coterie.models.batchnorm_statistics import recalibration
 from coterie.models.functional import initial_weights
 from coterie.probes import Surface, line, plane
 from tests.federations import dense, ragged
@@ -66,7 +66,7 @@ def test_statistics_between_models_are_averaged_or_measured() -> None:
     a, b = perturbed(model, 1), perturbed(model, 2)
     b = tree.merge(b, {"buffers": {"1.running_var": torch.full((8,), 100.0, dtype=torch.float64)}})
     averaged = of_network(model, examples)
-    measured = Surface(averaged.task, ENGINE, examples, measuring(model, examples, ENGINE))
+    measured = Surface(averaged.task, ENGINE, examples, recalibration(model, examples, ENGINE))
     before, after = line(averaged, b, a, ts=[0.0, 1.0, 1.2]), line(measured, b, a, ts=[0.0, 1.0, 1.2])
     assert all(loss == loss for loss in before.measures["loss"] + after.measures["loss"])
     assert before.measures["loss"][0] != pytest.approx(after.measures["loss"][0])

@@ -93,7 +93,7 @@ def fbn(
             What "pooled" averages moves with it.
         warm_start: rounds at the beginning that set (M, V) to the statistics of their batches and train nothing. One
             makes the first layer's statistics right; as many as there are layers make all of them right.
-        max_r, max_d: bounds of the renormalised gradient; see `gradients.renorm`.
+        max_r, max_d: bounds of the renormalised gradient; see `gradients.renorm_gradient`.
         robust: whether a robust aggregator is for all that is sent, or for the statistics alone, with parameters
             averaged.
         sends: how clients report their batches: as mu_i and s_i, or as (M, V) moved towards them, as the authors' code
@@ -122,9 +122,9 @@ def fbn(
     require("sends", sends, sendable, '"batch", or, with local_steps, "moved"')
     require("robust", robust, robust in ("all", "statistics"), '"all" or "statistics"')
     normalisers: dict[str, Normaliser] = {
-        "constant": gradients.constant,
-        "renorm": gradients.renorm(max_r, max_d),
-        "pooled": gradients.pooled,
+        "constant": gradients.constant_gradient,
+        "renorm": gradients.renorm_gradient(max_r, max_d),
+        "pooled": gradients.pooled_gradient,
     }
 
     def share(steps: float) -> float:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from coterie.algorithms.batchnorm.gradients import constant
+from coterie.algorithms.batchnorm.gradients import constant_gradient
 from coterie.algorithms.batchnorm.tasks import keep_statistics, with_normaliser
 from coterie.algorithms.fedavg import fedavg
 from coterie.algorithms.local import LocalOptions
@@ -50,6 +50,6 @@ def fixbn(
     average = fedavg(server_lr=server_lr, server=server, **local_options)
 
     def average_by_constant_statistics(task: Task) -> Algorithm:
-        return average(keep_statistics(with_normaliser(task, constant)))
+        return average(keep_statistics(with_normaliser(task, constant_gradient)))
 
     return stages([(average, freeze_after), (average_by_constant_statistics, None)])

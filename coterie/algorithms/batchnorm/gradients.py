@@ -15,12 +15,12 @@ from torch import Tensor
 from coterie.core.normaliser import LayerInput, Moments, Normaliser, normalise, per_channel
 
 
-def constant(layer: LayerInput) -> tuple[Tensor, Moments]:
+def constant_gradient(layer: LayerInput) -> tuple[Tensor, Moments]:
     """Normalise by (M, V), with the gradient of that formula: M and V are constants."""
     return normalise(layer.x, layer.running_mean, layer.running_var, layer.eps), layer.batch
 
 
-def renorm(max_r: float | None = None, max_d: float | None = None) -> Normaliser:
+def renorm_gradient(max_r: float | None = None, max_d: float | None = None) -> Normaliser:
     """Return a normaliser by (M, V) with the gradient of BatchNorm on the client's own batch, times r.
 
     Its formula is ((x - mean) / sd) r + d, where mean and sd are the batch's, and r = sd / sqrt(V + eps) and d = (mean
@@ -50,17 +50,17 @@ def renorm(max_r: float | None = None, max_d: float | None = None) -> Normaliser
     return normaliser
 
 
-def pooled(layer: LayerInput) -> tuple[Tensor, Moments]:
+def pooled_gradient(layer: LayerInput) -> tuple[Tensor, Moments]:
     """Normalise by (M, V), with the gradient of BatchNorm on the batches of all clients together.
 
     Of the gradient g = dl/dy that is mean(g) + y mean(y g) less, over all values of the pooled batch. Both means come
     from the sums of g and of y g that the layer is given as `slopes` [2, C]; see `coterie.algorithms.batchnorm.slopes`.
-    Without slopes it is `constant`. The gradient by the slopes is what they would be for this batch alone.
+    Without slopes it is `constant_gradient`. The gradient by the slopes is what they would be for this batch alone.
 
     Yan, Wan, Zhang, Zhang, Wei, Sun: Towards Stabilizing Batch Statistics in Backward Propagation of Batch
     Normalization, ICLR 2020, has moving averages in the gradient too.
     """
-    y, batch = constant(layer)
+    y, batch = constant_gradient(layer)
     if "slopes" not in layer.extra:
         return y, batch
     real = y.new_ones(()) if layer.mask is None else layer.mask.to(y.dtype).reshape(-1, *[1] * (y.dim() - 1))
