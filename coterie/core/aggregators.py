@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -32,17 +32,29 @@ def sum_alone(x: Tensor) -> Tensor:
     return x
 
 
+class Accumulator(Protocol):
+    """Takes the updates of a round one after another, then gives their aggregate."""
+
+    def add(self, update: Tree, weight: float, place: int = 0) -> None:
+        """Take one update [d], its weight > 0, and its client's place in the cohort."""
+
+    def result(self) -> Tree:
+        """Return the aggregate [d] of what was added, which is one update at least."""
+
+
 class Aggregator(ABC):
     """How the updates of a round become one.
 
     Attributes:
-        streams: whether updates can be added up as they come, so that no two of them are held at once.
         needs_whole_updates: whether the rule looks at several parts of an update at once, so that no process can reduce
             some of the columns alone.
     """
 
-    streams: ClassVar[bool] = False
     needs_whole_updates: ClassVar[bool] = False
+
+    def accumulator(self, key: Tensor | None = None) -> Accumulator:
+        """Return an empty accumulator for one part of one round's updates, with a key (int64 []) for random rules."""
+        return AllUpdates(self, key)
 
     @abstractmethod
     def reduce(
@@ -92,7 +104,9 @@ class Aggregator(ABC):
 class Sum(Aggregator):
     """The weighted mean, sum_i p_i U_i / sum_i p_i. It is associative, so updates can be added up in any process."""
 
-    streams: ClassVar[bool] = True
+    def accumulator(self, key: Tensor | None = None) -> Accumulator:
+        """See `Aggregator.accumulator`; this one needs the memory of one update."""
+        return RunningMean()
 
     def reduce(
         self, updates: Tensor, weights: Sequence[float], key: Tensor | None = None, all_reduce: AllReduce = sum_alone
@@ -103,30 +117,61 @@ class Sum(Aggregator):
 
     def combine(self, updates: Sequence[Tree], weights: Sequence[float], key: Tensor | None = None) -> Tree:
         """See `Aggregator.combine`; trees are added one after another, as a stream of them is."""
-        running = RunningSum()
+        running = RunningMean()
         for update, weight in zip(updates, weights, strict=True):
             running.add(update, weight)
-        assert running.total is not None, "there is an update at least"
-        return tree.map(lambda t: t / running.weight, running.total)
+        return running.result()
 
     def check_count(self, n: int) -> None:
         """Accept any number of updates."""
 
 
-class RunningSum:
-    """A weighted sum of trees, in the memory of one."""
+class RunningMean:
+    """The weighted mean of the updates so far, in the memory of one.
+
+    Attributes:
+        total: sum_i p_i U_i; None before the first update.
+        weight: sum_i p_i.
+    """
 
     def __init__(self) -> None:
         self.total: Tree | None = None
         self.weight = 0.0
 
-    def add(self, update: Tree, weight: float) -> None:
-        """Add a tree times its weight."""
+    def add(self, update: Tree, weight: float, place: int = 0) -> None:
+        """See `Accumulator.add`; updates are added in the order in which they come."""
         if self.total is None:
             self.total = tree.map(lambda u: u * weight, update)
         else:
             tree.map(lambda t, u: t.add_(u, alpha=weight), self.total, update)
         self.weight += weight
+
+    def result(self) -> Tree:
+        """See `Accumulator.result`."""
+        assert self.total is not None, "there is an update at least"
+        return tree.map(lambda t: t / self.weight, self.total)
+
+
+class AllUpdates:
+    """All updates of a round, for a rule that must see them together."""
+
+    def __init__(self, aggregator: Aggregator, key: Tensor | None) -> None:
+        self.aggregator, self.key = aggregator, key
+        self.updates: list[Tree] = []
+        self.weights: list[float] = []
+        self.places: list[int] = []
+
+    def add(self, update: Tree, weight: float, place: int = 0) -> None:
+        """See `Accumulator.add`."""
+        self.updates.append(update)
+        self.weights.append(weight)
+        self.places.append(place)
+
+    def result(self) -> Tree:
+        """See `Accumulator.result`; the rule gets the updates in the order of the cohort."""
+        order = sorted(range(len(self.places)), key=self.places.__getitem__)
+        updates, weights = [self.updates[k] for k in order], [self.weights[k] for k in order]
+        return self.aggregator.combine(updates, weights, self.key)
 
 
 @dataclass(frozen=True)

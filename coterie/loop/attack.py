@@ -83,7 +83,7 @@ class Attack:
         order = rng.shuffled(len(ids), rng.python(rng_seed, "attackers"))
         return frozenset(ids[i] for i in islice(order, self.num_clients))
 
-    def forged(
+    def forge_updates(
         self,
         replies: Sequence[Reply],
         attackers: frozenset[str],
@@ -91,9 +91,9 @@ class Attack:
         weights: Mapping[str, Weighting],
         key: Tensor,
     ) -> list[Reply]:
-        """The replies of a round with the attackers' updates forged, in the same order.
+        """Return a round's replies in the same order, with each attacker's update replaced by its forgery.
 
-        Where a round reached no attacker or nobody else, they stay as they are.
+        A round that reached only attackers, or none, stays unchanged.
 
         Raises:
             Mistake: the algorithm's updates have no such part.

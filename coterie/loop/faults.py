@@ -54,8 +54,8 @@ class Faults:
         return "corrupt" if u < self.drop + self.straggle + self.corrupt else None
 
 
-def corrupted(update: Tree, weight: float, *purpose: object) -> tuple[Tree, float]:
-    """The update (or its weight) with one thing wrong, as a broken machine or a bad line might send it."""
+def corrupt_update(update: Tree, weight: float, *purpose: object) -> tuple[Tree, float]:
+    """Return the update and its weight with one thing wrong, as a broken machine or a bad line might send it."""
     draw = rng.python(*purpose, "corrupt")
     damage = draw.choice(("nan", "infinity", "shape", "dtype", "missing leaf", "weight"))
     if damage == "weight":

@@ -22,7 +22,7 @@ T = TypeVar("T")
 NAN = float("nan")
 
 
-def measured(plan: Plan, number: int, state: Tree, store: Store) -> dict[str, Any]:
+def measure_round(plan: Plan, number: int, state: Tree, store: Store) -> dict[str, Any]:
     """test_loss, test_accuracy and further metrics after a round; None where the round is not evaluated, or the
     algorithm trains no classifier. Where clients are few and have test data of their own, `coterie.loop.domains` adds
     its matrix.

@@ -20,7 +20,6 @@ from coterie.core.aggregators import (
     Sum,
 )
 from coterie.core.tree import Tree
-from coterie.loop.accumulators import accumulator
 
 
 def median(matrix: Tensor) -> Tensor:
@@ -74,7 +73,7 @@ def at_once(kind: Aggregator, updates: list[Tree], weights: list[float]) -> Tree
 
 
 def streamed(kind: Aggregator, updates: list[Tree], weights: list[float]) -> Tree:
-    total = accumulator(kind)
+    total = kind.accumulator()
     for one, weight in zip(updates, weights, strict=True):
         total.add(one, weight)
     return total.result()
@@ -120,11 +119,11 @@ def test_the_order_of_updates_changes_rounding_at_most(kind: Aggregator, cohort:
 
 def test_sum_holds_one_tree_however_many_updates_come() -> None:
     """Bytes held by its tensors after 1 and after 100 updates."""
-    total = accumulator(Sum())
+    total = Sum().accumulator()
     held = []
     for k in range(100):
         total.add(update([k] * 5), 1.0)
-        held.append(sum(tree.nbytes(v) for v in vars(total.sum).values() if isinstance(v, dict)))
+        held.append(sum(tree.nbytes(v) for v in vars(total).values() if isinstance(v, dict)))
     assert held[0] == held[-1] == 5 * 8
     assert torch.equal(vector(total.result()), torch.full((5,), 49.5, dtype=torch.float64))
 

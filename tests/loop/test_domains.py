@@ -7,7 +7,7 @@ from torch import nn
 import coterie
 from coterie import Examples, Recipe
 from coterie.loop import domains
-from coterie.loop.measure import measured
+from coterie.loop.measure import measure_round
 from coterie.loop.store import Store
 from tests.federations import apart
 
@@ -29,7 +29,7 @@ def found(recipe: Recipe, weights: list[torch.Tensor], clients: dict[str, Exampl
     }
     one = not plan.algorithm.traits.own_models and not plan.algorithm.traits.pooled
     state = plan.algorithm.server.initial_state(plan.initial["model"], plan.federation()) if one else {}
-    return measured(plan, 1, state, Store() if one else Store().after(1, states))
+    return measure_round(plan, 1, state, Store() if one else Store().after(1, states))
 
 
 @pytest.mark.parametrize("own", [OWN, apart(OWN)], ids=["parts of the test data", "data of their own"])

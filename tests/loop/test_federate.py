@@ -325,7 +325,7 @@ def test_a_cohort_s_data_are_made_part_by_part(
     """
     outcomes = []
     for fits in (2**20, 300):
-        monkeypatch.setattr(jobs, "AT_ONCE", fits)
+        monkeypatch.setattr(jobs, "PART_BYTES", fits)
         calls.clear()
         clients = kind(6)
         plan = coterie.plan(coterie.scaffold(lr=0.1, objective="clients"), dense().float(), ragged(), rounds=1)

@@ -8,7 +8,7 @@ from torch import nn
 
 import coterie
 from coterie import Examples, Plan
-from coterie.loop.measure import measured
+from coterie.loop.measure import measure_round
 from coterie.loop.store import Store
 
 X = torch.eye(2)[[0, 0, 0, 1]]
@@ -32,7 +32,7 @@ def linear(weight: torch.Tensor) -> nn.Module:
 def one_model(**options: object) -> dict[str, float | None]:
     plan = coterie.plan(coterie.fedavg(lr=0.1), linear(SAME), CLIENTS, rounds=1, **options)
     state = plan.algorithm.server.initial_state(plan.initial["model"], plan.federation())
-    return measured(plan, 1, state, Store())
+    return measure_round(plan, 1, state, Store())
 
 
 def own_models(weights: Mapping[str, torch.Tensor], **options: object) -> dict[str, float | None]:
@@ -40,7 +40,7 @@ def own_models(weights: Mapping[str, torch.Tensor], **options: object) -> dict[s
     states = {
         client: {"algorithm": {"params": {"weight": w}, "buffers": {}}, "up": {}} for client, w in weights.items()
     }
-    return measured(plan, 1, {}, Store().after(1, states))
+    return measure_round(plan, 1, {}, Store().after(1, states))
 
 
 def test_nothing_is_measured_without_test_data() -> None:
@@ -112,7 +112,7 @@ def test_classes_that_are_not_in_the_test_data_do_not_break_the_measure() -> Non
     }
     plan = coterie.plan(coterie.fedavg(lr=0.1), linear(SAME), clients, rounds=1, test=TEST, evaluate_clients=True)
     state = plan.algorithm.server.initial_state(plan.initial["model"], plan.federation())
-    assert measured(plan, 1, state, Store())["own_test_accuracy"] == 1.0
+    assert measure_round(plan, 1, state, Store())["own_test_accuracy"] == 1.0
 
 
 def test_nobody_who_can_be_measured() -> None:

@@ -1,0 +1,127 @@
+"""One round: the clients work, their replies travel, and the aggregate moves the server's state.
+
+    B        = broadcast(S)
+    U_i, C_i = the work of each client i of the cohort          `run_jobs`
+    U        = the aggregate of the U_i that arrive and count   `aggregate_replies`
+    S        = update(S, U, info)                               `update_server`
+
+What happens to a reply on its way to the server stands in `coterie.loop.replies`. In a plain federation, without a
+codec, faults and attackers, every reply arrives unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from torch import Tensor
+
+from coterie.core import rng
+from coterie.core.aggregators import Aggregator
+from coterie.core.algorithm import RoundInfo, ServerHalf
+from coterie.core.engine import Reply, whole
+from coterie.core.errors import Mistake
+from coterie.core.tree import Tree
+from coterie.loop.jobs import Assignment, jobs_of_cohort, return_states
+from coterie.loop.plan import Plan
+from coterie.loop.replies import check, corrupt, decode, encode, forge
+from coterie.loop.spill import Held
+from coterie.loop.store import Store
+from coterie.loop.tally import Tally
+from coterie.loop.template import Templates
+from coterie.processes.merge import aggregate_of_all
+from coterie.processes.team import ALONE, Team
+
+
+def one_round(
+    plan: Plan, number: int, state: Tree, store: Store, tally: Tally, templates: Templates
+) -> tuple[Tree, Store]:
+    """Run a round; return the new server state and the store with the clients' new states.
+
+    The old ones are not changed. A round in which nothing valid came back, or too little for the aggregator, returns
+    them. Collective: every process calls it; the processes share the clients' work.
+    """
+    server, states = plan.algorithm.server, dict[str, Held]()
+    broadcast = server.broadcast(state)
+    parts = jobs_of_cohort(plan, number, broadcast, store, tally)
+    payloads = corrupt(plan, encode(plan, run_jobs(plan, broadcast, parts)))
+    replies = decode(plan, check(payloads, templates.of_round(plan, broadcast), tally))
+    if plan.attack is not None:
+        replies = forge(plan, number, replies, tally.cohort)
+    replies = keep(replies, store, states, tally)
+    aggregate = aggregate_replies(server, plan.aggregator, replies, tally, _keys(plan, number), plan.team)
+    if aggregate is None:
+        return state, store
+    state = update_server(plan, number, state, aggregate, tally, len(plan.ids))
+    return state, store.after(number, return_states(plan, store, states, tally))
+
+
+def run_jobs(
+    plan: Plan, broadcast: Tree, parts: Iterable[Mapping[str, Assignment]]
+) -> Iterator[tuple[Assignment, Reply]]:
+    """Run the clients' work on the engine, part by part; yield each reply with the work that it answers."""
+    for part in parts:
+        for reply in plan.engine.run(plan.algorithms, broadcast, [work.job for work in part.values()]):
+            yield part[reply.client], reply
+
+
+def keep(replies: Iterable[Reply], store: Store, states: dict[str, Held], tally: Tally) -> Iterator[Reply]:
+    """Pass the replies on, and keep their clients' new states and, if the tally wants them, their updates."""
+    for reply in replies:
+        if any(reply.state.values()):
+            states[reply.client] = store.hold(reply.state)
+        if tally.updates is not None:
+            tally.updates[reply.client] = reply.update
+        yield reply
+
+
+def aggregate_replies(
+    server: ServerHalf,
+    chosen: Aggregator,
+    replies: Iterable[Reply],
+    tally: Tally,
+    keys: Callable[[str], Tensor] | None = None,
+    team: Team = ALONE,
+) -> Tree | None:
+    """Return the aggregate of a round's replies, part by part. Collective: every process calls it.
+
+    Args:
+        server: says how each part of an update is weighted and aggregated.
+        chosen: the aggregator that the user chose.
+        replies: those that count, as they come; of this process.
+        tally: what was counted; it gets what the other processes counted.
+        keys: part -> key for aggregators that draw, int64 [].
+        team: the processes of the run.
+
+    Returns:
+        The aggregate, or None if no reply counts, or too few for an aggregator. It could not tell the honest updates
+        from the others then.
+    """
+    rules = {part: server.aggregator(part, chosen) for part in server.weighting}
+    totals = {part: rule.accumulator(keys(part) if keys else None) for part, rule in rules.items()}
+    place = {client: k for k, client in enumerate(tally.cohort)}
+    for reply in replies:
+        for part, update in reply.update.items():
+            totals[part].add(update, reply.weighting[server.weighting[part]], place[reply.client])
+    tally.merge(team)
+    _reject_too_few(rules.values(), tally)
+    return {part: aggregate_of_all(team, total) for part, total in totals.items()} if tally.reached else None
+
+
+def _reject_too_few(rules: Iterable[Aggregator], tally: Tally) -> None:
+    try:
+        for rule in rules if tally.reached else ():
+            rule.check_count(tally.reached)
+    except Mistake as error:
+        tally.reject(f"only {tally.reached} updates arrived: {error}")
+
+
+def update_server(plan: Plan, number: int, state: Tree, aggregate: Tree, tally: Tally, population: int) -> Tree:
+    """Return the server's state after a round with this aggregate."""
+    key = rng.key(plan.rng_seed, number, "server").to(plan.engine.device)
+    seed_set = whole(plan.seed_set, plan.engine)
+    info = RoundInfo(number, tally.reached, population, tally.weighting(), key, seed_set)
+    return plan.algorithm.server.update(state, aggregate, info)
+
+
+def _keys(plan: Plan, number: int) -> Callable[[str], Tensor]:
+    return lambda part: rng.key(plan.rng_seed, number, "aggregation", part)
