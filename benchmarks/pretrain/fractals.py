@@ -1,9 +1,9 @@
-"""How fast fractals and pairs are drawn, and whether 10,000 fractals are neither specks nor blots.
+"""Measure how fast fractals and pairs are drawn, and how much of a picture 10,000 fractals cover.
 
     python benchmarks/pretrain/fractals.py
 
-Speeds are those of one core: the best of several repetitions, by the clock and by processor time ("cpu"), which other
-programs on the machine do not lengthen. Results go to fractals.json, with the machine's description.
+Speeds are those of one core: the best of several repetitions, by the clock and by processor time ("cpu"), on which
+other programs have no influence. Results go to fractals.json, with the machine's description.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SHARES = (0.0, 0.001, 0.01, 0.5, 0.99, 0.999, 1.0)
 
 
 def speed(work: Callable[[], int]) -> dict[str, float]:
-    """Images a second, by the clock and by processor time: the best of some repetitions, after one to warm up."""
+    """Return images per second, by the clock and by processor time: the best of some repetitions, after a warm-up."""
     work()
     clock, cpu = [], []
     for _ in range(REPEATS):
@@ -40,29 +40,29 @@ def speed(work: Callable[[], int]) -> dict[str, float]:
     return {"clock": round(max(clock)), "cpu": round(max(cpu))}
 
 
-def rendered(first: int = 0) -> torch.Tensor:
-    """A thousand fractals of 32 x 32 pixels, jittered, as `coterie pretrain` renders them."""
+def render_thousand(first: int = 0) -> torch.Tensor:
+    """Render a thousand jittered fractals of 32 x 32 pixels, like `coterie pretrain`."""
     index = torch.arange(first, first + TOGETHER)
     keys = rng.fold(rng.key("benchmark"), index)
     return render(jitter_systems(draw_systems(0, index), keys), keys, 1000, 32)
 
 
 def speeds() -> dict[str, dict[str, float]]:
-    """Fractals; both images of each pair; and these, changed as they are trained on."""
+    """Return the speeds of fractals, of the images of pairs, and of the views that are trained on."""
     batches = PairBatches(FPS(steps=1).sizes, rng_seed=0)
     steps = iter(range(10_000))
     return {
-        "fractals": speed(lambda: len(rendered())),
+        "fractals": speed(lambda: len(render_thousand())),
         "images of pairs": speed(lambda: 2 * len(batches.pairs(next(steps)).first)),
         "images as trained on": speed(lambda: 2 * len(batches.views(next(steps)))),
     }
 
 
 def shapes() -> dict[str, object]:
-    """What 10,000 systems look like: how far their orbits go, and how much of a picture they cover."""
+    """Measure how far the orbits of 10,000 systems go, and how much of a picture they cover."""
     coverage, farthest = [], 0.0
     for first in range(0, CODES, TOGETHER):
-        grey = rendered(first)
+        grey = render_thousand(first)
         assert torch.isfinite(grey).all()
         assert bool((grey.amax((1, 2)) == 1).all())
         coverage.append((grey > 0).float().mean((1, 2)))
@@ -76,7 +76,7 @@ def shapes() -> dict[str, object]:
 
 
 def main() -> None:
-    """Measure one core, then look at many fractals."""
+    """Measure the speed of one core, then the shapes of many fractals."""
     torch.set_num_threads(1)
     found: dict[str, object] = {"date": time.strftime("%Y-%m-%d"), "version": coterie.__version__}
     found["machine"] = f"{this_machine()}, torch {torch.__version__}"

@@ -1,12 +1,11 @@
-"""The tables and the plot of table.jsonl, as Markdown and SVG.
+"""Print the tables of table.jsonl as Markdown, and draw its figure as SVG.
 
     python benchmarks/pretrain/report.py [RESULTS] [--figure FILE.svg]
 
-Prints one table a question: what each start brings under each partition, and how far that leaves federated training
-behind centralized; what more minutes of fractals bring; whether a better start and a better algorithm add up. A
-number is the mean over rng seeds of the last test accuracy, with the sample deviation and the number of seeds behind
-it. The first of them chose the learning rate, by the same test images, for every cell alike. A cell without runs is a
-dash.
+There is one table for each question: what each start brings under each partition, and how far federated training stays
+behind centralized training; what more minutes of fractals bring; whether a better start and a better algorithm add up.
+A number is the mean over rng seeds of the last test accuracy, followed by the sample deviation and the number of seeds.
+In every cell the first seed chose the learning rate, by the same test images. A cell without runs is a dash.
 """
 
 from __future__ import annotations
@@ -41,8 +40,8 @@ Values = dict[tuple[str, str, str], Value]
 """(start, partition, algorithm) -> its value, at the rate that was best for rng seed 0."""
 
 
-def values(path: Path) -> Values:
-    """Every cell of which there is a run."""
+def read_values(path: Path) -> Values:
+    """Read the values of all cells with a run."""
     runs: dict[tuple[str, str, str], dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for line in path.read_text().splitlines():
         row = json.loads(line)
@@ -58,13 +57,13 @@ def _value(by_rate: dict[int, dict[int, float]]) -> Value:
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """Rows as Markdown."""
+    """Return rows as a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def headline(found: Values) -> str:
-    """Starts against partitions, and beside centralized training from the same start."""
+    """Return the table of starts against partitions, beside centralized training from the same start."""
     rows = []
     for start in ("random", "fps15", "fedssl", "fps15+fedssl"):
         cells = [found.get((start, partition, "fedavg")) for partition in PARTITIONS]
@@ -75,7 +74,7 @@ def headline(found: Values) -> str:
 
 
 def by_time(found: Values) -> str:
-    """Minutes of fractals against partitions."""
+    """Return the table of minutes of fractals against partitions."""
     rows = [
         [str(minutes), *(str(found.get((start, partition, "fedavg"), "-")) for partition in ("dirichlet 0.1", "iid"))]
         for start, minutes in MINUTES.items()
@@ -83,8 +82,8 @@ def by_time(found: Values) -> str:
     return table(["minutes of fractals", "dirichlet 0.1", "iid"], rows)
 
 
-def adding_up(found: Values) -> str:
-    """Algorithms against starts under Dirichlet 0.1."""
+def by_algorithm(found: Values) -> str:
+    """Return the table of algorithms against starts, under Dirichlet 0.1."""
     rows = [
         [name, *(str(found.get((start, "dirichlet 0.1", name), "-")) for start in ("random", "fps15"))]
         for name in ("fedavg", "fedprox", "scaffold", "feddyn", "fedadam")
@@ -93,7 +92,7 @@ def adding_up(found: Values) -> str:
 
 
 def figure(found: Values) -> Figure:
-    """Test accuracy against minutes of fractals."""
+    """Draw test accuracy against minutes of fractals."""
     drawing = Figure(figsize=(5, 3.2), layout="constrained")
     axes = drawing.add_subplot()
     for partition in ("dirichlet 0.1", "iid"):
@@ -107,13 +106,13 @@ def figure(found: Values) -> Figure:
 
 
 def main() -> None:
-    """Print the tables; draw the figure where a file for it is named."""
+    """Print the tables, and draw the figure where a file is named for it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", nargs="?", type=Path, default=HERE / "table.jsonl")
     parser.add_argument("--figure", type=Path)
     chosen = parser.parse_args()
-    found = values(chosen.results)
-    print("\n\n".join([headline(found), by_time(found), adding_up(found)]))
+    found = read_values(chosen.results)
+    print("\n\n".join([headline(found), by_time(found), by_algorithm(found)]))
     if chosen.figure:
         figure(found).savefig(chosen.figure, format="svg", metadata={"Date": None})
 

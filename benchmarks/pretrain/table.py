@@ -1,21 +1,21 @@
-"""Where a federation starts from, measured: random weights, fractals, the clients' own images, and one after the other.
+"""Measure what a federation gains from its start: random weights, fractals, the clients' own images, or a chain.
 
     COTERIE_DATA=... python benchmarks/pretrain/table.py [headline time adds_up] [--minutes 90] [--part 0/2]
 
-A fixed subset of CIFAR-10 (2,000 images to train on, 2,000 to test on, each class alike) is dealt to ten clients, all
-of whom take part in each round: Dirichlet 0.1, Dirichlet 0.3 and IID. The model is ResNet-20 with eight channels in
-its first stage. Every cell is a start, a partition and an algorithm. Its learning rate is tuned on rng seed 0, by the
-last test accuracy, on a grid of resolution 10^(1/2), until the best has a worse neighbour on either side; with that
-rate it is repeated for the other rng seeds. The seed decides the initial weights (but for what was pre-trained) and
-the order of batches; the partition and what was pre-trained are the same for all.
+A fixed subset of CIFAR-10 (2,000 images to train on and 2,000 to test on, equally many of each class) is dealt to ten
+clients by Dirichlet 0.1, Dirichlet 0.3 and IID. All clients take part in each round. The model is ResNet-20 with eight
+channels in its first stage. Every cell is a start, a partition and an algorithm. Its learning rate is tuned on rng seed
+0, by the last test accuracy, on a grid of resolution 10^(1/2), until the best has a worse neighbour on either side. The
+cell is repeated with that rate for the other rng seeds. The seed decides the initial weights (except those that were
+pre-trained) and the order of batches; the partition and the pre-trained weights are the same for all.
 
     headline   {random, FPS of 15 minutes, federated SSL, FPS then federated SSL} x {the partitions, centralized}
-    time       FPS of 5 and of 30 minutes, beside the 15 above: what more of it brings
+    time       FPS of 5 and of 30 minutes, beside the 15 above
     adds_up    {FedProx, SCAFFOLD, FedDyn, FedAdam} x {random, FPS} under Dirichlet 0.1; FedAvg is above
 
-Every finished run is a line in table.jsonl at once, and is not run again; a pre-training goes on where it was
-stopped. `--part 0/2` and `--part 1/2`, in two shells, share the cells between two cores: about three hours. `--tiny
-DIR` does the same with next to nothing, into a folder of its own, to see that every kind of row works. `report.py`
+Every finished run is written to table.jsonl at once, and is not run again; a pre-training that was stopped continues.
+`--part 0/2` and `--part 1/2`, in two shells, share the cells between two cores, and take about three hours. `--tiny
+DIR` does the same at the smallest sizes, into a folder of its own, to check that every kind of row works. `report.py`
 writes the tables.
 """
 
@@ -57,15 +57,15 @@ OWN: dict[str, dict[str, Any]] = {
     "feddyn": {"proximal_weight": 0.1},
     "fedadam": {"server_lr": 0.03},
 }
-"""What an algorithm takes besides the learning rate that is tuned."""
+"""Arguments of an algorithm besides the learning rate, which is tuned."""
 RESOLUTION = 10**0.5
-GUESS, MOST = -2, 3
-"""The exponent of the middle of the first three rates, and how far from it others may be."""
+FIRST_EXPONENT, MAX_DISTANCE = -2, 3
+"""The exponent of the middle one of the first three rates, and how far from it other exponents may be."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much of everything."""
+    """The sizes of data, model and training."""
 
     folder: Path
     examples: int = 2000
@@ -88,7 +88,7 @@ TINY = replace(
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: which table it belongs to, what is run, and for how many rng seeds."""
+    """A cell: the table it belongs to, what it runs, and for how many rng seeds."""
 
     table: str
     start: str
@@ -127,13 +127,15 @@ CELLS: dict[str, list[Cell]] = {
 
 @cache
 def source(budget: Budget) -> Source:
-    """The subset of CIFAR-10, the same number of each class."""
+    """Return the subset of CIFAR-10, with the same number of examples of each class."""
     whole = load("cifar10")
     assert whole.test is not None
-    return replace(whole, train=_some(whole.train, budget.examples), test=_some(whole.test, budget.tested))
+    return replace(
+        whole, train=_take_evenly(whole.train, budget.examples), test=_take_evenly(whole.test, budget.tested)
+    )
 
 
-def _some(examples: Examples, number: int) -> Examples:
+def _take_evenly(examples: Examples, number: int) -> Examples:
     y = examples.labels()
     assert y is not None
     order = torch.randperm(len(y), generator=generator("subset"))
@@ -142,12 +144,12 @@ def _some(examples: Examples, number: int) -> Examples:
 
 
 def clients(budget: Budget, partition: str) -> Clients:
-    """Who holds what: the same for every rng seed."""
+    """Deal the subset to the clients, in the same way for every rng seed."""
     return deal(source(budget), num_clients=budget.clients, rng_seed=0, **PARTITIONS[partition])
 
 
 def model(budget: Budget, rng_seed: int, weights: Path | None) -> nn.Module:
-    """The model with random weights, or with those in a file but for its classifier."""
+    """Return the model with random weights, or with those of a file except the classifier's."""
     made = build("resnet20", [3, 32, 32], 10, rng_seed, width=budget.width)
     if weights is not None:
         loaded = {name: x for name, x in load_file(weights).items() if not name.startswith("output.")}
@@ -157,39 +159,39 @@ def model(budget: Budget, rng_seed: int, weights: Path | None) -> nn.Module:
     return made
 
 
-def started_from(budget: Budget, start: str, partition: str) -> Path | None:
-    """The weights file of a start, made where it is absent; None for random weights."""
+def start_weights(budget: Budget, start: str, partition: str) -> Path | None:
+    """Return the weights file of a start, after making it where it is missing; None for random weights."""
     if start == "random":
         return None
     first, _, then = start.partition("+")
     if first == "fedssl":
         first, then = "random", "fedssl"
     if not then:
-        return fractals(budget, int(first.removeprefix("fps")))
-    return self_supervised(budget, first, partition)
+        return fractal_weights(budget, int(first.removeprefix("fps")))
+    return self_supervised_weights(budget, first, partition)
 
 
-def fractals(budget: Budget, minutes: int) -> Path:
-    """An encoder from so many minutes of fractals."""
+def fractal_weights(budget: Budget, minutes: int) -> Path:
+    """Return the weights file of an encoder that is pre-trained on fractals for some minutes."""
     folder = budget.folder / f"fps{minutes}"
     how = {"minutes": float(minutes)} if budget.fps_steps is None else {"steps": budget.fps_steps}
     tables = {
         "pretrain": {**how, "batch_size": 32, "lr": 0.4, "interval": 50},
         "model": {"name": "resnet20", "width": budget.width},
     }
-    with alone(folder):
+    with lock(folder):
         pretrain(parse(tables, [HERE]), folder, resume=True)
     return folder / "model.safetensors"
 
 
-def self_supervised(budget: Budget, start: str, partition: str) -> Path:
-    """An encoder that the clients of a partition trained together, without labels, from another start."""
+def self_supervised_weights(budget: Budget, start: str, partition: str) -> Path:
+    """Return the weights file of an encoder that a partition's clients train without labels, from another start."""
     path = budget.folder / f"{start}+fedssl, {partition}.safetensors"
-    begin = started_from(budget, start, partition)
-    with alone(path):
+    begin = start_weights(budget, start, partition)
+    with lock(path):
         if not path.exists():
             recipe = coterie.fedssl(lr=0.05, momentum=0.9, weight_decay=1e-4, batch_size=budget.ssl_batch)
-            last = _last(recipe, model(budget, 0, begin), clients(budget, partition), budget.ssl_rounds, 0, None)
+            last = last_round(recipe, model(budget, 0, begin), clients(budget, partition), budget.ssl_rounds, 0, None)
             beside = path.with_suffix(".part")
             save_file(last.weights(), beside)
             beside.rename(path)
@@ -197,16 +199,18 @@ def self_supervised(budget: Budget, start: str, partition: str) -> Path:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """A block that one process at a time is in: who comes second waits, and finds what the first has made."""
+def lock(path: Path) -> Iterator[None]:
+    """Let one process at a time into a block; a second one waits, and finds what the first has made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _last(recipe: Recipe, start: nn.Module, who: Clients, rounds: int, rng_seed: int, test: Examples | None) -> Round:
-    """The last round of a federation; it is evaluated after that alone."""
+def last_round(
+    recipe: Recipe, start: nn.Module, who: Clients, rounds: int, rng_seed: int, test: Examples | None
+) -> Round:
+    """Run a federation and return its last round, which alone is evaluated."""
     options: dict[str, Any] = {"rounds": rounds, "rng_seed": rng_seed, "test": test, "evaluate_every": rounds}
     for round in coterie.federate(recipe, start, who, num_classes=10, **options):
         last = round
@@ -214,15 +218,15 @@ def _last(recipe: Recipe, start: nn.Module, who: Clients, rounds: int, rng_seed:
 
 
 def run(budget: Budget, cell: Cell, exponent: int, rng_seed: int) -> dict[str, Any]:
-    """One run of a cell."""
+    """Run a cell once, and return its row."""
     began, lr = time.perf_counter(), float(RESOLUTION**exponent)
-    begin = started_from(budget, cell.start, cell.partition)
+    begin = start_weights(budget, cell.start, cell.partition)
     made = time.perf_counter() - began
     recipe = getattr(coterie, cell.algorithm)(
         lr=lr, local_epochs=budget.epochs, batch_size=budget.batch, **OWN.get(cell.algorithm, {})
     )
     who, test = clients(budget, cell.partition), source(budget).test
-    last = _last(recipe, model(budget, rng_seed, begin), who, budget.rounds, rng_seed, test)
+    last = last_round(recipe, model(budget, rng_seed, begin), who, budget.rounds, rng_seed, test)
     return {
         **asdict(cell),
         "exponent": exponent,
@@ -237,20 +241,20 @@ def run(budget: Budget, cell: Cell, exponent: int, rng_seed: int) -> dict[str, A
 
 
 class Results:
-    """The finished runs, in a file that several processes append to."""
+    """The finished runs, in a file to which several processes append."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def of(self, cell: Cell) -> dict[tuple[int, int], dict[str, Any]]:
-        """A cell's by exponent and rng seed; cells of other tables that ran the same count too."""
+    def rows_of(self, cell: Cell) -> dict[tuple[int, int], dict[str, Any]]:
+        """Return a cell's rows by exponent and rng seed, and those of the same cell in other tables."""
         lines = self.path.read_text().splitlines() if self.path.exists() else []
         same = ("start", "partition", "algorithm")
         rows = [row for row in map(json.loads, lines) if all(row[key] == getattr(cell, key) for key in same)]
         return {(row["exponent"], row["rng_seed"]): row for row in rows}
 
     def add(self, row: dict[str, Any]) -> None:
-        """A finished run, at once."""
+        """Write a finished run."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
@@ -258,33 +262,35 @@ class Results:
 
 
 def work(budget: Budget, results: Results, cell: Cell, until: float) -> None:
-    """Whatever is left to do for a cell: rates first, then rng seeds; nothing new is begun after `until`."""
-    while (todo := next_run(cell, results.of(cell))) is not None and time.time() < until:
+    """Do all runs of a cell that are not done, rates first, then rng seeds; none begins after `until`."""
+    while (todo := next_run(cell, results.rows_of(cell))) is not None and time.time() < until:
         results.add(run(budget, cell, *todo))
 
 
 def next_run(cell: Cell, done: dict[tuple[int, int], dict[str, Any]]) -> tuple[int, int] | None:
-    """The next (exponent, rng seed): three rates, further ones until the best has a worse neighbour on either side,
-    then the best one's other seeds. A run that diverged counts as one without any accuracy.
+    """Return the next (exponent, rng seed), or None.
+
+    First come three rates, then others until the best has a worse neighbour on either side, then the best one's other
+    seeds. A run that diverged has accuracy 0.
     """
     tried = {exponent: row["test_accuracy"] or 0.0 for (exponent, seed), row in done.items() if seed == 0}
-    for exponent in (GUESS, GUESS - 1, GUESS + 1):
+    for exponent in (FIRST_EXPONENT, FIRST_EXPONENT - 1, FIRST_EXPONENT + 1):
         if exponent not in tried:
             return exponent, 0
-    best = max(tried, key=lambda exponent: (tried[exponent], -abs(exponent - GUESS)))
+    best = max(tried, key=lambda exponent: (tried[exponent], -abs(exponent - FIRST_EXPONENT)))
     for exponent in (best - 1, best + 1):
-        if exponent not in tried and abs(exponent - GUESS) <= MOST:
+        if exponent not in tried and abs(exponent - FIRST_EXPONENT) <= MAX_DISTANCE:
             return exponent, 0
     return next(((best, seed) for seed in range(1, cell.seeds) if (best, seed) not in done), None)
 
 
 def main() -> None:
-    """Run what is asked for, cell by cell."""
+    """Run the chosen tables, cell by cell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", nargs="*", default=[], help="headline, time, adds_up; all unless named")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="start nothing new after so many minutes")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after this many minutes")
     parser.add_argument("--part", default="0/1", help="k/n: every n-th cell, from the k-th")
-    parser.add_argument("--tiny", type=Path, help="next to nothing of everything, into this folder")
+    parser.add_argument("--tiny", type=Path, help="the smallest sizes, into this folder")
     chosen = parser.parse_args()
     part, parts = map(int, chosen.part.split("/"))
     torch.set_num_threads(1)

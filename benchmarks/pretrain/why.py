@@ -1,14 +1,15 @@
-"""Why a start matters: drift, and the line between final models, from random weights and from pre-trained ones.
+"""Measure why a start matters: drift, and the line between final models, from random and from pre-trained weights.
 
     COTERIE_DATA=... python benchmarks/pretrain/why.py --weights runs/fps/model.safetensors [--rounds 50] [--quick]
 
 FedAvg with ResNet-20 on 10,000 fixed images of CIFAR-10, dealt to 10 clients by Dirichlet 0.1, Dirichlet 0.3 and at
-random. For each start, the three conditions begin with the same weights; rounds are probed as they go, and then the
-loss is measured along the line between every two final models. Chen et al. expect a barrier from random weights, none
-or a lower one from pre-trained weights, and drift that is not smaller; Nguyen et al. a lower gradient diversity.
+random. For each start, the three conditions begin with the same weights. Probes measure rounds during training, and
+then the loss is measured along the line between every two final models. Chen et al. expect a barrier from random
+weights, none or a lower one from pre-trained weights, and drift that is not smaller. Nguyen et al. expect a lower
+gradient diversity.
 
-A finished row is a line in why.jsonl at once and is not run again; final models are kept in --models. `--table` prints
-what is there.
+A finished row is written to why.jsonl at once and is not run again; final models are kept in --models. `--table` prints
+the finished rows.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ PROBE = ["drift", "diversity", "direction", "gain", "travelled"]
 
 
 def start(row: dict[str, Any], source: Source) -> nn.Module:
-    """The model that all conditions begin with: random, or with the weights of a file but for its classifier."""
+    """Return the model that all conditions begin with: random, or with a file's weights except the classifier's."""
     shape, classes = list(source.train.x.shape[1:]), source.num_classes or 0
     model = build("resnet20", shape, classes, row["rng_seed"], width=row["width"])
     if row["start"] != "random":
@@ -58,8 +59,8 @@ def start(row: dict[str, Any], source: Source) -> nn.Module:
     return model
 
 
-def trained(row: dict[str, Any], model: nn.Module, source: Source, to: Path) -> dict[str, Any]:
-    """One federation: the means over its probed rounds, and how it ended. Its final weights go to a file."""
+def train(row: dict[str, Any], model: nn.Module, source: Source, to: Path) -> dict[str, Any]:
+    """Run a federation, write its final weights, and return its last accuracy and the means over probed rounds."""
     clients = deal(source, num_clients=10, rng_seed=row["rng_seed"], **CONDITIONS[row["condition"]])
     recipe = coterie.fedavg(lr=row["lr"], local_epochs=row["local_epochs"], batch_size=32)
     probe, rounds, last = Probe(PROBE, every=row["every"], examples=row["examples"]), [], None
@@ -76,14 +77,14 @@ def trained(row: dict[str, Any], model: nn.Module, source: Source, to: Path) -> 
     return {"test_accuracy": last.test_accuracy, "test_loss": last.test_loss, **means, "rounds": rounds}
 
 
-def weights_in(file: Path, model: nn.Module) -> Tree:
-    """A file's weights as the model's are arranged."""
+def read_weights(file: Path, model: nn.Module) -> Tree:
+    """Read a file's weights into the form of the model's initial weights."""
     flat = safetensors.torch.load_file(file)
     return {kind: {name: flat[name] for name in leaves} for kind, leaves in initial_weights(model).items()}
 
 
 def surface(model: nn.Module, source: Source, row: dict[str, Any]) -> Surface:
-    """The test loss, BatchNorm's statistics measured on training examples at every place."""
+    """Return the test loss as a function of weights, with BatchNorm's statistics measured on training examples."""
     assert source.test is not None
     task, engine = make_task(model, loss=cross_entropy, metrics={"accuracy": accuracy}), Sequential()
     seen = draw_subset(source.train, row["examples"], row["rng_seed"])
@@ -92,7 +93,7 @@ def surface(model: nn.Module, source: Source, row: dict[str, Any]) -> Surface:
 
 
 def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Every row, the federations of a start before what is measured of them."""
+    """Yield every row, the federations of a start before the lines between them."""
     for rng_seed in range(options.rng_seeds):
         for name in ["random", *([str(options.weights)] if options.weights else [])]:
             common = {
@@ -106,34 +107,34 @@ def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def file_of(row: dict[str, Any], condition: str, folder: Path) -> Path:
-    """Where a federation's final weights are."""
+    """Return the file of a federation's final weights."""
     keys = ("start", "rng_seed", "rounds", "lr", "local_epochs", "train_examples", "width")
     name = "-".join([condition, *(str(row[key]) for key in keys)])
     return folder / f"{name.replace('/', '_').replace(' ', '_')}.safetensors"
 
 
-def result(row: dict[str, Any], options: argparse.Namespace, source: Source) -> dict[str, Any]:
-    """What one row measures."""
+def measure(row: dict[str, Any], options: argparse.Namespace, source: Source) -> dict[str, Any]:
+    """Return the result of a row."""
     model = start(row, source)
     if row["kind"] == "federation":
-        return trained(row, model, source, file_of(row, row["condition"], options.models))
+        return train(row, model, source, file_of(row, row["condition"], options.models))
     place = surface(model, source, row)
     if row["kind"] == "curvature":
         return curvature(place, initial_weights(model))._asdict()
-    a, b = (weights_in(file_of(row, condition, options.models), model) for condition in row["between"])
+    a, b = (read_weights(file_of(row, condition, options.models), model) for condition in row["between"])
     found = line(place, a, b)
     return {"barrier": found.barrier, "distance": found.distance, "t": found.t, **found.measures}
 
 
-def finished() -> dict[str, dict[str, Any]]:
-    """Each finished row with its result."""
+def read_results() -> dict[str, dict[str, Any]]:
+    """Read the finished rows with their results."""
     lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
     return {json.dumps(entry["row"], sort_keys=True): entry["result"] for entry in map(json.loads, lines)}
 
 
-def table() -> None:
-    """A line for each finished row."""
-    for key, found in finished().items():
+def print_table() -> None:
+    """Print a line for each finished row."""
+    for key, found in read_results().items():
         row = json.loads(key)
         what = row.get("condition") or " to ".join(row.get("between", ["the start"]))
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in found.items() if isinstance(value, float))
@@ -152,21 +153,21 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=1000)
     parser.add_argument("--train-examples", type=int, default=10_000)
     parser.add_argument("--width", type=int, default=16, help="of ResNet-20's first stage")
-    parser.add_argument("--quick", action="store_true", help="one short round of everything; keeps no row")
+    parser.add_argument("--quick", action="store_true", help="run one short round of each row, and write no results")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     if options.table:
-        return table()
+        return print_table()
     if options.quick:
         options.rounds, options.rng_seeds, options.examples, options.train_examples = 1, 1, 40, 400
     torch.set_num_threads(1)
     whole = load("cifar10")
     source = replace(whole, train=draw_subset(whole.train, options.train_examples, 0))
-    done = {} if options.quick else finished()
+    done = {} if options.quick else read_results()
     for row in rows(options):
         if json.dumps(row, sort_keys=True) in done:
             continue
-        found = result(row, options, source)
+        found = measure(row, options, source)
         print(row, {k: v for k, v in found.items() if isinstance(v, float)}, flush=True)
         if not options.quick:
             with RESULTS.open("a") as file:

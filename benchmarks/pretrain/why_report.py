@@ -1,10 +1,10 @@
-"""What why.jsonl says, as Markdown and SVG: drift by start and partition, and the loss between final models.
+"""Print why.jsonl as Markdown and draw it as SVG: drift by start and partition, and the loss between final models.
 
     python benchmarks/pretrain/why_report.py [RESULTS] [--figure FILE.svg]
 
-The first table has the means over the probed rounds of a federation, the second the barrier between two final models of
-one start (how far the loss rises above the chord), both as means over rng seeds. The figure draws the loss along those
-lines for the first rng seed. A row that is not there is a dash.
+The first table has the means over the probed rounds of a federation. The second has the barrier between two final
+models of one start, which is how far the loss rises above the chord. Both are means over rng seeds. The figure shows
+the loss along those lines for the first rng seed. A missing row is a dash.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ PROBES = ("dispersion", "distance", "cosine", "diversity", "direction", "gain", 
 Entries = list[dict[str, Any]]
 
 
-def entries(path: Path) -> Entries:
-    """Every finished row, its result beside what it is; a start is "random" or "pre-trained"."""
+def read_entries(path: Path) -> Entries:
+    """Read the finished rows with their results; a start is "random" or "pre-trained"."""
     read = [json.loads(line) for line in path.read_text().splitlines()]
     return [{**e["row"], **e["result"], "start": _start(e["row"]["start"])} for e in read]
 
@@ -37,18 +37,18 @@ def _start(name: str) -> str:
 
 
 def starts(found: Entries) -> list[str]:
-    """The starts that there are, random weights first."""
+    """Return the starts in the rows, random weights first."""
     return sorted({e["start"] for e in found}, key=lambda name: name != "random")
 
 
 def mean(found: Entries, what: str, **same: Any) -> str:
-    """The mean of a number over the rows that agree with `same`; a dash where there is none."""
+    """Return the mean of a number over the rows with the values `same`; a dash where there is none."""
     values = [e[what] for e in found if all(e.get(k) == v for k, v in same.items()) and e.get(what) is not None]
     return f"{fmean(values):.3g}" if values else "–"
 
 
 def drift(found: Entries) -> str:
-    """A line for each start and partition."""
+    """Return the table of drift, with a line for each start and partition."""
     what = ("test_accuracy", *PROBES)
     return table(
         ["start", "partition", "test accuracy", *PROBES],
@@ -65,7 +65,7 @@ def drift(found: Entries) -> str:
 
 
 def barriers(found: Entries) -> str:
-    """A line for each start: the barrier between every two of its final models, and the curvature it began with."""
+    """Return the table of barriers between final models and of the curvature at the start, a line for each start."""
     pairs = list(combinations(CONDITIONS, 2))
     return table(
         ["start", *(" to ".join(pair) for pair in pairs), "top Hessian eigenvalue at the start"],
@@ -81,7 +81,7 @@ def barriers(found: Entries) -> str:
 
 
 def figure(found: Entries) -> Figure:
-    """The test loss along the line between every two final models, a panel for each pair."""
+    """Draw the test loss along the line between every two final models, a panel for each pair."""
     drawing = Figure(figsize=(9, 3), layout="constrained")
     pairs = list(combinations(CONDITIONS, 2))
     for axes, (a, b) in zip(drawing.subplots(1, len(pairs), sharey=True), pairs, strict=True):
@@ -96,12 +96,12 @@ def figure(found: Entries) -> Figure:
 
 
 def main() -> None:
-    """Print the tables; draw the figure where a file for it is named."""
+    """Print the tables, and draw the figure where a file is named for it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", nargs="?", type=Path, default=HERE / "why.jsonl")
     parser.add_argument("--figure", type=Path)
     chosen = parser.parse_args()
-    found = entries(chosen.results)
+    found = read_entries(chosen.results)
     print(drift(found), barriers(found), sep="\n\n")
     if chosen.figure:
         figure(found).savefig(chosen.figure, format="svg", metadata={"Date": None})

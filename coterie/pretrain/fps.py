@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from coterie.algorithms.self_supervised import METHODS, PREDICTOR, PREFIX, Method, chosen
 from coterie.core import rng, tree
 from coterie.core.algorithm import Logs
-from coterie.core.errors import require
+from coterie.core.errors import Mistake, require
 from coterie.core.tree import Tree
 from coterie.engines.malloc import keep_freed_memory
 from coterie.models.functional import initial_weights, make_task
@@ -93,7 +93,8 @@ class FPS:
     def __post_init__(self) -> None:
         _require_positive(self, "minutes", "batch_size", "lr", "interval", "points", "cached_renderings")
         require("steps", self.steps, self.steps is None or self.steps >= 1, "1 or more")
-        require("steps", self.steps, self.steps is not None or self.minutes is not None, "given, or else `minutes`")
+        if self.steps is None and self.minutes is None:
+            raise Mistake("it must be given unless `minutes` is", key="steps")
         require("batch_size", self.batch_size, self.batch_size >= 2, "2 or more")
         require("momentum", self.momentum, 0 <= self.momentum < 1, "from 0 to below 1")
         require("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "0 or more")

@@ -102,7 +102,7 @@ def test_what_is_left_open_follows_the_image_size() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"steps": None}, "steps = None: it must be given, or else minutes"),
+        ({"steps": None}, "steps: it must be given unless minutes is"),
         ({"steps": 0}, "steps = 0: it must be 1 or more"),
         ({"minutes": 0.0}, "minutes = 0.0: it must be above 0"),
         ({"batch_size": 1}, "batch_size = 1: it must be 2 or more"),
