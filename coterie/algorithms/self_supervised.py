@@ -33,7 +33,7 @@ from coterie.core.algorithm import Logs
 from coterie.core.errors import Mistake, require
 from coterie.core.task import Encoder, Task, masked_sums
 from coterie.core.tree import Tree
-from coterie.models.functional import Training, initial_weights
+from coterie.models.functional import TrainingModule, initial_weights
 from coterie.models.projection_heads import mlp_head, predictor, projector
 from coterie.models.registry import build
 from coterie.objectives import self_supervised_losses as losses
@@ -178,7 +178,7 @@ class _Part:
 
     def __init__(self, prefix: str, make: Callable[..., nn.Module], sizes: tuple[int, int]) -> None:
         self.prefix, self.make, self.sizes = prefix, lambda: make(*sizes), sizes
-        self._forward = Training(make(*sizes)).forward()
+        self._forward = TrainingModule(make(*sizes)).forward()
 
     def __call__(self, params: Tree, buffers: Tree, x: Tensor, mask: Tensor | None, key: Tensor) -> tuple[Tensor, Tree]:
         outputs, after = self._forward(self._own(params), self._own(buffers), x, mask, key)

@@ -1,4 +1,4 @@
-"""A model and its loss as pure functions: all that an algorithm knows of what it trains.
+"""A model and its loss as pure functions: all that an algorithm knows about the model it trains.
 
 Legend: B batch, C classes.
 """
@@ -16,8 +16,11 @@ from coterie.core.normaliser import Normaliser
 from coterie.core.tree import Tree
 
 Score: TypeAlias = Callable[[Tensor, Any], tuple[Tensor, Tensor]]
-"""(outputs [B, ...], y [B, ...]) -> (sums [B], counts [B]): a measure that can be merged by adding, for labels of any
-shape. A classification's counts are ones; a sequence's are its real tokens."""
+"""(outputs [B, ...], y [B, ...]) -> (sums [B], counts [B]): a measure of each example, for labels of any shape.
+
+Sums and counts of several batches are merged by adding. For a classification the counts are ones; for a sequence a
+count is the number of real tokens.
+"""
 
 
 class Batch(NamedTuple):
@@ -25,7 +28,7 @@ class Batch(NamedTuple):
 
     x: Tensor  # [B, ...]
     y: Tensor | None  # [B, ...]
-    rows: Tensor  # [B] int64, each example's number within the stream's data: where a table about them is looked up
+    rows: Tensor  # [B] int64, each example's row in the stream's data, to look it up in a table about them
     mask: Tensor | None  # [B] bool, which examples are real; None: all are
     key: Tensor  # [] int64
 
@@ -34,16 +37,16 @@ class Apply(Protocol):
     """A model's training forward."""
 
     def __call__(self, params: Tree, buffers: Tree, x: Tensor, mask: Tensor | None, key: Tensor) -> tuple[Tensor, Tree]:
-        """x [B, ...], mask [B] or None, key [] -> outputs [B, ...] and the buffers after the forward."""
+        """Return outputs [B, ...] and the buffers after the forward, for x [B, ...], mask [B] or None, and key []."""
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """A model up to its classifier: what is left of it where there are no labels to learn from.
+    """A model up to its classifier: the part that can learn without labels.
 
     Attributes:
-        forward: () -> a training forward that gives features [B, width]; it takes the classifier's parameters or not.
-        width: of the features.
+        forward: () -> a training forward that returns features [B, width]. Its parameters may include the classifier's.
+        width: the number of features.
         head: names of the classifier's parameters.
     """
 
@@ -56,11 +59,11 @@ class Differentiate(Protocol):
     """A way to take gradients."""
 
     def __call__(self, f: Callable[[Tree], tuple[Tensor, Any]], params: Tree) -> tuple[Tree, Any]:
-        """The gradient of f's first result and f's second result, where f(params) -> (loss [], aux)."""
+        """Return the gradient of the loss and aux, where f(params) -> (loss [], aux)."""
 
 
 def gradient_by_tape(f: Callable[[Tree], tuple[Tensor, Any]], params: Tree) -> tuple[Tree, Any]:
-    """`Differentiate` by PyTorch's tape: the fastest for one client at a time."""
+    """Differentiate by PyTorch's tape, which is fastest for one client at a time; see `Differentiate`."""
     with torch.enable_grad():
         tracked = {name: p.detach().requires_grad_() for name, p in params.items()}
         loss, aux = f(tracked)
@@ -69,7 +72,7 @@ def gradient_by_tape(f: Callable[[Tree], tuple[Tensor, Any]], params: Tree) -> t
 
 
 def gradient_by_func(f: Callable[[Tree], tuple[Tensor, Any]], params: Tree) -> tuple[Tree, Any]:
-    """`Differentiate` by `torch.func.grad`, which `torch.func.vmap` can batch over clients."""
+    """Differentiate by `torch.func.grad`, which `torch.func.vmap` can batch over clients; see `Differentiate`."""
     grads, aux = torch.func.grad(f, has_aux=True)(params)
     return grads, aux
 
@@ -80,17 +83,16 @@ class Task:
 
     Attributes:
         apply: the training forward; see `Apply`. Nothing is kept between calls: buffers go in and come out.
-        predict: (params, buffers, x [B, ...]) -> outputs [B, ...], in evaluation mode. It has a gradient where what it
-            is given wants one.
+        predict: (params, buffers, x [B, ...]) -> outputs [B, ...], in evaluation mode. The outputs have a gradient
+            where an argument requires one.
         loss: the objective as a `Score`; the batch's loss is the sum of sums over the sum of counts.
         metrics: further scores by name, "accuracy" among them where there are classes.
         num_classes: C, or None.
         norm_leaves: names of the parameters and buffers that belong to normalisation layers, found by type.
         frozen: parameters that are never trained, and statistics of normalisation layers that never move, by name. They
-            are part of the model and of what is saved, but a constant: not of what is broadcast, sent or kept.
+            are constants of the model: saved with it, but never broadcast, sent or kept by a client.
         lr_scale: by name, the factor on a parameter's gradient, and so on its learning rate; 1 unless given.
-        tied: second names of parameters and buffers that the model's `state_dict` has under several, each with the
-            first.
+        tied: second name -> first name, for parameters and buffers that the model's `state_dict` has under several.
         batch_norms: names of the BatchNorm layers that call a normaliser, found by type.
         unsupported_batch_norms: names of those that cannot: without running statistics, or with a forward of their own.
         apply_with: (normaliser) -> a training forward in which these layers call it; see `coterie.core.normaliser`.
@@ -99,9 +101,9 @@ class Task:
             of a layer, for the normaliser, stand among the parameters as <layer>.<name>. None: there is no such
             forward.
         encoder: the model up to its classifier; None where there is no such part.
-        unbatchable: why clients of this architecture cannot be batched by `torch.func.vmap`, where that is known
-            beforehand.
-        unpaddable: why a short batch of this architecture must not be padded and masked, where that is known.
+        unbatchable: why clients of this architecture cannot be batched by `torch.func.vmap`; None where no reason is
+            known beforehand.
+        unpaddable: why a short batch of this architecture must not be padded and masked; None where no reason is known.
         autodiff: how gradients are taken; set by the engine.
     """
 
@@ -123,24 +125,22 @@ class Task:
     autodiff: Differentiate = gradient_by_tape
 
     def differentiate(self, f: Callable[[Tree], tuple[Tensor, Any]], params: Tree) -> tuple[Tree, Any]:
-        """The gradient of f's first result, each leaf times its `lr_scale`, and f's second result; see
-        `Differentiate`.
-        """
+        """Return the gradient of f's loss, each leaf times its `lr_scale`, and f's aux; see `Differentiate`."""
         grads, aux = self.autodiff(f, params)
         if self.lr_scale:
             grads = {name: g * self.lr_scale[name] if name in self.lr_scale else g for name, g in grads.items()}
         return grads, aux
 
     def state_dict(self, weights: Tree) -> dict[str, Tensor]:
-        """All of a model's {"params", "buffers"}, with what is frozen, by the names of its `state_dict`."""
+        """Return {"params", "buffers"} and the frozen values as one dict with the names of the model's `state_dict`."""
         named = {**self.frozen, **weights["params"], **weights["buffers"]}
         return named | {second: named[first] for second, first in self.tied.items()}
 
     def gradient(self, params: Tree, buffers: Tree, batch: Batch) -> tuple[Tree, Tree, dict[str, Tensor]]:
-        """The gradient of the batch's mean loss, the buffers after the forward, and logs ("loss", a sum, and "count",
-        its count).
+        """Return the gradient of the batch's mean loss, the buffers after the forward, and logs.
 
-        Masked examples have no part in the loss, in the statistics of normalisation, or in the logs.
+        The logs are "loss", a sum over examples, and "count". Examples that are not real are left out of the loss, of
+        normalisation's statistics and of the logs.
         """
 
         def objective(p: Tree) -> tuple[Tensor, tuple[Tree, dict[str, Tensor]]]:
@@ -153,7 +153,7 @@ class Task:
 
 
 def masked_sums(score: Score, outputs: Tensor, y: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The sum of a score over the real examples, and their count: [] each."""
+    """Return the sums of a score's sums and of its counts over the real examples, [] each."""
     sums, counts = score(outputs, y)  # [B], [B]
     if mask is not None:
         sums, counts = torch.where(mask, sums, 0.0), torch.where(mask, counts, 0.0)

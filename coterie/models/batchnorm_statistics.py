@@ -1,7 +1,7 @@
 """BatchNorm's statistics, measured on examples at given weights.
 
-A model between two others has weights between theirs, but the activations that its BatchNorm layers see are not between
-theirs: normalising by averaged statistics then says something about the statistics, not about the weights.
+The weights of a model between two others lie between theirs, but the activations of its BatchNorm layers do not. With
+averaged statistics, what is measured there would depend on the statistics more than on the weights.
 """
 
 from __future__ import annotations
@@ -22,12 +22,18 @@ from coterie.models.layers import MaskedBatchNorm, Scope, swap_layers
 
 
 def recalibration(model: nn.Module, examples: Examples, engine: Engine, batch: int = 1000) -> Callable[[Tree], Tree]:
-    """weights -> the same, with the running statistics of every BatchNorm layer, found by type, as examples give them.
+    """Return a function that replaces the running statistics in a model's weights by those measured on examples.
 
-    One forward without labels, dropout or augmentation, in which these layers normalise by the batch. Up to `batch`
-    examples, mean and unbiased variance are those of all examples together; with more, the mean over equal batches of
-    each batch's, as `torch.optim.swa_utils.update_bn` takes it. Other buffers stay as they are, and so do frozen
-    layers, and a model without such layers.
+    The statistics are those of every BatchNorm layer, found by type, in one forward without labels, dropout or
+    augmentation, in which these layers normalise by the batch. Up to `batch` examples, mean and unbiased variance are
+    those of all examples together. With more, they are means over equal batches, as `torch.optim.swa_utils.update_bn`
+    takes them. Other buffers and frozen layers stay unchanged.
+
+    Args:
+        model: gives the architecture.
+        examples: what the statistics are measured on.
+        engine: gives device and type.
+        batch: the largest number of examples in a forward.
     """
     still = frozen_norms(model)
     copied = swap_layers(copy.deepcopy(model), Scope()).eval().requires_grad_(False).to(engine.device, engine.dtype)
@@ -42,7 +48,7 @@ def recalibration(model: nn.Module, examples: Examples, engine: Engine, batch: i
     parts = torch.arange(len(examples)).tensor_split(-(-len(examples) // batch) or 1)
 
     @torch.no_grad()
-    def measured(weights: Tree) -> Tree:
+    def recalibrate(weights: Tree) -> Tree:
         if not layers:
             return weights
         held = {**weights["params"], **weights["buffers"]}
@@ -52,4 +58,4 @@ def recalibration(model: nn.Module, examples: Examples, engine: Engine, batch: i
             functional_call(copied, held, (as_input(examples.batch(rows)[0], engine),))
         return {**weights, "buffers": {name: held[name] for name in weights["buffers"]}}
 
-    return measured
+    return recalibrate

@@ -1,4 +1,4 @@
-"""From an `nn.Module`, as its author wrote it, to the pure functions of a `Task`."""
+"""Turn an `nn.Module` into the pure functions of a `Task`."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from coterie.models.memory_layout import ImageLayout
 from coterie.models.model_parts import classifier_name
 
 NORM_TYPES = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-"""What counts as a normalisation layer. By type: a name says nothing about a layer inside an `nn.Sequential`."""
+"""The types of normalisation layers. A layer's name would not do: inside an `nn.Sequential` it is a number."""
 
 AUGMENT = -1
-"""Where augmentation stands in a step's key; dropout layers count from 1."""
+"""The number that augmentation folds into a step's key. Dropout layers count from 1."""
 
 Augment = Callable[[Tensor, Tensor], Tensor]
-"""(x [B, ...], key []) -> x of the same shape: what is done to training examples, drawn from the key alone."""
+"""(x [B, ...], key []) -> x of the same shape: changes training examples, by draws from the key alone."""
 
 
 def make_task(
@@ -38,18 +38,18 @@ def make_task(
     augment: Augment | None = None,
     lr_scale: Mapping[str, float] | None = None,
 ) -> Task:
-    """A `Task` that trains copies of `model`; the model itself is never touched.
+    """Return a `Task` that trains copies of `model`. The model itself is never changed.
 
-    Weights come from `initial_weights`; of the model's own only the frozen ones matter, and they stay where the model
-    is (see `frozen_values`). BatchNorm and dropout layers are swapped inside the copy (see `layers`). `augment` is part
-    of the training forward, and of no other. `lr_scale` is the task's.
+    Weights come from `initial_weights`; of the model's own weights only the frozen ones are used, on the model's device
+    (see `frozen_values`). BatchNorm and dropout layers are swapped inside the copy (see `layers`). `augment` is part of
+    the training forward alone. `lr_scale` is the task's.
 
     >>> from coterie.objectives import cross_entropy
     >>> task = make_task(nn.Linear(2, 3), loss=cross_entropy)
     >>> sorted(initial_weights(nn.Linear(2, 3))["params"])
     ['bias', 'weight']
     """
-    layout, training = ImageLayout(model), Training(model, augment)
+    layout, training = ImageLayout(model), TrainingModule(model, augment)
     evaluating = swap_layers(copy.deepcopy(model), Scope()).eval().requires_grad_(False)
 
     def predict(params: Tree, buffers: Tree, x: Tensor) -> Tensor:
@@ -79,8 +79,8 @@ def make_task(
     )
 
 
-class Training:
-    """A module's forwards in training mode, as pure functions. The module is copied."""
+class TrainingModule:
+    """A copy of a module, whose forwards in training mode are pure functions."""
 
     def __init__(self, module: nn.Module, augment: Augment | None = None) -> None:
         self.augment, self.layout, self.scope = augment, ImageLayout(module), Scope()
@@ -105,10 +105,8 @@ class Training:
         self, params: Tree, buffers: Tree, x: Tensor, mask: Tensor | None, key: Tensor, normaliser: Normaliser | None
     ) -> tuple[Tensor, Tree]:
         params, extra = self._split(params) if normaliser else (params, {})
-        held = {
-            **params,
-            **{name: b.clone() for name, b in buffers.items()},
-        }  # layers write into these, or replace them
+        copies = {name: b.clone() for name, b in buffers.items()}  # layers write into these, or replace them
+        held = {**params, **copies}
         if self.augment is not None:
             x = self.augment(x, rng.fold(key, AUGMENT))
         self.scope.enter(mask, key, normaliser, extra)
@@ -136,10 +134,10 @@ class Training:
 
 
 def encoder(model: nn.Module) -> Encoder | None:
-    """The model up to its classifier; None where it has no linear layer, or nothing to train before it.
+    """Return the model up to its classifier; None where it has no linear layer, or nothing to train before it.
 
-    What stands in the classifier's place hands its input on, so a model whose last linear layer is not its last step
-    is encoded by that layer's input and what follows.
+    An identity takes the classifier's place. So where the last linear layer is not the model's last step, the encoder
+    consists of the steps before that layer and those after it.
     """
     name = classifier_name(model)
     if name is None:
@@ -153,7 +151,7 @@ def encoder(model: nn.Module) -> Encoder | None:
     def forward() -> Apply:
         headless = copy.deepcopy(model)
         headless.set_submodule(name, nn.Identity())
-        return Training(headless).forward()
+        return TrainingModule(headless).forward()
 
     return Encoder(forward, layer.in_features, head)
 
@@ -165,9 +163,9 @@ def moments_as_buffers(layer: str, seen: Moments, buffers: Tree) -> Tree:
 
 
 def initial_weights(model: nn.Module) -> Tree:
-    """{"params", "buffers"}: copies of the model's own, by the names of its `state_dict`.
+    """Return copies of the model's {"params", "buffers"}, with the names of its `state_dict`.
 
-    What is frozen (see `frozen_values`) is not among them, nor are buffers that a `state_dict` leaves out: both are
+    Frozen values (see `frozen_values`) and buffers that a `state_dict` leaves out are not among them: both are
     constants of the architecture, which stay in the model and do not travel.
     """
     saved, still = model.state_dict(keep_vars=True), frozen_values(model)
@@ -178,7 +176,7 @@ def initial_weights(model: nn.Module) -> Tree:
 
 
 def second_names(model: nn.Module) -> dict[str, str]:
-    """Second names of parameters and buffers that a `state_dict` has under several, each with the first."""
+    """Return second name -> first name, for parameters and buffers that a `state_dict` has under several."""
     first: dict[int, str] = {}
     saved = {name: x for name, x in model.state_dict(keep_vars=True).items() if isinstance(x, Tensor)}
     pairs = ((name, first.setdefault(id(x), name)) for name, x in saved.items())
@@ -186,13 +184,13 @@ def second_names(model: nn.Module) -> dict[str, str]:
 
 
 def batching_obstacle(model: nn.Module) -> str | None:
-    """Why clients with this model cannot be batched, if that can be told from its layers."""
+    """Return why clients with this model cannot be batched; None where its layers give no reason."""
     recurrent = next((module for module in model.modules() if isinstance(module, nn.RNNBase)), None)
     return padding_obstacle(model) if recurrent is None else f"nn.{type(recurrent).__name__} has no batching rule"
 
 
 def padding_obstacle(model: nn.Module) -> str | None:
-    """Why a short batch must not be padded, if that can be told from its layers: some know of no mask."""
+    """Return why a short batch must not be padded; None where its layers give no reason. Some layers ignore masks."""
     still = frozen_norms(model)
     for name, module in model.named_modules():
         if isinstance(module, _InstanceNorm) and module.track_running_stats and name not in still:
@@ -203,7 +201,7 @@ def padding_obstacle(model: nn.Module) -> str | None:
 
 
 def norm_leaves(model: nn.Module) -> frozenset[str]:
-    """Names of the parameters and buffers that belong to a normalisation layer, but for frozen ones."""
+    """Return the names of the parameters and buffers of normalisation layers, without the frozen ones."""
     found = frozenset(
         f"{prefix}.{name}" if prefix else name
         for prefix, module in model.named_modules()
