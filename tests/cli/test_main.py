@@ -1,4 +1,4 @@
-"""The command as a user types it: what it prints, and its exit status."""
+"""The command as a user types it: its output and its exit status."""
 
 import os
 import re
@@ -19,8 +19,8 @@ from tests.data.sources.test_idx import write_four
 from tests.experiment.files import written
 
 
-def called(*arguments: str) -> int:
-    """The exit status."""
+def exit_status(*arguments: str) -> int:
+    """Run the command, and return its exit status."""
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     return int(ended.value.code or 0)
@@ -28,20 +28,20 @@ def called(*arguments: str) -> int:
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory with the digits experiment in it."""
+    """Make a working directory that holds only the digits experiment."""
     monkeypatch.chdir(tmp_path)
     return written(tmp_path)
 
 
 def test_a_run_ends_with_the_path_of_its_report(capsys: pytest.CaptureFixture[str]) -> None:
-    assert called("run", "digits.toml", "rounds=2", "algorithm.lr=0.2") == 0
+    assert exit_status("run", "digits.toml", "rounds=2", "algorithm.lr=0.2") == 0
     out, err = capsys.readouterr()
     assert out.splitlines()[-1] == "runs/digits/report.html"
     assert Path("runs/digits/report.html").stat().st_size > 10_000
     assert err == ""
     assert re.search(r"^round 2/2  accuracy [\d.]+ %  loss [\d.]+  \d+\.\d kB sent$", out, re.MULTILINE)
     assert "5 of 10 clients in a round" in out
-    assert called("run", "digits.toml", "rounds=2", "algorithm.lr=0.2", "--resume") == 0
+    assert exit_status("run", "digits.toml", "rounds=2", "algorithm.lr=0.2", "--resume") == 0
     assert "runs/digits: finished already, after 2 rounds" in capsys.readouterr().out
 
 
@@ -66,7 +66,7 @@ def test_a_run_ends_with_the_path_of_its_report(capsys: pytest.CaptureFixture[st
 def test_a_mistake_is_one_sentence_on_standard_error_and_status_2(
     capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
 ) -> None:
-    assert called(*arguments) == 2
+    assert exit_status(*arguments) == 2
     out, err = capsys.readouterr()
     assert sentence in err
     assert err.count("\n") == 1
@@ -75,8 +75,8 @@ def test_a_mistake_is_one_sentence_on_standard_error_and_status_2(
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["data", "--help"], ["probe", "--help"]])
-def test_the_help_says_whole_sentences(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
-    assert called(*arguments) == 0
+def test_the_help_is_in_whole_sentences(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    assert exit_status(*arguments) == 0
     listed = capsys.readouterr().out.partition("Commands:\n")[2].splitlines()
     assert len(listed) >= 3
     assert [line for line in listed if not line.endswith(".") or line.endswith("...")] == []
@@ -84,11 +84,11 @@ def test_the_help_says_whole_sentences(capsys: pytest.CaptureFixture[str], argum
 
 @pytest.mark.parametrize("arguments", [["run"], ["run", "digits.toml", "--frobnicate"], ["dance"]])
 def test_a_wrong_use_of_the_command_is_status_2(arguments: list[str]) -> None:
-    assert called(*arguments) == 2
+    assert exit_status(*arguments) == 2
 
 
-def test_what_is_nobodys_mistake_leaves_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python ends with status 1 then."""
+def test_an_error_that_is_not_the_users_leaves_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python then ends with status 1."""
 
     def broken(*arguments: object) -> None:
         raise ZeroDivisionError
@@ -98,7 +98,7 @@ def test_what_is_nobodys_mistake_leaves_a_traceback(monkeypatch: pytest.MonkeyPa
         main(["run", "digits.toml"])
 
 
-def test_an_interrupt_in_the_middle_of_a_round_does_not_claim_that_it_is_kept(
+def test_an_interrupt_within_a_round_does_not_claim_to_keep_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(typer.Exit), handle_interrupts("coterie run a.toml --resume", "round"):
@@ -107,30 +107,30 @@ def test_an_interrupt_in_the_middle_of_a_round_does_not_claim_that_it_is_kept(
     assert capsys.readouterr().err == said
 
 
-def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(self: RunDisplay, record: dict[str, object]) -> None:
+def test_an_interrupt_says_how_to_continue(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(self: RunDisplay, record: dict[str, object]) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(RunDisplay, "round", interrupted)
-        assert called("run", "digits.toml", "rounds=2", "--out", "my run") == 1
+        patched.setattr(RunDisplay, "round", interrupt)
+        assert exit_status("run", "digits.toml", "rounds=2", "--out", "my run") == 1
     err = capsys.readouterr().err
     command = "coterie run digits.toml rounds=2 --out 'my run' --resume"
     assert command in err
-    assert called("run", "digits.toml", "rounds=2", "--out", "my run", "--resume") == 0
+    assert exit_status("run", "digits.toml", "rounds=2", "--out", "my run", "--resume") == 0
     assert "continuing after round 1" in capsys.readouterr().out
 
 
 def test_reports_and_comparisons(capsys: pytest.CaptureFixture[str]) -> None:
     for lr in ("0.1", "0.2"):
-        assert called("run", "digits.toml", "rounds=1", f"algorithm.lr={lr}", "--out", lr) == 0
+        assert exit_status("run", "digits.toml", "rounds=1", f"algorithm.lr={lr}", "--out", lr) == 0
     capsys.readouterr()
     before = Path("0.1/report.html").read_bytes()
     Path("0.1/report.html").unlink()
-    assert called("report", "0.1", "0.2") == 0
+    assert exit_status("report", "0.1", "0.2") == 0
     assert capsys.readouterr().out.split() == ["0.1/report.html", "0.2/report.html"]
     assert Path("0.1/report.html").read_bytes() == before
-    assert called("compare", "0.1", "0.2") == 0
+    assert exit_status("compare", "0.1", "0.2") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["algorithm.lr", "0.1", "0.2"]
     assert lines[-1] == "compare.html"
@@ -138,9 +138,9 @@ def test_reports_and_comparisons(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_help_reports_and_comparisons_need_no_pytorch() -> None:
-    """They are answered at once; in a process where importing PyTorch fails."""
+    """They run in a process where importing PyTorch fails."""
     for lr in ("0.1", "0.2"):
-        assert called("run", "digits.toml", "rounds=1", f"algorithm.lr={lr}", "--out", lr) == 0
+        assert exit_status("run", "digits.toml", "rounds=1", f"algorithm.lr={lr}", "--out", lr) == 0
     program = "import sys; sys.modules['torch'] = None; from coterie.cli.main import main; main(sys.argv[1:])"
     command = [sys.executable, "-c", program]
     here = os.environ | {"PYTHONPATH": str(Path(coterie.__file__).parents[1])}
@@ -151,11 +151,11 @@ def test_help_reports_and_comparisons_need_no_pytorch() -> None:
 
 
 def test_data_can_be_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    assert called("data", "list") == 0
+    assert exit_status("data", "list") == 0
     assert {"digits", "mnist", "npz"} <= {line.split()[0] for line in capsys.readouterr().out.splitlines()}
-    assert called("data", "fetch", "digits") == 0
+    assert exit_status("data", "fetch", "digits") == 0
     assert capsys.readouterr().out == "digits: ready, 1,438 training and 359 test examples\n"
-    assert called("data", "show", "digits.toml", "data.num_clients=5") == 0
+    assert exit_status("data", "show", "digits.toml", "data.num_clients=5") == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "train: 1,438 examples of shape [1, 8, 8], float32"
     assert len(out) == 4 + 1 + 5 + 2  # the source, the head of a table, its lines, and what follows
@@ -163,16 +163,16 @@ def test_data_can_be_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> Non
     page = Path("clients.html").read_text()
     assert "5 clients with 1,438 examples together" in page
     assert "<svg" in page
-    assert called("data", "show", "digits", "--out", "none.html") == 0
+    assert exit_status("data", "show", "digits", "--out", "none.html") == 0
     assert "clients of its own: none" in capsys.readouterr().out
     assert not Path("none.html").exists()  # nobody holds any of it yet
 
 
-def test_what_is_shown_of_natural_clients_comes_with_remarks(capsys: pytest.CaptureFixture[str]) -> None:
+def test_natural_clients_are_shown_with_remarks(capsys: pytest.CaptureFixture[str]) -> None:
     np.savez(
         "wards.npz", x=np.zeros((7, 2)), y=np.array([0, 1, 0, 1, 0, 1, 2]), ward=[*"aaaaab", "b"], test=[0] * 6 + [1]
     )
-    called("data", "show", "npz", "path=wards.npz", "client_column=ward")
+    exit_status("data", "show", "npz", "path=wards.npz", "client_column=ward")
     out, err = capsys.readouterr()
     assert out.splitlines()[-2:] == ["2 clients (natural), 1 test examples", "clients.html"]
     assert err.splitlines() == [
@@ -181,31 +181,31 @@ def test_what_is_shown_of_natural_clients_comes_with_remarks(capsys: pytest.Capt
     ]
 
 
-def test_labels_with_names_are_shown_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+def test_labels_are_shown_by_their_names(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [f"{i},{'healthy' if i % 3 else 'diseased'},{'ab'[i % 2]}" for i in range(12)]
     Path("wards.csv").write_text("\n".join(["dose,label,ward", *rows]))
-    called("data", "show", "csv", "path=wards.csv", "client_column=ward")
+    exit_status("data", "show", "csv", "path=wards.csv", "client_column=ward")
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["a", "5", "diseased:", "2,", "healthy:", "3"] in lines
     assert "diseased" in Path("clients.html").read_text()
 
 
-def test_fetching_what_is_made_of_another_source_fetches_that(
+def test_fetching_a_source_fetches_the_source_that_it_is_made_of(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COTERIE_DATA", str(Path.cwd()))
     write_four(Path("mnist"))
-    assert called("data", "fetch", "rotated_mnist", "mnist") == 0
+    assert exit_status("data", "fetch", "rotated_mnist", "mnist") == 0
     assert capsys.readouterr().out == "mnist: ready, 24 training and 12 test examples\n"
-    assert called("data", "fetch", "rotated") == 2
+    assert exit_status("data", "fetch", "rotated") == 2
     assert "rotated: needs data.of, so it has no files" in capsys.readouterr().err
-    assert called("data", "list") == 0
+    assert exit_status("data", "list") == 0
     files = {words[0]: words[1] for line in capsys.readouterr().out.splitlines() if len(words := line.split()) > 1}
     assert (files["mnist"], files["rotated_mnist"], files["digits_mix"]) == ("folder", "folder", "-")
 
 
 def test_the_module_is_the_command() -> None:
-    """In a process of its own, for the status of an end by traceback can only be seen there."""
+    """It runs in a process of its own."""
     command = [sys.executable, "-m", "coterie", "run", "digits.toml", "round=3"]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "80"}, check=False)
     assert (done.returncode, done.stdout) == (2, "")

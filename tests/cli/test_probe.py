@@ -9,7 +9,7 @@ from coterie.experiment.finished import finished, surface, together
 from coterie.experiment.run import run
 from coterie.experiment.settings import load
 from coterie.probes import line
-from tests.cli.test_main import called
+from tests.cli.test_main import exit_status
 from tests.experiment.files import DIGITS, written
 
 NORMED = """import torch
@@ -21,7 +21,7 @@ def net(in_shape, num_classes):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """a, b and c from one start; one with BatchNorm; one with a model for each client."""
+    """Run a, b and c from one start, one run with BatchNorm, and one with a model for each client."""
     home = tmp_path_factory.mktemp("runs")
     (home / "normed_net.py").write_text(NORMED)
     file = written(home, DIGITS.replace("rounds = 3", "rounds = 1"))
@@ -42,8 +42,8 @@ def here(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_line_between_two_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    """What is printed is what the functions give, and the ends have the losses that the runs ended with."""
-    assert called("probe", "line", "a", "b", "--out", "pages/line.html") == 0
+    """The printed numbers are those that the functions return."""
+    assert exit_status("probe", "line", "a", "b", "--out", "pages/line.html") == 0
     out = capsys.readouterr().out
     a, b = together([Path("a"), Path("b")])
     found = line(surface(a, "test", 1000, "measured"), a.end, b.end)
@@ -57,8 +57,8 @@ def test_a_line_between_two_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "BatchNorm&#x27;s statistics</td><td>none" in page
 
 
-def test_the_ends_of_a_line_are_what_the_runs_ended_with() -> None:
-    """On all test examples and with the statistics that the run saved."""
+def test_the_loss_at_the_end_is_the_loss_in_the_summary() -> None:
+    """This holds on all test examples, with the statistics that the run saved."""
     for name in ("a", "normed"):
         it = finished(Path(name))
         measured = [float(x) for x in re.findall(r'"test_loss": ([\d.]+)', Path(name, "summary.json").read_text())]
@@ -67,15 +67,15 @@ def test_the_ends_of_a_line_are_what_the_runs_ended_with() -> None:
 
 
 def test_a_plane_through_three_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    assert called("probe", "plane", "a", "b", "c", "--points", "4", "--on", "train", "--examples", "50") == 0
+    assert exit_status("probe", "plane", "a", "b", "c", "--points", "4", "--on", "train", "--examples", "50") == 0
     assert capsys.readouterr().out == "plane.html\n"
     page = Path("plane.html").read_text()
     assert page.count("<svg") == 2
     assert "digits, train, at most 50 examples" in page
 
 
-def test_where_runs_began_and_ended(capsys: pytest.CaptureFixture[str]) -> None:
-    assert called("probe", "curvature", "a", "normed", "--examples", "100") == 0
+def test_curvature_is_printed_for_the_start_and_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_status("probe", "curvature", "a", "normed", "--examples", "100") == 0
     out = capsys.readouterr().out
     assert len(re.findall(r"(?:start|end) [\d.]+ \(residual", out)) == 4
     assert len(re.findall(r"travelled 0\.\d+, from weights of length", out)) == 2
@@ -95,7 +95,7 @@ def test_where_runs_began_and_ended(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_mistake_is_one_sentence(
     capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str, tmp_path: Path
 ) -> None:
-    assert called("probe", *arguments, "--out", str(tmp_path / "page.html")) == 2
+    assert exit_status("probe", *arguments, "--out", str(tmp_path / "page.html")) == 2
     out, err = capsys.readouterr()
     assert sentence in err
     assert (err.count("\n"), out) == (1, "")
@@ -106,9 +106,9 @@ def test_a_run_without_a_model_is_not_finished(runs: Path, capsys: pytest.Captur
     saved = runs / "c" / "model.safetensors"
     content = saved.read_bytes()
     saved.unlink()
-    assert called("probe", "line", "a", "c") == 2
+    assert exit_status("probe", "line", "a", "c") == 2
     assert "so it is not finished" in capsys.readouterr().err
     saved.write_bytes(b"not a model")
-    assert called("probe", "line", "a", "c") == 2
+    assert exit_status("probe", "line", "a", "c") == 2
     assert "is not the model that its config.toml describes" in capsys.readouterr().err
     saved.write_bytes(content)

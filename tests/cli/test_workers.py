@@ -1,10 +1,10 @@
-"""`coterie run` in several processes: a mistake that one of them meets is the run's."""
+"""`coterie run` in several processes: a mistake in one of them ends the run."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.cli.test_main import called
+from tests.cli.test_main import exit_status
 from tests.experiment.files import DIGITS, written
 
 ELSEWHERE = """
@@ -19,13 +19,13 @@ def load():
 """
 
 
-def test_a_mistake_that_only_another_process_meets_is_told_once(
+def test_a_mistake_in_another_process_is_printed_once(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "elsewhere.py").write_text(ELSEWHERE)
     written(tmp_path, DIGITS.replace('"digits"', '"elsewhere:load"'))
-    assert called("run", "digits.toml", "--workers", "2") == 2
+    assert exit_status("run", "digits.toml", "--workers", "2") == 2
     out, err = capsys.readouterr()
     assert (out, err) == ("", "process 1 of this run: data.path = digits.csv: there is no such file\n")
     assert not Path("runs").exists()

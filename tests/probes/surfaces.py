@@ -1,4 +1,4 @@
-"""Surfaces whose loss can be written down."""
+"""Surfaces for tests: losses in closed form, and the loss of a small network."""
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ ENGINE = Sequential(dtype=torch.float64)
 
 
 class Point(nn.Module):
-    """The model: a point, whatever the input."""
+    """A model whose output is a point, for every input."""
 
     def __init__(self, *w: float) -> None:
         super().__init__()
@@ -26,24 +26,24 @@ class Point(nn.Module):
 
 
 def point(*w: float) -> Tree:
-    """Its weights."""
+    """Return the weights of a `Point`."""
     return {"params": {"w": torch.tensor(w, dtype=torch.float64)}, "buffers": {}}
 
 
-def of_points(loss: Score, examples: int = 3, d: int = 2) -> Surface:
-    """A loss of the point alone."""
+def point_surface(loss: Score, examples: int = 3, d: int = 2) -> Surface:
+    """Return a surface whose loss depends on the point alone."""
     x = torch.zeros(examples, 1)
     return Surface(make_task(Point(*[0.0] * d), loss=loss), ENGINE, Examples(x, x), batch=2)
 
 
-def of_network(model: nn.Module, examples: Examples, batch: int = 7) -> Surface:
-    """The cross-entropy of a model."""
+def network_surface(model: nn.Module, examples: Examples, batch: int = 7) -> Surface:
+    """Return the surface of a model's cross-entropy."""
     task = make_task(model, loss=cross_entropy, metrics={"accuracy": accuracy}, num_classes=3)
     return Surface(task, ENGINE, examples, batch=batch)
 
 
-def perturbed(model: nn.Module, seed: int, by: float = 0.5) -> Tree:
-    """The model's weights, moved at random."""
+def perturb(model: nn.Module, seed: int, by: float = 0.5) -> Tree:
+    """Return the model's weights with random numbers added to its parameters."""
     g = torch.Generator().manual_seed(seed)
     weights = initial_weights(model)
     moved = {n: p + by * torch.randn(p.shape, generator=g, dtype=p.dtype) for n, p in weights["params"].items()}

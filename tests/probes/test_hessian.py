@@ -11,25 +11,25 @@ from coterie import Examples
 from coterie.objectives import cross_entropy
 from coterie.probes import curvature, top_eigenvalue
 from tests.federations import dense, ragged
-from tests.probes.surfaces import of_network, of_points, perturbed, point
+from tests.probes.surfaces import network_surface, perturb, point, point_surface
 
 
-def test_of_a_quadratic() -> None:
+def test_a_quadratic_bends_by_its_largest_factor() -> None:
     """1/2 (3 x^2 + 7 y^2 - 9 z^2) bends by 3, 7 and -9, everywhere."""
     bends = torch.tensor([3.0, 7.0, -9.0], dtype=torch.float64)
-    surface = of_points(lambda outputs, y: ((bends * outputs**2).sum(1) / 2, torch.ones(len(outputs))), d=3)
+    surface = point_surface(lambda outputs, y: ((bends * outputs**2).sum(1) / 2, torch.ones(len(outputs))), d=3)
     found = curvature(surface, point(1.0, -2.0, 5.0), tolerance=1e-4)
     assert found.value == pytest.approx(7, rel=1e-4)
     assert found.residual <= 1e-4
 
 
-def test_a_plane_does_not_bend() -> None:
-    surface = of_points(lambda outputs, y: (outputs.sum(1), torch.ones(len(outputs))))
+def test_a_linear_loss_does_not_bend() -> None:
+    surface = point_surface(lambda outputs, y: (outputs.sum(1), torch.ones(len(outputs))))
     assert curvature(surface, point(1.0, 2.0)).value == 0
 
 
 def whole_hessian(model: nn.Module, params: dict[str, Tensor], examples: Examples) -> Tensor:
-    """[d, d] of the mean cross-entropy in evaluation mode, parameter by parameter."""
+    """Return the Hessian [d, d] of the mean cross-entropy in evaluation mode."""
     x, y = examples.tensors()
     shapes = {name: p.shape for name, p in params.items()}
 
@@ -43,18 +43,18 @@ def whole_hessian(model: nn.Module, params: dict[str, Tensor], examples: Example
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_of_a_network_by_its_whole_hessian(seed: int) -> None:
-    """With BatchNorm and dropout, which evaluation has no part of, over batches that do not divide the examples."""
+def test_a_network_agrees_with_its_whole_hessian(seed: int) -> None:
+    """The network has BatchNorm and dropout, which evaluation leaves out; the last batch is smaller."""
     examples, model = ragged()["1"], dense()
-    weights = perturbed(model, seed)
+    weights = perturb(model, seed)
     expected = torch.linalg.eigvalsh(whole_hessian(model, weights["params"], examples)).max()
-    found = curvature(of_network(model, examples), weights, steps=500, tolerance=1e-4)
+    found = curvature(network_surface(model, examples), weights, steps=500, tolerance=1e-4)
     assert found.value == pytest.approx(float(expected), rel=1e-3)
 
 
 @given(st.lists(st.floats(-10, 10).map(lambda x: round(x, 1)), min_size=2, max_size=8))
-def test_of_any_spectrum(eigenvalues: list[float]) -> None:
-    """Negative ones may be the largest in size, or as large."""
+def test_the_largest_eigenvalue_of_any_spectrum_is_found(eigenvalues: list[float]) -> None:
+    """A negative eigenvalue may have the largest size, or the same size."""
     g = torch.Generator().manual_seed(len(eigenvalues))
     q = torch.linalg.qr(torch.randn(len(eigenvalues), len(eigenvalues), generator=g, dtype=torch.float64)).Q
     matrix = q @ torch.diag(torch.tensor(eigenvalues, dtype=torch.float64)) @ q.T
@@ -63,8 +63,8 @@ def test_of_any_spectrum(eigenvalues: list[float]) -> None:
     assert found.value == pytest.approx(max(eigenvalues), abs=0.01)
 
 
-def test_two_of_the_same_size() -> None:
-    """Power iteration alone swings between them for ever."""
+def test_opposite_eigenvalues_of_the_same_size_are_told_apart() -> None:
+    """Power iteration alone would swing between them for ever."""
     signs = torch.tensor([5.0, -5.0, 1.0], dtype=torch.float64)
     found = top_eigenvalue(lambda v: signs * v, torch.ones(3, dtype=torch.float64), tolerance=1e-3)
     assert found.value == pytest.approx(5, rel=1e-3)

@@ -1,4 +1,4 @@
-"""docs/probes.md: what it shows can be run, and it leaves nothing out."""
+"""docs/probes.md: its example is valid, and it explains every probe and measure."""
 
 import re
 import tomllib
@@ -10,7 +10,7 @@ from coterie.report.probe_charts import PROBE_CHARTS
 PAGE = (Path(__file__).parents[2] / "docs" / "probes.md").read_text("utf-8")
 
 
-def test_the_table_that_is_shown_names_every_probe() -> None:
+def test_the_example_names_every_probe() -> None:
     (block,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
     assert list(Probe(**tomllib.loads(block)["probe"]).names) == list(PROBES)
 

@@ -1,4 +1,4 @@
-"""Probes of rounds: two quadratics by hand, and what a probe must not change."""
+"""Probes of rounds: two quadratics by hand, and what a probe must leave unchanged."""
 
 import gc
 import itertools
@@ -26,12 +26,12 @@ TEST = Examples(torch.zeros(1, 1), torch.tensor([[1.0, 0.1]], dtype=torch.float6
 
 
 def at_least_a_fifth(outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Right where w >= 0.2."""
+    """An accuracy: right where w >= 0.2."""
     return (outputs[:, 0] >= 0.2).double(), torch.ones(len(outputs))
 
 
-def probed(names: list[str], lr: float = 0.1, rounds: int = 1) -> list[Mapping[str, Any]]:
-    """What is measured of FedSGD on two clients: a = (1, 2), b = (4, -1), p = (3/4, 1/4), from w = 0."""
+def probe_quadratics(names: list[str], lr: float = 0.1, rounds: int = 1) -> list[Mapping[str, Any]]:
+    """Run FedSGD on two clients, a = (1, 2), b = (4, -1), p = (3/4, 1/4), from w = 0; return each round's measures."""
     found = coterie.federate(
         coterie.fedsgd(lr=lr), Point(0.0), TWO, rounds=rounds, loss=loss, metrics={"accuracy": at_least_a_fifth},
         test=TEST, engine=Sequential(dtype=torch.float64), probe=Probe(names),
@@ -45,7 +45,7 @@ def test_two_quadratics_by_hand() -> None:
     dispersion 0.75 * 0.15^2 + 0.25 * 0.45^2 = 0.0675; distance 0.75 * 0.4 + 0.25 * 0.2; cosine 0.75 - 0.25.
     diversity (0.16 + 0.04) / 0.2^2. Accuracy: 0 before, 1 and 0 at the clients, 1 after.
     """
-    (found,) = probed(["drift", "diversity", "gain", "travelled", "curvature"])
+    (found,) = probe_quadratics(["drift", "diversity", "gain", "travelled", "curvature"])
     assert found == pytest.approx(
         {
             "dispersion": 0.0675,
@@ -61,19 +61,19 @@ def test_two_quadratics_by_hand() -> None:
     )
 
 
-def test_the_best_weights_of_two_quadratics() -> None:
+def test_the_best_weighting_of_two_quadratics() -> None:
     """0.4 lambda - 0.2 (1 - lambda) = 0.1 where lambda = 1/2; at p = 3/4 the loss is (0.25 - 0.1)^2 / 2."""
-    (found,) = probed(["weights"])
+    (found,) = probe_quadratics(["weights"])
     assert found["mean_loss"] == pytest.approx(0.15**2 / 2)
     assert found["best_loss"] == pytest.approx(0, abs=1e-6)
     assert found["best_weights"] == pytest.approx({"0": 0.5, "1": 0.5}, abs=1e-3)
     assert found["weight_shift"] == pytest.approx(0.25, abs=1e-3)
 
 
-def test_rounds_that_swing_back_and_forth_turn_round() -> None:
-    """The whole objective bends by 0.75 * 1 + 0.25 * 2 = 1.25: at lr 1.2 every step overshoots, at 0.1 none does."""
-    assert [r["direction"] for r in probed(["direction"], lr=1.2, rounds=3)] == [None, pytest.approx(-1), -1]
-    assert [r["direction"] for r in probed(["direction"], lr=0.1, rounds=3)] == [None, pytest.approx(1), 1]
+def test_direction_is_negative_where_rounds_swing_back_and_forth() -> None:
+    """The objective bends by 0.75 * 1 + 0.25 * 2 = 1.25: every step overshoots at lr 1.2, and none at 0.1."""
+    assert [r["direction"] for r in probe_quadratics(["direction"], lr=1.2, rounds=3)] == [None, pytest.approx(-1), -1]
+    assert [r["direction"] for r in probe_quadratics(["direction"], lr=0.1, rounds=3)] == [None, pytest.approx(1), 1]
 
 
 ALL = list(PROBES)
@@ -91,7 +91,7 @@ def run(recipe: Recipe, **options: Any) -> list[Round]:
     return list(coterie.federate(recipe, dense(), ragged(), **given))
 
 
-def measured(rounds: list[Round]) -> list[Mapping[str, Any]]:
+def probe_measures(rounds: list[Round]) -> list[Mapping[str, Any]]:
     return [{k: v for k, v in r.measures.items() if k.startswith("probe.")} for r in rounds]
 
 
@@ -100,18 +100,18 @@ def state(last: Round) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("name", AVERAGING)
-def test_a_probe_changes_no_training(name: str) -> None:
-    """Of no algorithm that averages weights; FBN's first rounds, which send none, are probed as far as that goes."""
+def test_a_probe_does_not_change_the_training(name: str) -> None:
+    """This holds for all algorithms that average weights. FBN's first rounds send none; other probes still run."""
     plain, watched = run(RECIPES[name]), run(RECIPES[name], probe=Probe(ALL, every=2))
     assert distance(state(plain[-1]), state(watched[-1])) == 0
     for a, b in zip(plain, watched, strict=True):
         assert {k: v for k, v in b.measures.items() if not k.startswith("probe.")} == a.measures
-    keys = set(measured(watched)[-1])
+    keys = set(probe_measures(watched)[-1])
     assert {"probe.gain", "probe.dispersion", "probe.direction", "probe.best_loss", "probe.curvature"} <= keys
 
 
 def test_the_two_parts_of_a_round_add_up() -> None:
-    """gain + local_change is how the accuracy moved; with every test example, of the accuracy that evaluation finds."""
+    """gain + local_change is the change of the test accuracy, where the probe uses all test examples."""
     rounds = run(RECIPES["fedavg"], probe=Probe(["gain"]))
     for before, now in itertools.pairwise(rounds):
         moved = now.measures["probe.gain"] + now.measures["probe.local_change"]
@@ -119,21 +119,21 @@ def test_the_two_parts_of_a_round_add_up() -> None:
         assert now.measures["probe.gain"] == pytest.approx(now.test_accuracy - now.measures["probe.local_accuracy"])
 
 
-def test_the_loss_of_the_mean_is_that_of_the_server() -> None:
-    """Which for FedAvg is the mean of its clients' models, BatchNorm's statistics included."""
+def test_the_loss_of_the_mean_is_the_loss_of_the_server() -> None:
+    """FedAvg's server has the mean of its clients' models, with BatchNorm's statistics."""
     for round in run(RECIPES["fedavg"], probe=Probe(["weights"])):
         assert round.measures["probe.mean_loss"] == pytest.approx(round.test_loss, abs=1e-9)
         assert round.measures["probe.best_loss"] <= round.measures["probe.mean_loss"]
         assert sum(round.measures["probe.best_weights"].values()) == pytest.approx(1)
 
 
-def test_only_rounds_that_are_due_are_looked_at() -> None:
-    found = measured(run(RECIPES["fedavg"], rounds=8, probe=Probe(["drift", "travelled"], every=3)))
+def test_only_rounds_that_are_due_are_probed() -> None:
+    found = probe_measures(run(RECIPES["fedavg"], rounds=8, probe=Probe(["drift", "travelled"], every=3)))
     assert [k for k, measures in enumerate(found, 1) if measures] == [1, 3, 6, 8]
     assert all(set(m) == {"probe.dispersion", "probe.distance", "probe.cosine", "probe.travelled"} for m in found if m)
 
 
-def test_updates_are_let_go_when_the_round_is_over() -> None:
+def test_updates_are_freed_when_the_round_is_over() -> None:
     held: list[weakref.ref[Tensor]] = []
 
     class Watch(Probe):
@@ -153,18 +153,18 @@ def test_updates_are_let_go_when_the_round_is_over() -> None:
 
 
 def test_a_resumed_run_measures_what_an_unbroken_one_does(tmp_path) -> None:
-    """Bit for bit, what looks back at the round before included."""
+    """Bit for bit, also the measures that compare with the round before."""
     probe = Probe(ALL)
     whole = run(RECIPES["scaffold"], rounds=4, probe=probe)
     Checkpoints(tmp_path).save(run(RECIPES["scaffold"], rounds=2, probe=probe)[-1])
     rest = run(RECIPES["scaffold"], rounds=4, probe=probe, resume=Checkpoints(tmp_path).load())
-    assert measured(whole)[2:] == measured(rest)
-    assert measured(whole)[2]["probe.direction"] is not None
+    assert probe_measures(whole)[2:] == probe_measures(rest)
+    assert probe_measures(whole)[2]["probe.direction"] is not None
 
 
-def test_engines_agree_on_what_is_measured() -> None:
+def test_engines_agree_on_the_measures() -> None:
     engines = Sequential(dtype=torch.float64), Vectorised(dtype=torch.float64)
-    one, many = (measured(run(RECIPES["fedavg"], probe=Probe(ALL), engine=engine)) for engine in engines)
+    one, many = (probe_measures(run(RECIPES["fedavg"], probe=Probe(ALL), engine=engine)) for engine in engines)
     for a, b in zip(one, many, strict=True):
         assert a.keys() == b.keys()
         for name, value in a.items():
@@ -173,14 +173,14 @@ def test_engines_agree_on_what_is_measured() -> None:
 
 def test_a_round_that_reached_nobody_has_no_differences() -> None:
     nobody = coterie.Faults(drop=1.0)
-    (found,) = measured(run(RECIPES["fedavg"], rounds=1, faults=nobody, probe=Probe(ALL)))
+    (found,) = probe_measures(run(RECIPES["fedavg"], rounds=1, faults=nobody, probe=Probe(ALL)))
     assert set(found) == {"probe.travelled", "probe.curvature"}
     assert found["probe.travelled"] == 0
 
 
 @pytest.mark.parametrize("name", ["fedbn", "fbn", "fedssl", "fedssl, heads at the client"])
-def test_what_travels_can_be_probed_where_clients_keep_the_rest(name: str) -> None:
-    (first, last) = measured(run(RECIPES[name], rounds=2, probe=Probe(OF_UPDATES)))
+def test_updates_can_be_probed_where_clients_keep_a_part_of_the_model(name: str) -> None:
+    (first, last) = probe_measures(run(RECIPES[name], rounds=2, probe=Probe(OF_UPDATES)))
     assert first["probe.diversity"] is not None
     assert last["probe.direction"] is not None
 
@@ -198,7 +198,7 @@ def test_what_travels_can_be_probed_where_clients_keep_the_rest(name: str) -> No
         ("fedavg", "gain", {"metrics": {}}, 'probe.names = "gain": accuracy is not among the metrics'),
     ],
 )
-def test_what_cannot_be_probed_is_refused(recipe: str, probe: str, options: dict[str, Any], sentence: str) -> None:
+def test_an_impossible_probe_is_refused(recipe: str, probe: str, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(Mistake, match=sentence):
         run(RECIPES[recipe], probe=Probe([probe]), **options)
 
@@ -211,8 +211,8 @@ def test_numbers_below_one_are_refused() -> None:
 
 
 def test_a_subset_is_the_same_in_every_round_and_run() -> None:
-    """Half of the test examples: losses differ from those of all, and agree between two runs."""
-    few = [measured(run(RECIPES["fedavg"], probe=Probe(["weights"], examples=5))) for _ in range(2)]
+    """With half of the test examples, losses differ from those of all examples, and agree between two runs."""
+    few = [probe_measures(run(RECIPES["fedavg"], probe=Probe(["weights"], examples=5))) for _ in range(2)]
     assert few[0] == few[1]
     (first, *_) = run(RECIPES["fedavg"])
     assert few[0][0]["probe.mean_loss"] != pytest.approx(first.test_loss)

@@ -1,4 +1,4 @@
-"""Searches over the simplex, with optima that are known."""
+"""Searches over the simplex, with known minima."""
 
 import pytest
 import torch
@@ -14,12 +14,12 @@ weights = st.lists(st.floats(0.05, 1), min_size=2, max_size=6).map(
 
 
 def around(centre: Tensor):
-    """|x - centre|^2, with its gradient."""
+    """Return the function |x - centre|^2, with its gradient."""
     return lambda x: (float((x - centre).square().sum()), 2 * (x - centre))
 
 
 @given(weights)
-def test_a_bowl_whose_bottom_is_inside(centre: Tensor) -> None:
+def test_a_minimum_inside_the_simplex_is_found(centre: Tensor) -> None:
     n = len(centre)
     found = minimise(around(centre), torch.full((n,), 1 / n, dtype=torch.float64), steps=300, tolerance=0.0)
     assert torch.allclose(found.at, centre, atol=1e-4)
@@ -27,15 +27,15 @@ def test_a_bowl_whose_bottom_is_inside(centre: Tensor) -> None:
     assert found.at.sum() == pytest.approx(1)
 
 
-def test_a_bowl_whose_bottom_is_outside() -> None:
-    """The nearest point of the segment from (1, 0) to (0, 1) to (2, 0) is (1, 0)."""
+def test_a_minimum_outside_the_simplex_is_replaced_by_the_nearest_point() -> None:
+    """(1, 0) is the point of the simplex that is nearest to (2, 0)."""
     found = minimise(around(torch.tensor([2.0, 0.0])), torch.tensor([0.5, 0.5]), steps=100)
     assert found.at.tolist() == pytest.approx([1, 0], abs=1e-3)
     assert found.value == pytest.approx(1, abs=1e-2)
 
 
-def test_the_gap_bounds_what_is_left() -> None:
-    """Of a plane it is exactly the distance to its lowest corner."""
+def test_the_gap_bounds_the_distance_to_the_minimum() -> None:
+    """For a linear function it is exactly the height above the lowest corner."""
     heights = torch.tensor([3.0, 1.0, 2.0], dtype=torch.float64)
     found = minimise(lambda x: (float(heights @ x), heights), torch.full((3,), 1 / 3), steps=2)
     assert found.gap == pytest.approx(found.value - 1)
@@ -46,7 +46,7 @@ def test_the_gap_bounds_what_is_left() -> None:
 
 @given(weights, st.integers(0, 5))
 def test_no_step_raises_the_value(start: Tensor, steps: int) -> None:
-    """Of a function with several valleys too."""
+    """This holds for a function with several valleys too."""
 
     def wavy(x: Tensor) -> tuple[float, Tensor]:
         with torch.enable_grad():
@@ -59,8 +59,8 @@ def test_no_step_raises_the_value(start: Tensor, steps: int) -> None:
     assert values == sorted(values, reverse=True)
 
 
-def test_nothing_moves_where_nothing_can_be_won() -> None:
-    """All corners are alike."""
+def test_a_constant_function_leaves_the_start_unchanged() -> None:
+    """All corners have the same value."""
     p = torch.tensor([0.75, 0.25], dtype=torch.float64)
     found = minimise(lambda x: (1.0, torch.ones(2, dtype=torch.float64)), p, steps=10)
     assert torch.equal(found.at, p)

@@ -1,4 +1,4 @@
-"""Drift, diversity and cosines, by hand and as identities."""
+"""Drift, diversity and cosines, by hand and by identities."""
 
 import math
 
@@ -12,7 +12,7 @@ from coterie.probes import cosine, diversity, drift
 
 
 def tree_of(*numbers: float, dtype: torch.dtype = torch.float64) -> Tree:
-    """One difference, over two leaves."""
+    """Return one difference, with its numbers in two leaves."""
     return {"a": torch.tensor(numbers[:1], dtype=dtype), "b": torch.tensor(numbers[1:], dtype=dtype)}
 
 
@@ -20,11 +20,11 @@ numbers = st.floats(-10, 10).map(lambda x: round(x, 3))
 clients = st.lists(st.tuples(numbers, numbers, numbers), min_size=1, max_size=6)
 
 
-def test_unequal_weights_by_hand() -> None:
+def test_an_unequal_weighting_by_hand() -> None:
     """p = (3/4, 1/4), D_1 = (2, 0), D_2 = (0, 4): D = (1.5, 1), |D|^2 = 3.25.
     D_1 - D = (0.5, -1), D_2 - D = (-1.5, 3): dispersion 0.75 * 1.25 + 0.25 * 11.25 = 3.75.
     distance 0.75 * 2 + 0.25 * 4 = 2.5; cosines 1.5 / sqrt(3.25) and 1 / sqrt(3.25), whose mean is 1.375 / sqrt(3.25).
-    Weights do not enter the diversity: (4 + 16) / |(2, 4)|^2 = 1.
+    The weighting does not enter the diversity: (4 + 16) / |(2, 4)|^2 = 1.
     """
     two = [tree_of(2.0, 0.0), tree_of(0.0, 4.0)]
     assert drift(two, [0.75, 0.25]) == pytest.approx(
@@ -33,7 +33,7 @@ def test_unequal_weights_by_hand() -> None:
     assert diversity(two) == pytest.approx(1.0)
 
 
-def test_what_has_no_direction_has_no_cosine() -> None:
+def test_a_zero_difference_has_no_cosine() -> None:
     apart = [tree_of(1.0, 2.0), tree_of(-1.0, -2.0)]
     assert drift(apart, [0.5, 0.5]) == {"dispersion": 5.0, "distance": pytest.approx(math.sqrt(5)), "cosine": None}
     assert diversity(apart) is None
@@ -55,8 +55,8 @@ def test_dispersion_is_the_mean_squared_distance_between_pairs(rows: list[tuple[
 
 
 @given(clients)
-def test_diversity_and_dispersion_are_one_thing_for_equal_weights(rows: list[tuple[float, ...]]) -> None:
-    """n diversity = 1 + dispersion / |D|^2, so that diversity is 1/n at least."""
+def test_diversity_follows_from_dispersion_for_an_equal_weighting(rows: list[tuple[float, ...]]) -> None:
+    """n diversity = 1 + dispersion / |D|^2, so diversity is at least 1/n."""
     n, all_of_them = len(rows), [tree_of(*row) for row in rows]
     found = diversity(all_of_them)
     centre = sum((sum(column) / n) ** 2 for column in zip(*rows, strict=True))
@@ -79,11 +79,11 @@ def test_diversity_and_cosines_do_not_depend_on_length(rows: list[tuple[float, .
 
 
 def test_small_differences_of_long_vectors_are_not_lost() -> None:
-    """float32 has no digits for 10,000^2 + 1: a difference of squares would give 0 or worse."""
+    """float32 cannot hold 10,000^2 + 1, so a difference of squares would give 0 or worse."""
     one, other = tree_of(1e4, 1e4, dtype=torch.float32), tree_of(1e4, 1e4 + 2, dtype=torch.float32)
     assert drift([one, other], [0.5, 0.5])["dispersion"] == pytest.approx(1.0)
 
 
-def test_leaves_go_by_their_names() -> None:
+def test_leaves_are_matched_by_their_names() -> None:
     swapped = dict(reversed(tree_of(2.0, 0.0).items()))
     assert drift([swapped, tree_of(0.0, 4.0)], [0.5, 0.5]) == drift([tree_of(2.0, 0.0), tree_of(0.0, 4.0)], [0.5, 0.5])

@@ -1,4 +1,4 @@
-"""Pages made from run folders that were written by hand."""
+"""Pages made from run folders that the tests write themselves."""
 
 import json
 import re
@@ -52,7 +52,7 @@ def round_(k: int, accuracy: float | None, why: str | None = None) -> dict[str, 
 
 
 def folder(path: Path, accuracies: list[float | None], over: bool = True, model: str = "mlp", lr: float = 0.1) -> Path:
-    """A run folder as a run would leave it."""
+    """Write a run folder as a run would leave it, and return its path."""
     path.mkdir()
     (path / "config.toml").write_text(CONFIG.format(rounds=len(accuracies), model=model, lr=lr), encoding="utf-8")
     records = [round_(k, a, NASTY if k == 2 else None) for k, a in enumerate(accuracies, 1)]
@@ -70,7 +70,7 @@ def client(name: str, examples: int, counts: dict[str, int] | None) -> dict[str,
 
 
 class Page(HTMLParser):
-    """Text, tags and outside references of a page."""
+    """The text, tags and outside references of a page."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ def test_a_report_says_what_ran_and_how_it_ended(tmp_path: Path) -> None:
     assert "8.33 %" in page.text  # one of twelve was dropped
 
 
-def test_a_page_needs_nothing_from_outside_and_runs_nothing(tmp_path: Path) -> None:
+def test_a_page_loads_nothing_and_has_no_script(tmp_path: Path) -> None:
     path = write_report(folder(tmp_path / "run", [0.5, 0.9], model=NASTY.replace('"', "'").replace("\\", "")))
     page = Page(path)
     assert page.links == []
@@ -109,7 +109,7 @@ def test_a_page_needs_nothing_from_outside_and_runs_nothing(tmp_path: Path) -> N
     assert NASTY in page.text  # the reason of the dropped client, as text
 
 
-def test_models_on_one_anothers_data_are_a_table(tmp_path: Path) -> None:
+def test_the_accuracy_of_each_model_on_each_clients_data_is_a_table(tmp_path: Path) -> None:
     path = folder(tmp_path / "run", [0.5, 0.9])
     records = [round_(k, 0.5) | {"accuracy_matrix": [[0.1 * k, None], [0.3, 0.4]]} for k in (1, 2)]
     (path / "rounds.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
@@ -122,7 +122,7 @@ def test_models_on_one_anothers_data_are_a_table(tmp_path: Path) -> None:
     assert "model of b (cnn)30.00 %40.00 %" in Page(write_report(path)).text
 
 
-def test_what_was_sent_once_and_who_has_which_model(tmp_path: Path) -> None:
+def test_bytes_sent_once_and_each_clients_model_are_shown(tmp_path: Path) -> None:
     path = folder(tmp_path / "run", [0.5, 0.9])
     end = json.loads((path / "summary.json").read_text())
     (path / "summary.json").write_text(json.dumps(end | {"bytes_once": {"seed_set": 1_500_000}}))
@@ -135,8 +135,8 @@ def test_what_was_sent_once_and_who_has_which_model(tmp_path: Path) -> None:
     assert "{b = cnn, a.b = mlp, c = cnn}" in page
 
 
-def test_what_probes_found_is_drawn_with_a_sentence_each(tmp_path: Path) -> None:
-    """Every chart has its sentence, a lone line is named by its axis, and what was not measured is not drawn."""
+def test_each_probe_chart_has_a_caption(tmp_path: Path) -> None:
+    """A single line is named by its axis, and a measure that was not taken is not drawn."""
     path = folder(tmp_path / "run", [0.5, 0.7, 0.9])
     plain = Page(write_report(path))
     assert "Probes" not in plain.text
@@ -159,20 +159,20 @@ def test_charts_take_their_colours_from_the_page(tmp_path: Path) -> None:
     assert "prefers-color-scheme: dark" in text
 
 
-def test_a_report_of_the_same_folder_is_the_same_page(tmp_path: Path) -> None:
+def test_the_same_folder_gives_the_same_page(tmp_path: Path) -> None:
     path = folder(tmp_path / "run", [0.5, 0.9])
     assert write_report(path).read_bytes() == write_report(path).read_bytes()
 
 
 @pytest.mark.parametrize("accuracies", [[0.5], [None, None], []])
-def test_a_run_that_is_not_over_has_a_report_too(tmp_path: Path, accuracies: list[float | None]) -> None:
+def test_an_unfinished_run_has_a_report(tmp_path: Path, accuracies: list[float | None]) -> None:
     path = folder(tmp_path / "run", accuracies, over=False)
     with (path / "rounds.jsonl").open("a") as file:
         file.write('{"round": ')
     assert f"Not finished: {len(accuracies)} of" in Page(write_report(path)).text
 
 
-def test_what_is_no_run_folder_is_a_mistake(tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(Mistake, match=r"is no run folder, since it has no config\.toml"):
         write_report(tmp_path)
     path = folder(tmp_path / "run", [0.5])
@@ -181,7 +181,7 @@ def test_what_is_no_run_folder_is_a_mistake(tmp_path: Path) -> None:
         write_report(path)
 
 
-def test_a_comparison_names_what_differs_and_nothing_else(tmp_path: Path) -> None:
+def test_a_comparison_names_only_settings_that_differ(tmp_path: Path) -> None:
     """Target 0.6: run a crosses it half-way between rounds 1 (0.5) and 2 (0.7), run b in its first round."""
     a = folder(tmp_path / "a", [0.5, 0.7], lr=0.1)
     b = folder(tmp_path / "b", [0.6, 0.65, 0.9], lr=0.2, over=False)
@@ -197,7 +197,7 @@ def test_a_comparison_names_what_differs_and_nothing_else(tmp_path: Path) -> Non
     assert own["rounds to target"] == ("-", "2.6")  # each run's own target, 0.8: 2 + 0.15 / 0.25
 
 
-def test_what_was_sent_once_counts_where_runs_are_compared_by_what_they_sent(tmp_path: Path) -> None:
+def test_bytes_sent_once_count_in_a_comparison(tmp_path: Path) -> None:
     """Two rounds of 3 MB each, after 1.5 MB."""
     plain, more = (folder(tmp_path / name, [0.5, 0.9]) for name in ("plain", "more"))
     end = json.loads((more / "summary.json").read_text())
@@ -215,7 +215,7 @@ def test_a_comparison_page_overlays_the_curves(tmp_path: Path) -> None:
     assert page.links == []
 
 
-def test_runs_of_one_name_go_by_their_paths(tmp_path: Path) -> None:
+def test_runs_with_the_same_name_are_named_by_their_paths(tmp_path: Path) -> None:
     for side in ("left", "right"):
         (tmp_path / side).mkdir()
     found = compare_runs([folder(tmp_path / side / "run", [0.5]) for side in ("left", "right")])
@@ -227,7 +227,7 @@ def test_one_run_cannot_be_compared(tmp_path: Path) -> None:
         compare_runs([folder(tmp_path / "a", [0.5])])
 
 
-def test_long_curves_are_thinned_but_keep_their_end() -> None:
+def test_long_curves_lose_points_but_keep_their_end() -> None:
     n = 10 * MAX_POINTS + 7
     xs, ys = _thin(Curve("a", range(n), [None, *range(1, n)]))
     assert len(xs) <= MAX_POINTS + 1
@@ -235,8 +235,8 @@ def test_long_curves_are_thinned_but_keep_their_end() -> None:
     assert xs == ys
 
 
-def heights(values: list[float | None]) -> list[str]:
-    """What is written along y on a chart of these values."""
+def y_labels(values: list[float | None]) -> list[str]:
+    """Return the labels of the y axis on a chart of these values."""
     picture = line_chart([Curve("a", range(len(values)), values)], "round", "loss")
     assert picture is not None
     written = re.findall(r"<text[^>]*>([^<]*)</text>", picture)
@@ -252,30 +252,30 @@ def heights(values: list[float | None]) -> list[str]:
     ],
 )
 def test_one_round_that_went_wrong_leaves_the_others_readable(values: list[float | None], y: list[str]) -> None:
-    assert heights(values) == y
+    assert y_labels(values) == y
 
 
-def test_even_values_and_zero_have_an_even_scale() -> None:
-    assert heights([1.0, 29.0, 1.0])[:3] == ["0", "5", "10"]
-    assert heights([0.0, 95.0, 1.0])[:3] == ["0", "20", "40"]
+def test_values_of_similar_size_or_with_zero_have_a_linear_scale() -> None:
+    assert y_labels([1.0, 29.0, 1.0])[:3] == ["0", "5", "10"]
+    assert y_labels([0.0, 95.0, 1.0])[:3] == ["0", "20", "40"]
 
 
-def test_there_is_no_part_of_a_round() -> None:
-    """A single one is not drawn between 0.96 and 1.04."""
+def test_the_axis_of_rounds_has_whole_numbers() -> None:
+    """A single round is not drawn between 0.96 and 1.04."""
     picture = line_chart([Curve("a", [7], [0.5])], "round", "accuracy")
     assert picture is not None
     written = re.findall(r"<text[^>]*>([^<]*)</text>", picture)
     assert written[: written.index("round")] == ["7"]
 
 
-def test_a_line_between_models_is_read_at_more_than_its_ends(tmp_path: Path) -> None:
+def test_the_axis_of_a_line_between_models_has_ticks_between_its_ends(tmp_path: Path) -> None:
     line = Line([0.0, 0.5, 1.0], {"loss": [1.0, 3.0, 2.0]}, 4.0)
     text = write_line_page(line, ("a", "b"), [("data", "digits")], tmp_path / "line.html").read_text()
     assert re.findall(r"<text[^>]*>(0\.\d+)</text>", text) == ["0.0", "0.2", "0.4", "0.6", "0.8"]
     assert "the loss rises at most 1.5 above the straight chord" in text
 
 
-def test_a_plane_says_what_its_axes_and_lines_are(tmp_path: Path) -> None:
+def test_the_chart_of_a_plane_labels_its_axes_and_lines(tmp_path: Path) -> None:
     """Levels are round numbers, and each chart names the models below itself."""
     losses = [[0.21, 0.33, 0.48], [0.37, 0.52, 0.66], [0.55, 0.71, 0.83]]
     plane = Plane([0.0, 1.0, 2.0], [0.0, 1.0, 2.0], {"loss": losses}, ((0.0, 0.0), (2.0, 0.0), (1.0, 2.0)))
@@ -288,7 +288,7 @@ def test_a_plane_says_what_its_axes_and_lines_are(tmp_path: Path) -> None:
         assert f">{said}</text>" in text
 
 
-def test_nothing_to_draw_is_no_chart() -> None:
+def test_no_data_give_no_chart() -> None:
     assert line_chart([Curve("a", [1, 2], [None, None])], "round", "accuracy") is None
     assert clients_chart([]) is None
     assert clients_chart([{"id": "0", "examples": None, "label_counts": None}]) is None
@@ -305,14 +305,14 @@ def test_nothing_to_draw_is_no_chart() -> None:
     ],
     ids=["names", "no labels", "many labels", "many clients", "one client"],
 )
-def test_holdings_of_any_size_are_drawn(clients: list[dict[str, Any]]) -> None:
+def test_any_number_of_clients_is_drawn(clients: list[dict[str, Any]]) -> None:
     picture = clients_chart(clients)
     assert picture is not None
     assert picture.startswith("<svg")
     assert len(picture) < 300_000
 
 
-def test_long_names_are_told_apart_and_take_no_room_from_the_bars() -> None:
+def test_long_names_are_distinct_and_take_no_room_from_the_bars() -> None:
     counts = {"0": 5, "1": 3}
     long = clients_chart([client(f"the hospital of number {k:02}", 8, counts) for k in range(15)]) or ""
     short = clients_chart([client(f"{k:02}", 8, counts) for k in range(15)]) or ""
@@ -321,15 +321,15 @@ def test_long_names_are_told_apart_and_take_no_room_from_the_bars() -> None:
     assert heights[0] == pytest.approx(heights[1], rel=0.2)  # of the parts for labels and for bars
 
 
-def test_clients_of_one_size_have_a_whole_number_of_examples() -> None:
+def test_clients_of_one_size_have_whole_numbers_on_the_axis() -> None:
     picture = clients_chart([client(str(k), 200, None) for k in range(MAX_CLIENTS + 1)]) or ""
     assert ">200</text>" in picture
     assert not re.search(r">\d+\.\d+</text>", picture)
 
 
 @pytest.mark.parametrize(("number", "drawn"), [(2, 2), (20, 8)])
-def test_what_layers_saw_is_drawn_a_line_each(tmp_path: Path, number: int, drawn: int) -> None:
-    """Of many, as many as there are colours, the first and the last among them; nothing where nothing was measured."""
+def test_each_layer_has_a_line(tmp_path: Path, number: int, drawn: int) -> None:
+    """Of many layers, as many as there are colours are drawn, with the first and the last; without measures, none."""
     path = folder(tmp_path / "run", [0.5, 0.6])
     assert layer_charts(read_run(path)) is None
     records = [json.loads(line) for line in (path / "rounds.jsonl").read_text().splitlines()]
@@ -348,7 +348,7 @@ def test_what_layers_saw_is_drawn_a_line_each(tmp_path: Path, number: int, drawn
     ("xs", "wanted"),
     [([0, 5e7, 2.5e8], {"0 B", "50 MB", "250 MB"}), ([11.36e6, 11.54e6, 11.78e6], {"11.36 MB", "11.44 MB"})],
 )
-def test_an_axis_of_bytes_names_each_tick_apart(xs: list[float], wanted: set[str]) -> None:
+def test_each_tick_of_an_axis_of_bytes_has_its_own_label(xs: list[float], wanted: set[str]) -> None:
     drawn = line_chart([Curve("a", xs, [0.1, 0.2, 0.3])], "sent so far", "accuracy", x_bytes=True)
     assert drawn is not None
     ticks = re.findall(r">([\d.]+ k?M?B)<", drawn)

@@ -1,4 +1,4 @@
-"""What a run folder promises, whatever happens to the process that writes it."""
+"""What a run folder promises, even where the process that writes it is killed."""
 
 import json
 from collections import UserDict
@@ -36,25 +36,25 @@ def test_rounds_are_cut_back_byte_for_byte(tmp_path: Path) -> None:
     assert file.path.read_bytes() == b"".join(lines)
 
 
-def test_rounds_that_are_missing_are_noticed(tmp_path: Path) -> None:
+def test_missing_rounds_are_noticed(tmp_path: Path) -> None:
     file = RoundsFile(tmp_path / "rounds.jsonl")
     file.append({"round": 1})
     with pytest.raises(Mistake, match="holds only 1 whole rounds, and the checkpoint counts 2"):
         file.cut(2)
 
 
-def test_json_never_holds_what_json_does_not_know() -> None:
+def test_infinite_numbers_become_null() -> None:
     text = to_json({"a": float("nan"), "b": [float("-inf"), 1.5], "c": {"d": float("inf")}, "e": "ü"})
     assert json.loads(text, parse_constant=pytest.fail) == {"a": None, "b": [None, 1.5], "c": {"d": None}, "e": "ü"}
 
 
 def test_long_client_ids_have_files_of_their_own(tmp_path: Path) -> None:
-    """Fifty letters of six bytes each would be three hundred."""
+    """Fifty letters of six bytes each would be three hundred bytes."""
     ids = ["Ж" * 50 + end for end in ("1", "2")]
     for client in ids:
         write_file(tmp_path / f"{client_file_name(client)}.safetensors", client.encode())
     assert len(list(tmp_path.iterdir())) == 2
-    assert client_file_name("Ж" * 33) == "%D0%96" * 33  # as long as it fits nothing is cut
+    assert client_file_name("Ж" * 33) == "%D0%96" * 33  # it fits, so nothing is cut
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=16))
@@ -65,15 +65,15 @@ def test_a_client_id_becomes_a_file_name_and_comes_back(client: str) -> None:
     assert not name.startswith(".")
 
 
-def test_one_folder_is_held_once(tmp_path: Path) -> None:
+def test_two_runs_cannot_hold_one_folder(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     with folder.hold(), pytest.raises(Mistake, match="another run is writing there now"), RunFolder(folder.path).hold():
         pass
-    with RunFolder(folder.path).hold():  # and is free again afterwards
+    with RunFolder(folder.path).hold():  # it is free again afterwards
         pass
 
 
-def test_what_a_killed_process_left_half_written_is_gone(tmp_path: Path) -> None:
+def test_files_that_a_killed_process_left_half_written_are_removed(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     half = [tmp_path / ".model.safetensors.4711.tmp", tmp_path / "clients" / ".a b.safetensors.7.tmp"]
     others = [tmp_path / ".notes.tmp", tmp_path / "clients" / "a b.safetensors"]
@@ -85,7 +85,7 @@ def test_what_a_killed_process_left_half_written_is_gone(tmp_path: Path) -> None
     assert all(path.exists() for path in others)
 
 
-def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(Mistake, match=r"neither empty nor a run folder \(it holds thesis\.tex\)"):
         _ = RunFolder(tmp_path).has_run
@@ -94,7 +94,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> Non
     assert not RunFolder(tmp_path / "new").has_run
 
 
-def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_a_mistake(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
         pytest.raises(Mistake, match=r"cannot be written .* choose another folder with --out"),
@@ -103,7 +103,7 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
         pass
 
 
-def test_a_disk_that_is_full_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "summary.json"
     write_file(path, b"old")
 
@@ -127,7 +127,7 @@ class Tied(nn.Module):
         self.register_buffer("constant", torch.ones(2), persistent=False)
 
 
-def test_weights_go_by_exactly_the_names_of_the_state_dict(tmp_path: Path) -> None:
+def test_a_weights_file_has_exactly_the_names_of_the_state_dict(tmp_path: Path) -> None:
     model = Tied()
     weights = initial_weights(model)
     flat = {**weights["params"], **weights["buffers"]}
@@ -141,7 +141,7 @@ def test_weights_go_by_exactly_the_names_of_the_state_dict(tmp_path: Path) -> No
     assert torch.equal(loaded["last.weight"], torch.full((3, 3), 7.0))
 
 
-def test_the_same_weights_are_the_same_bytes() -> None:
+def test_the_same_weights_give_the_same_bytes() -> None:
     model = Tied()
     flat = {**initial_weights(model)["params"], **initial_weights(model)["buffers"]}
     backwards = dict(reversed(flat.items()))
@@ -157,7 +157,7 @@ def test_clients_are_described_without_their_examples() -> None:
     ]
 
 
-def test_a_population_made_on_demand_is_not_made_for_its_description() -> None:
+def test_a_large_population_is_not_made_to_be_described() -> None:
     class Lazy(UserDict[str, Examples]):
         def __getitem__(self, key: str) -> Examples:
             pytest.fail("looked up")

@@ -1,4 +1,4 @@
-"""Rounds to a target, and what else a run adds up to."""
+"""Rounds to a target, and the other entries of a summary."""
 
 import pytest
 from hypothesis import given
@@ -16,7 +16,7 @@ from coterie.track import rounds_to_target, summarise
         ([(1, 0.5), (2, 0.25), (3, 1.0)], 0.75, 2.5),
         # evaluated every fourth round: a quarter of the way from round 4 to round 8
         ([(1, None), (4, 0.5), (5, None), (8, 0.9)], 0.6, 5.0),
-        ([(3, 0.8), (6, 0.9)], 0.8, 3.0),  # there at once: its own round, nothing to interpolate from
+        ([(3, 0.8), (6, 0.9)], 0.8, 3.0),  # the first evaluation reaches it: nothing to interpolate from
         ([(3, 0.8), (6, 0.9)], 0.5, 3.0),
         ([(1, 0.5), (2, 0.75)], 0.75, 2.0),  # reached exactly
         ([(1, 0.5), (2, 0.6)], 0.7, None),
@@ -32,9 +32,7 @@ def test_rounds_to_target_follows_the_papers_protocol(
 
 
 @given(st.lists(st.none() | st.floats(0, 1), max_size=30), st.floats(0.01, 1))
-def test_the_crossing_lies_within_the_interval_in_which_the_target_is_first_reached(
-    accuracies: list[float | None], target: float
-) -> None:
+def test_the_crossing_lies_between_the_evaluations_around_it(accuracies: list[float | None], target: float) -> None:
     curve = list(enumerate(accuracies, 1))
     found = rounds_to_target(curve, target)
     first = next((r for r, a in curve if a is not None and a >= target), None)
@@ -59,7 +57,7 @@ def record(round: int, accuracy: float | None) -> dict[str, object]:
     }
 
 
-def test_a_summary_adds_rounds_up_and_takes_the_last_evaluation() -> None:
+def test_a_summary_adds_up_rounds_and_has_the_last_evaluation() -> None:
     """Three rounds of 0.5 s, 10 bytes up and 20 down; the second round is not evaluated."""
     found = summarise([record(1, 0.75), record(2, None), record(3, 0.5)], target=0.8)
     expected = {
