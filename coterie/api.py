@@ -14,7 +14,7 @@ from coterie.core.aggregators import Aggregator, Sum
 from coterie.core.algorithm import Algorithm, Recipe
 from coterie.core.engine import Engine
 from coterie.core.errors import Mistake, require
-from coterie.core.examples import Clients, Examples, pooled
+from coterie.core.examples import Clients, Examples, pool_examples
 from coterie.core.task import Score, Task
 from coterie.core.transforms import Transform, chain, identity
 from coterie.engines.sequential import Sequential
@@ -176,7 +176,7 @@ def plan(
         raise Mistake("an algorithm that pools all data trains one model; give one, not several")
     if first.traits.pooled:
         clients, ids, architecture = (
-            {"pooled": pooled(clients.values())},
+            {"pooled": pool_examples(clients.values())},
             ("pooled",),
             lambda client: next(iter(models)),
         )

@@ -1,1 +1,4 @@
-"""Contract, loop and arithmetic of a federation; knows no algorithm, data set, engine or file format of runs."""
+"""The contract between algorithms, engines and the loop, and the arithmetic that they share.
+
+Nothing here knows an algorithm, a data set, an engine or the files of a run.
+"""

@@ -1,4 +1,4 @@
-"""Which examples make up which local step.
+"""Which examples make up each local step.
 
 Legend: n examples, B batch size, K local steps.
 """
@@ -13,20 +13,20 @@ from coterie.core.algorithm import Stream
 
 
 def batch_size(stream: Stream, n: int) -> int:
-    """B, at most n."""
+    """Return B, at most n."""
     return n if stream.batch_size == "full" else min(stream.batch_size, n)
 
 
 def num_steps(stream: Stream, n: int) -> int:
-    """K_i = E ceil(n / B), or the number that the stream fixes."""
+    """Return K_i = E ceil(n / B), or the number that the stream fixes."""
     return stream.epochs * -(-n // batch_size(stream, n)) if stream.steps is None else stream.steps
 
 
 def batches(stream: Stream, n: int, steps: int, *purpose: object) -> list[Tensor]:
-    """Row numbers of `steps` successive batches, int64 [B] each.
+    """Return the row numbers of `steps` successive batches, int64 [B] each.
 
-    Each pass over the data is a fresh order, cut into batches; the last of a pass is short where B does not divide n. A
-    full batch keeps the order of the data, which no gradient depends on.
+    Each pass over the data has a new order, which is cut into batches. The last batch of a pass is short if B does not
+    divide n. A full batch keeps the order of the data, since no gradient depends on it.
     """
     size = batch_size(stream, n)
     cut: list[Tensor] = []

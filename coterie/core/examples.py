@@ -1,4 +1,4 @@
-"""What a client holds: examples, as tensors, looked at through row numbers.
+"""The examples that a client holds, as tensors, and row numbers that select among them.
 
 Legend: n examples, B batch.
 """
@@ -17,10 +17,10 @@ from coterie.core.errors import Mistake
 
 @dataclass(frozen=True)
 class Examples:
-    """Examples of one client, or of a test set: immutable, and cheap to cut from a shared pool.
+    """The examples of one client or of a test set. They are immutable, and cheap to cut from a shared pool.
 
-    `x` [m, ...] and `y` [m, ...] (or None where nothing is labelled) may be a pool that many clients share; `rows` [n]
-    int64 then says which of its rows are meant, so that a hundred clients of one data set cost one copy of it.
+    `x` [m, ...] and `y` [m, ...] (None without labels) may be a pool that many clients share. Then `rows` [n] int64
+    selects this client's rows, so a hundred clients of one data set cost one copy of it.
 
     Raises:
         Mistake: `x` and `y` differ in length.
@@ -38,51 +38,53 @@ class Examples:
         return len(self.x) if self.rows is None else len(self.rows)
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
-        """x [B, ...] and y [B, ...] of the examples numbered `index` [B], counted within these examples."""
+        """Return x [B, ...] and y [B, ...] of the examples numbered `index` [B], counted within these examples."""
         where = index if self.rows is None else self.rows[index]
         # `index_select` copies whole rows, and is five times as fast as indexing
         return self.x.index_select(0, where), None if self.y is None else self.y.index_select(0, where)
 
     def tensors(self) -> tuple[Tensor, Tensor | None]:
-        """All of x [n, ...] and y [n, ...]; a copy where these examples are part of a larger pool."""
+        """Return all of x [n, ...] and y [n, ...]; a copy if these examples are part of a larger pool."""
         if self.rows is None:
             return self.x, self.y
         return self.x[self.rows], self.labels()
 
     def labels(self) -> Tensor | None:
-        """All of y [n, ...], without a look at x."""
+        """Return all of y [n, ...], without reading x."""
         return self.y if self.y is None or self.rows is None else self.y[self.rows]
 
     def take(self, index: Tensor) -> Examples:
-        """The examples numbered `index` [B], sharing this pool's memory."""
+        """Return the examples numbered `index` [B]; they share this pool's memory."""
         return Examples(self.x, self.y, index if self.rows is None else self.rows[index])
 
 
 Clients = Mapping[str, Examples]
 """A federation's clients: a mapping from client id to its examples. It may be lazy: only the clients of a round's
-cohort are looked up, so a mapping that makes its examples on demand serves a population of any size. One that is
-`Counted` serves it best."""
+cohort are looked up, so a mapping that makes its examples on demand serves a population of any size. It does so best if
+it is `Counted`."""
 
 
 @runtime_checkable
 class Counted(Protocol):
-    """Clients whose examples can be counted without being made. Without this, an algorithm that weighs all clients, as
-    SCAFFOLD does, looks at each of them before the first round.
+    """Clients whose examples can be counted without being made.
+
+    For other clients, an algorithm that weighs all of them, such as SCAFFOLD, makes everyone's examples before the
+    first round.
     """
 
     def sizes(self, clients: Sequence[str]) -> list[int]:
-        """How many examples each of these clients holds."""
+        """Return how many examples each of these clients holds."""
 
 
 def sizes(clients: Clients, ids: Sequence[str]) -> list[int]:
-    """How many examples each of these clients holds."""
+    """Return how many examples each of these clients holds."""
     return clients.sizes(ids) if isinstance(clients, Counted) else [len(clients[client]) for client in ids]
 
 
-def pooled(parts: Iterable[Examples]) -> Examples:
-    """All examples in one place [sum of n, ...], which a federation could not do: for baselines and for tests.
+def pool_examples(parts: Iterable[Examples]) -> Examples:
+    """Return all examples in one place [sum of n, ...], for baselines and tests; a federation could not do this.
 
-    Parts that share one pool are joined by their row numbers, without copying it.
+    Parts that share one pool are joined by their row numbers, and the pool is not copied.
 
     Raises:
         Mistake: some parts are labelled and others are not, or there are no parts.

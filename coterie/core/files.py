@@ -1,19 +1,19 @@
-"""Writing so that a file is either the old one or the new one, never a piece of one."""
+"""Write files so that each is either the old one or the new one, never a part of one."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-_HALF = ".*.*[0-9].tmp"
-"""What files are called while they are written."""
+_UNFINISHED = ".*.*[0-9].tmp"
+"""Pattern of the names of files that are still being written."""
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Put `data` at `path`: written beside it, flushed to the disk, and renamed into place.
+    """Write `data` beside `path`, flush it to the disk, and rename it to `path`.
 
     Raises:
-        OSError: the disk is full or the folder cannot be written; the file that was there is untouched.
+        OSError: the disk is full or the folder cannot be written; a file that was there is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -27,12 +27,13 @@ def write_atomic(path: Path, data: bytes) -> None:
         beside.unlink(missing_ok=True)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what processes that were killed have left half written in a folder into which nobody writes now, and in
-    those inside it.
+def remove_unfinished(folder: Path) -> None:
+    """Remove the unfinished files of killed processes from a folder and from the folders in it.
+
+    Nobody may be writing into them now.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    for left in (*folder.glob(_HALF), *folder.glob(f"*/{_HALF}")):
-        left.unlink()
+    for file in (*folder.glob(_UNFINISHED), *folder.glob(f"*/{_UNFINISHED}")):
+        file.unlink()

@@ -1,4 +1,4 @@
-"""Packages that not everyone has, imported when they are used."""
+"""Optional packages, imported when they are used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from coterie.core.errors import UNSET, Mistake, reason
 
 
-def package(name: str, wanted_by: str, extra: str, value: Any = UNSET) -> Any:
+def import_package(name: str, wanted_by: str, extra: str, value: Any = UNSET) -> Any:
     """Import and return a module of an optional package.
 
     Args:
@@ -20,7 +20,7 @@ def package(name: str, wanted_by: str, extra: str, value: Any = UNSET) -> Any:
     Raises:
         Mistake: it is not installed, or cannot be imported.
 
-    >>> package("os.path", "this line", "nothing").basename("a/b")
+    >>> import_package("os.path", "this line", "nothing").basename("a/b")
     'b'
     """
     called = name.partition(".")[0].replace("_", "-")

@@ -1,4 +1,4 @@
-"""A tree as bytes, for a disk or a wire."""
+"""Trees as bytes, for a disk or a network."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from coterie.core.tree import Tree
 
 
 def pack(state: Tree) -> bytes:
-    """A tree as safetensors, with its structure beside it: safetensors keeps neither the order of names, in which sums
-    over leaves are taken, nor branches without leaves.
+    """Return a tree as safetensors, with its structure in the metadata.
+
+    The format itself keeps neither branches without leaves nor the order of names, in which sums over leaves are taken.
     """
     flat = {name: leaf.detach().cpu().contiguous().clone() for name, leaf in tree.flatten(state).items()}
     return safetensors.torch.save(flat, {"structure": json.dumps(tree.structure(state))})
 
 
 def unpack(data: bytes) -> Tree:
-    """The inverse of `pack`; leaves are on the host.
+    """Return the tree in bytes that `pack` made; leaves are on the host.
 
     Raises:
-        SafetensorError: the bytes are not what `pack` gave.
+        SafetensorError: `pack` did not make these bytes.
 
     >>> import torch
     >>> unpack(pack({"a": {"b": torch.tensor([1, 2])}, "c": {}}))
@@ -30,4 +31,4 @@ def unpack(data: bytes) -> Tree:
     """
     flat = safetensors.torch.load(data)
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    return tree.arranged(flat, json.loads(header["__metadata__"]["structure"]))
+    return tree.unflatten(flat, json.loads(header["__metadata__"]["structure"]))

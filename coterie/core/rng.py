@@ -3,9 +3,9 @@
 Every draw is a function of (rng seed, round, client, purpose, ...). So the order of clients, the engine, the chunk and
 the machine change nothing, and a run that was stopped continues with the same draws.
 
-Two kinds of draw: on the host, a generator made for one purpose (`generator`, `python`); on the device, a stateless
-hash of a key and a position (`uniform`), which gives the same numbers in a plain loop, under `torch.func.vmap` and in a
-compiled step.
+There are two kinds of draws. On the host, a generator is made for one purpose (`generator`, `python_generator`). On the
+device, a stateless hash of a key and a position (`uniform`) gives the same numbers in a plain loop, under
+`torch.func.vmap` and in a compiled step.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ _M2 = 0x846CA68B - (1 << 32)
 
 
 def number(*purpose: object) -> int:
-    """A 63-bit number that is a function of `purpose` alone, on any machine and in any version of Python."""
+    """Return a 63-bit number that depends on `purpose` alone, on any machine and in any version of Python."""
     words = "\x1f".join(str(p) for p in purpose)
     return int.from_bytes(hashlib.blake2b(words.encode(), digest_size=8).digest(), "big") >> 1
 
 
 def generator(*purpose: object) -> torch.Generator:
-    """A torch generator on the host, for draws such as an order of examples."""
+    """Return a torch generator on the host, for draws such as an order of examples."""
     return torch.Generator().manual_seed(number(*purpose))
 
 
-def python(*purpose: object) -> random.Random:
-    """A generator of the standard library, for draws of single numbers."""
+def python_generator(*purpose: object) -> random.Random:
+    """Return a generator of the standard library, for draws of single numbers."""
     return random.Random(number(*purpose))
 
 
 def key(*purpose: object) -> Tensor:
-    """A key for `uniform` and `fold`: int64, shape []."""
+    """Return a key for `uniform` and `fold`: int64, shape []."""
     return torch.tensor(number(*purpose) & _MASK, dtype=torch.int64)
 
 
@@ -51,7 +51,7 @@ H = TypeVar("H", int, Tensor)
 
 
 def _mix(h: H) -> H:
-    """A bijection of 32-bit values in which every input bit moves about half of the output bits."""
+    """Hash 32-bit values one to one; every input bit changes about half of the output bits."""
     h = h ^ (h >> 16)
     h = (h * _M1) & _MASK
     h = h ^ (h >> 15)
@@ -60,12 +60,12 @@ def _mix(h: H) -> H:
 
 
 def fold(key: Tensor, position: int | Tensor) -> Tensor:
-    """A new key (int64 []) from a key and a position, such as a step or a layer."""
+    """Return a new key (int64 []) from a key and a position, such as a step or a layer."""
     return _mix(_mix((key + 0x9E3779B9) & _MASK) ^ (position & _MASK))
 
 
 def keys(n: int, *purpose: object) -> Tensor:
-    """fold(key(*purpose), k) for k = 0 ... n - 1, int64 [n], in half as many operations.
+    """Return fold(key(*purpose), k) for k = 0 ... n - 1, int64 [n], in half as many operations.
 
     >>> bool((keys(3, "a") == fold(key("a"), torch.arange(3))).all())
     True
@@ -74,24 +74,25 @@ def keys(n: int, *purpose: object) -> Tensor:
 
 
 def uniform(key: Tensor, shape: Sequence[int]) -> Tensor:
-    """Numbers in [0, 1) of `shape`, float32 (multiples of 2^-24): entry i is a hash of the key and i, and of nothing
-    else.
+    """Return numbers in [0, 1) of `shape`, float32 (multiples of 2^-24).
+
+    Entry i is a hash of the key and i alone.
     """
     return (bits(key, shape) >> 8).to(torch.float32) * 2.0**-24
 
 
 def bits(key: Tensor, shape: Sequence[int]) -> Tensor:
-    """32 random bits in each int64 entry of `shape`."""
+    """Return 32 random bits in each int64 entry of `shape`."""
     position = torch.arange(prod(shape), device=key.device)
     return _mix(_mix(position) ^ _mix(key)).reshape(tuple(shape))
 
 
-def shuffled(n: int, source: random.Random) -> Iterator[int]:
-    """0 ... n - 1 in random order, lazily: the first m cost O(m), however large n is.
+def shuffle(n: int, source: random.Random) -> Iterator[int]:
+    """Yield 0 ... n - 1 in random order; the first m numbers cost O(m), however large n is.
 
-    Fisher and Yates' shuffle on an array of which only the entries that differ from the identity are kept.
+    This is the shuffle of Fisher and Yates on an array that holds only the entries that have changed.
 
-    >>> sorted(shuffled(5, python(0, "example")))
+    >>> sorted(shuffle(5, python_generator(0, "example")))
     [0, 1, 2, 3, 4]
     """
     moved: dict[int, int] = {}

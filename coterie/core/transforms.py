@@ -1,5 +1,6 @@
-"""What is done to a message before it goes on the wire, and undone after: chains of small (init, encode, decode) pairs,
-after optax.
+"""Codecs: how an update is encoded into the payload that travels, and decoded at the server.
+
+A transform is one step, a small (init, encode, decode) value after optax; `chain` makes one codec of several.
 """
 
 from __future__ import annotations
@@ -17,91 +18,93 @@ from coterie.core.tree import Tree
 
 @dataclass(frozen=True)
 class Transform:
-    """One step between a message and what travels.
+    """One step between an update and its payload.
 
     Attributes:
-        encode: (message, state, key) -> (wire, new state), at the sender. `key` (int64 []) is for random transforms.
-        decode: wire -> message, at the receiver.
-        init: message-like tree -> the sender's state, kept between rounds (an error feedback, say); an empty tree if
-            none is needed.
+        encode: (update, state, key) -> (payload, new state), at the client. `key` (int64 []) is for random transforms.
+        decode: payload -> update, at the server.
+        init: update -> the client's first state, which it keeps between rounds, such as an error feedback; an empty
+            tree if it keeps none.
     """
 
     encode: Callable[[Tree, Tree, Tensor], tuple[Tree, Tree]]
-    decode: Callable[[Tree], Tree] = lambda wire: wire
-    init: Callable[[Tree], Tree] = lambda message: {}
+    decode: Callable[[Tree], Tree] = lambda payload: payload
+    init: Callable[[Tree], Tree] = lambda update: {}
 
 
 def identity() -> Transform:
-    """Send the message as it is."""
-    return Transform(lambda message, state, key: (message, state))
+    """Return a transform that sends updates unchanged."""
+    return Transform(lambda update, state, key: (update, state))
 
 
 def chain(*transforms: Transform) -> Transform:
-    """Apply `transforms` from left to right, and undo them from right to left; the k-th one's state is kept under k.
+    """Return a transform that applies `transforms` from left to right, and undoes them from right to left.
 
-    A transform's state begins at its first message, since that is what the ones before it made of it.
+    The state of the k-th one is kept under the name k. It is made from the first update as the transforms before have
+    encoded it.
     """
 
-    def encode(message: Tree, state: Tree, key: Tensor) -> tuple[Tree, Tree]:
+    def encode(update: Tree, state: Tree, key: Tensor) -> tuple[Tree, Tree]:
         after = {}
         for k, transform in enumerate(transforms):
-            before = state.get(str(k)) or transform.init(message)
-            message, after[str(k)] = transform.encode(message, before, rng.fold(key, k))
-        return message, after if any(after.values()) else {}
+            before = state.get(str(k)) or transform.init(update)
+            update, after[str(k)] = transform.encode(update, before, rng.fold(key, k))
+        return update, after if any(after.values()) else {}
 
-    def decode(wire: Tree) -> Tree:
+    def decode(payload: Tree) -> Tree:
         for transform in reversed(transforms):
-            wire = transform.decode(wire)
-        return wire
+            payload = transform.decode(payload)
+        return payload
 
     return Transform(encode, decode)
 
 
 def clip(limit: float) -> Transform:
-    """Scale a message whose Euclidean norm over all leaves exceeds `limit` > 0 down to it.
+    """Return a transform that scales updates down to the Euclidean norm `limit` > 0 over all leaves, if they exceed it.
 
     Raises:
         Mistake: the limit is not a number above 0.
     """
     if not 0 < limit < float("inf"):
-        raise Mistake(f"the clipping norm is {limit}; it must be a number above 0")
+        raise Mistake(key="limit", value=limit, allowed="a number above 0")
 
-    def encode(message: Tree, state: Tree, key: Tensor) -> tuple[Tree, Tree]:
-        factor = (limit / tree.norm(message).clamp(min=limit)).clamp(max=1.0)
-        return tree.scale(message, factor), state
+    def encode(update: Tree, state: Tree, key: Tensor) -> tuple[Tree, Tree]:
+        factor = (limit / tree.norm(update).clamp(min=limit)).clamp(max=1.0)
+        return tree.scale(update, factor), state
 
     return Transform(encode)
 
 
 def cast(dtype: torch.dtype, back: torch.dtype = torch.float32) -> Transform:
-    """Send floats as `dtype` (torch.float16 halves the bytes), clamped to its range, and read them as `back`.
+    """Return a transform that sends floats as `dtype`, clamped to its range, and decodes them as `back`.
 
-    What is not finite stays so: an update that diverged is to be refused, not made to look like a large one.
+    torch.float16 halves the bytes. Numbers that are not finite stay so: the server must refuse an update that diverged,
+    and not take it for a large one.
     """
     limit = torch.finfo(dtype).max
 
     def narrow(x: Tensor) -> Tensor:
         return x.clamp(-limit, limit).where(x.isfinite(), x).to(dtype) if x.is_floating_point() else x
 
-    def encode(message: Tree, state: Tree, key: Tensor) -> tuple[Tree, Tree]:
-        return tree.map(narrow, message), state
+    def encode(update: Tree, state: Tree, key: Tensor) -> tuple[Tree, Tree]:
+        return tree.map(narrow, update), state
 
-    return Transform(encode, lambda wire: tree.map(lambda x: x.to(back) if x.is_floating_point() else x, wire))
+    return Transform(encode, lambda payload: tree.map(lambda x: x.to(back) if x.is_floating_point() else x, payload))
 
 
 def eight_bits() -> Transform:
-    """Send floats from 0 to 1, such as posteriors, in 256 steps: a byte each, off by 1/510 at most.
+    """Return a transform that sends floats from 0 to 1, such as posteriors, as one byte each; they lose 1/510 at most.
 
-    A leaf that is not finite, or outside of [0, 1] by more than rounding, is sent as it is, which the server refuses
-    for its type.
+    A leaf that is not finite, or outside [0, 1] by more than rounding, is sent unchanged. The server refuses it for its
+    type.
     """
 
-    def encode(message: Tree, state: Tree, key: Tensor) -> tuple[Tree, Tree]:
-        return tree.map(_as_byte, message), state
+    def encode(update: Tree, state: Tree, key: Tensor) -> tuple[Tree, Tree]:
+        return tree.map(_to_bytes, update), state
 
-    return Transform(encode, lambda wire: tree.map(lambda x: x / 255 if x.dtype == torch.uint8 else x, wire))
+    return Transform(encode, lambda payload: tree.map(lambda x: x / 255 if x.dtype == torch.uint8 else x, payload))
 
 
-def _as_byte(x: Tensor) -> Tensor:
+def _to_bytes(x: Tensor) -> Tensor:
     fits = x.is_floating_point() and bool(((x >= -1e-6) & (x <= 1 + 1e-6)).all())  # a comparison with nan is false
     return (x * 255).round().clamp(0, 255).to(torch.uint8) if fits else x

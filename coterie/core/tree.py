@@ -1,6 +1,6 @@
 """Arithmetic on trees: nested dicts whose leaves are tensors.
 
-Models, updates, server state and client state are all trees, so that the rest of the library never loops over parameter
+Models, updates, server state and client state are all trees, so the rest of the library never loops over parameter
 names.
 """
 
@@ -17,7 +17,7 @@ Tree: TypeAlias = dict[str, Any]
 
 
 def map(f: Callable[..., Tensor], tree: Tree, *others: Tree) -> Tree:
-    """f at every leaf, with the leaves of `others` at the same place as further arguments.
+    """Apply f to every leaf; leaves of `others` at the same place are further arguments.
 
     >>> map(torch.add, {"a": {"b": torch.tensor(1)}}, {"a": {"b": torch.tensor(2)}})
     {'a': {'b': tensor(3)}}
@@ -28,7 +28,7 @@ def map(f: Callable[..., Tensor], tree: Tree, *others: Tree) -> Tree:
 
 
 def items(tree: Mapping[str, Any] | Tensor, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Tensor]]:
-    """(path, leaf) of every leaf, in the order of the dicts."""
+    """Yield (path, leaf) for every leaf, in the order of the dicts."""
     if isinstance(tree, Tensor):
         yield path, tree
     else:
@@ -37,12 +37,12 @@ def items(tree: Mapping[str, Any] | Tensor, path: tuple[str, ...] = ()) -> Itera
 
 
 def leaves(tree: Mapping[str, Any]) -> list[Tensor]:
-    """Every leaf, in the order of the dicts."""
+    """Return every leaf, in the order of the dicts."""
     return [tree] if isinstance(tree, Tensor) else [leaf for child in tree.values() for leaf in leaves(child)]
 
 
 def flatten(tree: Tree) -> dict[str, Tensor]:
-    """One flat dict by the leaves' paths as pointers.
+    """Return the leaves in one flat dict, each under its path as a pointer.
 
     >>> flatten({"params": {"a/b": torch.tensor(1)}})
     {'params/a~1b': tensor(1)}
@@ -51,85 +51,85 @@ def flatten(tree: Tree) -> dict[str, Tensor]:
 
 
 def pointer(path: tuple[str, ...]) -> str:
-    """A leaf's path as a JSON pointer without its first slash (RFC 6901)."""
-    return "/".join(escaped(name) for name in path)
+    """Return a leaf's path as a JSON pointer without its first slash (RFC 6901)."""
+    return "/".join(escape(name) for name in path)
 
 
-def escaped(name: str) -> str:
-    """A key as it stands in a pointer."""
+def escape(name: str) -> str:
+    """Return a key as a pointer writes it."""
     return name.replace("~", "~0").replace("/", "~1")
 
 
 def structure(tree: Tree) -> dict[str, Any]:
-    """The keys of a tree, in order, with None for every leaf: what `flatten` leaves out."""
+    """Return the keys of a tree, in order, with None for every leaf: what `flatten` leaves out."""
     return {name: structure(child) if isinstance(child, dict) else None for name, child in tree.items()}
 
 
-def arranged(flat: Mapping[str, Tensor], structure: Mapping[str, Any], prefix: str = "") -> Tree:
-    """The inverse of `flatten`, given the tree's `structure`.
+def unflatten(flat: Mapping[str, Tensor], structure: Mapping[str, Any], prefix: str = "") -> Tree:
+    """Return the tree of this `structure` from its flat leaves; the inverse of `flatten`.
 
     >>> t = {"params": {"a/b": torch.tensor(1)}, "buffers": {}}
-    >>> arranged(flatten(t), structure(t))
+    >>> unflatten(flatten(t), structure(t))
     {'params': {'a/b': tensor(1)}, 'buffers': {}}
 
     Raises:
         KeyError: a leaf is missing.
     """
     return {
-        name: flat[prefix + escaped(name)] if child is None else arranged(flat, child, f"{prefix}{escaped(name)}/")
+        name: flat[prefix + escape(name)] if child is None else unflatten(flat, child, f"{prefix}{escape(name)}/")
         for name, child in structure.items()
     }
 
 
 def clone(tree: Tree) -> Tree:
-    """A copy whose leaves share no memory with the tree, nor with one another."""
+    """Return a copy whose leaves share no memory with the tree or with one another."""
     return map(lambda x: x.detach().clone(), tree)
 
 
 def zeros_like(tree: Tree) -> Tree:
-    """Zeros of the same shapes and types."""
+    """Return zeros of the same shapes and types."""
     return map(torch.zeros_like, tree)
 
 
 def add(a: Tree, b: Tree, scale: float | Tensor = 1.0) -> Tree:
-    """a + scale * b, in one pass over memory where PyTorch can."""
+    """Return a + scale * b, in one pass over memory where PyTorch can."""
     if isinstance(scale, Tensor):
-        return map(lambda x, y: torch.addcmul(x, y, scale) if _alike(x, y, scale) else x + scale * y, a, b)
+        return map(lambda x, y: torch.addcmul(x, y, scale) if _same_kind(x, y, scale) else x + scale * y, a, b)
     return map(lambda x, y: torch.add(x, y, alpha=scale) if x.is_floating_point() else x + scale * y, a, b)
 
 
-def _alike(x: Tensor, y: Tensor, scale: Tensor) -> bool:
+def _same_kind(x: Tensor, y: Tensor, scale: Tensor) -> bool:
     return x.dtype == y.dtype == scale.dtype and x.device == y.device == scale.device
 
 
 def sub(a: Tree, b: Tree) -> Tree:
-    """a - b."""
+    """Return a - b."""
     return map(torch.sub, a, b)
 
 
 def scale(a: Tree, factor: float | Tensor) -> Tree:
-    """factor * a."""
+    """Return factor * a."""
     return map(lambda x: x * factor, a)
 
 
 def dot(a: Tree, b: Tree) -> Tensor:
-    """The inner product over all leaves, shape []; 0 for trees without any. Leaves are paired by their place."""
+    """Return the inner product over all leaves, shape []; 0 for trees without leaves. Leaves are paired by place."""
     products = leaves(map(lambda x, y: (x * y).sum(), a, b))
     return torch.stack(products).sum() if products else torch.zeros(())
 
 
 def norm(a: Tree) -> Tensor:
-    """The Euclidean norm over all leaves, shape []."""
+    """Return the Euclidean norm over all leaves, shape []."""
     return dot(a, a).sqrt()
 
 
 def nbytes(tree: Tree) -> int:
-    """What the leaves weigh on a wire, in bytes, without names and framing."""
+    """Return how many bytes the leaves hold, without names and framing."""
     return sum(x.numel() * x.element_size() for x in leaves(tree))
 
 
 def floats(tree: Tree) -> Tree:
-    """The branches and leaves of floating-point type; integer leaves are left out."""
+    """Return the tree without its integer leaves."""
     return {
         name: floats(child) if isinstance(child, dict) else child
         for name, child in tree.items()
@@ -138,7 +138,7 @@ def floats(tree: Tree) -> Tree:
 
 
 def merge(base: Tree, changes: Tree) -> Tree:
-    """`base` with the leaves of `changes` put in their places."""
+    """Return `base` with the leaves of `changes` in their places."""
     return {
         name: (
             child if name not in changes else merge(child, changes[name]) if isinstance(child, dict) else changes[name]
@@ -148,10 +148,10 @@ def merge(base: Tree, changes: Tree) -> Tree:
 
 
 def stack(trees: list[Tree]) -> Tree:
-    """Trees of the same structure as one tree of [n, ...] leaves."""
+    """Stack n trees of the same structure into one tree of [n, ...] leaves."""
     return map(lambda *xs: torch.stack(xs), *trees)
 
 
 def unstack(tree: Tree, n: int) -> list[Tree]:
-    """n trees of [...] leaves, views into one tree of [n, ...] leaves."""
+    """Split a tree of [n, ...] leaves into n trees of [...] leaves, which are views."""
     return [map(lambda x, i=i: x[i], tree) for i in range(n)]

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from coterie.core.errors import UNSET, Mistake
-from coterie.core.packages import package
+from coterie.core.packages import import_package
 from coterie.data import text
 from coterie.data.arrays import images, inputs
 from coterie.data.frame import from_frame
@@ -32,7 +32,7 @@ def import_datasets(wanted_by: str, value: Any = UNSET) -> Any:
     Raises:
         Mistake: it is not installed.
     """
-    return package("datasets", wanted_by, "huggingface", value)
+    return import_package("datasets", wanted_by, "huggingface", value)
 
 
 def source(

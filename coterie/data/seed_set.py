@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from coterie.core.errors import Mistake
-from coterie.core.examples import Clients, Examples, pooled
+from coterie.core.examples import Clients, Examples, pool_examples
 from coterie.core.rng import number
 from coterie.data.argument_checks import require_count
 
@@ -72,7 +72,7 @@ def from_clients(clients: Clients, seed_examples_per_client: int, rng_seed: int 
         mine = _balanced(_labels(examples), wanted, np.random.default_rng(number("seed set", int(rng_seed), client)))
         given[client] = examples.take(torch.from_numpy(np.flatnonzero(mine)))
         left[client] = examples.take(torch.from_numpy(np.flatnonzero(~mine)))
-    return SeedSet(pooled(given.values()), left, collected=True)
+    return SeedSet(pool_examples(given.values()), left, collected=True)
 
 
 def from_elsewhere(examples: Examples, size: int, clients: Clients, rng_seed: int = 0) -> SeedSet:
@@ -97,7 +97,7 @@ def added(clients: Clients, seed: Examples) -> dict[str, Examples]:
     """
     if seed.y is None:
         raise Mistake("a seed set without labels cannot be added to clients' training data; give one with labels")
-    return {client: pooled([examples, seed]) for client, examples in clients.items()}
+    return {client: pool_examples([examples, seed]) for client, examples in clients.items()}
 
 
 def nbytes(examples: Examples) -> int:

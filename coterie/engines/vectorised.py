@@ -27,7 +27,7 @@ from torch.nn.utils.rnn import pad_sequence
 from coterie.core import tree
 from coterie.core.algorithm import Algorithm, Batches, Context, Logs
 from coterie.core.engine import Job, Reply, as_input, context, planned_keys, planned_rows, planned_steps
-from coterie.core.examples import Examples, pooled
+from coterie.core.examples import Examples, pool_examples
 from coterie.core.task import Batch, Differentiate, Task, gradient_by_func, gradient_by_tape
 from coterie.core.tree import Tree
 from coterie.engines.compiled import Compiled, Step
@@ -209,7 +209,7 @@ def _common_pool(parts: list[Examples]) -> tuple[Examples, list[Tensor]]:
     first = parts[0]
     if all(p.x is first.x and p.y is first.y for p in parts):
         return Examples(first.x, first.y), [torch.arange(len(p.x)) if p.rows is None else p.rows for p in parts]
-    pool = pooled([Examples(*p.tensors()) for p in parts])
+    pool = pool_examples([Examples(*p.tensors()) for p in parts])
     return pool, list(torch.split(torch.arange(len(pool)), [len(p) for p in parts]))
 
 

@@ -10,7 +10,7 @@ import torch
 
 from coterie.core import engine as core
 from coterie.core.errors import Mistake
-from coterie.core.machine import total_memory
+from coterie.core.machine import memory_bytes
 from coterie.engines.compiled import cpp_compiler
 from coterie.engines.sequential import Sequential
 from coterie.engines.vectorised import Vectorised
@@ -26,7 +26,7 @@ def this_machine() -> Machine:
     """The machine that we run on."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Machine(cores, total_memory(), device, cpp_compiler() is not None)
+    return Machine(cores, memory_bytes(), device, cpp_compiler() is not None)
 
 
 class Resolved(NamedTuple):

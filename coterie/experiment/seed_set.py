@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from coterie.core.errors import Mistake, mistakes_in
-from coterie.core.examples import Examples, pooled
+from coterie.core.examples import Examples, pool_examples
 from coterie.data import Source
 from coterie.data.seed_set import SeedSet, added, from_clients, from_elsewhere
 from coterie.data.sources import find
@@ -80,7 +80,7 @@ def _whole(source: Source) -> Examples:
     train, test = source.train, source.test
     if test is None:
         return train
-    return Examples(train.x, train.y) if test.x is train.x and test.y is train.y else pooled([train, test])
+    return Examples(train.x, train.y) if test.x is train.x and test.y is train.y else pool_examples([train, test])
 
 
 def _serves(settings: Settings, source: Source, other: Source) -> None:

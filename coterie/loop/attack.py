@@ -80,7 +80,7 @@ class Attack:
             raise Mistake(
                 f"attack.num_clients = {self.num_clients}: there are {len(ids)} clients, and one must stay honest"
             )
-        order = rng.shuffled(len(ids), rng.python(rng_seed, "attackers"))
+        order = rng.shuffle(len(ids), rng.python_generator(rng_seed, "attackers"))
         return frozenset(ids[i] for i in islice(order, self.num_clients))
 
     def forge_updates(

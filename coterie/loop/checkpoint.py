@@ -24,7 +24,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from coterie.core.errors import Mistake
-from coterie.core.files import sweep, write_atomic
+from coterie.core.files import remove_unfinished, write_atomic
 from coterie.core.packing import pack, unpack
 from coterie.core.tree import Tree
 from coterie.loop.plan import Resume, Round
@@ -170,7 +170,7 @@ class Checkpoints:
             else:
                 kept |= files
                 whole += 1
-        sweep(self.folder)
+        remove_unfinished(self.folder)
         for pattern in ("state-*.safetensors", "clients/*.safetensors"):
             for path in self.folder.glob(pattern):
                 if path.relative_to(self.folder).as_posix() not in kept:

@@ -58,6 +58,6 @@ class Cohort:
         wanted = self.count(len(ids))
         if wanted == len(ids) and available is None:
             return list(ids)
-        order = rng.shuffled(len(ids), rng.python(rng_seed, round, "cohort"))
+        order = rng.shuffle(len(ids), rng.python_generator(rng_seed, round, "cohort"))
         asked = (i for i in order if available is None or available(round, ids[i]))
         return [ids[i] for i in sorted(islice(asked, wanted))]

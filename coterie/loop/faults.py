@@ -46,7 +46,7 @@ class Faults:
         """What befalls this client in this round."""
         if not (self.drop or self.straggle or self.corrupt):
             return None
-        u = rng.python(rng_seed, round, client, "faults").random()
+        u = rng.python_generator(rng_seed, round, client, "faults").random()
         if u < self.drop:
             return "drop"
         if u < self.drop + self.straggle:
@@ -56,7 +56,7 @@ class Faults:
 
 def corrupt_update(update: Tree, weight: float, *purpose: object) -> tuple[Tree, float]:
     """Return the update and its weight with one thing wrong, as a broken machine or a bad line might send it."""
-    draw = rng.python(*purpose, "corrupt")
+    draw = rng.python_generator(*purpose, "corrupt")
     damage = draw.choice(("nan", "infinity", "shape", "dtype", "missing leaf", "weight"))
     if damage == "weight":
         return update, draw.choice((0.0, -1.0, float("nan"), float("inf")))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from coterie.core import tree
 from coterie.core.errors import Mistake
-from coterie.core.machine import total_memory
+from coterie.core.machine import memory_bytes
 from coterie.core.packing import pack, unpack
 from coterie.core.tree import Tree
 
@@ -35,7 +35,7 @@ class Memory:
     """
 
     def __init__(self, budget: int | None = None) -> None:
-        self.budget = total_memory() // 8 if budget is None else budget
+        self.budget = memory_bytes() // 8 if budget is None else budget
         self._present: OrderedDict[int, tuple[weakref.ref[Held], int]] = OrderedDict()  # by when it was last used
         self._bytes = 0
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -115,7 +115,7 @@ def budget(population: int, cohort: int, processes: int = 1) -> int:
     shared by the processes of a run. A client comes back after population / cohort rounds on average; where that is
     long, its state would only lie there, and the share is smaller by as much.
     """
-    share = total_memory() // 8 // processes
+    share = memory_bytes() // 8 // processes
     return max(min(share, share * SOON * cohort // population), LEAST)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from coterie.core.errors import Mistake, reason
 from coterie.core.files import write_atomic
-from coterie.core.packages import package
+from coterie.core.packages import import_package
 from coterie.models import library_adapter
 from coterie.models.libraries import HUGGINGFACE
 from coterie.models.model_parts import HEAD
@@ -62,7 +62,7 @@ def huggingface_model(
         Mistake: transformers is not installed, the checkpoint cannot be fetched, or it cannot be such a classifier.
     """
     name, where = f"{HUGGINGFACE}{checkpoint}", {"revision": revision or MAIN, "trust_remote_code": False}
-    transformers, text = package("transformers", "name", "huggingface", name), len(in_shape) == 1
+    transformers, text = import_package("transformers", "name", "huggingface", name), len(in_shape) == 1
     kind = transformers.AutoModelForSequenceClassification if text else transformers.AutoModelForImageClassification
     given = {"pad_token_id": pad_id, "image_size": image_size}
     options = {key: value for key, value in given.items() if value is not None}
@@ -178,7 +178,7 @@ def _preprocessor(checkpoint: str, revision: str) -> dict[str, Any]:
 
 def _checkpoint_file(checkpoint: str, revision: str, name: str, **options: Any) -> Path | None:
     """Return a file of a checkpoint; None where it has none of that name."""
-    hub = package("transformers.utils", HUGGINGFACE, "huggingface")
+    hub = import_package("transformers.utils", HUGGINGFACE, "huggingface")
     lenient = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
     path = hub.cached_file(checkpoint, name, revision=revision, **lenient, **options)
     return None if path is None else Path(path)
@@ -194,7 +194,7 @@ def _head_names(model: Any) -> frozenset[str]:
 @contextmanager
 def _silence() -> Iterator[None]:
     """Keep the package from showing progress and warnings in a block."""
-    log = package("transformers.utils.logging", HUGGINGFACE, "huggingface")
+    log = import_package("transformers.utils.logging", HUGGINGFACE, "huggingface")
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()
     log.disable_progress_bar()

@@ -10,7 +10,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from coterie.core.errors import Mistake, reason
-from coterie.core.packages import package
+from coterie.core.packages import import_package
 from coterie.models import library_adapter
 from coterie.models.libraries import TIMM
 
@@ -69,7 +69,7 @@ def _with_tag(architecture: str, tag: str) -> str:
 
 
 def _create(name: str, **options: Any) -> Any:
-    timm = package("timm", "name", "timm", f"{TIMM}{name}")
+    timm = import_package("timm", "name", "timm", f"{TIMM}{name}")
     try:
         return timm.create_model(name, **options)
     except Exception as error:  # the library's own, and those of a network

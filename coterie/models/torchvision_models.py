@@ -10,7 +10,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from coterie.core.errors import Mistake, reason
-from coterie.core.packages import package
+from coterie.core.packages import import_package
 from coterie.models import library_adapter
 from coterie.models.libraries import TORCHVISION
 from coterie.models.model_parts import HEAD, head_names
@@ -85,7 +85,7 @@ def torchvision_weights(architecture: str, published: str, model: nn.Module) -> 
 def _models_module(architecture: str) -> Any:
     """Import torchvision.models, and check that it has a classifier of that name."""
     name = f"{TORCHVISION}{architecture}"
-    models = package("torchvision.models", "name", "torchvision", name)
+    models = import_package("torchvision.models", "name", "torchvision", name)
     known = models.list_models(module=models)
     if architecture not in known:
         near = get_close_matches(architecture, known, n=3)
@@ -96,7 +96,7 @@ def _models_module(architecture: str) -> Any:
 
 def _weights_entry(architecture: str, published: str) -> Any:
     """Return torchvision's entry of an architecture's published weights."""
-    models = package("torchvision.models", "name", "torchvision", f"{TORCHVISION}{architecture}")
+    models = import_package("torchvision.models", "name", "torchvision", f"{TORCHVISION}{architecture}")
     entries = models.get_model_weights(architecture)
     if not published:
         return entries.DEFAULT

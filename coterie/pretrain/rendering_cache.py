@@ -88,7 +88,7 @@ class RenderingCache:
         self.system[slot], self.count[slot], self.pair[:, slot] = system, 0, EMPTY
 
     def _choose_slot_to_empty(self, pair: int, needed: set[int]) -> int:
-        chance = rng.python(self.renderer.rng_seed, "evicted", pair)
+        chance = rng.python_generator(self.renderer.rng_seed, "evicted", pair)
         slots = (chance.randrange(len(self.system)) for _ in iter(int, 1))
         return next(slot for slot in slots if int(self.system[slot]) not in needed)
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coterie.core.errors import Mistake
-from coterie.core.files import sweep
+from coterie.core.files import remove_unfinished
 from coterie.track.clients_json import describe_clients, format_clients
 from coterie.track.file_writing import client_file_name, disk_mistakes, to_json, write_file
 from coterie.track.folder_lock import LOCK_FILE, hold_lock
@@ -90,7 +90,7 @@ class RunFolder:
             with disk_mistakes(self.path, "choose another folder with --out"):
                 self.path.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(hold_lock(self.path))
-                sweep(self.path)
+                remove_unfinished(self.path)
             stack.callback(self.rounds.close)
             yield
 

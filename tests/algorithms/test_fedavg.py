@@ -8,7 +8,7 @@ import torch
 import coterie
 from coterie import Mistake
 from coterie.algorithms import server
-from coterie.core.examples import pooled
+from coterie.core.examples import pool_examples
 from coterie.core.toml_text import toml_text
 from coterie.models import build
 from tests.algorithms.quadratics import MANY, A, B, N, optimum, run, shares, w
@@ -57,7 +57,7 @@ def test_fedsgd_is_gradient_descent_on_the_pooled_data():
     six unequal clients end where 20 steps of one client that holds everything end, to float32's rounding."""
     clients = ragged(sizes=(7, 23, 1, 12, 16, 9))
     model = build("mlp", [6], 3, rng_seed=0, hidden=[16])
-    together = {"all": pooled(clients.values())}
+    together = {"all": pool_examples(clients.values())}
     apart, one = (
         list(coterie.federate(coterie.fedsgd(lr=0.5), model, who, rounds=20))[-1] for who in (clients, together)
     )

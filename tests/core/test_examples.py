@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coterie import Examples, Mistake
-from coterie.core.examples import pooled
+from coterie.core.examples import pool_examples
 
 X = torch.arange(12.0).reshape(6, 2)
 Y = torch.arange(6)
@@ -61,8 +61,8 @@ def test_pooled_is_all_parts_one_after_another(parts: list[list[int]]) -> None:
     shared = [Examples(X, Y, torch.tensor(part, dtype=torch.int64)) for part in parts]
     apart = [Examples(*part.tensors()) for part in shared]
     expected = [row for part in parts for row in part]
-    assert pooled(shared).x is X
-    for together in (pooled(shared), pooled(apart), pooled([*apart[:1], *shared[1:]])):
+    assert pool_examples(shared).x is X
+    for together in (pool_examples(shared), pool_examples(apart), pool_examples([*apart[:1], *shared[1:]])):
         x, y = together.tensors()
         assert y is not None
         assert y.tolist() == expected
@@ -70,15 +70,15 @@ def test_pooled_is_all_parts_one_after_another(parts: list[list[int]]) -> None:
 
 
 def test_two_whole_pools_are_joined() -> None:
-    assert len(pooled([Examples(X, Y), Examples(X, Y)])) == 12
-    assert pooled([Examples(X), Examples(X)]).y is None
+    assert len(pool_examples([Examples(X, Y), Examples(X, Y)])) == 12
+    assert pool_examples([Examples(X), Examples(X)]).y is None
 
 
 def test_labels_are_not_dropped_because_some_are_missing() -> None:
     with pytest.raises(Mistake, match="1 of 3 sets of examples have no labels"):
-        pooled([Examples(X, Y), Examples(X), Examples(X, Y)])
+        pool_examples([Examples(X, Y), Examples(X), Examples(X, Y)])
 
 
 def test_nothing_cannot_be_pooled() -> None:
     with pytest.raises(Mistake, match="there are no examples"):
-        pooled([])
+        pool_examples([])

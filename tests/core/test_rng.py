@@ -32,8 +32,8 @@ def test_the_numbers_are_those_of_every_other_process_and_machine() -> None:
     bits = [4039027312, 1612414002, 1947487756, 4136134700]
     assert rng.bits(KEY, (4,)).tolist() == bits
     assert rng.uniform(KEY, (2, 2)).flatten().tolist() == [(b >> 8) / 2**24 for b in bits]
-    assert rng.python(0, "x").random() == 0.17124315332794016
-    assert list(rng.shuffled(6, rng.python(0, "x"))) == [1, 3, 2, 5, 0, 4]
+    assert rng.python_generator(0, "x").random() == 0.17124315332794016
+    assert list(rng.shuffle(6, rng.python_generator(0, "x"))) == [1, 3, 2, 5, 0, 4]
 
 
 def test_two_generators_of_one_purpose_draw_alike_and_of_two_purposes_differ() -> None:
@@ -51,7 +51,11 @@ def test_global_generators_are_neither_read_nor_moved() -> None:
     expected = (torch.rand(()).item(), random.random())
     torch.manual_seed(7)
     random.seed(7)
-    rng.uniform(rng.key(1), (5,)), list(rng.shuffled(5, rng.python(1))), torch.randperm(5, generator=rng.generator(1))
+    (
+        rng.uniform(rng.key(1), (5,)),
+        list(rng.shuffle(5, rng.python_generator(1))),
+        torch.randperm(5, generator=rng.generator(1)),
+    )
     assert (torch.rand(()).item(), random.random()) == expected
 
 
@@ -137,7 +141,7 @@ def test_a_longer_draw_begins_with_the_shorter_one() -> None:
 
 @given(st.integers(0, 200), st.integers(0, 2**32))
 def test_shuffled_is_a_permutation(n: int, seed: int) -> None:
-    assert sorted(rng.shuffled(n, random.Random(seed))) == list(range(n))
+    assert sorted(rng.shuffle(n, random.Random(seed))) == list(range(n))
 
 
 def test_the_first_of_a_billion_cost_one_draw_each() -> None:
@@ -149,13 +153,13 @@ def test_the_first_of_a_billion_cost_one_draw_each() -> None:
             return super().randrange(*args)
 
     source = Counting(0)
-    first = list(islice(rng.shuffled(10**9, source), 50))
+    first = list(islice(rng.shuffle(10**9, source), 50))
     assert source.draws == 50
     assert len(set(first)) == 50
     assert all(0 <= i < 10**9 for i in first)
 
 
 def test_every_order_of_four_is_as_likely() -> None:
-    orders = Counter(tuple(rng.shuffled(4, rng.python("orders", k))) for k in range(9600))
+    orders = Counter(tuple(rng.shuffle(4, rng.python_generator("orders", k))) for k in range(9600))
     assert len(orders) == 24
     assert abs(chi_square(list(orders.values()))) < 6

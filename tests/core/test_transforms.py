@@ -110,7 +110,7 @@ def test_clip_leaves_zeros_and_empty_messages_alone() -> None:
 
 @pytest.mark.parametrize("limit", [0.0, -1.0, float("nan"), float("inf")])
 def test_clip_needs_a_number_above_zero(limit: float) -> None:
-    with pytest.raises(Mistake, match=f"the clipping norm is {limit}"):
+    with pytest.raises(Mistake, match=f"limit = {limit}: it must be a number above 0"):
         clip(limit)
 
 

@@ -32,7 +32,7 @@ def test_what_was_flattened_is_arranged_again_in_its_order(t: Tree) -> None:
     flat = tree.flatten(t)
     assert len(flat) == len(tree.leaves(t))
     shuffled = dict(sorted(flat.items(), reverse=True))
-    assert same(tree.arranged(shuffled, tree.structure(t)), t)
+    assert same(tree.unflatten(shuffled, tree.structure(t)), t)
 
 
 def test_a_name_is_a_json_pointer() -> None:
@@ -43,7 +43,7 @@ def test_a_name_is_a_json_pointer() -> None:
 
 def test_a_missing_leaf_is_an_error() -> None:
     with pytest.raises(KeyError, match="a/c"):
-        tree.arranged({"a/b": torch.tensor(1)}, {"a": {"b": None, "c": None}})
+        tree.unflatten({"a/b": torch.tensor(1)}, {"a": {"b": None, "c": None}})
 
 
 @given(trees)

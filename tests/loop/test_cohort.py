@@ -135,5 +135,5 @@ def test_every_client_is_asked_equally_often() -> None:
 
 def test_the_draw_is_that_of_the_purpose_cohort() -> None:
     """Nothing else may draw from it: the order is that of a shuffle of (rng seed, round, "cohort")."""
-    order = list(rng.shuffled(20, rng.python(3, 5, "cohort")))[:4]
+    order = list(rng.shuffle(20, rng.python_generator(3, 5, "cohort")))[:4]
     assert Cohort(size=4).draw(IDS, 3, 5) == [IDS[k] for k in sorted(order)]

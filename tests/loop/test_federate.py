@@ -13,7 +13,7 @@ import coterie
 from coterie import Algorithm, Examples, Faults, Mistake, Recipe, Round, Task
 from coterie.core import tree
 from coterie.core.engine import Job, Reply
-from coterie.core.examples import pooled
+from coterie.core.examples import pool_examples
 from coterie.core.tree import Tree
 from coterie.engines.sequential import Sequential
 from coterie.engines.vectorised import Vectorised
@@ -65,7 +65,7 @@ def test_train_loss_is_the_mean_over_the_examples_processed() -> None:
     torch.manual_seed(0)
     model, clients = nn.Linear(6, 3), ragged()
     (only,) = coterie.federate(coterie.fedsgd(lr=0.1), model, clients, rounds=1)
-    x, y = pooled(clients.values()).tensors()
+    x, y = pool_examples(clients.values()).tensors()
     assert only.train_loss == pytest.approx(float(nn.functional.cross_entropy(model(x.float()), y).detach()), rel=1e-5)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coterie.core.errors import Mistake
-from coterie.core.machine import limits
+from coterie.core.machine import memory_limits
 from coterie.core.tree import Tree
 from coterie.loop import spill
 from coterie.loop.spill import LEAST, Held, Memory, budget
@@ -123,7 +123,7 @@ def test_a_round_copies_little_of_a_long_history() -> None:
 
 def test_states_that_come_back_soon_may_take_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """An eighth of 2^36 bytes is 2^33. A client of 100 comes back every 10 rounds, one of 10,000 every 1,000."""
-    monkeypatch.setattr(spill, "total_memory", lambda: 2**36)
+    monkeypatch.setattr(spill, "memory_bytes", lambda: 2**36)
     assert budget(100, 10) == budget(1_000, 10) == 2**33
     assert budget(1_000, 10, processes=2) == 2**32
     assert budget(10_000, 10) == 2**33 // 10
@@ -145,8 +145,8 @@ def test_what_a_job_may_use_of_a_machine(
     for name, text in {"proc/self/cgroup": groups, **{f"sys/fs/cgroup/{k}": v for k, v in files.items()}}.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert list(limits(tmp_path)) == expected
-    assert list(limits(tmp_path / "elsewhere")) == []
+    assert list(memory_limits(tmp_path)) == expected
+    assert list(memory_limits(tmp_path / "elsewhere")) == []
 
 
 def test_a_round_s_new_states_are_on_the_disk_before_it_ends() -> None:

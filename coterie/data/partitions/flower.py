@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from coterie.core.errors import Mistake, reason
-from coterie.core.packages import package
+from coterie.core.packages import import_package
 from coterie.core.rng import number
 from coterie.core.toml_text import toml_text
 from coterie.data import huggingface
@@ -114,7 +114,7 @@ def find_partitioner(name: str) -> type[Any]:
         Mistake: flwr-datasets is not installed, or has no such class, or the class does not deal rows or cannot be
             described in a file.
     """
-    module = package("flwr_datasets.partitioner", "partition", "flower-datasets", name)
+    module = import_package("flwr_datasets.partitioner", "partition", "flower-datasets", name)
     known = [each for each in module.__all__ if _is_usable(getattr(module, each))]
     wanted = name.removeprefix(FLOWER_PREFIX)
     if wanted not in known:

@@ -12,7 +12,7 @@ import torch
 
 from coterie.core.errors import Mistake
 from coterie.core.examples import Examples
-from coterie.core.packages import package
+from coterie.core.packages import import_package
 from coterie.data.arrays import images as scaled
 from coterie.data.pictures import pixels
 from coterie.data.source import Source
@@ -118,7 +118,7 @@ def below(root: Path) -> list[Path]:
 
 def opened(files: list[Path]) -> Iterator[tuple[str, Any]]:
     """Each picture, read whole, and what messages call it."""
-    pillow, operations = (package(name, "source", "images", "images") for name in ("PIL.Image", "PIL.ImageOps"))
+    pillow, operations = (import_package(name, "source", "images", "images") for name in ("PIL.Image", "PIL.ImageOps"))
     for file in files:
         yield str(file), _open(pillow, operations, file)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from coterie.core.errors import Mistake, reason
-from coterie.core.packages import package
+from coterie.core.packages import import_package
 from coterie.data.frame import Frame, from_frame
 from coterie.data.source import Source
 
@@ -65,5 +65,5 @@ def read(path: Path) -> Frame:
 
 
 def _pyarrow() -> tuple[Any, Any]:
-    pyarrow, reader = (package(name, "source", "parquet", "parquet") for name in ("pyarrow", "pyarrow.parquet"))
+    pyarrow, reader = (import_package(name, "source", "parquet", "parquet") for name in ("pyarrow", "pyarrow.parquet"))
     return pyarrow, reader

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coterie.core.errors import Mistake
-from coterie.core.examples import Examples, pooled
+from coterie.core.examples import Examples, pool_examples
 from coterie.core.rng import fold, number
 from coterie.core.rng import key as key_of
 from coterie.data.argument_checks import require_count
@@ -87,7 +87,7 @@ def synthetic(
     return Source(
         "synthetic",
         clients["0"],
-        pooled(parts),
+        pool_examples(parts),
         num_classes,
         test_groups=[c for c, part in zip(tested, parts, strict=True) for _ in range(len(part))],
         clients=clients,
