@@ -26,8 +26,8 @@ def test_cifar_cnn_has_about_a_million_parameters():
     assert count(cifar_cnn([3, 32, 32], 10, crop=32)) == 1_068_298 + (64 - 36) * 64 * 384
 
 
-def test_moving_a_picture_and_seeing_its_middle_is_a_random_crop():
-    """A picture of 32 x 32 moved by up to 4 pixels: what the network sees is one of the 81 pieces of 24 x 24."""
+def test_moving_a_picture_and_taking_its_middle_is_a_random_crop():
+    """A picture of 32 x 32 is moved by up to 4 pixels: the network gets one of the 81 pieces of 24 x 24."""
     x = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     model = cifar_cnn([3, 32, 32], 10)
     moved = crop(x, rng.key(0, "augment"))

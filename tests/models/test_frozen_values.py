@@ -1,4 +1,4 @@
-"""What is frozen is a constant: trained by nobody, sent to nobody, and still part of the model."""
+"""Frozen values are constants: they are not trained or sent, and are still part of the model."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ COMMON = [(r, "sequential") for r in SEQUENTIAL] + [(r, "vectorised") for r in V
 
 
 def two_norms() -> nn.Module:
-    """The first three layers are frozen, a BatchNorm layer among them that has seen data."""
+    """A model whose first three layers are frozen, among them a BatchNorm layer with statistics of data."""
     torch.manual_seed(4)
     model = nn.Sequential(
         nn.Linear(6, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)
@@ -35,16 +35,16 @@ def two_norms() -> nn.Module:
 
 
 def features(model: nn.Module, clients: dict[str, Examples]) -> dict[str, Examples]:
-    """What the frozen layers make of each client's data."""
+    """Return the frozen layers' outputs for each client's data."""
     part = model[:3].eval()
     with torch.no_grad():
         return {client: Examples(part(e.tensors()[0]), e.tensors()[1]) for client, e in clients.items()}
 
 
 @pytest.mark.parametrize(("recipe", "engine"), COMMON)
-def test_every_algorithm_leaves_it_alone_and_trains_the_rest_on_its_features(recipe: str, engine: str) -> None:
-    """A federation of the rest, whose clients hold what the frozen layers make of their data, is the same one: so is
-    every step, every message, and every byte of it."""
+def test_every_algorithm_trains_the_rest_on_the_frozen_features(recipe: str, engine: str) -> None:
+    """A federation of the rest alone, whose clients have the frozen layers' outputs as data, takes the same steps and
+    sends the same messages, byte for byte."""
     whole, public = two_norms(), seed_set()
     rest = whole[3:]
     options = {"rounds": 3, "engine": engine, "cohort": 0.7}
@@ -60,14 +60,14 @@ def test_every_algorithm_leaves_it_alone_and_trains_the_rest_on_its_features(rec
 
 
 @pytest.mark.parametrize("recipe", ["fedssl, heads at the client", "fedssl, moco"])
-def test_an_encoder_has_it_too(recipe: str) -> None:
+def test_an_encoder_has_frozen_values_too(recipe: str) -> None:
     model = two_norms()
     after = run(RECIPES[recipe], model, ragged(), rounds=1).weights("1")
     assert all(torch.equal(after[name], value) for name, value in frozen_values(model).items())
     assert not torch.equal(after["3.weight"], model[3].weight)
 
 
-def test_it_is_in_the_engines_type_of_number() -> None:
+def test_frozen_values_have_the_engines_dtype() -> None:
     for make in ENGINES.values():
         engine = make(dtype=torch.float32)
         (last,) = coterie.federate(coterie.fedavg(lr=0.1), two_norms(), ragged(), rounds=1, engine=engine)
@@ -104,7 +104,7 @@ def test_a_model_whose_batchnorm_is_frozen_has_none_for_fbn() -> None:
         coterie.plan(coterie.fedbn(lr=0.1), model, ragged(), rounds=1)
 
 
-def test_what_is_saved_has_it(tmp_path: Path) -> None:
+def test_saved_weights_have_the_frozen_values(tmp_path: Path) -> None:
     model = two_norms()
     (last,) = coterie.federate(coterie.fedavg(lr=0.1), model, ragged(SIZES[:2]), rounds=1)
     (tmp_path / "model").write_bytes(pack_weights(model, last.weights()))

@@ -1,5 +1,5 @@
-"""Models of torchvision and timm. Where neither can be imported, a stand-in takes the place of the package: it has the
-functions that are called, with the arguments and results of the real ones, and so tests what is on our side of them.
+"""Models of torchvision and timm. Stand-ins replace the packages, so that the tests do not need them: they have the
+functions that we call, with the same arguments and results.
 """
 
 import enum
@@ -24,7 +24,7 @@ from tests.experiment.files import written
 
 
 class Small(nn.Module):
-    """A network of theirs: names that are not ours, and a BatchNorm layer."""
+    """A library's network, with names of its own and a BatchNorm layer."""
 
     def __init__(self, num_classes: int = 1000) -> None:
         super().__init__()
@@ -36,13 +36,13 @@ class Small(nn.Module):
         return self.fc(self.bn1(self.conv1(x)).mean((2, 3)))
 
 
-def trained() -> Small:
+def trained_small() -> Small:
     torch.manual_seed(3)
     return Small()
 
 
 class Weights(enum.Enum):
-    """Two sets of published weights, of images that were normalised in two ways."""
+    """Two sets of published weights, trained on images that were normalised in different ways."""
 
     V1 = 0.5
     V2 = 0.25
@@ -53,7 +53,7 @@ class Weights(enum.Enum):
 
     def get_state_dict(self, progress: bool, check_hash: bool, weights_only: bool) -> dict[str, Tensor]:
         assert (progress, check_hash, weights_only) == (False, True, True)
-        return {name: value + self.value for name, value in trained().state_dict().items()}
+        return {name: value + self.value for name, value in trained_small().state_dict().items()}
 
 
 def torchvision() -> dict[str, ModuleType]:
@@ -78,7 +78,7 @@ def timm() -> dict[str, ModuleType]:
         if name.partition(".")[0] != "small":
             raise RuntimeError(f"Unknown model ({name})")
         tag = name.partition(".")[2] or "V2"
-        made = trained() if pretrained else Small(num_classes)
+        made = trained_small() if pretrained else Small(num_classes)
         if pretrained:
             made.load_state_dict(Weights[tag].get_state_dict(False, True, True))
         made.pretrained_cfg = {"mean": [Weights[tag].value] * 3, "std": [2.0] * 3, "input_size": (3, 9, 9)}
@@ -103,8 +103,8 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @every_library
 @pytest.mark.parametrize(("which", "mean"), [("V1", 0.5), ("", 0.25)])
-def test_images_are_taken_as_the_weights_know_them(library: str, which: str, mean: float) -> None:
-    """Grey ones as three channels, normalised by the mean and deviation of these weights; names are the library's."""
+def test_images_are_normalised_as_the_weights_require(library: str, which: str, mean: float) -> None:
+    """Grey images become three channels, normalised by the weights' mean and deviation; names are the library's."""
     model = registry.build(f"{library}:small", [1, 6, 6], 5, rng_seed=0, published=which).eval()
     assert model.state_dict().keys() == Small().state_dict().keys()
     plain, x = Small(5).eval(), torch.rand(2, 1, 6, 6)
@@ -131,7 +131,7 @@ def test_initial_weights_depend_on_the_rng_seed_alone(library: str) -> None:
 def test_a_run_starts_from_published_weights(
     library: str, weights: str, shift: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And its model loads into the library's class as it is; a resume asks for no weights."""
+    """Its model loads into the library's class unchanged, and a resume fetches no weights."""
     monkeypatch.setattr(folder_jobs, "write_report", lambda folder: (folder / "report.html").write_text("page"))
     weights = weights.replace("LIBRARY", library)
     settings = load(
@@ -141,16 +141,16 @@ def test_a_run_starts_from_published_weights(
     run(settings, tmp_path / "run")
     begun = safetensors.torch.load_file(tmp_path / "run" / "start" / "model.safetensors")
     ended = safetensors.torch.load_file(tmp_path / "run" / "model.safetensors")
-    assert torch.equal(begun["bn1.bias"], trained().bn1.bias + shift)
+    assert torch.equal(begun["bn1.bias"], trained_small().bn1.bias + shift)
     assert begun["fc.weight"].shape == (10, 4)
     assert torch.equal(begun["conv1.weight"], ended["conv1.weight"])
     assert not torch.equal(begun["bn1.bias"], ended["bn1.bias"])
     Small(10).load_state_dict(ended)
 
-    def refused(*arguments: object) -> None:
+    def refuse(*arguments: object) -> None:
         raise AssertionError("a resume loads no published weights")
 
-    monkeypatch.setattr(libraries, "published_weights", refused)
+    monkeypatch.setattr(libraries, "published_weights", refuse)
     run(load(tmp_path / "run" / "config.toml", ["rounds=2"]), tmp_path / "run", resume=True)
 
 
@@ -167,13 +167,13 @@ def test_a_run_starts_from_published_weights(
         ("torchvision:small", {"width": 3}, "^width = 3: torchvision:small has no such option; it takes .*size"),
     ],
 )
-def test_what_a_library_does_not_have_is_refused(name: str, options: dict[str, Any], sentence: str) -> None:
+def test_a_name_that_a_library_lacks_is_refused(name: str, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(Mistake, match=sentence):
         registry.build(name, [3, 6, 6], 5, rng_seed=0, **options)
 
 
 @every_library
-def test_other_examples_are_refused(library: str) -> None:
+def test_examples_that_are_not_images_are_refused(library: str) -> None:
     refused = {(2, 6, 6): "images of 1 or 3 channels, but these have 2", (5,): "takes images of shape"}
     for shape, sentence in refused.items():
         with pytest.raises(Mistake, match=sentence):
@@ -181,13 +181,13 @@ def test_other_examples_are_refused(library: str) -> None:
 
 
 @every_library
-def test_images_have_a_size(library: str, tmp_path: Path) -> None:
+def test_an_image_size_is_one_or_more(library: str, tmp_path: Path) -> None:
     with pytest.raises(Mistake, match=r"model\.image_size = 0: it must be a whole number, 1 or more"):
         load(written(tmp_path), [f"model.name={library}:small", "model.image_size=0"])
 
 
 @pytest.mark.parametrize("library", [*STAND_INS, "huggingface"])
-def test_a_package_that_is_not_there_is_named(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     package = "transformers" if library == "huggingface" else library
     for name in (package, f"{package}.models"):
         monkeypatch.setitem(sys.modules, name, None)  # type: ignore[arg-type]

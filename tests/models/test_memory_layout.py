@@ -1,4 +1,4 @@
-"""The layout of images in memory changes how fast a model is, and nothing else."""
+"""The layout of images in memory changes only the speed of a model."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def gradient(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     return {**grads, "outputs": task.predict(params, {}, x)}
 
 
-def test_both_layouts_give_the_same_and_a_model_that_views_gets_the_plain_one() -> None:
+def test_both_layouts_give_the_same_and_view_needs_the_plain_one() -> None:
     """`view` fails in channels last, at first in the middle of a forward: dropout must not notice the second try."""
     torch.manual_seed(0)
     flexible = Flattening("reshape").double()
@@ -49,7 +49,7 @@ def test_both_layouts_give_the_same_and_a_model_that_views_gets_the_plain_one() 
     (nn.Linear(4, 1), torch.randn(2, 3, 4, 4), False),
     (nn.Conv2d(3, 1, 1), torch.randn(3, 4, 4), False),
 ])  # fmt: skip
-def test_where_channels_come_last(model: nn.Module, x: Tensor, wanted: bool) -> None:
+def test_which_models_and_images_get_channels_last(model: nn.Module, x: Tensor, wanted: bool) -> None:
     """One channel fits both layouts; it is the strides that make PyTorch choose."""
     given: list[Tensor] = []
     ImageLayout(model)(given.append, x)
@@ -57,7 +57,7 @@ def test_where_channels_come_last(model: nn.Module, x: Tensor, wanted: bool) -> 
     assert (given[0].stride() == x.stride()) != wanted
 
 
-def test_a_failure_of_another_kind_is_the_user_s() -> None:
+def test_other_failures_are_raised() -> None:
     def forward(x: Tensor) -> None:
         raise RuntimeError("shapes cannot be multiplied")
 
@@ -73,7 +73,7 @@ def test_many_clients_at_once_keep_the_plain_layout() -> None:
 
 
 class NormFirst(nn.Module):
-    """GroupNorm on the pictures themselves, though another layer was made first."""
+    """GroupNorm directly on the pictures, though another layer was made first."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class NormFirst(nn.Module):
         return self.conv(self.norm(x)).flatten(1)
 
 
-def test_a_group_norm_is_trained_on_what_no_gradient_is_asked_of() -> None:
+def test_a_group_norm_trains_on_inputs_without_a_gradient() -> None:
     """With channels last the process would crash: behind frozen layers, and where the layer is the first that runs."""
     torch.manual_seed(0)
     behind = nn.Sequential(nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), nn.Flatten())

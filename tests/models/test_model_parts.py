@@ -1,4 +1,4 @@
-"""Parts of a model by name: frozen, slowed down, or its head."""
+"""Parts of a model by name: freezing them, scaling their learning rates, and finding the head."""
 
 from collections.abc import Mapping
 
@@ -18,7 +18,7 @@ from tests.federations import dense, distance, ragged, seed_set
 PARTS = {"0": 0.1, "1.bias": 3.0, "4": 0.5}
 
 
-def trained(model: nn.Module) -> set[str]:
+def trainable(model: nn.Module) -> set[str]:
     return {name for name, p in model.named_parameters() if p.requires_grad}
 
 
@@ -27,16 +27,16 @@ def test_freeze_by_name_and_all_but_the_head() -> None:
     freeze_parts({"resnet20": model}, ["conv", "norm.weight", "stage1.2"])
     names = {name for name, _ in model.named_parameters()}
     still = {name for name in names if name.startswith(("conv.", "norm.weight", "stage1.2."))}
-    assert trained(model) == names - still
+    assert trainable(model) == names - still
     freeze_parts({"resnet20": model}, "all but head")
-    assert trained(model) == {"output.weight", "output.bias"}
+    assert trainable(model) == {"output.weight", "output.bias"}
 
 
 def test_each_part_must_be_in_one_of_several_models() -> None:
     models = {"mlp": registry.build("mlp", [4], 3, rng_seed=0, hidden=[5]), "logistic": nn.Sequential(nn.Linear(4, 3))}
     freeze_parts(models, ["1"])
-    assert trained(models["mlp"]) == {"3.weight", "3.bias"}
-    assert trained(models["logistic"]) == {"0.weight", "0.bias"}
+    assert trainable(models["mlp"]) == {"3.weight", "3.bias"}
+    assert trainable(models["logistic"]) == {"0.weight", "0.bias"}
 
 
 @pytest.mark.parametrize(
@@ -52,13 +52,13 @@ def test_each_part_must_be_in_one_of_several_models() -> None:
         ),
     ],
 )
-def test_what_cannot_be_frozen_is_refused(parts: list[str], sentence: str) -> None:
+def test_parts_that_cannot_be_frozen_are_refused(parts: list[str], sentence: str) -> None:
     with pytest.raises(Mistake, match=sentence):
         freeze_parts({"": registry.build("resnet20", [3, 8, 8], 10, rng_seed=0, width=2)}, parts)
 
 
-class Says(nn.Module):
-    """A model that says what its head is."""
+class NamesItsHead(nn.Module):
+    """A model that names its head itself."""
 
     head_parameters = frozenset({"first.bias"})
 
@@ -73,7 +73,7 @@ class Says(nn.Module):
         (nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2), nn.BatchNorm1d(2)), {"1.weight", "1.bias"}),
         (nn.Sequential(nn.Conv2d(1, 2, 1), nn.Conv2d(2, 3, 1, bias=False), nn.ReLU()), {"1.weight"}),
         (nn.Linear(2, 2), {"weight", "bias"}),
-        (Says(), {"first.bias"}),
+        (NamesItsHead(), {"first.bias"}),
     ],
 )
 def test_the_head(model: nn.Module, names: set[str]) -> None:
@@ -82,7 +82,7 @@ def test_the_head(model: nn.Module, names: set[str]) -> None:
 
 @every_engine
 @pytest.mark.parametrize("clip", [None, 0.05])
-def test_scaled_rates_are_torchs_parameter_groups(engine: str, clip: float | None) -> None:
+def test_scaled_rates_equal_torchs_parameter_groups(engine: str, clip: float | None) -> None:
     """One client, full batches, momentum and weight decay: as `torch.optim.SGD` with a group for each factor s, lr
     times s and weight decay over s, so that what is decayed per step stays the same; a gradient is clipped when it is
     scaled."""
@@ -91,11 +91,11 @@ def test_scaled_rates_are_torchs_parameter_groups(engine: str, clip: float | Non
     scales = {"0": 0.1, "1.bias": 3.0}
     recipe = coterie.fedavg(**options, clip_norm=clip)  # type: ignore[arg-type]
     after = run(recipe, model, clients, rounds=1, engine=engine, lr_scale=scales, num_classes=8).weights()
-    by_hand(model, clients["a"], lr_scales({"": model}, scales)[""], clip)
+    train_by_hand(model, clients["a"], lr_scales({"": model}, scales)[""], clip)
     assert distance(tree.floats(after), tree.floats(dict(model.state_dict()))) < 1e-12
 
 
-def by_hand(model: nn.Module, examples: Examples, scales: Mapping[str, float], clip: float | None) -> None:
+def train_by_hand(model: nn.Module, examples: Examples, scales: Mapping[str, float], clip: float | None) -> None:
     groups = [
         {"params": [p], "lr": 0.1 * scales.get(name, 1), "weight_decay": 0.01 / scales.get(name, 1)}
         for name, p in model.named_parameters()
@@ -112,7 +112,7 @@ def by_hand(model: nn.Module, examples: Examples, scales: Mapping[str, float], c
 
 
 @pytest.mark.parametrize("recipe", ["scaffold, option I", "fbn", "fedh2l", "feddf", "fedssl"])
-def test_every_algorithm_sees_the_scales_on_both_engines(recipe: str) -> None:
+def test_every_algorithm_applies_the_scales_on_both_engines(recipe: str) -> None:
     options = {"rounds": 2, "seed_set": seed_set(), "cohort": 0.7}
     plain, slow, batched = (
         run(RECIPES[recipe], dense(), ragged(), engine=engine, lr_scale=scales, **options).weights("0")
@@ -131,7 +131,7 @@ def test_every_algorithm_sees_the_scales_on_both_engines(recipe: str) -> None:
         ({"1": 0.5}, r'^lr_scale."1" = 0.5: this part is frozen and has no learning rate'),
     ],
 )
-def test_what_cannot_be_scaled_is_refused(scales: dict[str, float], sentence: str) -> None:
+def test_parts_that_cannot_be_scaled_are_refused(scales: dict[str, float], sentence: str) -> None:
     model = dense()
     model[1].requires_grad_(False)
     with pytest.raises(Mistake, match=sentence):

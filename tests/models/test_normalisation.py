@@ -1,4 +1,4 @@
-"""Models whose BatchNorm becomes GroupNorm or LayerNorm, and back."""
+"""Converting a model's BatchNorm to GroupNorm or LayerNorm, and back."""
 
 import copy
 
@@ -14,8 +14,8 @@ from tests.algorithms.normed import MODELS, batch, every_model
 kinds = pytest.mark.parametrize("to", ["group", "layer"])
 
 
-def moved(model: nn.Module, key: int = 0) -> nn.Module:
-    """The model with weights, biases and statistics of layers as training might leave them."""
+def disturb(model: nn.Module, key: int = 0) -> nn.Module:
+    """Change weights, biases and statistics of the model's layers, as training might."""
     g = torch.Generator().manual_seed(key)
     for tensor in model.state_dict().values():
         if tensor.is_floating_point():
@@ -25,9 +25,9 @@ def moved(model: nn.Module, key: int = 0) -> nn.Module:
 
 @every_model
 @kinds
-def test_there_and_back_is_the_same_model(model: str, to: str) -> None:
+def test_converting_there_and_back_gives_the_same_model(model: str, to: str) -> None:
     make, shape = MODELS[model]
-    before = moved(make()).eval()
+    before = disturb(make()).eval()
     after = convert_normalisation(convert_normalisation(before, to), "batch").eval()
     assert str(after) == str(before)
     assert before.state_dict().keys() == after.state_dict().keys()
@@ -37,8 +37,8 @@ def test_there_and_back_is_the_same_model(model: str, to: str) -> None:
 
 @every_model
 @kinds
-def test_no_batchnorm_is_left_and_the_model_given_stays_as_it_was(model: str, to: str) -> None:
-    before = moved(MODELS[model][0]())
+def test_no_batchnorm_is_left_and_the_original_is_unchanged(model: str, to: str) -> None:
+    before = disturb(MODELS[model][0]())
     held = copy.deepcopy(before.state_dict())
     after = convert_normalisation(before, to)
     assert not [m for m in after.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
@@ -58,13 +58,13 @@ def test_each_example_is_normalised_by_itself(model: str, to: str) -> None:
 
 
 def test_one_group_is_layer_normalisation_over_channels() -> None:
-    model = moved(nn.Sequential(nn.BatchNorm1d(6)).double())
+    model = disturb(nn.Sequential(nn.BatchNorm1d(6)).double())
     x = batch((6,))
     expected = F.layer_norm(x, [6], model[0].weight, model[0].bias, model[0].eps)
     assert torch.allclose(convert_normalisation(model, "layer")(x), expected, rtol=0, atol=1e-12)
 
 
-def test_weights_that_were_trained_come_back() -> None:
+def test_trained_weights_are_converted_back() -> None:
     model = convert_normalisation(nn.Sequential(nn.BatchNorm2d(4), nn.BatchNorm2d(4, affine=False)), "group")
     with torch.no_grad():
         model[0].weight.fill_(3.0)
@@ -73,18 +73,18 @@ def test_weights_that_were_trained_come_back() -> None:
     assert back[1].weight is None
 
 
-def test_from_one_kind_to_another() -> None:
+def test_one_kind_is_converted_to_another() -> None:
     model = nn.Sequential(nn.BatchNorm2d(4))
     assert convert_normalisation(convert_normalisation(model, "group", groups=4), "layer")[0].num_groups == 1
 
 
-def test_a_layer_in_two_places_is_one_layer_afterwards() -> None:
+def test_a_layer_in_two_places_stays_one_layer() -> None:
     layer = nn.BatchNorm1d(4)
     converted = convert_normalisation(nn.Sequential(layer, nn.Linear(4, 4), layer), "group")
     assert converted[0] is converted[2]
 
 
-def test_layers_that_were_not_converted_stay() -> None:
+def test_other_normalisation_layers_stay() -> None:
     model = nn.Sequential(nn.GroupNorm(2, 4), nn.LayerNorm(4))
     assert str(convert_normalisation(model, "batch")) == str(model) == str(convert_normalisation(model, "layer"))
 
@@ -97,6 +97,6 @@ def test_layers_that_were_not_converted_stay() -> None:
         ("group", 0, r"^groups = 0: it must be 1 or more$"),
     ],
 )
-def test_what_cannot_be_done(to, groups: int, sentence: str) -> None:
+def test_arguments_out_of_range_are_refused(to, groups: int, sentence: str) -> None:
     with pytest.raises(Mistake, match=sentence):
         convert_normalisation(nn.Sequential(nn.BatchNorm1d(4)), to, groups)

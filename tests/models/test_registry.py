@@ -1,4 +1,4 @@
-"""Models by name, and the weights they begin with."""
+"""Models by name, and their initial weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def weights(name="mlp", rng_seed=0, **options):
     return torch.cat([p.flatten() for p in build(name, [1, 8, 8], 10, rng_seed, **options).parameters()])
 
 
-def test_weights_depend_on_the_rng_seed_and_on_nothing_that_went_before():
+def test_weights_depend_on_the_rng_seed_alone():
     first = weights()
     torch.manual_seed(123)
     torch.randn(7)

@@ -1,4 +1,4 @@
-"""Distillation: its value, its gradient, and why one mean teacher will do for many."""
+"""Distillation: its value, its gradient, and why one mean teacher can replace many."""
 
 import hypothesis.strategies as st
 import pytest
@@ -14,7 +14,7 @@ def logits(rng_seed: int, *shape: int) -> Tensor:
 
 
 def gradient(outputs: Tensor, teachers: list[Tensor], temperature: float) -> Tensor:
-    """Of the mean over teachers of the summed distillation."""
+    """Return the gradient of the summed distillation, its mean over the teachers."""
     outputs = outputs.clone().requires_grad_()
     loss = torch.stack([distillation(outputs, t, temperature)[0].sum() for t in teachers]).mean()
     return torch.autograd.grad(loss, outputs)[0]
@@ -56,8 +56,8 @@ def test_a_teacher_that_is_certain_is_cross_entropy():
     assert torch.allclose(sums, torch.nn.functional.cross_entropy(outputs, y, reduction="none"))
 
 
-def test_a_share_taken_away_may_leave_a_little_below_zero():
-    """Rounding leaves -1e-9 where a class has no mass; that is no mass, and not a logarithm of a negative number."""
+def test_a_teacher_may_be_slightly_below_zero_by_rounding():
+    """Rounding leaves -1e-9 where a class has no mass; it counts as 0, whose logarithm is not taken."""
     sums, _ = distillation(torch.zeros(1, 2), torch.tensor([[1.0, -1e-9]]))
     assert sums.item() == pytest.approx(torch.tensor(2.0).log().item())
 

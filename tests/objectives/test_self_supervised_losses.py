@@ -19,7 +19,7 @@ def test_simsiam_by_hand() -> None:
     assert simsiam(same, -same, same, -same).tolist() == pytest.approx([1.0] * 5)
 
 
-def test_no_gradient_goes_through_what_is_compared_with() -> None:
+def test_no_gradient_goes_through_the_targets() -> None:
     """d cos(p, z) / dp = z / (|p| |z|) - cos p / |p|^2, and the loss has -1/2 of it.
 
     For p1 = (3, 4), z2 = (1, 0) that is (1, 0) / 5 - 0.6 (3, 4) / 25 = (0.128, -0.096). For p2 = (0, 2), z1 = (1, 1),
@@ -34,7 +34,7 @@ def test_no_gradient_goes_through_what_is_compared_with() -> None:
 
 
 def test_outputs_of_zero_have_a_loss_and_a_gradient() -> None:
-    """As a batch of one example gives behind BatchNorm."""
+    """A batch of one example has such outputs behind BatchNorm."""
     zero = torch.zeros(1, 3, requires_grad=True)
     loss = simsiam(zero, torch.zeros(1, 3), zero, torch.zeros(1, 3))
     assert loss.tolist() == [0]
@@ -62,7 +62,7 @@ def test_spread_by_hand() -> None:
     assert float(spread(torch.zeros(8, 4))) == 0
 
 
-def test_directions_that_go_everywhere_spread_by_one_over_the_root_of_their_number() -> None:
+def test_evenly_spread_directions_have_a_spread_of_one() -> None:
     """4096 random directions in 64 dimensions: each number deviates by 1/8, known to about 1 / sqrt(2 4096 64)."""
     z = torch.randn(4096, 64, generator=torch.Generator().manual_seed(0))
     assert float(spread(z)) == pytest.approx(1, abs=0.01)

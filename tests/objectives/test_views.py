@@ -46,7 +46,7 @@ def test_blurring_is_a_convolution_with_a_mirrored_edge() -> None:
 
 
 def test_hues_rotate_as_in_hsv() -> None:
-    """Against colorsys: the hue moves, saturation and value stay."""
+    """Against colorsys: the hue changes, saturation and value do not."""
     by = torch.tensor([0.03, -0.1]).double()
     rotated = views.rotate_hue(X[:2], by.reshape(2, 1, 1, 1))
     for k in range(2):
@@ -75,14 +75,14 @@ def test_a_crop_is_a_piece_of_the_allowed_size_and_shape() -> None:
 @pytest.mark.parametrize(
     ("change", "probability"), [(views.remove_colours, 0.2), (views.blur, 0.5), (views.mirror, 0.5)]
 )
-def test_changes_come_as_often_as_they_should(change, probability) -> None:
+def test_changes_have_the_right_probability(change, probability) -> None:
     """2000 images: the share deviates by sqrt(p (1 - p) / 2000) < 0.0112; four times that is allowed."""
     same = [torch.allclose(a, b, atol=1e-6) for a, b in zip(change(MANY, KEY), MANY, strict=True)]
     assert 1 - sum(same) / 2000 == pytest.approx(probability, abs=0.045)
 
 
 def test_a_change_of_colour_by_hand() -> None:
-    """Brightness b takes 0.4 to 0.4 b; contrast, saturation and hue leave a picture of one grey as it is."""
+    """Brightness b takes 0.4 to 0.4 b; contrast, saturation and hue leave a picture of one grey unchanged."""
     grey = torch.full((200, 3, 4, 4), 0.4)
     changed = views.jitter_colours(grey, KEY)
     assert torch.allclose(changed, changed[:, :1, :1, :1].expand_as(changed))

@@ -1,4 +1,4 @@
-"""FPS: its step against plain torch, its settings, and that it goes on where it stopped."""
+"""FPS: its step against plain torch, its settings, and how it continues after a stop."""
 
 import math
 
@@ -29,7 +29,7 @@ def trainer(steps: int = 6, **options: object) -> Trainer:
 
 
 def test_steps_are_those_of_torch_s_sgd_on_simsiam() -> None:
-    """Momentum 0.9, weight decay 1e-4; the learning rate falls along a cosine, but for the predictor's."""
+    """Momentum 0.9, weight decay 1e-4; the learning rate falls along a cosine, except the predictor's."""
     ours = trainer(hidden=3)
     start = ours.state()["weights"]
     both = {**start["params"], **start["buffers"]}
@@ -59,7 +59,7 @@ def test_steps_are_those_of_torch_s_sgd_on_simsiam() -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"loss": "moco", "queue": 20}], ids=["simsiam", "moco"])
-def test_it_goes_on_bit_for_bit_from_a_state_on_the_disk(options: dict[str, object]) -> None:
+def test_it_continues_bit_for_bit_from_a_saved_state(options: dict[str, object]) -> None:
     whole = trainer(**options)
     losses = [float(whole.advance()["loss"]) for _ in range(6)]
     stopped = trainer(**options)
@@ -82,7 +82,7 @@ def test_the_rng_seed_decides_everything() -> None:
 
 
 def test_it_learns_and_does_not_collapse() -> None:
-    """Forty systems, over and over: views of a pair come to be more alike than at the start."""
+    """Forty systems, again and again: the views of a pair become more alike than at the start."""
     ours = trainer(80, lr=2.0, batch_size=20, num_systems=40, cached_systems=40)
     logs = [{name: float(x) for name, x in ours.advance().items()} for _ in range(80)]
     losses = [log["loss"] / log["count"] for log in logs]
@@ -90,7 +90,7 @@ def test_it_learns_and_does_not_collapse() -> None:
     assert min(log["spread"] / log["count"] for log in logs) > 0.2
 
 
-def test_what_is_left_open_follows_the_image_size() -> None:
+def test_defaults_follow_the_image_size() -> None:
     """The two sets of numbers that the authors give."""
     small, large = FPS(steps=1).sizes, FPS(steps=1, image_size=224).sizes
     assert (small.points, small.render_size, small.max_objects, small.cached_renderings) == (1000, 32, 2, 32)
@@ -119,7 +119,7 @@ def test_what_is_left_open_follows_the_image_size() -> None:
         ({"cached_systems": 100}, "cached_systems = 100: it must be 512 or more"),
     ],
 )
-def test_mistakes(options: dict[str, object], sentence: str) -> None:
+def test_settings_out_of_range_are_refused(options: dict[str, object], sentence: str) -> None:
     with pytest.raises(Mistake) as caught:
         FPS(**{"steps": 1} | options)  # type: ignore[arg-type]
     assert str(caught.value).startswith(sentence)

@@ -29,7 +29,7 @@ SMALL = Sizes(
 
 
 def test_both_views_of_a_pair_show_the_same_systems() -> None:
-    """Two different systems, of which there are renderings; the views differ all the same."""
+    """They are two different systems with renderings in the cache; the views differ."""
     batches = PairBatches(SMALL, rng_seed=0)
     for step in range(4):
         pairs = batches.pairs(step)
@@ -41,9 +41,9 @@ def test_both_views_of_a_pair_show_the_same_systems() -> None:
         assert all(system in cached for system in pairs.systems.flatten().tolist())
 
 
-def test_views_are_composed_of_renderings_of_the_systems_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With renderings that are one flat grey for each system, and grey for paint, every colour of a view belongs to a
-    system of the pair.
+def test_views_are_composed_of_the_systems_renderings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each system is rendered in one flat grey and painted grey, so every colour of a view belongs to a system of the
+    pair.
     """
     monkeypatch.setattr(
         "coterie.pretrain.fractal_pairs.paint", lambda grey, key: (255 * grey)[:, None].expand(-1, 3, -1, -1)
@@ -80,7 +80,7 @@ def as_opencv(hue: int, saturation: int, value: int) -> tuple[int, ...]:
 
 
 def test_colours_are_those_of_opencv() -> None:
-    """A ramp of grey: the hues of its colours go on by one for each 1 / 255 of grey, and go round after 180."""
+    """A ramp of grey: the hue increases by one for each 1 / 255 of grey, and 180 is a whole turn."""
     grey = (torch.arange(256.0) / 255).reshape(1, 16, 16).expand(5, -1, -1)
     painted = paint(grey, KEY)
     u = rng.uniform(KEY, [3, 5])
@@ -130,19 +130,19 @@ def test_later_objects_cover_earlier_ones_where_they_are_not_black() -> None:
 
 
 def renderings(cache: RenderingCache) -> list[tuple[int, int]]:
-    """(system, pair) of everything held."""
+    """Return (system, pair) of all renderings in the cache."""
     return [(int(cache.system[slot]), int(pair)) for row in cache.pair for slot, pair in enumerate(row) if pair >= 0]
 
 
-def test_a_cache_renders_every_second_pair_and_what_is_absent() -> None:
+def test_a_cache_renders_for_every_second_pair_and_for_new_systems() -> None:
     cache = RenderingCache(Renderer(0, 50, 8), systems=3, renderings=2)
     cache.prepare([5, 6], [0, 1])
     assert sorted(renderings(cache)) == [(5, 0), (6, 1)]
     cache.prepare([5, 6], [2, 3])  # 5 is there, and 2 is even
     assert sorted(renderings(cache)) == [(5, 0), (6, 1), (6, 3)]
-    cache.prepare([6, 7], [5, 6])  # the oldest of three gives way; 7 is absent
+    cache.prepare([6, 7], [5, 6])  # the oldest of three is replaced; 7 is new
     assert sorted(renderings(cache)) == [(5, 0), (6, 3), (6, 5), (7, 6)]
-    cache.prepare([8, 7], [8, 10])  # there is no room: 5 or 6 goes, for 7 is needed
+    cache.prepare([8, 7], [8, 10])  # the cache is full: 5 or 6 is removed, since 7 is needed
     assert cache.num_systems == 3
     assert {8, 7} < set(cache.system.tolist())
     assert torch.equal(
@@ -163,10 +163,10 @@ def test_batches_depend_on_the_rng_seed_and_the_step_alone() -> None:
         assert not torch.equal(views, other.views(step))
 
 
-def test_batches_go_on_where_a_cache_was_restored() -> None:
-    """What was held is rendered again, the same to the bit."""
+def test_batches_continue_after_a_cache_is_restored() -> None:
+    """The renderings are made again, bit for bit."""
     whole, stopped = PairBatches(SMALL, 0), PairBatches(SMALL, 0)
-    for step in range(12):  # 96 pairs of 50 systems: the cache of 20 has given up many
+    for step in range(12):  # 96 pairs of 50 systems: many have left the cache of 20
         whole.views(step)
         stopped.views(step)
     resumed = PairBatches(SMALL, 0)

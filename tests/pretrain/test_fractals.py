@@ -19,7 +19,7 @@ def one(index: int) -> Systems:
 
 @pytest.mark.parametrize("points", [1000, 60, 7])
 @pytest.mark.parametrize("index", [0, 1, 2])
-def test_an_orbit_is_that_of_the_plain_loop(index: int, points: int) -> None:
+def test_an_orbit_equals_that_of_a_plain_loop(index: int, points: int) -> None:
     """Point by point, each step's map chosen by the same number."""
     n, maps = int(MANY.number[index]), MANY.maps[index]
     bounds = torch.linalg.det(maps[:n, :, :2]).abs().cumsum(0)
@@ -66,7 +66,7 @@ def test_a_picture_by_hand() -> None:
 
 
 def test_a_mask_is_added_around_each_point() -> None:
-    """Against the plain double loop, every mask, a picture of points at random."""
+    """Against a plain double loop, for random masks and points."""
     g = torch.Generator().manual_seed(0)
     histogram = torch.randint(0, 3, (6, 5, 5), generator=g).float()
     kept = (torch.rand(6, 3, 3, generator=g) < 0.5).float()
@@ -79,7 +79,7 @@ def test_a_mask_is_added_around_each_point() -> None:
     assert torch.equal(fractals._add_neighbours(histogram, kept), expected)
 
 
-def test_a_picture_does_not_depend_on_what_it_is_drawn_with() -> None:
+def test_a_picture_does_not_depend_on_the_others() -> None:
     some = torch.tensor([3, 999, 250])
     alone = torch.cat([render(jitter_systems(one(int(k)), KEYS[k : k + 1]), KEYS[k : k + 1], 1000, 32) for k in some])
     assert torch.equal(alone, GREY[some])
@@ -88,7 +88,7 @@ def test_a_picture_does_not_depend_on_what_it_is_drawn_with() -> None:
 
 
 def test_pictures_are_bounded_and_not_degenerate() -> None:
-    """1000 systems: neither a speck nor a blot. `benchmarks/pretrain/fractals.py` looks at 10,000."""
+    """1000 systems: neither points nor blurs. `benchmarks/pretrain/fractals.py` measures 10,000."""
     assert torch.isfinite(GREY).all()
     assert torch.equal(GREY.amin((1, 2)), torch.zeros(1000))
     assert torch.equal(GREY.amax((1, 2)), torch.ones(1000))

@@ -1,4 +1,4 @@
-"""Iterated function systems: the constraint on their singular values, and that a number names the same one always."""
+"""Iterated function systems: the constraint on their singular values, and that a number always means one system."""
 
 import math
 
@@ -11,7 +11,7 @@ MANY = draw_systems(0, torch.arange(3000))
 SIZES = torch.linalg.svdvals(MANY.maps[..., :2])  # [B, N, 2]
 
 
-def test_a_number_names_one_system_whatever_it_is_drawn_with() -> None:
+def test_a_number_means_one_system_whichever_others_are_drawn() -> None:
     some = draw_systems(0, torch.tensor([7, 2999, 0]))
     for place, index in enumerate((7, 2999, 0)):
         assert torch.equal(some.maps[place], MANY.maps[index])
@@ -75,7 +75,7 @@ def test_jitter_scales_one_map_by_a_factor_that_keeps_it_a_contraction() -> None
     assert float(torch.linalg.matrix_norm(moved.maps[..., :2], ord=2).max()) <= 1 + 1e-9
 
 
-def test_jitter_leaves_alone_what_no_try_may_change() -> None:
+def test_jitter_leaves_systems_unchanged_where_no_try_fits() -> None:
     """Maps beyond 1 / 0.8 cannot be made small enough."""
     wide = Systems(MANY.maps / MANY.maps.abs().max() * 10, MANY.number)
     there = torch.linalg.matrix_norm(wide.maps[..., :2], ord=2)

@@ -1,4 +1,4 @@
-"""docs/pretraining.md says what is so: its file is valid, every key is named, and the files of its chain are there."""
+"""docs/pretraining.md is right: its file is valid, every key is named, and the files of its chain exist."""
 
 import re
 import tomllib
@@ -27,7 +27,7 @@ def test_every_key_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("name", ["cifar10-fedssl", "cifar10-dirichlet"])
-def test_the_chain_is_of_files_that_are_valid(name: str) -> None:
+def test_the_files_of_the_chain_are_valid(name: str) -> None:
     assert f"experiments/{name}.toml pretrain.weights=" in PAGE
     model = settings.load(ROOT / "experiments" / f"{name}.toml").model
     given = {key: value for key, value in model.items() if value is not None}
@@ -44,6 +44,6 @@ def test_every_table_of_starting_from_weights_is_valid(block: str, tmp_path: Pat
     assert settings.parse(rest | shown, [tmp_path]).pretrain.weights
 
 
-def test_every_key_of_starting_from_weights_is_told() -> None:
-    told = set(re.findall(r"^(\w+) = |`(\w+)(?: = .*?)?`", HOW_TO, re.MULTILINE))
-    assert {field.name for field in fields(Pretrain)} <= {name for pair in told for name in pair}
+def test_every_key_of_starting_from_weights_is_explained() -> None:
+    named = set(re.findall(r"^(\w+) = |`(\w+)(?: = .*?)?`", HOW_TO, re.MULTILINE))
+    assert {field.name for field in fields(Pretrain)} <= {name for pair in named for name in pair}

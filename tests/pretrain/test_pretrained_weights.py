@@ -1,4 +1,4 @@
-"""Weights from a file: by exact names, but for a prefix and the head; all else is refused with a sentence."""
+"""Loading weights: names must match, except a prefix and the head; everything else is refused with a sentence."""
 
 import os
 import sys
@@ -23,7 +23,7 @@ def resnet(classes: int = 4, rng_seed: int = 0, width: int = 2) -> nn.Module:
 
 
 def weights(**options: int) -> Weights:
-    """Of another rng seed, with statistics that no new model has."""
+    """Weights of another rng seed, with statistics that no new model has."""
     model = resnet(rng_seed=7, **options)
     model(torch.randn(3, 3, 8, 8))
     return dict(model.state_dict())
@@ -31,12 +31,12 @@ def weights(**options: int) -> Weights:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Callable[[Weights], Path]:
-    def written(tensors: Weights) -> Path:
+    def write(tensors: Weights) -> Path:
         path = tmp_path / "model.safetensors"
         safetensors.torch.save_file({name: value.contiguous() for name, value in tensors.items()}, path)
         return path
 
-    return written
+    return write
 
 
 def is_head(name: str) -> bool:
@@ -54,8 +54,8 @@ def test_the_same_model_is_loaded_whole(file: Callable[[Weights], Path]) -> None
 
 
 @pytest.mark.parametrize("how", ["absent", "of another size", "not asked for"])
-def test_a_head_that_is_not_there_is_the_models_own(how: str) -> None:
-    """What `coterie pretrain` writes has none; a model for other classes has another."""
+def test_a_missing_head_is_the_models_own(how: str) -> None:
+    """The file of `coterie pretrain` has no head; a model for other classes has another one."""
     there = weights(classes=6 if how == "of another size" else 4)
     there = {name: value for name, value in there.items() if how != "absent" or not is_head(name)}
     model, own = resnet(), resnet().state_dict()
@@ -67,13 +67,13 @@ def test_a_head_that_is_not_there_is_the_models_own(how: str) -> None:
     assert loaded.skipped == (loaded.new if how == "not asked for" else ())
 
 
-def test_half_a_head_is_taken_as_far_as_it_is_there() -> None:
+def test_half_a_head_is_loaded() -> None:
     there = {name: value for name, value in weights().items() if name != "output.bias"}
     assert load_weights(resnet(), there, "there").new == ("output.bias",)
 
 
 @pytest.mark.parametrize("prefix", ["module.", "backbone.", "module.encoder_q."])
-def test_a_prefix_of_all_names_is_left_out_and_said(prefix: str) -> None:
+def test_a_prefix_of_all_names_is_removed_and_reported(prefix: str) -> None:
     there = {prefix + name: value for name, value in weights().items()} | {"projector.weight": torch.ones(2)}
     model = resnet()
     loaded = load_weights(model, there, "there")
@@ -97,7 +97,7 @@ def test_of_two_models_in_one_file_one_must_be_named() -> None:
     assert len(loaded.skipped) == len(there) / 2
 
 
-def test_older_files_lack_counts_of_batches_and_others_a_tied_name() -> None:
+def test_counts_of_batches_and_tied_names_may_be_missing() -> None:
     there = {name: value for name, value in weights().items() if not name.endswith("num_batches_tracked")}
     assert not load_weights(resnet(), there, "there").new
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2))
@@ -162,8 +162,8 @@ def test_names_may_be_skipped() -> None:
     assert load_weights(resnet(), there, "there", skip=["stage1.3"]).skipped == ("stage1.3.conv1.weight",)
 
 
-def test_what_is_skipped_keeps_the_model_s_own_values() -> None:
-    """Weights of grey images in a model for colour; the names in the file begin with something more."""
+def test_skipped_names_keep_the_models_own_values() -> None:
+    """Weights of grey images in a model for colour; the names in the file have a prefix."""
     model, own = resnet(), resnet().state_dict()
     there = {f"net.{name}": value for name, value in weights().items()}
     there["net.conv.weight"] = there["net.conv.weight"][:, :1]
@@ -184,7 +184,7 @@ def test_a_model_that_is_all_head_is_loaded_too() -> None:
 
 
 class Trap:
-    """What a pickle can do."""
+    """An object that runs code when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -203,7 +203,7 @@ def test_a_pickle_is_never_opened(name: str, zipped: bool, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("first", [b"\x80", b"PK"])
-def test_a_file_that_begins_as_pickles_do_is_read_all_the_same(first: bytes, tmp_path: Path) -> None:
+def test_a_file_that_begins_like_a_pickle_is_read(first: bytes, tmp_path: Path) -> None:
     """Its first eight bytes are the length of its header, which may be any number."""
     header = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
     length = next(n for n in range(len(header), 1 << 16) if n.to_bytes(8, "little").startswith(first))
@@ -212,7 +212,7 @@ def test_a_file_that_begins_as_pickles_do_is_read_all_the_same(first: bytes, tmp
     assert torch.equal(read_safetensors(path)["w"], torch.ones(1))
 
 
-def test_the_conversion_that_is_named_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_conversion_program_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = weights()
     torch.save(there, tmp_path / "model.pt")
     monkeypatch.setattr(sys, "argv", ["-c", str(tmp_path / "model.pt")])
@@ -222,7 +222,7 @@ def test_the_conversion_that_is_named_works(tmp_path: Path, monkeypatch: pytest.
     assert all(torch.equal(value, there[name]) for name, value in model.state_dict().items())
 
 
-def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_other_files_and_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.safetensors").write_text("hello")
     (tmp_path / "own" / "clients").mkdir(parents=True)
     (tmp_path / "own" / "clients" / "a.safetensors").touch()
