@@ -25,7 +25,7 @@ class CNN(nn.Module):
         self.output = nn.Linear(512, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, 1, 28, 28] -> [B, C]."""
+        """Return logits [B, C] of images x [B, 1, 28, 28]."""
         x = F.max_pool2d(F.relu(self.conv1(x)), 2)  # [B, 32, 14, 14]
         x = F.max_pool2d(F.relu(self.conv2(x)), 2)  # [B, 64, 7, 7]
         x = F.relu(self.hidden(x.flatten(1)))  # [B, 512]
@@ -45,7 +45,7 @@ class CifarCNN(nn.Module):
         self.output = nn.Linear(192, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, 3, 32, 32] -> [B, C], from the middle 24 x 24."""
+        """Return logits [B, C] of the middle 24 x 24 pixels of images x [B, 3, 32, 32]."""
         top, left = (x.shape[2] - self.height) // 2, (x.shape[3] - self.width) // 2
         x = x[:, :, top : top + self.height, left : left + self.width]
         x = _normalise_response(_pool(F.relu(self.conv1(x))))  # [B, 64, 12, 12]
@@ -60,7 +60,7 @@ def _pool(x: Tensor) -> Tensor:
 
 
 def _normalise_response(x: Tensor) -> Tensor:
-    """x / (1 + (0.001 / 9) (sum of squares of 9 neighbouring channels))^0.75."""
+    """Return x / (1 + (0.001 / 9) (sum of squares of 9 neighbouring channels))^0.75."""
     return F.local_response_norm(x, 9, alpha=0.001, beta=0.75, k=1.0)
 
 

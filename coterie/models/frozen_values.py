@@ -28,7 +28,7 @@ def frozen_values(model: nn.Module) -> Tree:
 
 
 def frozen_norms(model: nn.Module) -> frozenset[str]:
-    """Return the names of the layers whose running statistics stay unchanged, and normalise in training too.
+    """Return the names of the layers with running statistics that never change, and that normalise in training too.
 
     A layer is frozen with its own parameters; one without parameters, with the smallest part of the model around it
     that has some.

@@ -38,7 +38,7 @@ LIBRARY_WEIGHTS = Registry(
 
 
 def library_prefix(name: str) -> str | None:
-    """Return the prefix of the library that a model's name begins with, or None.
+    """Return the library's prefix of a model's name, such as "timm:", or None.
 
     >>> library_prefix("timm:resnet18"), library_prefix("package.module:function")
     ('timm:', None)
@@ -47,12 +47,12 @@ def library_prefix(name: str) -> str | None:
 
 
 def is_checkpoint(name: str) -> bool:
-    """Return whether a model's name means a checkpoint, which has weights as well as an architecture."""
+    """Return whether a model's name means a checkpoint of a library, with weights as well as an architecture."""
     return library_prefix(name) == HUGGINGFACE
 
 
 def find_library_model(name: str) -> Callable[..., nn.Module] | None:
-    """Return the function that makes the library's model of that name; None where the name has no library's prefix."""
+    """Return the function that makes a library's model, or None where the name begins with no library's prefix."""
     prefix = library_prefix(name)
     return None if prefix is None else partial(LIBRARY_MODELS[prefix], name.removeprefix(prefix))
 

@@ -1,4 +1,4 @@
-"""Give models of other libraries a forward like that of ours, [B, ...] -> [B, C], and keep their own names of weights.
+"""Give models of other libraries a forward like that of our models, and keep the names of their weights.
 
 A wrapper around such a model would put a prefix before every name in its `state_dict`. So the model gets another class
 instead, derived from its own, and what a run saves loads into the original class unchanged.
@@ -50,7 +50,7 @@ def original_class(model: nn.Module) -> type[nn.Module]:
 
 
 def require_one_or_three_channels(name: str, in_shape: Sequence[int]) -> None:
-    """Refuse examples that are not images of three channels, or of one, which the model then repeats three times.
+    """Refuse examples that are not images of one or three channels; one channel is repeated three times.
 
     Raises:
         Mistake: an example has another shape.

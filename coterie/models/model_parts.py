@@ -80,9 +80,9 @@ def freeze_parts(models: Mapping[str, nn.Module], freeze: Parts) -> None:
 
 
 def lr_scales(models: Mapping[str, nn.Module], lr_scale: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """Return the factors on the learning rate of each model's parameters, by model and parameter.
+    """Return the factor on the learning rate of each parameter that has one, by model and parameter.
 
-    Where one part is within another, the inner part's factor holds. Parameters of no part are left out.
+    Where one part is within another, the inner part's factor holds.
 
     Args:
         models: by name. Each part must be one of at least one of them.

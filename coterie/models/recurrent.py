@@ -39,7 +39,7 @@ class PeepholeLSTM(nn.Module):
             nn.init.uniform_(parameter, -(hidden**-0.5), hidden**-0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, T, D] -> h [B, T, H], from zero states."""
+        """Return outputs h [B, T, H] of inputs x [B, T, D], from zero states."""
         inputs = nn.functional.linear(x, self.weight_ih, self.bias)  # [B, T, 4H], all positions in one product
         h = c = x.new_zeros(x.shape[0], self.weight_hh.shape[1])  # [B, H]
         outputs = []
@@ -72,7 +72,7 @@ class LanguageModel(nn.Module):
         self.output = nn.Linear(hidden, num_classes)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """tokens [B, T] int64 -> [B, T, C].
+        """Return logits [B, T, C] of the next token at each position of tokens [B, T] int64.
 
         Raises:
             Mistake: the examples are not tokens.

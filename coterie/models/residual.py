@@ -39,7 +39,7 @@ class Block(nn.Module):
         self.norm2 = _norm(norm, after)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, before, H, W] -> [B, after, H, W], or half as high and wide."""
+        """Return [B, after, H, W] from x [B, before, H, W]; half as high and wide where `after` differs."""
         y = F.relu(self.norm1(self.conv1(x)))
         return F.relu(self.norm2(self.conv2(y)) + self._shortcut(x))
 
@@ -49,7 +49,7 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """3 x 3 convolution, three stages of blocks, average over pixels, one linear layer: 6 `blocks` + 2 in all."""
+    """A 3 x 3 convolution, three stages of blocks, an average over pixels, a linear layer: 6 `blocks` + 2 layers."""
 
     def __init__(self, channels: int, num_classes: int, blocks: int, width: int, norm: Norm):
         super().__init__()
@@ -68,14 +68,14 @@ class ResNet(nn.Module):
         return nn.Sequential(Block(before, after, norm), *(Block(after, after, norm) for _ in range(blocks - 1)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, 3, 32, 32] -> [B, C]."""
+        """Return logits [B, C] of images x [B, 3, 32, 32]."""
         x = F.relu(self.norm(self.conv(x)))  # [B, 16, 32, 32]
         x = self.stage3(self.stage2(self.stage1(x)))  # [B, 64, 8, 8]
         return self.output(x.mean((2, 3)))  # type: ignore[no-any-return]
 
 
 def resnet20(in_shape: Sequence[int], num_classes: int, width: int = 16, norm: Norm = "batch") -> nn.Module:
-    """Return ResNet-20 for small images: three blocks a stage, 269,722 parameters on CIFAR-10.
+    """Return ResNet-20 for small images: three blocks per stage, 269,722 parameters on CIFAR-10.
 
     Args:
         width: channels of the first stage; the others have twice and four times as many.

@@ -50,7 +50,7 @@ class PairSystems(NamedTuple):
 
 @dataclass(frozen=True)
 class Canvas:
-    """What a view is composed on.
+    """The canvas on which a view is composed.
 
     Attributes:
         size: n.

@@ -92,7 +92,7 @@ def _select_maps(systems: Systems, which: Tensor) -> Tensor:
 
 
 def _choose_maps(systems: Systems, keys: Tensor, points: int) -> Tensor:
-    """Draw the map of each step, [B, T], counted through the maps of all systems."""
+    """Choose a random map for each step, [B, T], as a number that counts the maps of all systems."""
     batch, most = systems.maps.shape[:2]
     weight = torch.linalg.det(systems.maps[..., :2]).abs().clamp(min=_MIN_DETERMINANT)  # [B, N]
     weight = weight * (torch.arange(most) < systems.number[:, None])

@@ -33,7 +33,7 @@ _DRAWS_PER_MAP = 10  # two for singular values, two angles, four signs, two for 
 
 
 class Systems(NamedTuple):
-    """B systems."""
+    """B iterated function systems."""
 
     maps: Tensor  # [B, N, 2, 3] float64: A_i beside b_i
     number: Tensor  # [B] int64: n

@@ -1,4 +1,4 @@
-"""Give a model pre-trained weights: by exact names, with a new head where the classes are others.
+"""Load pre-trained weights into a model: names must match, and the head may be new.
 
 >>> import torch
 >>> from torch import nn
@@ -37,7 +37,7 @@ CONVERSION_PROGRAM = (
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Which of a model's weights came from a source.
+    """Which of a model's weights were loaded from a source, and which were not.
 
     Attributes:
         source: in words.
@@ -134,7 +134,7 @@ def load_weights(
     _require_all(source, list(wanted), absent - new, weights)
     _require_same_shapes(source, {name: pair for name, pair in resized.items() if name not in new})
     _require_same_model(source, named.keys() - wanted.keys() - _removed_statistics(model), wanted.keys() - heads)
-    _require_finite(source, taken)
+    _require_usable(source, taken)
     model.load_state_dict(taken, strict=False)
     resized = {} if head == "fresh" else resized
     used = {prefix + name for name in (*taken, *resized)}
@@ -266,8 +266,8 @@ def _require_same_model(source: str, left_over: Collection[str], wanted: Collect
         )
 
 
-def _require_finite(source: str, taken: Mapping[str, Tensor]) -> None:
-    """Refuse weights that are empty or have values that are not finite."""
+def _require_usable(source: str, taken: Mapping[str, Tensor]) -> None:
+    """Refuse weights of which the model would take none, or that have values that are not finite."""
     if not taken:
         raise Mistake(f"nothing of the model would come from {source}; name other weights, or none", key="weights")
     broken = [name for name, value in taken.items() if value.is_floating_point() and not bool(value.isfinite().all())]
