@@ -207,7 +207,7 @@ def plan(
         team=team,
     )
     if probe is not None:
-        probe.suits(made)
+        probe.check_plan(made)
     return made
 
 
@@ -224,7 +224,7 @@ def on_engine(plan: Plan, engine: Engine) -> Plan:
 
 
 def _bind(algorithm: Recipe, tasks: Mapping[str, Task], probe: Probe | None) -> dict[str, Algorithm]:
-    recipe = algorithm if probe is None else probe.following(algorithm)
+    recipe = algorithm if probe is None else probe.extend_algorithm(algorithm)
     return {name: recipe(task) for name, task in tasks.items()}
 
 

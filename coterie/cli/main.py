@@ -16,6 +16,7 @@ import typer
 
 from coterie.cli import data_commands, probe_commands
 from coterie.cli.interrupts import handle_interrupts
+from coterie.cli.option_names import mistakes_in_options
 from coterie.core.errors import Mistake
 
 if TYPE_CHECKING:
@@ -136,7 +137,8 @@ def compare(
     from coterie.cli.text_table import print_table
     from coterie.report import compare_runs, write_comparison
 
-    comparison = compare_runs(folders, target)
+    with mistakes_in_options():
+        comparison = compare_runs(folders, target)
     head, *rows = comparison.table()
     print_table(head, rows, COMPARISON_WIDTH, overflow="fold")
     print(write_comparison(comparison, out))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coterie.core.errors import Mistake
+from coterie.cli.option_names import mistakes_in_options
+from coterie.core.errors import require
 from coterie.report.formats import format_number
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def plane(
     from coterie.report.loss_pages import write_plane_page
 
     chosen = _check_options(on, examples, statistics)
-    _check_option("--points", points, points >= 2, "2 or more")
+    with mistakes_in_options():
+        require("points", points, points >= 2, "2 or more")  # before the runs are read
     runs = together([first, second, third])
     a, b, c = (run.end for run in runs)
     losses = measure_plane(surface(runs[0], *chosen), a, b, c, points, progress=_with_progress_bar)
@@ -107,15 +109,11 @@ def curvature(
 
 
 def _check_options(on: str, examples: int, statistics: str) -> tuple[On, int, Statistics]:
-    _check_option("--on", on, on in ("test", "train"), "test or train")
-    _check_option("--examples", examples, examples >= 1, "1 or more")
-    _check_option("--statistics", statistics, statistics in ("measured", "averaged"), "measured or averaged")
+    with mistakes_in_options():
+        require("on", on, on in ("test", "train"), "test or train")
+        require("examples", examples, examples >= 1, "1 or more")
+        require("statistics", statistics, statistics in ("measured", "averaged"), "measured or averaged")
     return on, examples, statistics  # type: ignore[return-value]
-
-
-def _check_option(option: str, value: object, right: bool, allowed: str) -> None:
-    if not right:
-        raise Mistake(f"{option} {value}: it must be {allowed}")
 
 
 def _facts(runs: Sequence[Finished], on: On, examples: int, statistics: Statistics) -> list[tuple[str, str]]:

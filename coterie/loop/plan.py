@@ -224,10 +224,10 @@ class Round:
 class Probe(Protocol):
     """Something that looks at some rounds more closely than others, and so has their clients' updates kept."""
 
-    def following(self, algorithm: Recipe) -> Recipe:
+    def extend_algorithm(self, algorithm: Recipe) -> Recipe:
         """The algorithm, its server keeping what the probe has to look back at."""
 
-    def suits(self, plan: Plan) -> None:
+    def check_plan(self, plan: Plan) -> None:
         """Check that a federation has what it needs.
 
         Raises:

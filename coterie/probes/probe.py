@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from annotated_types import Ge
+from typing import TYPE_CHECKING, Any, Literal
 
 from coterie.core.errors import Mistake, require
+from coterie.core.kinds import Count
 from coterie.core.registry import Registry
 
 if TYPE_CHECKING:
@@ -57,8 +56,8 @@ class Probe:
     """
 
     names: Sequence[str]
-    every: Annotated[int, Ge(1)] = 1
-    examples: Annotated[int, Ge(1)] = 1000
+    every: Count = 1
+    examples: Count = 1000
 
     def __post_init__(self) -> None:
         for name in self.names:
@@ -73,7 +72,7 @@ class Probe:
         which = "all rounds" if self.every == 1 else f"the first round, the last, and one in {self.every}"
         return f"{which} are probed, and keep the updates of their whole cohort in memory"
 
-    def following(self, algorithm: Recipe) -> Recipe:
+    def extend_algorithm(self, algorithm: Recipe) -> Recipe:
         """Return the algorithm with what the probes need in its server state; see `coterie.loop.plan.Probe`."""
         from coterie.probes.last_aggregate import keep_last_aggregate
 
@@ -106,7 +105,7 @@ class Probe:
         (task,) = plan.tasks.values()
         return Surface(task, plan.engine, draw_subset(test, self.examples, plan.rng_seed))
 
-    def suits(self, plan: Plan) -> None:
+    def check_plan(self, plan: Plan) -> None:
         """Check that a federation has what the probes need.
 
         Raises:

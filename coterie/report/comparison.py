@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from coterie.core.errors import Mistake
+from coterie.core.errors import Mistake, require
 from coterie.report import page_parts
 from coterie.report.charts import Curve, line_chart
 from coterie.report.formats import format_bytes, format_duration, format_percent, format_setting
@@ -50,9 +50,10 @@ def compare_runs(folders: Sequence[Path], target: float | None = None) -> Compar
         Mistake: there are fewer than two folders, one is no run folder, or the target is no accuracy.
     """
     if len(folders) < 2:
-        raise Mistake(f"coterie compare {folders[0] if folders else ''}: give two run folders or more")
-    if target is not None and not 0 < target <= 1:
-        raise Mistake(f"--target {target:g}: it must be an accuracy, above 0 and at most 1")
+        raise Mistake(
+            "a comparison needs two run folders or more" + (f", and got only {folders[0]}" if folders else "")
+        )
+    require("target", target, target is None or 0 < target <= 1, "an accuracy, above 0 and at most 1")
     runs = [read_run(folder) for folder in folders]
     names = _unique_names(runs)
     keys = _keys_that_differ(runs)

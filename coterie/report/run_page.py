@@ -86,7 +86,9 @@ def _tiles(run: Run) -> list[tuple[str, str]]:
         ]
     if end.get("own_test_accuracy") is not None:
         results.append((format_percent(end["own_test_accuracy"]), "accuracy on clients' own data"))
-        results.append((format_percent(end["own_test_accuracy_worst_tenth"]), "the same, worst tenth of clients"))
+        results.append(
+            (format_percent(end["own_test_accuracy_worst_tenth"]), "clients' own data, worst tenth of clients")
+        )
     if end["target_accuracy"] is not None:
         rounds = end["rounds_to_target"]
         reached = "not reached" if rounds is None else f"{rounds:.1f}"

@@ -223,7 +223,7 @@ def test_runs_with_the_same_name_are_named_by_their_paths(tmp_path: Path) -> Non
 
 
 def test_one_run_cannot_be_compared(tmp_path: Path) -> None:
-    with pytest.raises(Mistake, match="give two run folders or more"):
+    with pytest.raises(Mistake, match="needs two run folders or more, and got only"):
         compare_runs([folder(tmp_path / "a", [0.5])])
 
 

@@ -1,0 +1,28 @@
+"""Name the options of the command in mistakes about a function's arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from coterie.core.errors import Mistake
+
+
+@contextmanager
+def mistakes_in_options() -> Iterator[None]:
+    """Turn a mistake in a block about an argument, `on = "x"`, into one about the option of its name, `--on x`.
+
+    >>> with mistakes_in_options():
+    ...     raise Mistake(key="target", value=97.0, allowed="an accuracy")
+    Traceback (most recent call last):
+    ...
+    coterie.core.errors.Mistake: --target 97: it must be an accuracy
+    """
+    try:
+        yield
+    except Mistake as mistake:
+        if mistake.key is None or mistake.table:
+            raise
+        value = f"{mistake.value:g}" if isinstance(mistake.value, float) else mistake.value
+        text = mistake.sentence or f"it must be {mistake.allowed}"
+        raise Mistake(f"--{mistake.key} {value}: {text}") from mistake.__cause__
