@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Required, SupportsIndex, TypedDict, Unpack
 
-from torch import nn
+from torch import Tensor, nn
 
 from coterie.core.aggregators import Aggregator, Sum
 from coterie.core.algorithm import Algorithm, Recipe
 from coterie.core.engine import Engine
-from coterie.core.errors import Mistake, require
+from coterie.core.errors import Mistake, mistakes_in, require
 from coterie.core.examples import Clients, Examples, pool_examples
 from coterie.core.task import Score, Task
 from coterie.core.transforms import Transform, chain, identity
@@ -200,7 +200,7 @@ def plan(
         aggregator=aggregation or Sum(),
         codec=_codec(up, first.codec),
         faults=faults or Faults(),
-        evaluation=Evaluation(test, evaluate_every, evaluate_clients, own_test, shares),
+        evaluation=_evaluation(test, evaluate_every, evaluate_clients, own_test, shares),
         seed_set=seed_set,
         attack=attack,
         probe=probe,
@@ -209,6 +209,20 @@ def plan(
     if probe is not None:
         probe.check_plan(made)
     return made
+
+
+def _evaluation(
+    test: Examples | None,
+    every: int,
+    clients: bool,
+    own: Mapping[str, Examples] | None,
+    shares: Mapping[str, Tensor] | None,
+) -> Evaluation:
+    try:
+        return Evaluation(test, every, clients, own, shares)
+    except Mistake as mistake:  # `plan` has other names for these arguments
+        key = f"evaluate_{mistake.key}"
+        raise Mistake(mistake.sentence, key=key, value=mistake.value, allowed=mistake.allowed) from mistake
 
 
 def _codec(chosen: Transform | None, algorithms_own: Transform | None) -> Transform:
@@ -260,6 +274,6 @@ def _num_classes(test: Examples | None) -> int | None:
 def _cohort(cohort: float | int | Cohort | None) -> Cohort:
     if isinstance(cohort, Cohort):
         return cohort
-    if isinstance(cohort, SupportsIndex):  # whole numbers of any library; NumPy's are no `int`
-        return Cohort(size=int(cohort))
-    return Cohort(fraction=cohort)
+    with mistakes_in("cohort"):
+        # `SupportsIndex` are whole numbers of any library; NumPy's are no `int`
+        return Cohort(size=int(cohort)) if isinstance(cohort, SupportsIndex) else Cohort(fraction=cohort)

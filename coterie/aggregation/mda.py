@@ -13,8 +13,7 @@ from coterie.aggregation.distances import evenly, squared_distances
 from coterie.core.aggregators import Geometric
 from coterie.core.errors import Mistake
 
-MOST = 1_000_000
-"""Sets that are tried, at most."""
+MAX_SETS = 1_000_000
 
 
 def mda(num_byzantine: int) -> Geometric:
@@ -39,10 +38,12 @@ def mda(num_byzantine: int) -> Geometric:
     def coefficients(gram: Tensor) -> Tensor:  # [n, n] -> [n]
         n, f = len(gram), num_byzantine
         require_updates("mda", n, f)
-        if comb(n, f) > MOST:
+        if comb(n, f) > MAX_SETS:
             raise Mistake(
-                f"aggregation.name = mda: {n} updates and num_byzantine = {f} are {comb(n, f)} sets to try; "
-                "choose multi_krum, or a smaller cohort"
+                f"with `num_byzantine` = {f} and {n} updates there are {comb(n, f)} sets to try; "
+                "choose multi_krum, or a smaller cohort",
+                key="name",
+                value="mda",
             )
         return evenly(_tightest(squared_distances(gram), n - f), n)
 
@@ -50,7 +51,7 @@ def mda(num_byzantine: int) -> Geometric:
 
 
 def _tightest(distances: Tensor, k: int) -> Tensor:
-    """The set of k updates with the least diameter: int64 [k]."""
+    """Return the set of k updates with the smallest diameter: int64 [k]."""
     sets = combinations(range(len(distances)), k)
     best: tuple[float, float] = (float("inf"), float("inf"))
     found = torch.arange(k)

@@ -20,7 +20,7 @@ def label_flip() -> Poison:
     def poison(examples: Examples, num_classes: int | None) -> Examples:
         x, y = examples.tensors()
         if y is None or num_classes is None or y.is_floating_point():
-            raise Mistake("attack.name = label_flip: these examples have no class labels to flip")
+            raise Mistake("these examples have no class labels to flip", key="name", value="label_flip")
         return Examples(x, num_classes - 1 - y)
 
     return poison

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections import ChainMap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,20 @@ MOST_DESCRIBED = 1000
 """Of a population made on demand, at most so many are described: each has to be made for it."""
 
 
+@contextmanager
+def _mistakes_about_evaluation() -> Iterator[None]:
+    """Name the keys of [evaluate] as a file does, where `coterie.plan` has other names for these arguments."""
+    try:
+        yield
+    except Mistake as mistake:
+        if mistake.key not in ("evaluate_every", "evaluate_clients"):
+            raise
+        key = mistake.key.removeprefix("evaluate_")
+        sentence, value, allowed = mistake.sentence, mistake.value, mistake.allowed
+        raise Mistake(sentence, key=key, value=value, allowed=allowed, table="evaluate") from mistake
+
+
+@_mistakes_about_evaluation()
 def build(settings: Settings, machine: Machine, kept: Path | None = None) -> Experiment:
     """The federation that the settings describe.
 

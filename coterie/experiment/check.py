@@ -9,7 +9,7 @@ import torch
 
 from coterie.core import tree
 from coterie.core.aggregators import Sum
-from coterie.core.errors import Mistake, reason
+from coterie.core.errors import Mistake, mistakes_in, reason
 from coterie.core.rng import generator, key
 from coterie.core.task import Task
 from coterie.core.tree import Tree
@@ -38,11 +38,12 @@ def fits(settings: Settings, plan: Plan, source: Source) -> None:
         raise Mistake(
             f"evaluate.target_accuracy = {target}: {name} trains no classifier that could reach it; leave it out"
         )
-    cohort = plan.cohort.count(len(plan.ids))
+    cohort = plan.cohort_size()
     plan.attackers()
     plan.data(plan.ids[0])
     if plan.aggregator != Sum():
-        _aggregates(plan, cohort)
+        with mistakes_in("aggregation"):
+            _aggregates(plan, cohort)
     for name, (architecture, task) in zip(model_names(settings), plan.tasks.items(), strict=True):
         _learns(name, task, plan.initial[architecture], plan, source)
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from coterie.core.errors import Mistake
+from coterie.core.errors import Mistake, mistakes_in
 from coterie.experiment.file import Raw, overridden, read
 from coterie.experiment.keys import Keys, keys_of
 from coterie.experiment.refuse import checked, full, nearest, shown, unknown
@@ -117,7 +117,10 @@ def parse(raw: Raw, folders: Sequence[Path]) -> Settings:
         values[name] = _absolute(values[name], known[name], folders)
     values["model"] = {key: checkpoints(value, folders) for key, value in values["model"].items()}
     values["pretrain"]["weights"] = _weights(values["pretrain"]["weights"], _names(values["model"]), folders)
-    fixed = {name: become(**values[name]) for name, become in FIXED.items()}
+    fixed = {}
+    for name, become in FIXED.items():
+        with mistakes_in(name):
+            fixed[name] = become(**values[name])
     chosen = {name: values[name] for name in CHOSEN}
     return Settings(folders=tuple(folders), **top, **chosen, **fixed)  # type: ignore[arg-type]
 

@@ -109,7 +109,7 @@ def _write_weights(experiment: Experiment, folder: RunFolder, state: Tree, store
     mine = [client for client in plan.ids if owns(team, client)] if own else plan.ids[: team.rank == 0]
     for client in mine:
         architecture = plan.architecture(client)
-        named = plan.tasks[architecture].state_dict(plan.personal(state, store, client))
+        named = plan.tasks[architecture].state_dict(plan.evaluated_weights(state, store, client))
         name = experiment.model_of(client) if own else None
         folder.write_weights(pack_weights(models[architecture], named, name), client if own else None)
         if not own and huggingface_models.is_huggingface_model(models[architecture]):

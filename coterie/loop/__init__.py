@@ -1,1 +1,1 @@
-"""The loop: rounds one after another, from asking the cohort to the record of the round."""
+"""The loop: rounds one after another, from drawing the cohort to the record of the round."""

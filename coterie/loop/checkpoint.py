@@ -1,15 +1,16 @@
 """Checkpoints: the server's state and every client's, committed together by one manifest.
 
-    manifest-12.json                 round, seconds so far, and name and SHA-256 of each file below; written last, by a
-    rename state-12.safetensors             S after round 12
-    clients/4f1c...-9.safetensors    C_i of one client, after round 9, the last it took part in
+    manifest-12.json                 round, seconds so far, and the name and SHA-256 of each file below
+    state-12.safetensors             S after round 12
+    clients/4f1c...-9.safetensors    C_i of one client after round 9, the last round that it took part in
 
-A file is named by its content's round and never written into again, so a process killed at any instant leaves the
-newest complete checkpoint as it was. The last two are kept: should what is only one's be damaged on the disk, the other
-serves. They share the files of clients that did not take part between them, which are written once.
+The manifest is written last, by a rename. A file is named after its content's round and never written into again. So a
+process that is killed at any instant leaves the newest complete checkpoint unchanged. The last two checkpoints are
+kept: if a file of one is damaged on the disk, the other serves. They share the files of clients that did not take part
+between them.
 
-In a team, each member writes and reads the states of the clients it owns, in one folder that all of them see; the
-first member writes the rest. A team of another size may resume.
+With several processes, each writes and reads the states of the clients that it owns, in one folder that all of them
+see. The first process writes the rest. Another number of processes may resume.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from coterie.loop.plan import Resume, Round
 from coterie.loop.store import Store
 from coterie.processes.team import ALONE, Team, owns
 
-KEPT = 2
+CHECKPOINTS_KEPT = 2
 
 
 class Checkpoints:
@@ -49,56 +50,58 @@ class Checkpoints:
         self._unusable: set[Path] = set()
 
     def save(self, round: Round | Resume) -> None:
-        """Commit the state after `round`. Only clients that changed since the last checkpoint are written. Collective.
+        """Commit the state after `round`. Only clients that changed since the last checkpoint are written.
+
+        Collective: every process calls it.
 
         Raises:
-            OSError: the disk is full or the folder cannot be written; the checkpoints that were there remain.
+            OSError: the disk is full or the folder cannot be written; earlier checkpoints remain.
         """
-        clients = self._clients | self._agreed(lambda: self._put_clients(round.store))
-        self._agreed(lambda: self._commit(round, clients) if self.team.rank == 0 else {})
+        clients = self._clients | self._write_everywhere(lambda: self._put_clients(round.store))
+        self._write_everywhere(lambda: self._commit(round, clients) if self.team.rank == 0 else {})
         self._clients, self._saved = clients, round.round
 
     def _put_clients(self, store: Store) -> dict[str, dict[str, Any]]:
-        """Write this member's clients that changed."""
-        written = {}
+        """Write the changed clients that this process owns; return their entries in the manifest."""
+        entries = {}
         for client, made, state in store.since(self._saved):
             name = hashlib.blake2b(client.encode(), digest_size=16).hexdigest()
-            written[client] = {"round": made, **self._put(f"clients/{name}-{made}.safetensors", state)}
-        return written
+            entries[client] = {"round": made, **self._write_file(f"clients/{name}-{made}.safetensors", state)}
+        return entries
 
-    def _agreed(self, write: Callable[[], dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
-        """What all members wrote. Collective.
+    def _write_everywhere(self, write: Callable[[], dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+        """Let each process write its part; return the entries of all. Collective: every process calls it.
 
         Raises:
-            OSError: one of them could not.
+            OSError: one of them could not write.
         """
-        written: dict[str, dict[str, Any]] = {}
-        failed: OSError | None = None
+        entries: dict[str, dict[str, Any]] = {}
+        own_failure: OSError | None = None
         try:
-            written = write()
+            entries = write()
         except OSError as error:
-            failed = error
-        everyones = self.team.gather((written, failed))
-        for failure in [failed, *(theirs for _, theirs in everyones)]:
+            own_failure = error
+        by_rank = self.team.gather((entries, own_failure))
+        for failure in [own_failure, *(failure for _, failure in by_rank)]:
             if failure is not None:
                 raise failure
-        return {client: entry for part, _ in everyones for client, entry in part.items()}
+        return {client: entry for part, _ in by_rank for client, entry in part.items()}
 
     def _commit(self, round: Round | Resume, clients: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         body = {
             "round": round.round,
             "elapsed": round.elapsed,
-            "state": self._put(f"state-{round.round}.safetensors", round.state),
+            "state": self._write_file(f"state-{round.round}.safetensors", round.state),
             "clients": clients,
         }
-        manifest = {"sha256": _digest(_canonical(body)), **body}
-        write_atomic(self._manifest(round.round), json.dumps(manifest, indent=1).encode())
-        self._unusable.discard(self._manifest(round.round))
-        self._forget(round.round)
+        manifest = {"sha256": _digest(_canonical_json(body)), **body}
+        write_atomic(self._manifest_path(round.round), json.dumps(manifest, indent=1).encode())
+        self._unusable.discard(self._manifest_path(round.round))
+        self._remove_old(round.round)
         return {}
 
     def load(self) -> Resume | None:
-        """The newest checkpoint that is whole, or None where there is none. Collective.
+        """Return the newest complete checkpoint, or None if there is none. Collective: every process calls it.
 
         Raises:
             Mistake: there are checkpoints, and all of them are damaged.
@@ -124,62 +127,64 @@ class Checkpoints:
         return None
 
     def _read(self, path: Path) -> Resume:
-        manifest = _manifest_at(path)
-        state = unpack(self._get(manifest["state"]))
+        manifest = _read_manifest(path)
+        state = unpack(self._read_file(manifest["state"]))
         store = Store()
         for client, entry in manifest["clients"].items():
             if not owns(self.team, client):
                 continue
-            self._get(entry)  # a damaged file must be found now, while there is another checkpoint to turn to
+            self._read_file(entry)  # find a damaged file now, while another checkpoint can be used
             store.defer(client, entry["round"], self._loader(entry))
         self._clients, self._saved = manifest["clients"], manifest["round"]
         return Resume(manifest["round"], state, store, manifest["elapsed"])
 
     def _loader(self, entry: dict[str, Any]) -> Callable[[], Tree]:
-        return partial(lambda e: unpack(self._get(e)), entry)
+        return partial(lambda e: unpack(self._read_file(e)), entry)
 
-    def _put(self, name: str, state: Tree) -> dict[str, str]:
+    def _write_file(self, name: str, state: Tree) -> dict[str, str]:
         data = pack(state)
         write_atomic(self.folder / name, data)
         return {"file": name, "sha256": _digest(data)}
 
-    def _get(self, entry: dict[str, Any]) -> bytes:
+    def _read_file(self, entry: dict[str, Any]) -> bytes:
         data: bytes = (self.folder / str(entry["file"])).read_bytes()
         if _digest(data) != entry["sha256"]:
             raise ValueError(f"the checksum of {entry['file']} does not match")
         return data
 
-    def _manifest(self, round: int) -> Path:
+    def _manifest_path(self, round: int) -> Path:
         return self.folder / f"manifest-{round}.json"
 
     def _manifests(self) -> list[Path]:
-        """Newest first."""
+        """Return the manifests, newest first."""
         found = [path for path in self.folder.glob("manifest-*.json") if _number(path).isdigit()]
         return sorted(found, key=lambda path: int(_number(path)), reverse=True)
 
-    def _forget(self, newest: int) -> None:
-        """Remove what the last whole checkpoints do not name: older and damaged ones, those of rounds that are run
-        again, and what killed processes left half written.
+    def _remove_old(self, newest: int) -> None:
+        """Remove everything except the last complete checkpoints.
+
+        This removes older and damaged ones, those of rounds that are run again, and unfinished files of killed
+        processes.
         """
-        kept: set[str] = set()
-        whole = 0
+        keep: set[str] = set()
+        complete = 0
         for path in self._manifests():
-            files = self._named_by(path) if whole < KEPT and int(_number(path)) <= newest else None
+            files = self._files_of(path) if complete < CHECKPOINTS_KEPT and int(_number(path)) <= newest else None
             if files is None:
                 path.unlink()
             else:
-                kept |= files
-                whole += 1
+                keep |= files
+                complete += 1
         remove_unfinished(self.folder)
         for pattern in ("state-*.safetensors", "clients/*.safetensors"):
             for path in self.folder.glob(pattern):
-                if path.relative_to(self.folder).as_posix() not in kept:
+                if path.relative_to(self.folder).as_posix() not in keep:
                     path.unlink()
 
-    def _named_by(self, path: Path) -> set[str] | None:
-        """The files of a checkpoint, or None if it is known to be damaged."""
+    def _files_of(self, path: Path) -> set[str] | None:
+        """Return the names of a checkpoint's files, or None if it is known to be damaged."""
         try:
-            manifest = _manifest_at(path)
+            manifest = _read_manifest(path)
         except (OSError, ValueError):
             return None
         files = {entry["file"] for entry in (manifest["state"], *manifest["clients"].values())}
@@ -190,21 +195,21 @@ def _number(manifest: Path) -> str:
     return manifest.stem.removeprefix("manifest-")
 
 
-def _manifest_at(path: Path) -> dict[str, Any]:
-    """A manifest without its checksum.
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """Read a manifest; return it without its checksum.
 
     Raises:
-        ValueError: it is not what was written.
+        ValueError: it is damaged.
     """
     body = json.loads(path.read_bytes())
     manifest: dict[str, Any] = body if isinstance(body, dict) else {}
     stated = manifest.pop("sha256", None)
-    if stated != _digest(_canonical(manifest)):
+    if stated != _digest(_canonical_json(manifest)):
         raise ValueError("its checksum does not match")
     return manifest
 
 
-def _canonical(body: dict[str, Any]) -> bytes:
+def _canonical_json(body: dict[str, Any]) -> bytes:
     return json.dumps(body, sort_keys=True).encode()
 
 

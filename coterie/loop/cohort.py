@@ -1,4 +1,4 @@
-"""Who takes part in a round."""
+"""The clients that a round asks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TypeAlias
 
 from coterie.core import rng
-from coterie.core.errors import Mistake
+from coterie.core.errors import Mistake, require
 
 Available: TypeAlias = Callable[[int, str], bool]
 """(round, client) -> whether the client can be asked in this round."""
@@ -17,8 +17,9 @@ Available: TypeAlias = Callable[[int, str], bool]
 
 @dataclass(frozen=True)
 class Cohort:
-    """How many clients a round asks: a fraction C of the population, max(C N, 1) rounded down (McMahan et al. 2017,
-    Algorithm 1; C = 0 is one client), or a size; everyone where neither is given.
+    """How many clients a round asks: a fraction of the population, a size, or everyone if neither is given.
+
+    A fraction C of N clients is max(C N, 1), rounded down, so C = 0 is one client (McMahan et al. 2017, Algorithm 1).
 
     Raises:
         Mistake: both are given, or one is out of range.
@@ -29,29 +30,27 @@ class Cohort:
 
     def __post_init__(self) -> None:
         if self.fraction is not None and self.size is not None:
-            raise Mistake("cohort.fraction and cohort.size are both given; keep one of them")
-        if self.fraction is not None and not 0 <= self.fraction <= 1:
-            raise Mistake(f"cohort.fraction = {self.fraction}: it must lie between 0 and 1 (0 is one client)")
-        if self.size is not None and self.size < 1:
-            raise Mistake(f"cohort.size = {self.size}: it must be 1 or more")
+            raise Mistake("`fraction` and `size` are both given; keep one of them")
+        inside = self.fraction is None or 0 <= self.fraction <= 1
+        require("fraction", self.fraction, inside, "between 0 and 1 (0 is one client)")
+        require("size", self.size, self.size is None or self.size >= 1, "1 or more")
 
     def count(self, population: int) -> int:
-        """The number of clients asked, out of `population`.
+        """Return how many clients a round asks, out of `population`.
 
         Raises:
             Mistake: the size exceeds the population.
         """
         if self.size is not None:
             if self.size > population:
-                raise Mistake(
-                    f"cohort.size = {self.size} but there are {population} clients; lower it to {population} or less"
-                )
+                sentence = f"there are {population} clients; lower it to {population} or less"
+                raise Mistake(sentence, key="size", value=self.size)
             return self.size
         # 0.29 * 100 is 28.999999999999996 in floating point; it means 29
         return population if self.fraction is None else max(math.floor(self.fraction * population + 1e-9), 1)
 
     def draw(self, ids: Sequence[str], rng_seed: int, round: int, available: Available | None = None) -> list[str]:
-        """The round's cohort, without repetition, in the order of `ids`; fewer where fewer are available.
+        """Return the clients of a round, each once, in the order of `ids`; fewer if fewer are available.
 
         The cost depends on the cohort, not on the population, unless few are available.
         """

@@ -11,13 +11,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from coterie.core.errors import Mistake
+from coterie.core.errors import Mistake, mistakes_in
 from coterie.core.packing import pack
 from coterie.core.tree import Tree
 from coterie.loop.measure import measure_round
 from coterie.loop.plan import Plan, Resume, Round
 from coterie.loop.round import one_round
-from coterie.loop.spill import budget
+from coterie.loop.spill import budget_bytes
 from coterie.loop.store import Store
 from coterie.loop.tally import Tally
 from coterie.loop.template import Templates
@@ -31,15 +31,15 @@ def federate(plan: Plan, resume: Resume | None = None, keep_updates: bool = Fals
     Raises:
         Mistake: the cohort asks for more clients than there are, or is too small for the aggregator; everyone attacks.
     """
-    cohort_size = plan.cohort.count(len(plan.ids))
-    plan.aggregator.check_count(cohort_size)
+    with mistakes_in("aggregation"):
+        plan.aggregator.check_count(plan.cohort_size())
     plan.attackers()
     _check_same_for_all(plan)
     state, store, elapsed = _initial(plan, resume)
-    store.limit(budget(len(plan.ids), cohort_size, plan.team.size))
+    store.limit(budget_bytes(len(plan.ids), plan.cohort_size(), plan.team.size))
     began, templates = time.perf_counter() - elapsed, Templates()
     for number in range(resume.round + 1 if resume else 1, plan.rounds + 1):
-        round = _run(plan.at(number), number, state, store, templates, keep_updates)
+        round = _run(plan.in_round(number), number, state, store, templates, keep_updates)
         state, store = round.state, round.store
         yield replace(round, elapsed=time.perf_counter() - began)
 
@@ -47,7 +47,7 @@ def federate(plan: Plan, resume: Resume | None = None, keep_updates: bool = Fals
 def _initial(plan: Plan, resume: Resume | None) -> tuple[Tree, Store, float]:
     """Return the server's state, the clients' states and the seconds before the first round that is to run."""
     if resume is not None:
-        return plan.placed(resume.state), resume.store, resume.elapsed
+        return plan.to_device(resume.state), resume.store, resume.elapsed
     weights = next(iter(plan.initial.values())) if len(plan.initial) == 1 else None
     return plan.algorithm.server.initial_state(weights, plan.federation()), Store(), 0.0
 

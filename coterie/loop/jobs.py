@@ -15,7 +15,7 @@ from coterie.core.examples import Examples, sizes
 from coterie.core.tree import Tree
 from coterie.loop import faults
 from coterie.loop.plan import Plan
-from coterie.loop.spill import Held
+from coterie.loop.spill import StoredTree
 from coterie.loop.store import Store
 from coterie.loop.tally import Tally
 from coterie.processes.team import Team, all_to_all, owner, owns, shares
@@ -45,7 +45,7 @@ def jobs_of_cohort(
     """
     tally.cohort = plan.cohort.draw(plan.ids, plan.rng_seed, number, plan.available)
     tally.bytes_down = tree.nbytes(broadcast) * len(tally.cohort)
-    silent = {client: faults.WHY.get(plan.faults.of(plan.rng_seed, number, client)) for client in tally.cohort}
+    silent = {client: faults.REASONS.get(plan.faults.of(plan.rng_seed, number, client)) for client in tally.cohort}
     data = _ClientData(plan)
     own = data.counts([c for c in tally.cohort if silent[c] is None and owns(plan.team, c)])
     costs = _gather_dicts(plan.team, {client: planned_examples(plan.algorithm, each) for client, each in own.items()})
@@ -69,7 +69,7 @@ def _parts(
             part.clear()  # the receiver may still hold it
             size = _own_bytes(data)
         away = owner(plan.team, client) != plan.team.rank
-        state = plan.begun(client, borrowed.get(client) if away else store.get(client))
+        state = plan.client_state_from(client, borrowed.get(client) if away else store.get(client))
         architecture = plan.architecture(client)
         job = Job(client, architecture, state["algorithm"], data, plan.seed_set, number, plan.rng_seed)
         part[client] = Assignment(job, state["up"])
@@ -85,7 +85,7 @@ class _ClientData:
 
     def counts(self, clients: Sequence[str]) -> dict[str, dict[str, int]]:
         """Return client -> the number of examples of each stream."""
-        if self.plan.counted:
+        if self.plan.can_count:
             private = dict(zip(clients, sizes(self.plan.clients, clients), strict=True))
             seed_set = len(self.plan.seed_set) if self.plan.seed_set else 0
             streams = self.plan.algorithm.client.streams.items()
@@ -128,7 +128,7 @@ def _borrow_states(plan: Plan, store: Store, at: Mapping[str, int]) -> Tree:
     return all_to_all(team, [{c: store.get(c) for c in own if away[c] == rank} for rank in range(team.size)])
 
 
-def return_states(plan: Plan, store: Store, states: Mapping[str, Held], tally: Tally) -> Mapping[str, Held]:
+def return_states(plan: Plan, store: Store, states: Mapping[str, StoredTree], tally: Tally) -> Mapping[str, StoredTree]:
     """Send new states to the clients' owners; return those of this process's own clients.
 
     Collective: every process calls it.

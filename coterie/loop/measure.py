@@ -1,4 +1,4 @@
-"""Which numbers a round is judged by: the plan's evaluation, carried out.
+"""The numbers that a round is judged by, as the plan's evaluation wants them.
 
 Legend: N clients, C classes.
 """
@@ -23,83 +23,89 @@ NAN = float("nan")
 
 
 def measure_round(plan: Plan, number: int, state: Tree, store: Store) -> dict[str, Any]:
-    """test_loss, test_accuracy and further metrics after a round; None where the round is not evaluated, or the
-    algorithm trains no classifier. Where clients are few and have test data of their own, `coterie.loop.domains` adds
-    its matrix.
+    """Return test_loss, test_accuracy and further metrics after a round. Collective: every process calls it.
+
+    They are None if the round is not evaluated, or if the algorithm trains no classifier. If clients are few and have
+    test data of their own, `coterie.loop.domains` adds its matrix.
     """
     result: dict[str, Any] = {"test_loss": None, "test_accuracy": None}
     if not plan.algorithm.traits.predicts or not plan.evaluation.due(number, plan.rounds):
         return result
-    return result | (_of_own_models if plan.algorithm.traits.own_models else _of_one_model)(plan, state, store)
+    measure = _measure_own_models if plan.algorithm.traits.own_models else _measure_common_model
+    return result | measure(plan, state, store)
 
 
-def _of_one_model(plan: Plan, state: Tree, store: Store) -> dict[str, Any]:
+def _measure_common_model(plan: Plan, state: Tree, store: Store) -> dict[str, Any]:
+    """Measure the one model that all clients share. Collective: every process calls it."""
     result: dict[str, Any] = {}
-    per_class = scored = None
-    task, weights = plan.tasks[plan.architecture(plan.ids[0])], _everyones(plan, state, store)
+    per_class = scores = None
+    task, weights = plan.tasks[plan.architecture(plan.ids[0])], _common_weights(plan, state, store)
     if plan.evaluation.test is not None:
-        scored = evaluate.scores(task, weights, plan.evaluation.test, plan.engine, team=plan.team)
-        result |= {f"test_{name}": value for name, value in evaluate.mean(scored).items()}
-        per_class = _per_class(plan, plan.ids[0], scored)
+        scores = evaluate.scores(task, weights, plan.evaluation.test, plan.engine, team=plan.team)
+        result |= {f"test_{name}": value for name, value in evaluate.mean(scores).items()}
+        per_class = _accuracy_per_class(plan, plan.ids[0], scores)
     if plan.evaluation.clients:
-        own = _each(plan, lambda client: _own_accuracy(plan, state, store, client, per_class))
-        result |= _own_summary(list(own.values()))
-    names = domains.domains(plan)
-    return result | (domains.summary([domains.row(plan, task, weights, names, scored)]) if names else {})
+        own = _gather_measures(plan, lambda client: _own_accuracy(plan, state, store, client, per_class))
+        result |= _summarise_own(list(own.values()))
+    names = domains.domain_clients(plan)
+    row = domains.accuracy_row(plan, task, weights, names, scores) if names else []
+    return result | (domains.summarise([row]) if names else {})
 
 
-def _everyones(plan: Plan, state: Tree, store: Store) -> Tree:
-    """The one model that counts for all clients, on every member of the team. Collective."""
+def _common_weights(plan: Plan, state: Tree, store: Store) -> Tree:
+    """Return the weights of the model that all clients share. Collective: every process calls it."""
     client = plan.ids[0]
     if not plan.algorithm.traits.pooled:
-        return plan.personal(state, store, client)
-    held = owns(plan.team, client)
-    mine = plan.personal(state, store, client) if held else plan.initial[plan.architecture(client)]
-    return broadcast_from(plan.team, mine, by=owner(plan.team, client))
+        return plan.evaluated_weights(state, store, client)
+    is_owner = owns(plan.team, client)
+    own = plan.evaluated_weights(state, store, client) if is_owner else plan.initial[plan.architecture(client)]
+    return broadcast_from(plan.team, own, by=owner(plan.team, client))
 
 
-def _each(plan: Plan, measure: Callable[[str], T]) -> dict[str, T]:
-    """One measure of every client, in the clients' order, each taken by the member that owns it. Collective."""
-    mine = {client: measure(client) for client in plan.ids if owns(plan.team, client)}
-    found = {client: value for part in plan.team.gather(mine) for client, value in part.items()}
-    return {client: found[client] for client in plan.ids}
+def _gather_measures(plan: Plan, measure: Callable[[str], T]) -> dict[str, T]:
+    """Measure every client at its owner; return the measures in the order of the clients.
 
-
-class _OfOne(NamedTuple):
-    """One client's model: its measures on the test data of all, its accuracy on its own, and on everybody's own, where
-    these are wanted.
+    Collective: every process calls it.
     """
+    own = {client: measure(client) for client in plan.ids if owns(plan.team, client)}
+    by_client = {client: value for part in plan.team.gather(own) for client, value in part.items()}
+    return {client: by_client[client] for client in plan.ids}
 
-    means: dict[str, float]
-    own: float | None
-    row: list[float | None]
+
+class _ClientMeasures(NamedTuple):
+    """The measures of one client's model."""
+
+    means: dict[str, float]  # on the test data of all
+    own: float | None  # its accuracy on the client's own test data
+    row: list[float | None]  # its accuracy on each client's own test data
 
 
-def _of_own_models(plan: Plan, state: Tree, store: Store) -> dict[str, Any]:
-    """Means over the clients' models, each on the test data of all and on its own."""
-    each = list(_each(plan, lambda client: _of_own_model(plan, state, store, client)).values())
+def _measure_own_models(plan: Plan, state: Tree, store: Store) -> dict[str, Any]:
+    """Return the means over the clients' models of their measures. Collective: every process calls it."""
+    each = list(_gather_measures(plan, lambda client: _measure_own_model(plan, state, store, client)).values())
     totals: dict[str, float] = {}
-    for of_one in each:
-        for name, value in of_one.means.items():
+    for measures in each:
+        for name, value in measures.means.items():
             totals[f"test_{name}"] = totals.get(f"test_{name}", 0.0) + value / len(plan.ids)
-    own = [of_one.own for of_one in each if of_one.own is not None]
-    return {**totals, **(_own_summary(own) if own else {}), **domains.summary([of_one.row for of_one in each])}
+    own = [measures.own for measures in each if measures.own is not None]
+    matrix = [measures.row for measures in each]
+    return {**totals, **(_summarise_own(own) if own else {}), **domains.summarise(matrix)}
 
 
-def _of_own_model(plan: Plan, state: Tree, store: Store, client: str) -> _OfOne:
+def _measure_own_model(plan: Plan, state: Tree, store: Store, client: str) -> _ClientMeasures:
     means: dict[str, float] = {}
-    per_class = scored = None
+    per_class = scores = None
     if plan.evaluation.test is not None:
-        scored = _scores(plan, state, store, client, plan.evaluation.test)
-        means, per_class = evaluate.mean(scored), _per_class(plan, client, scored)
-    names, task = domains.domains(plan), plan.tasks[plan.architecture(client)]
-    row = domains.row(plan, task, plan.personal(state, store, client), names, scored)
+        scores = _scores(plan, state, store, client, plan.evaluation.test)
+        means, per_class = evaluate.mean(scores), _accuracy_per_class(plan, client, scores)
+    names, task = domains.domain_clients(plan), plan.tasks[plan.architecture(client)]
+    row = domains.accuracy_row(plan, task, plan.evaluated_weights(state, store, client), names, scores)
     wanted = plan.evaluation.own is not None or per_class is not None
-    return _OfOne(means, _own_accuracy(plan, state, store, client, per_class) if wanted else None, row)
+    return _ClientMeasures(means, _own_accuracy(plan, state, store, client, per_class) if wanted else None, row)
 
 
-def _own_summary(accuracies: list[float]) -> dict[str, float | None]:
-    """Over the clients that can be measured: not those without test data of their own classes."""
+def _summarise_own(accuracies: list[float]) -> dict[str, float | None]:
+    """Return the mean and the worst tenth over the clients that have an accuracy."""
     known = [accuracy for accuracy in accuracies if not math.isnan(accuracy)]
     return {
         "own_test_accuracy": sum(known) / len(known) if known else None,
@@ -109,22 +115,23 @@ def _own_summary(accuracies: list[float]) -> dict[str, float | None]:
 
 def _scores(plan: Plan, state: Tree, store: Store, client: str, examples: Examples) -> evaluate.Scores:
     task = plan.tasks[plan.architecture(client)]
-    return evaluate.scores(task, plan.personal(state, store, client), examples, plan.engine)
+    return evaluate.scores(task, plan.evaluated_weights(state, store, client), examples, plan.engine)
 
 
-def _per_class(plan: Plan, client: str, on_all: evaluate.Scores) -> Tensor | None:
-    """A model's accuracy on each class [C], where clients' own accuracies derive from it."""
+def _accuracy_per_class(plan: Plan, client: str, scores: evaluate.Scores) -> Tensor | None:
+    """Return a model's accuracy on each class [C]; None unless clients' own accuracies are computed from it."""
     evaluation, task = plan.evaluation, plan.tasks[plan.architecture(client)]
     if evaluation.own is not None or evaluation.shares is None or evaluation.test is None:
         return None
     y = evaluation.test.labels()
     assert y is not None
-    return evaluate.by_class(on_all, y, task.num_classes or 0)
+    return evaluate.accuracy_by_class(scores, y, task.num_classes or 0)
 
 
 def _own_accuracy(plan: Plan, state: Tree, store: Store, client: str, per_class: Tensor | None) -> float:
-    """A client's model on its own test data, or on all test data with the classes as frequent as in its training data;
-    nan where neither can be measured.
+    """Return the accuracy of a client's model on its own test data; nan if it cannot be measured.
+
+    Without such data, it is that on all test data with the classes as frequent as in the client's training data.
     """
     if plan.evaluation.own is not None:
         own = plan.evaluation.own.get(client)

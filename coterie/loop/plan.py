@@ -1,4 +1,4 @@
-"""What goes into a federation and what comes out of each of its rounds, as plain values."""
+"""The plan of a federation, and the record of each of its rounds, as plain values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from coterie.core import tree
 from coterie.core.aggregators import Aggregator, Sum
 from coterie.core.algorithm import Algorithm, Federation, Recipe, Weighting
 from coterie.core.engine import Engine
-from coterie.core.errors import Mistake
+from coterie.core.errors import Mistake, mistakes_in
 from coterie.core.examples import Clients, Counted, Examples, sizes
 from coterie.core.task import Task
 from coterie.core.transforms import Transform, identity
@@ -27,18 +27,23 @@ from coterie.processes.team import ALONE, Team, owner, owns
 
 @dataclass(frozen=True)
 class Plan:
-    """A federation, ready to run. `coterie.federate` makes one from a model and an algorithm.
+    """A federation, ready to run. `coterie.plan` makes one from a model and an algorithm.
 
     Attributes:
-        recipe: the algorithm before it knew the architectures.
-        tasks, algorithms, initial: by architecture; one entry, or several where clients' models differ.
+        recipe: the algorithm before it knows the architectures.
+        tasks, algorithms, initial: by architecture; several entries if clients' models differ. `initial` holds the
+            first weights, {"params", "buffers"}.
         architecture: client -> its architecture.
         clients: client -> training data, possibly lazy. ids: the clients in their order.
+        seed_set: the seed set that every client holds, or None.
+        engine: runs the clients' work. team: the processes that run this plan together.
+        rounds, rng_seed: how many rounds, and the seed of everything random.
+        cohort: how many clients a round asks. available: whether a client can be asked in a round; None: always.
+        aggregator: how updates become one.
         codec: how an update is encoded before it travels.
-        seed_set: a seed set that everyone holds.
-        attack: what some of the clients do to harm the others.
-        probe: what looks at some rounds more closely.
-        team: the processes that run this plan together.
+        faults, attack: what the cohort suffers, and what some clients do to harm the others.
+        evaluation: what is evaluated, and when.
+        probe: measures some rounds more closely.
     """
 
     recipe: Recipe
@@ -64,81 +69,92 @@ class Plan:
 
     @property
     def algorithm(self) -> Algorithm:
-        """The server's half, which all architectures share."""
+        """The algorithm of the first architecture. The server's half and the traits are the same for all of them."""
         return next(iter(self.algorithms.values()))
 
-    def at(self, round: int) -> Plan:
-        """The plan with the algorithms as they are in this round."""
+    def in_round(self, round: int) -> Plan:
+        """Return the plan with the algorithms of this round's stage."""
         if all(algorithm.stage is None for algorithm in self.algorithms.values()):
             return self
         return replace(self, algorithms={name: a.stage(round) if a.stage else a for name, a in self.algorithms.items()})
 
-    def attackers(self) -> frozenset[str]:
-        """The clients that attack; nobody without an attack.
+    def cohort_size(self) -> int:
+        """Return how many clients a round asks.
 
         Raises:
-            Mistake: nobody would be left to be honest.
+            Mistake: there are fewer clients.
         """
-        return self.attack.attackers(self.ids, self.rng_seed) if self.attack else frozenset()
+        with mistakes_in("cohort"):
+            return self.cohort.count(len(self.ids))
+
+    def attackers(self) -> frozenset[str]:
+        """Return the clients that attack, which are none without an attack.
+
+        Raises:
+            Mistake: no client would be honest.
+        """
+        with mistakes_in("attack"):
+            return self.attack.attackers(self.ids, self.rng_seed) if self.attack else frozenset()
 
     def federation(self) -> Federation:
-        """What the server may know before the first round."""
+        """Return what the server knows before the first round."""
         return Federation(self.ids, lambda: sum(sizes(self.clients, self.ids)), self.seed_set)
 
     @property
-    def counted(self) -> bool:
+    def can_count(self) -> bool:
         """Whether clients' examples can be counted without being made."""
         return isinstance(self.clients, Counted) and (self.attack is None or self.attack.poison is None)
 
     def data(self, client: str) -> dict[str, Examples]:
-        """What the client's steps draw from: one entry per stream of the algorithm.
+        """Return the examples that the client's steps draw from: one entry per stream of the algorithm.
 
         Raises:
-            Mistake: the algorithm needs a seed set and there is none.
+            Mistake: the algorithm needs a seed set, and the plan has none.
         """
         streams = self.algorithm.client.streams.items()
         if not self.seed_set and self.algorithm.needs_seed_set:
             raise Mistake("this algorithm needs a seed set that every client holds: give one as `seed_set`")
-        own = self.clients[client]  # once: a lazy mapping makes them anew at every look
+        own = self.clients[client]  # once: a lazy mapping makes them again at every look
         if self.attack is not None and self.attack.poison is not None and client in self.attackers():
-            own = self.attack.poison(own, self.tasks[self.architecture(client)].num_classes)
+            with mistakes_in("attack"):
+                own = self.attack.poison(own, self.tasks[self.architecture(client)].num_classes)
         return {
             name: self.seed_set if stream.source == "seed_set" and self.seed_set else own for name, stream in streams
         }
 
-    def placed(self, state: Tree) -> Tree:
-        """A server state from a disk, where the engine computes; single numbers go with tensors on any device."""
+    def to_device(self, state: Tree) -> Tree:
+        """Move a loaded server state to the engine's device. Scalars stay on the CPU, where any device can use them."""
         return tree.map(lambda x: x.to(self.engine.device) if x.dim() else x, state)
 
-    def begun(self, client: str, kept: Tree | None) -> Tree:
-        """{"algorithm": C_i, "up": what the transform kept}: what was kept, or as a client begins."""
-        if kept is not None:
-            return tree.map(lambda x: x.to(self.engine.device), kept)  # it may come from a disk, or another process
+    def client_state_from(self, client: str, stored: Tree | None) -> Tree:
+        """Return {"algorithm": C_i, "up": the codec's state}: the stored one, or the client's initial state."""
+        if stored is not None:
+            return tree.map(lambda x: x.to(self.engine.device), stored)  # from a disk or another process, perhaps
         architecture = self.architecture(client)
         return {"algorithm": self.algorithms[architecture].client.initial_state(self.initial[architecture]), "up": {}}
 
     def client_state(self, store: Store, client: str) -> Tree:
-        """{"algorithm": C_i, "up": what the transform kept}: from the store, or as a client begins.
+        """Return {"algorithm": C_i, "up": the codec's state} from the store, or the client's initial state.
 
         Raises:
-            LookupError: another member of the team keeps it.
+            LookupError: another process keeps it.
         """
         if not owns(self.team, client):
             raise LookupError(
                 f"process {owner(self.team, client)} of {self.team.size} keeps the state of client {client}"
             )
-        return self.begun(client, store.get(client))
+        return self.client_state_from(client, store.get(client))
 
-    def personal(self, state: Tree, store: Store, client: str) -> Tree:
-        """{"params", "buffers"} of the model that counts for this client.
+    def evaluated_weights(self, state: Tree, store: Store, client: str) -> Tree:
+        """Return {"params", "buffers"} of the model that is evaluated and saved for this client.
 
         Raises:
-            LookupError: it depends on the client's state, and another member of the team keeps that.
+            LookupError: it depends on the client's state, and another process keeps that.
         """
         algorithm = self.algorithms[self.architecture(client)]
-        of_its_own = algorithm.traits.own_models or algorithm.traits.pooled
-        kept = self.client_state(store, client) if of_its_own else self.begun(client, None)
-        return algorithm.server.evaluated_weights(state, kept["algorithm"])
+        needs_state = algorithm.traits.own_models or algorithm.traits.pooled
+        own = self.client_state(store, client) if needs_state else self.client_state_from(client, None)
+        return algorithm.server.evaluated_weights(state, own["algorithm"])
 
 
 @dataclass(frozen=True)
@@ -153,18 +169,20 @@ class Resume:
 
 @dataclass(frozen=True)
 class Round:
-    """What one round was. `record` is what a run folder keeps of it.
+    """The record of one round. A run folder keeps what `record` returns.
 
     Attributes:
+        round: the round's number, from 1. cohort: the clients that were asked.
         seconds: the round's duration without evaluation. elapsed: seconds since the run began, evaluation included.
-        reached: clients whose update counts. dropped: {"client", "why"} of each that does not.
+        reached: how many clients' updates count. dropped: {"client", "why"} of each client whose update does not.
         bytes_up, bytes_down: summed over the cohort.
-        measures: train_loss, test_loss, test_accuracy and what else was measured, each a number, but for
-            "accuracy_matrix" (see `coterie.loop.domains`); None where it was not.
-        state, store: the server's state and the clients' after the round; not to be written into. A round that is kept
-            keeps them in memory. before: the server's state before the round.
+        measures: train_loss, test_loss, test_accuracy and what else was measured; None for what was not. Each is a
+            number, except "accuracy_matrix" (see `coterie.loop.domains`).
+        state, store: the server's state and the clients' after the round; never write into them. They stay in memory
+            for as long as the round does. before: the server's state before the round.
+        plan: the plan in this round.
         client_weights: each reached client's weight, of every kind, in the cohort's order.
-        updates: the accepted updates by client, in the cohort's order, if asked for.
+        updates: the accepted updates by client, in the cohort's order, if they were asked for.
     """
 
     round: int
@@ -185,29 +203,30 @@ class Round:
 
     @property
     def train_loss(self) -> float | None:
-        """Mean over the examples that the reached clients processed, at the weights they then had."""
+        """Mean loss over the examples that the reached clients processed, each at the weights of its step."""
         return cast(float | None, self.measures["train_loss"])
 
     @property
     def test_loss(self) -> float | None:
-        """Mean over the test data, or None."""
+        """Mean loss on the test data of all, or None."""
         return cast(float | None, self.measures["test_loss"])
 
     @property
     def test_accuracy(self) -> float | None:
-        """On the test data of all, or None."""
+        """Accuracy on the test data of all, or None."""
         return cast(float | None, self.measures["test_accuracy"])
 
     def weights(self, client: str | None = None) -> dict[str, Tensor]:
-        """Parameters and buffers by their names in the model's `state_dict`: of the global model, or of one client's
-        own.
+        """Return parameters and buffers by their names in the model's `state_dict`.
+
+        They are those of the server's model, or of the client's own where clients have models of their own.
         """
         client = self.plan.ids[0] if client is None else client
         task = self.plan.tasks[self.plan.architecture(client)]
-        return task.state_dict(self.plan.personal(self.state, self.store, client))
+        return task.state_dict(self.plan.evaluated_weights(self.state, self.store, client))
 
     def record(self) -> dict[str, object]:
-        """The round as plain numbers, in the order of a run folder's `rounds.jsonl`."""
+        """Return the round as plain numbers, in the order of a run folder's `rounds.jsonl`."""
         return {
             "round": self.round,
             "seconds": self.seconds,
@@ -222,20 +241,20 @@ class Round:
 
 
 class Probe(Protocol):
-    """Something that looks at some rounds more closely than others, and so has their clients' updates kept."""
+    """A measure of some rounds that needs their clients' updates, so the loop keeps these for it."""
 
     def extend_algorithm(self, algorithm: Recipe) -> Recipe:
-        """The algorithm, its server keeping what the probe has to look back at."""
+        """Return the algorithm with what the probe needs in its server state."""
 
     def check_plan(self, plan: Plan) -> None:
-        """Check that a federation has what it needs.
+        """Check that a federation has what the probe needs.
 
         Raises:
-            Mistake: it has not.
+            Mistake: something is missing.
         """
 
     def due(self, round: int, last: int) -> bool:
-        """Whether it looks at this round."""
+        """Return whether this round is probed."""
 
     def __call__(self, round: Round) -> Mapping[str, Any]:
-        """Further measures of a round that has its updates. Collective."""
+        """Measure a round that has its updates; return the measures by name. Collective: every process calls it."""

@@ -16,9 +16,10 @@ from typing import TypeVar
 
 from coterie.core import rng, tree
 from coterie.core.engine import Reply
+from coterie.core.errors import mistakes_in
 from coterie.core.tree import Tree
 from coterie.loop.check_update import problem
-from coterie.loop.faults import corrupt_update
+from coterie.loop.faults import corrupt_payload
 from coterie.loop.jobs import Assignment
 from coterie.loop.plan import Plan
 from coterie.loop.tally import Tally
@@ -41,7 +42,7 @@ def corrupt(plan: Plan, replies: Iterable[tuple[Assignment, Reply]]) -> Iterator
     for work, reply in replies:
         purpose = (plan.rng_seed, work.job.round, reply.client)
         if plan.faults.of(*purpose) == "corrupt":
-            payload, weight = corrupt_update(reply.update, reply.weighting["examples"], *purpose)
+            payload, weight = corrupt_payload(reply.update, reply.weighting["examples"], *purpose)
             reply = reply._replace(update=payload, weighting={**reply.weighting, "examples": weight})
         yield work, reply
 
@@ -80,7 +81,8 @@ def forge(plan: Plan, number: int, replies: Iterable[Reply], cohort: Sequence[st
     server = plan.algorithm.server
     rules = {part: server.aggregator(part, plan.aggregator) for part in server.weighting}
     key = rng.key(plan.rng_seed, number, "attack")
-    forged = plan.attack.forge_updates(everyone, plan.attackers(), rules, server.weighting, key)
+    with mistakes_in("attack"):
+        forged = plan.attack.forge_updates(everyone, plan.attackers(), rules, server.weighting, key)
     yield from (reply for reply in forged if reply.client in own)
 
 

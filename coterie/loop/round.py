@@ -24,7 +24,7 @@ from coterie.core.tree import Tree
 from coterie.loop.jobs import Assignment, jobs_of_cohort, return_states
 from coterie.loop.plan import Plan
 from coterie.loop.replies import check, corrupt, decode, encode, forge
-from coterie.loop.spill import Held
+from coterie.loop.spill import StoredTree
 from coterie.loop.store import Store
 from coterie.loop.tally import Tally
 from coterie.loop.template import Templates
@@ -40,7 +40,7 @@ def one_round(
     The old ones are not changed. A round in which nothing valid came back, or too little for the aggregator, returns
     them. Collective: every process calls it; the processes share the clients' work.
     """
-    server, states = plan.algorithm.server, dict[str, Held]()
+    server, states = plan.algorithm.server, dict[str, StoredTree]()
     broadcast = server.broadcast(state)
     parts = jobs_of_cohort(plan, number, broadcast, store, tally)
     payloads = corrupt(plan, encode(plan, run_jobs(plan, broadcast, parts)))
@@ -64,7 +64,7 @@ def run_jobs(
             yield part[reply.client], reply
 
 
-def keep(replies: Iterable[Reply], store: Store, states: dict[str, Held], tally: Tally) -> Iterator[Reply]:
+def keep(replies: Iterable[Reply], store: Store, states: dict[str, StoredTree], tally: Tally) -> Iterator[Reply]:
     """Pass the replies on, and keep their clients' new states and, if the tally wants them, their updates."""
     for reply in replies:
         if any(reply.state.values()):
@@ -112,7 +112,7 @@ def _reject_too_few(rules: Iterable[Aggregator], tally: Tally) -> None:
         for rule in rules if tally.reached else ():
             rule.check_count(tally.reached)
     except Mistake as error:
-        tally.reject(f"only {tally.reached} updates arrived: {error}")
+        tally.reject(f"only {tally.reached} updates arrived: {error.in_table('aggregation')}")
 
 
 def update_server(plan: Plan, number: int, state: Tree, aggregate: Tree, tally: Tally, population: int) -> Tree:

@@ -1,4 +1,4 @@
-"""What is kept for long, in memory up to a budget and on the disk beyond it."""
+"""Trees that are kept for long: in memory up to a budget, and on the disk beyond it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from coterie.core.packing import pack, unpack
 from coterie.core.tree import Tree
 
 
-class Held:
-    """One tree: in memory, or where `load` finds it."""
+class StoredTree:
+    """One tree: in memory, or where `load` reads it."""
 
     __slots__ = ("__weakref__", "content", "load", "on_disk")
 
@@ -27,8 +27,9 @@ class Held:
 
 
 class Memory:
-    """Held trees, of which the least lately used are written to a temporary folder when all together exceed a budget.
-    What nobody refers to any more is forgotten, its file included.
+    """Memory for trees. Beyond a budget, the least recently used ones are written to a temporary folder.
+
+    A tree that nothing refers to any more is removed, and so is its file.
 
     Attributes:
         budget: in bytes; an eighth of the machine's memory unless given.
@@ -36,42 +37,43 @@ class Memory:
 
     def __init__(self, budget: int | None = None) -> None:
         self.budget = memory_bytes() // 8 if budget is None else budget
-        self._present: OrderedDict[int, tuple[weakref.ref[Held], int]] = OrderedDict()  # by when it was last used
+        # (tree, bytes) by id, the least recently used first
+        self._present: OrderedDict[int, tuple[weakref.ref[StoredTree], int]] = OrderedDict()
         self._bytes = 0
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._numbers = count()
 
-    def hold(self, content: Tree) -> Held:
+    def hold(self, content: Tree) -> StoredTree:
         """Keep a tree.
 
         Raises:
-            Mistake: others cannot be written to make room for it.
+            Mistake: there is no room for it, on the disk either.
         """
-        held = Held(content)
-        self._enter(held, content)
-        return held
+        stored = StoredTree(content)
+        self._enter(stored, content)
+        return stored
 
-    def get(self, held: Held) -> Tree:
-        """The tree, read from the disk if it is there; not to be written into.
+    def get(self, stored: StoredTree) -> Tree:
+        """Return the tree, read from the disk if it is there. Never write into it.
 
         Raises:
             OSError: it cannot be read.
-            Mistake: others cannot be written to make room for it.
+            Mistake: there is no room for it, on the disk either.
         """
-        if held.content is not None:
-            if id(held) in self._present:
-                self._present.move_to_end(id(held))
-            return held.content
-        assert held.load is not None
-        held.content = content = held.load()
-        self._enter(held, content)
+        if stored.content is not None:
+            if id(stored) in self._present:
+                self._present.move_to_end(id(stored))
+            return stored.content
+        assert stored.load is not None
+        stored.content = content = stored.load()
+        self._enter(stored, content)
         return content
 
-    def _enter(self, held: Held, content: Tree) -> None:
+    def _enter(self, stored: StoredTree, content: Tree) -> None:
         size = tree.nbytes(content)
-        self._present[id(held)] = weakref.ref(held), size
+        self._present[id(stored)] = weakref.ref(stored), size
         self._bytes += size
-        weakref.finalize(held, self._leave, id(held))
+        weakref.finalize(stored, self._leave, id(stored))
         while self._bytes > self.budget and len(self._present) > 1:
             self._to_disk(next(iter(self._present)))
 
@@ -80,17 +82,17 @@ class Memory:
         self._bytes -= size
 
     def _to_disk(self, number: int) -> None:
-        held = self._present[number][0]()
-        assert held is not None, "what is gone has left"
-        assert held.content is not None
-        if not held.on_disk:
-            path = self._written(pack(held.content))
-            weakref.finalize(held, path.unlink, missing_ok=True)
-            held.load, held.on_disk = partial(_read, path), True
-        held.content = None
+        stored = self._present[number][0]()
+        assert stored is not None, "a tree that is gone has left"
+        assert stored.content is not None
+        if not stored.on_disk:
+            path = self._write(pack(stored.content))
+            weakref.finalize(stored, path.unlink, missing_ok=True)
+            stored.load, stored.on_disk = partial(_read, path), True
+        stored.content = None
         self._leave(number)
 
-    def _written(self, data: bytes) -> Path:
+    def _write(self, data: bytes) -> Path:
         try:
             if self._folder is None:
                 self._folder = tempfile.TemporaryDirectory(prefix="coterie-")
@@ -98,25 +100,25 @@ class Memory:
             path.write_bytes(data)
         except OSError as error:
             raise Mistake(
-                "what clients keep does not fit into memory, nor into the folder for temporary files "
+                "the clients' states do not fit into memory, nor into the folder for temporary files "
                 f"({error.strerror or error}); name one that has more room in TMPDIR and continue with --resume"
             ) from error
         return path
 
 
-LEAST = 2**26
-"""Bytes of a budget, in any case."""
-SOON = 100
-"""Rounds. What comes back within so many is worth its memory."""
+MIN_BUDGET_BYTES = 2**26
+SOON_ROUNDS = 100
+"""A state that is used again within this many rounds is worth its memory."""
 
 
-def budget(population: int, cohort: int, processes: int = 1) -> int:
-    """Bytes of memory for the states of a population of which each round asks a cohort: an eighth of the machine's,
-    shared by the processes of a run. A client comes back after population / cohort rounds on average; where that is
-    long, its state would only lie there, and the share is smaller by as much.
+def budget_bytes(population: int, cohort: int, processes: int = 1) -> int:
+    """Return the bytes of memory for clients' states, given how many clients there are and how many a round asks.
+
+    It is an eighth of the machine's memory, shared by the processes of a run. A client comes back after population /
+    cohort rounds on average. If that is long, its state would lie unused, so the budget is smaller in proportion.
     """
     share = memory_bytes() // 8 // processes
-    return max(min(share, share * SOON * cohort // population), LEAST)
+    return max(min(share, share * SOON_ROUNDS * cohort // population), MIN_BUDGET_BYTES)
 
 
 def _read(path: Path) -> Tree:

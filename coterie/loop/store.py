@@ -1,4 +1,4 @@
-"""What clients keep between rounds, held for them while they are simulated."""
+"""The states of simulated clients between rounds."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from coterie.core.tree import Tree
-from coterie.loop.spill import Held, Memory
+from coterie.loop.spill import Memory, StoredTree
 
 
 class Entry(NamedTuple):
     """A client's state, and the round that made it."""
 
     round: int
-    state: Held
+    state: StoredTree
 
 
 class Store:
-    """Client state by client and by the round that made it.
+    """The newest state of each client, and the round that made it.
 
-    A round does not change the store that it was given: it makes another one (`after`), so that a run interrupted at
-    any instant still holds the clients' states as the last complete round left them. Entries made before a resume are
-    read when first asked for, by `load`. Beyond a budget of memory states are on the disk; see `Memory`.
+    A round does not change its store; it makes another one (`after`). So a run that is interrupted at any instant still
+    has the clients' states after the last complete round. States from before a resume are read when they are first
+    needed. Beyond a budget of memory, states are on the disk; see `Memory`.
 
-    Entries stand in layers, a later one over those before it. A layer is never written into, and so is shared by all
-    stores that have it; a new one swallows the last as long as that is not twice as long. So a round costs as many
-    operations as it has clients, times the logarithm of their number, and not a copy of everything.
+    Entries lie in layers, newer ones over older ones. A layer is never written into, so stores share their layers. A
+    new layer absorbs the last one while that is at most twice as long. So a round costs as many operations as it has
+    clients, times the logarithm of their number, and never copies everything.
     """
 
     def __init__(self, memory: Memory | None = None, layers: tuple[dict[str, Entry], ...] = ()) -> None:
@@ -39,45 +39,45 @@ class Store:
         return next((layer[client] for layer in reversed(self._layers) if client in layer), None)
 
     def get(self, client: str) -> Tree | None:
-        """The client's state, or None if it never took part. Not to be written into.
+        """Return the client's state, or None if it never took part. Never write into it.
 
         Raises:
-            OSError: it is on a disk that cannot be read.
+            OSError: the disk cannot be read.
         """
         entry = self._entry(client)
         return None if entry is None else self._memory.get(entry.state)
 
     def limit(self, nbytes: int) -> None:
-        """Let states take this much memory, from the next one on; so for all stores that share them."""
+        """Set the budget of memory for states, of this store and of those that share its states."""
         self._memory.budget = nbytes
 
-    def hold(self, state: Tree) -> Held:
-        """A state for `after`, in memory or on the disk until then.
+    def hold(self, state: Tree) -> StoredTree:
+        """Store a state, in memory or on the disk, until `after` takes it.
 
         Raises:
-            Mistake: the memory's budget is used up, and the disk is full.
+            Mistake: there is no room for it, in memory or on the disk.
         """
         return self._memory.hold(state)
 
-    def read(self, held: Held) -> Tree:
-        """What is held.
+    def read(self, stored: StoredTree) -> Tree:
+        """Return a state that `hold` has stored.
 
         Raises:
-            OSError: it is on a disk that cannot be read.
+            OSError: the disk cannot be read.
         """
-        return self._memory.get(held)
+        return self._memory.get(stored)
 
-    def after(self, round: int, states: Mapping[str, Tree | Held]) -> Store:
-        """The store with these clients' states after `round`, held by it or not yet; this one stays as it is.
+    def after(self, round: int, states: Mapping[str, Tree | StoredTree]) -> Store:
+        """Return the store with these clients' states after `round`; this one stays unchanged.
 
         Raises:
-            Mistake: the memory's budget is used up, and the disk is full.
+            Mistake: there is no room for it, in memory or on the disk.
         """
         if not states:
             return self
         layers = list(self._layers)
         newest = {
-            client: Entry(round, state if isinstance(state, Held) else self.hold(state))
+            client: Entry(round, state if isinstance(state, StoredTree) else self.hold(state))
             for client, state in states.items()
         }
         while layers and len(layers[-1]) <= 2 * len(newest):
@@ -85,15 +85,18 @@ class Store:
         return Store(self._memory, (*layers, newest))
 
     def defer(self, client: str, round: int, load: Callable[[], Tree]) -> None:
-        """A state made in `round` that `load` reads when it is first needed. For a store that has no successor yet."""
-        self._layers[-1][client] = Entry(round, Held(None, load))
+        """Add a state made in `round`, which `load` reads when it is first needed.
+
+        Only for a store without a successor.
+        """
+        self._layers[-1][client] = Entry(round, StoredTree(None, load))
 
     def versions(self) -> dict[str, int]:
-        """client -> the round that made its state."""
+        """Return client -> the round that made its state."""
         return {client: entry.round for client, entry in self._all().items()}
 
     def since(self, round: int) -> Iterator[tuple[str, int, Tree]]:
-        """(client, round, state) of the states made after `round`, those that are still to be read included."""
+        """Yield (client, round, state) of the states made after `round`, reading them if necessary."""
         for client, entry in self._all().items():
             if entry.round > round:
                 yield client, entry.round, self._memory.get(entry.state)

@@ -1,4 +1,4 @@
-"""What is counted while a round goes on: who was asked, who answered, and how that counts."""
+"""What is counted during a round: the clients that are asked, their replies, and which of these count."""
 
 from __future__ import annotations
 
@@ -13,21 +13,26 @@ from coterie.processes.team import Team, all_to_all
 
 
 class Answer(NamedTuple):
-    """What one client sent, in numbers."""
+    """One client's reply in numbers."""
 
     client: str
     nbytes: int
-    wrong: str | None  # why it does not count
-    stateful: bool  # whether there is a new state to keep
+    wrong: str | None  # why it does not count, or None
+    stateful: bool  # whether the client has a new state to keep
     weighting: Mapping[Weighting, float]
     logs: Mapping[str, float]
 
 
 @dataclass
 class Tally:
-    """The round in numbers. `updates` collects the accepted updates, where they are wanted.
+    """The round in numbers. Sums are taken in the cohort's order, so they do not depend on which process counted.
 
-    Sums are taken in the cohort's order, so that they do not depend on who counted.
+    Attributes:
+        updates: the accepted updates by client; None if nobody needs them.
+        cohort: the clients that are asked, in order.
+        silent: {"client", "why"} of each client that does not answer.
+        answers: the replies of the others.
+        bytes_down: what all clients of the cohort are sent.
     """
 
     updates: dict[str, Tree] | None = None
@@ -37,20 +42,20 @@ class Tally:
     bytes_down: int = 0
 
     def count(self, reply: Reply, nbytes: int, wrong: str | None) -> None:
-        """A client answered, with a message of so many bytes; `wrong` says why it does not count."""
+        """Count a reply whose payload has this many bytes; `wrong` says why it does not count, or is None."""
         stateful = wrong is None and any(reply.state.values())
         self.answers.append(Answer(reply.client, nbytes, wrong, stateful, reply.weighting, reply.logs))
 
     def reject(self, why: str) -> None:
-        """None of the updates counts, for a reason that lies in all of them."""
+        """Let none of the replies count, for a reason that all of them share."""
         self.answers = [a._replace(wrong=a.wrong or why, stateful=False) for a in self.answers]
         self.updates = None if self.updates is None else {}
 
     def merge(self, team: Team) -> None:
-        """Take in what the other members counted. Collective."""
+        """Add what the other processes counted. Collective: every process calls it."""
         place = {client: k for k, client in enumerate(self.cohort)}
-        everyones = [answer for part in team.gather(self.answers) for answer in part]
-        self.answers = sorted(everyones, key=lambda answer: place[answer.client])
+        of_all = [answer for part in team.gather(self.answers) for answer in part]
+        self.answers = sorted(of_all, key=lambda answer: place[answer.client])
         if self.updates is not None:
             self.updates = dict(
                 sorted(all_to_all(team, [self.updates] * team.size).items(), key=lambda item: place[item[0]])
@@ -58,31 +63,29 @@ class Tally:
 
     @property
     def dropped(self) -> list[dict[str, str]]:
-        """Each client whose work does not count, and why."""
+        """{"client", "why"} of each client whose reply does not count, or that did not answer."""
         return self.silent + [{"client": a.client, "why": a.wrong} for a in self.answers if a.wrong is not None]
 
     @property
     def reached(self) -> int:
-        """How many clients' work counts."""
+        """How many replies count."""
         return sum(1 for _ in self._accepted())
 
     @property
     def bytes_up(self) -> int:
-        """What all answers weigh."""
+        """The bytes of all payloads."""
         return sum(answer.nbytes for answer in self.answers)
 
     def client_weights(self) -> dict[str, Mapping[Weighting, float]]:
-        """The weights of each client whose work counts."""
+        """Return the weights of each client whose reply counts, of every kind."""
         return {answer.client: answer.weighting for answer in self._accepted()}
 
     def weighting(self) -> dict[Weighting, float]:
-        """The sum of each kind of weight."""
+        """Return the sum of each kind of weight over the replies that count."""
         return _sums(answer.weighting for answer in self._accepted())
 
     def measures(self) -> dict[str, float | None]:
-        """train_loss, the mean over all examples of the round's steps, and the mean of every further log over the same
-        examples.
-        """
+        """Return train_loss and every further log, each as the mean over all examples of the round's steps."""
         logs = _sums(answer.logs for answer in self._accepted())
         own = {name: value for name, value in logs.items() if name not in ("loss", "count")}
         if not logs.get("count"):

@@ -12,7 +12,7 @@ from coterie.core.algorithm import Algorithm, ClientHalf, Weighting
 from coterie.core.engine import Job, context
 from coterie.core.errors import Mistake
 from coterie.core.tree import Tree
-from coterie.loop.check_update import finite
+from coterie.loop.check_update import is_finite
 from coterie.loop.jobs import Assignment
 from coterie.loop.plan import Plan
 
@@ -61,7 +61,7 @@ class Templates:
         if entry is None or entry.given != given:
             payload = _payload(plan, algorithm, broadcast, job)
             entry = _Entry(algorithm.client, given, tree.map(lambda x: torch.empty_like(x, device="meta"), payload))
-            if all(finite(leaf) for leaf in tree.leaves(payload)):  # else the codec may have sent it as it is
+            if all(is_finite(leaf) for leaf in tree.leaves(payload)):  # else the codec may have sent it as it is
                 self._keep(name, entry)
         return entry.template
 

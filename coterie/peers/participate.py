@@ -42,11 +42,11 @@ def participate(plan: Plan, mailbox: Mailbox, deadline: float = 60.0, resume: Re
             another run's.
     """
     me = _participant(plan)
-    state = plan.placed(resume.state) if resume else plan.algorithm.server.initial_state(None, plan.federation())
+    state = plan.to_device(resume.state) if resume else plan.algorithm.server.initial_state(None, plan.federation())
     store, elapsed, last = (resume.store, resume.elapsed, resume.round) if resume else (Store(), 0.0, 0)
     began = time.perf_counter()
     for number in range(_first_round(plan, mailbox, me, last), plan.rounds + 1):
-        started, now, own, all_of_them = time.perf_counter(), plan.at(number), Tally(), Tally()
+        started, now, own, all_of_them = time.perf_counter(), plan.in_round(number), Tally(), Tally()
         reply = _work(now, number, me, state, store)
         payload, store = reply.update, store.after(number, {me: reply.state})
         own.count(reply, tree.nbytes(payload), None)

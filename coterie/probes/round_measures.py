@@ -54,7 +54,7 @@ class RoundView:
 
     def server_model(self, state: Tree) -> Tree:
         """Return {"params", "buffers"} of the server's model in a server state."""
-        return self.round.plan.personal(state, self.round.store, self.round.plan.ids[0])
+        return self.round.plan.evaluated_weights(state, self.round.store, self.round.plan.ids[0])
 
 
 def view_round(round: Round, surface: Surface | None) -> RoundView:

@@ -166,7 +166,7 @@ def test_the_result_loads_into_the_users_own_model(model: str) -> None:
     own = make().eval()
     own.load_state_dict(last.weights())
     task = last.plan.tasks["model"]
-    weights = last.plan.personal(last.state, last.store, "0")
+    weights = last.plan.evaluated_weights(last.state, last.store, "0")
     x = batch(shape)
     assert torch.allclose(own(x), task.predict(weights["params"], weights["buffers"], x), rtol=0, atol=1e-12)
 

@@ -131,14 +131,14 @@ def test_a_searched_factor_harms_at_least_as_much_as_most_of_a_grid(name: str, r
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"name": "sign_flp", "num_clients": 1}, 'did you mean "sign_flip"'),
-    ({"name": "sign_flip", "num_clients": 0}, "attack.num_clients = 0: it must be 1 or more"),
+    ({"name": "sign_flip", "num_clients": 0}, "num_clients = 0: it must be 1 or more"),
     (
         {"name": "sign_flip", "num_clients": 1, "factor": 2.0},
         "factor = 2.0: sign_flip does not take it; it takes nothing",
     ),
     ({"name": "ipm", "num_clients": 1, "facto": 2.0}, "it takes factor, line_search"),
     ({"name": "ipm", "num_clients": 1, "factor": float("nan")}, "factor = nan"),
-    ({"name": "alie", "num_clients": 1, "on": "gradients"}, "attack.on = gradients"),
+    ({"name": "alie", "num_clients": 1, "on": "gradients"}, 'on = "gradients": it must be'),
     ({"name": "mimic", "num_clients": 1, "client": -1}, "client = -1"),
     ({"name": "large_values", "num_clients": 1, "size": float("inf")}, "size = inf"),
     ({"name": "gaussian", "num_clients": 1, "sd": -1.0}, "sd = -1.0"),

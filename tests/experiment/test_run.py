@@ -458,7 +458,7 @@ WRONG: list[tuple[str, str]] = [
     ("algorithm.batch_size=0", "algorithm.batch_size = 0: it must be 1 or more"),
     ("data.num_clients=2000", "data.num_clients = 2000: "),
     ("data.labels_per_client=11", "data.labels_per_client = 11: "),
-    ("cohort.size=11", "cohort.size = 11 but there are 10 clients"),
+    ("cohort.size=11", "cohort.size = 11: there are 10 clients; lower it to 10 or less"),
     ("data={source='digits', partition='dirichlet', num_clients=5, alpha=0}", "data.alpha = 0"),
     ("data={source='digits', partition='shards', num_clients=5, shards_per_client=1000}", "data.num_clients = 5: "),
     ("data={source='digits', partition='iid'}", "data.num_clients: missing"),

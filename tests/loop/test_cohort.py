@@ -38,11 +38,11 @@ def test_counts() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"fraction": 0.5, "size": 2}, "cohort.fraction and cohort.size are both given"),
-        ({"fraction": -0.1}, "cohort.fraction = -0.1: it must lie between 0 and 1"),
-        ({"fraction": 1.5}, "cohort.fraction = 1.5"),
-        ({"fraction": float("nan")}, "cohort.fraction = nan"),
-        ({"size": 0}, "cohort.size = 0: it must be 1 or more"),
+        ({"fraction": 0.5, "size": 2}, "fraction and size are both given"),
+        ({"fraction": -0.1}, "fraction = -0.1: it must be between 0 and 1"),
+        ({"fraction": 1.5}, "fraction = 1.5"),
+        ({"fraction": float("nan")}, "fraction = nan"),
+        ({"size": 0}, "size = 0: it must be 1 or more"),
     ],
 )
 def test_what_cannot_be_a_cohort(options: dict[str, Any], words: str) -> None:
@@ -57,7 +57,7 @@ def test_a_whole_number_is_a_size_and_any_other_a_fraction(chosen: Any, asked: i
 
 
 def test_more_than_there_are() -> None:
-    with pytest.raises(Mistake, match=r"cohort\.size = 8 but there are 7 clients"):
+    with pytest.raises(Mistake, match=r"size = 8: there are 7 clients; lower it to 7 or less"):
         Cohort(size=8).count(7)
 
 

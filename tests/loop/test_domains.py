@@ -63,7 +63,7 @@ def test_a_client_without_test_data_is_a_gap():
 
 
 def test_many_clients_have_no_matrix(monkeypatch):
-    monkeypatch.setattr(domains, "MOST", 2)
+    monkeypatch.setattr(domains, "MAX_DOMAINS", 2)
     result = found(coterie.independent(lr=0.1), [SAME, SAME, SAME])
     assert "accuracy_matrix" not in result
     assert result["own_test_accuracy"] == pytest.approx(13 / 18)

@@ -79,14 +79,14 @@ def test_the_model_is_in_evaluation_mode_and_nothing_is_kept() -> None:
 
 def test_by_class() -> None:
     """Of class 0 both are right, of class 1 one of two, and class 2 does not occur."""
-    found = evaluate.by_class(scored(identity(), TEST), Y, 3)
+    found = evaluate.accuracy_by_class(scored(identity(), TEST), Y, 3)
     assert found[:2].tolist() == [1, 0.5]
     assert found[2].isnan()
 
 
 def test_labels_that_do_not_count_are_in_no_class() -> None:
     y = torch.tensor([0, -100, 1, 1])
-    assert evaluate.by_class(scored(identity(), Examples(X, y)), y, 2).tolist() == [1, 0.5]
+    assert evaluate.accuracy_by_class(scored(identity(), Examples(X, y)), y, 2).tolist() == [1, 0.5]
 
 
 def test_label_shares() -> None:
@@ -116,7 +116,7 @@ def test_expected_accuracy_weighs_the_classes_as_in_the_training_data() -> None:
 
 def test_expected_accuracy_is_that_on_a_test_set_of_the_client_s_own() -> None:
     """For a test set that holds class 0 three times as often as class 1, cut from the common one."""
-    by_class = evaluate.by_class(scored(identity(), TEST), Y, 2)
+    by_class = evaluate.accuracy_by_class(scored(identity(), TEST), Y, 2)
     own = TEST.take(torch.tensor([0, 1, 0, 1, 0, 1, 2, 3]))
     expected = evaluate.expected_accuracy(by_class, torch.tensor([0.75, 0.25], dtype=torch.float64))
     assert expected == pytest.approx(evaluate.mean(scored(identity(), own))["accuracy"])
@@ -136,7 +136,7 @@ def test_every_and_last() -> None:
 
 
 def test_mistakes() -> None:
-    with pytest.raises(Mistake, match=r"evaluate\.every = 0"):
+    with pytest.raises(Mistake, match=r"^every = 0: it must be 1 or more"):
         Evaluation(TEST, every=0)
-    with pytest.raises(Mistake, match=r"evaluate\.clients = true"):
+    with pytest.raises(Mistake, match=r"^clients = true: needs test data"):
         Evaluation(TEST, clients=True)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from coterie import Mistake
 from coterie.core import tree
 from coterie.loop.check_update import problem
-from coterie.loop.faults import Faults, corrupt_update
+from coterie.loop.faults import Faults, corrupt_payload
 
 UPDATE = {
     "delta": {"params": {"a/b.weight": torch.ones(2, 3), "bias": torch.zeros(())}, "buffers": {}},
@@ -46,19 +46,19 @@ def test_without_faults_nothing_happens() -> None:
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
 @pytest.mark.parametrize("name", ["drop", "straggle", "corrupt"])
 def test_a_probability_out_of_range_is_named(name: str, value: float) -> None:
-    with pytest.raises(Mistake, match=re.escape(f"faults.{name} = {value}")):
+    with pytest.raises(Mistake, match=re.escape(f"{name} = {value}: it must be a probability")):
         Faults(**{name: value})
 
 
 def test_probabilities_add_up_to_one_at_most() -> None:
     Faults(drop=0.7, straggle=0.2, corrupt=0.1)  # 1.0 but for rounding
-    with pytest.raises(Mistake, match=re.escape("faults.drop + faults.straggle + faults.corrupt = 1.1")):
+    with pytest.raises(Mistake, match=re.escape("drop + straggle + corrupt = 1.1")):
         Faults(drop=0.7, straggle=0.3, corrupt=0.1)
 
 
 @given(st.integers(0, 10**6))
 def test_every_corruption_is_caught(seed: int) -> None:
-    update, weight = corrupt_update(UPDATE, 3.0, seed)
+    update, weight = corrupt_payload(UPDATE, 3.0, seed)
     assert problem(update, weight, UPDATE) is not None
 
 
@@ -76,14 +76,14 @@ def test_every_kind_of_corruption_occurs_and_is_named_for_what_it_is() -> None:
         "no number": "weight nan is not a positive number",
         "endless": "weight inf is not a positive number",
     }
-    said = {str(problem(*corrupt_update(UPDATE, 3.0, "kinds", k), UPDATE)) for k in range(400)}
+    said = {str(problem(*corrupt_payload(UPDATE, 3.0, "kinds", k), UPDATE)) for k in range(400)}
     for kind, pattern in words.items():
         assert any(re.fullmatch(pattern, sentence) for sentence in said), kind
 
 
 def test_corruption_is_drawn_by_purpose_and_leaves_the_update_alone() -> None:
     before = tree.clone(UPDATE)
-    outcomes = [[problem(*corrupt_update(UPDATE, 3.0, k), UPDATE) for k in range(50)] for _ in range(2)]
+    outcomes = [[problem(*corrupt_payload(UPDATE, 3.0, k), UPDATE) for k in range(50)] for _ in range(2)]
     assert outcomes[0] == outcomes[1]
     assert problem(UPDATE, 3.0, before) is None
     assert all(torch.equal(a, b) for a, b in zip(tree.leaves(UPDATE), tree.leaves(before), strict=True))
@@ -92,13 +92,13 @@ def test_corruption_is_drawn_by_purpose_and_leaves_the_update_alone() -> None:
 @pytest.mark.parametrize("update", [{}, {"delta": {}}, {"delta": torch.zeros(0)}])
 def test_an_update_without_numbers_can_be_corrupt_too(update: dict[str, Any]) -> None:
     for k in range(30):
-        assert problem(*corrupt_update(update, 1.0, k), update) is not None
+        assert problem(*corrupt_payload(update, 1.0, k), update) is not None
 
 
 def test_only_one_leaf_differs() -> None:
     """What is not damaged arrives as it was, in its place."""
     for k in range(100):
-        update, _ = corrupt_update(UPDATE, 3.0, k)
+        update, _ = corrupt_payload(UPDATE, 3.0, k)
         assert list(update) == ["delta", "counts"] or "counts" not in update
         ours = tree.flatten(UPDATE)
         changed = [name for name, leaf in tree.flatten(update).items() if leaf is not ours[name]]

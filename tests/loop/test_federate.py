@@ -241,7 +241,7 @@ def test_a_message_may_have_another_shape_in_every_round() -> None:
 
 
 def test_too_large_a_cohort_is_noticed_before_anything_runs() -> None:
-    with pytest.raises(Mistake, match=r"cohort\.size = 7 but there are 6 clients"):
+    with pytest.raises(Mistake, match=r"cohort\.size = 7: there are 6 clients; lower it to 6 or less"):
         rounds(cohort=7)
 
 

@@ -36,7 +36,7 @@ def test_a_client_begins_with_the_initial_weights_and_goes_on_with_what_it_kept(
     kept = {"algorithm": {"params": {"w": torch.ones(1)}, "buffers": {}}, "up": {}}
     store = Store().after(3, {"1": kept})
     assert made.client_state(store, "1")["algorithm"]["params"]["w"] == 1
-    assert made.personal({}, store, "1")["params"]["w"] == 1
+    assert made.evaluated_weights({}, store, "1")["params"]["w"] == 1
     assert made.client_state(store, "2")["up"] == {}
 
 

@@ -12,7 +12,7 @@ from coterie.core.errors import Mistake
 from coterie.core.machine import memory_limits
 from coterie.core.tree import Tree
 from coterie.loop import spill
-from coterie.loop.spill import LEAST, Held, Memory, budget
+from coterie.loop.spill import MIN_BUDGET_BYTES, Memory, StoredTree, budget_bytes
 from coterie.loop.store import Store
 
 
@@ -68,7 +68,7 @@ def test_a_tree_is_written_once_however_often_it_comes_and_goes() -> None:
 def test_what_was_read_from_elsewhere_does_not_depend_on_it_afterwards() -> None:
     """A checkpoint may be removed once another has taken its place."""
     memory, reads = Memory(budget=100), []
-    held = Held(None, lambda: reads.append(1) or state(5))
+    held = StoredTree(None, lambda: reads.append(1) or state(5))
     memory.get(held)
     memory.hold(state(6))
     assert held.content is None
@@ -87,7 +87,7 @@ def test_a_disk_that_is_full_is_one_sentence(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(Path, "write_bytes", full)
     store = Store(Memory(budget=100)).after(1, {"a": state(1)})
-    with pytest.raises(Mistake, match=r"does not fit into memory.*No space left.*TMPDIR"):
+    with pytest.raises(Mistake, match=r"do not fit into memory.*No space left.*TMPDIR"):
         store.after(2, {"b": state(2)})
     assert value(store.get("a")) == 1
 
@@ -124,10 +124,10 @@ def test_a_round_copies_little_of_a_long_history() -> None:
 def test_states_that_come_back_soon_may_take_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """An eighth of 2^36 bytes is 2^33. A client of 100 comes back every 10 rounds, one of 10,000 every 1,000."""
     monkeypatch.setattr(spill, "memory_bytes", lambda: 2**36)
-    assert budget(100, 10) == budget(1_000, 10) == 2**33
-    assert budget(1_000, 10, processes=2) == 2**32
-    assert budget(10_000, 10) == 2**33 // 10
-    assert budget(10**6, 10) == LEAST == 2**26
+    assert budget_bytes(100, 10) == budget_bytes(1_000, 10) == 2**33
+    assert budget_bytes(1_000, 10, processes=2) == 2**32
+    assert budget_bytes(10_000, 10) == 2**33 // 10
+    assert budget_bytes(10**6, 10) == MIN_BUDGET_BYTES == 2**26
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_a_client_that_has_diverged_does_not_set_the_template_of_later_rounds(ma
         up=eight_bits(),
     )  # fmt: skip
     cache, data = template.Templates(), plan.data("1")
-    healthy = plan.begun("1", None)["algorithm"]
+    healthy = plan.client_state_from("1", None)["algorithm"]
     broken = {**healthy, "params": {name: torch.full_like(p, torch.nan) for name, p in healthy["params"].items()}}
     for state, dtype in ((broken, torch.float32), (healthy, torch.uint8), (broken, torch.uint8)):
         job = Job("1", "model", state, data, plan.seed_set, 1, 0)

@@ -219,4 +219,4 @@ def test_the_state_of_another_member_s_client_is_not_made_up() -> None:
     plan = coterie.plan(RECIPES["independent"], dense(), ragged(), rounds=1, team=Group(0, 2))
     theirs = next(client for client in plan.ids if owner(plan.team, client) == 1)
     with pytest.raises(LookupError, match=f"process 1 of 2 keeps the state of client {theirs}"):
-        plan.personal({}, Store(), theirs)
+        plan.evaluated_weights({}, Store(), theirs)
