@@ -18,11 +18,12 @@ Departures from the authors' code, since the paper was not at hand:
 - Theirs measures the first 64 examples, ours a random batch. N counts values; theirs counts examples.
 - Theirs sends phi, whose average nobody uses. A channel with one value is normalised by (M, V) alone.
 
-The mixing factor: here, as in the authors' code, sigmoid(phi) is the share of the batch's own statistics. In their
-figure it is the share of the shared statistics, and the batch's get 1 - sigmoid(phi). That is this method with -phi for
-phi: the same functions, both shares 1/2 at the start, and a gradient by phi of the opposite sign. SGD, with momentum,
-weight decay and clipping, then moves phi in the opposite direction by the same amount. So the mixture and the weights
-are the same after every step, up to rounding; only the sign of the stored phi differs.
+Departures from the authors' figure: sigmoid(phi) is the share of the batch's statistics here, as in their code. In the
+figure it is the share of the shared statistics, and the batch's get 1 - sigmoid(phi) = sigmoid(-phi). That is the same
+method with -phi for phi: the same class of functions, both shares 1/2 at the start, and a gradient by phi of the
+opposite sign. SGD, also with momentum, weight decay and clipping, moves phi by the same amount in the opposite
+direction. So shares and weights are the same after every step, up to rounding; only the sign of the phi that a client
+keeps differs.
 
 Chen, Xu, Wu, Kittler: Hybrid Batch Normalisation: Resolving the Dilemma of Batch Normalisation in Federated Learning,
 ICML 2025, arXiv 2505.21877; the algorithm as in the authors' code (Hongyao-Chen/HybridBN, revision bd0d71f).
