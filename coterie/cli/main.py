@@ -1,6 +1,6 @@
 """The commands of `coterie`.
 
-The exit status is 0 after success, 2 after a mistake of the user's, which is told in one sentence, and 1 otherwise.
+The exit status is 0 after success, 2 after a mistake of the user's, which one sentence explains, and 1 otherwise.
 Modules that take long to import are imported in the commands that need them.
 """
 

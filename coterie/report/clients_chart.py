@@ -114,7 +114,7 @@ def _label_clients(axes: Axes, clients: Sequence[Client]) -> None:
 
 
 def _max_length(clients: Sequence[Client]) -> int:
-    """Return the length of the longest name, as it is shown."""
+    """Return the length of the longest name, as shown."""
     return max(len(_shorten(c["id"])) for c in clients)
 
 

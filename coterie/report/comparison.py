@@ -47,12 +47,11 @@ def compare_runs(folders: Sequence[Path], target: float | None = None) -> Compar
         target: the accuracy to count rounds to, above 0 and at most 1; by default each run's own target.
 
     Raises:
-        Mistake: there are fewer than two folders, one is no run folder, or the target is no accuracy.
+        Mistake: there are fewer than two folders, one is not a run folder, or the target is not an accuracy.
     """
     if len(folders) < 2:
-        raise Mistake(
-            "a comparison needs two run folders or more" + (f", and got only {folders[0]}" if folders else "")
-        )
+        only = f", and got only {folders[0]}" if folders else ""
+        raise Mistake(f"a comparison needs two run folders or more{only}")
     require("target", target, target is None or 0 < target <= 1, "an accuracy, above 0 and at most 1")
     runs = [read_run(folder) for folder in folders]
     names = _unique_names(runs)

@@ -25,7 +25,7 @@ def write_report(folder: Path) -> Path:
     """Write report.html into the folder of a run or a pre-training from its other files, and return its path.
 
     Raises:
-        Mistake: it is no run folder.
+        Mistake: it is not a run folder.
         OSError: the page cannot be written.
     """
     path = folder / "report.html"
@@ -86,9 +86,7 @@ def _tiles(run: Run) -> list[tuple[str, str]]:
         ]
     if end.get("own_test_accuracy") is not None:
         results.append((format_percent(end["own_test_accuracy"]), "accuracy on clients' own data"))
-        results.append(
-            (format_percent(end["own_test_accuracy_worst_tenth"]), "clients' own data, worst tenth of clients")
-        )
+        results.append((format_percent(end["own_test_accuracy_worst_tenth"]), "own data, worst tenth of clients"))
     if end["target_accuracy"] is not None:
         rounds = end["rounds_to_target"]
         reached = "not reached" if rounds is None else f"{rounds:.1f}"

@@ -63,7 +63,7 @@ def read_run(folder: Path) -> Run:
     """Read the run in a folder.
 
     Raises:
-        Mistake: it is no run folder, or a file in it is damaged.
+        Mistake: it is not a run folder, or a file in it is damaged.
     """
     if is_pretraining(folder):
         raise Mistake(f"{folder}: is a pre-training, which has no rounds and no accuracy; give the folder of a run")
@@ -93,7 +93,7 @@ def is_pretraining(folder: Path) -> bool:
     """Whether a folder was written by `coterie pretrain`.
 
     Raises:
-        Mistake: it is no run folder.
+        Mistake: it is not a run folder.
     """
     return "method" in _read_config(folder)[0].get("pretrain", {})
 
@@ -135,7 +135,7 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise Mistake(f"{path.parent}: is no run folder, since it has no {path.name}") from error
+        raise Mistake(f"{path.parent}: is not a run folder, since it has no {path.name}") from error
     except OSError as error:
         raise Mistake(f"{path}: cannot be read ({error.strerror})") from error
 

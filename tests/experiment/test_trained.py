@@ -222,7 +222,7 @@ def test_a_folder_that_cannot_be_used(wards: Path, tmp_path: Path) -> None:
     (folder / "inputs.json").unlink()
     with pytest.raises(Mistake, match=r"has no inputs.json"):
         trained(folder)
-    with pytest.raises(Mistake, match=r"is no run folder"):
+    with pytest.raises(Mistake, match=r"is not a run folder"):
         trained(tmp_path)
 
 

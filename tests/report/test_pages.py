@@ -173,7 +173,7 @@ def test_an_unfinished_run_has_a_report(tmp_path: Path, accuracies: list[float |
 
 
 def test_a_folder_without_a_run_is_a_mistake(tmp_path: Path) -> None:
-    with pytest.raises(Mistake, match=r"is no run folder, since it has no config\.toml"):
+    with pytest.raises(Mistake, match=r"is not a run folder, since it has no config\.toml"):
         write_report(tmp_path)
     path = folder(tmp_path / "run", [0.5])
     (path / "summary.json").write_text("{")
