@@ -1,17 +1,16 @@
-"""Normalisation on unlike clients: what each method reaches, at which skew, and what attacked statistics do to it.
+"""Run every normalisation method on unlike clients, at several skews, and under attacks on the statistics.
 
     COTERIE_DATA=... python benchmarks/batchnorm/runs.py [SETS] [--minutes 60]
 
-SETS are rates, gradients, steady, skews, attacks, cifar10, options10, recommended and resnet20; all of them where none
-is named.
+SETS are rates, gradients, steady, skews, attacks, cifar10, options10, recommended and resnet20. Without any, all run.
 
 Ten clients, one gradient of 25 examples each in a round, momentum 0.9 that lasts over rounds, 200 rounds; a network of
-three stride-2 convolutions (16, 32, 64), each followed by the normalisation, and a linear layer. Test accuracy is that
-after the last round, on all 10,000 test images. `rates` finds each method's learning rate with one label per client and
-rng seed 0, from 0.02, 0.05 and 0.1, and further out where the best lies at the edge; all other sets use it.
+three stride-2 convolutions (16, 32, 64), each followed by the normalisation, and a linear layer. Test accuracy is
+measured after the last round, on all 10,000 test images. `rates` finds each method's learning rate with one label per
+client and rng seed 0, from 0.02, 0.05 and 0.1, and further out where the best lies at the edge; all other sets use it.
 
-A finished row is a line in results.jsonl at once, and is not run again: stop it whenever you like. `report.py` writes
-tables and the plot. `--quick` runs two rounds of one row of every kind, and keeps nothing.
+Each finished row is written to results.jsonl immediately and is not run again, so the program can be stopped at any
+time. `report.py` writes the tables and the plot. `--quick` runs two rounds of one row of every kind and saves nothing.
 """
 
 from __future__ import annotations
@@ -59,9 +58,9 @@ class Row:
 
     Attributes:
         method: a key of `METHODS`.
-        options: of the method, beside the rate.
-        rule: of [aggregation], with the steps before it: "nnm, trimmed_mean".
-        attack: of two clients on the statistics, or none.
+        options: the method's options, except the rate.
+        rule: the aggregation's name, after the steps before it: "nnm, trimmed_mean".
+        attack: the attack of two clients on the statistics, or "none".
     """
 
     data: str
@@ -77,7 +76,7 @@ class Row:
 
 
 def conv(in_shape: list[int], num_classes: int) -> nn.Module:
-    """Three 3 x 3 convolutions of stride 2, each followed by BatchNorm, and one linear layer."""
+    """Return three 3 x 3 convolutions of stride 2, each followed by BatchNorm, and one linear layer."""
     layers: list[nn.Module] = []
     before, side = in_shape[0], in_shape[1]
     for after in (16, 32, 64):
@@ -88,8 +87,13 @@ def conv(in_shape: list[int], num_classes: int) -> nn.Module:
 
 @dataclass(frozen=True)
 class Method:
-    """A recipe from its options; what the model's BatchNorm becomes; whether one client holds all data; and whether
-    every second round measures, so that it takes twice as many.
+    """One line of the tables.
+
+    Attributes:
+        recipe: makes the recipe from its options.
+        norm: the layer that replaces the model's BatchNorm.
+        alone: whether one client holds all data.
+        measures: whether every second round measures, so that a run has twice as many rounds.
     """
 
     recipe: Callable[..., Recipe]
@@ -103,11 +107,13 @@ ALL = {"batch_size": CLIENTS * BATCH}
 LOCAL = {**STEP, "momentum": MOMENTUM}
 
 
-def averaged(recipe: Callable[..., Recipe], **options: Any) -> Recipe:
+def with_server_momentum(recipe: Callable[..., Recipe], **options: Any) -> Recipe:
+    """Return the recipe with one step a round and momentum at the server."""
     return recipe(server=sgd(1.0, MOMENTUM), **STEP | options)
 
 
 def fbn(**options: Any) -> Recipe:
+    """Return FBN with one step a round and momentum at the server."""
     return coterie.fbn(server_momentum=MOMENTUM, **STEP | options)
 
 
@@ -119,23 +125,25 @@ METHODS: dict[str, Method] = {
     "FBN, pooled": Method(lambda **o: fbn(**POOLED | o)),
     "FBN, one client": Method(lambda **o: fbn(**ALL | o), alone=True),
     "FBN, pooled, one client": Method(lambda **o: fbn(**POOLED | ALL | o), alone=True),
-    "FedAvg": Method(lambda **o: averaged(coterie.fedavg, **o)),
-    "FixBN": Method(lambda **o: averaged(coterie.fixbn, freeze_after=100, **o)),
+    "FedAvg": Method(lambda **o: with_server_momentum(coterie.fedavg, **o)),
+    "FixBN": Method(lambda **o: with_server_momentum(coterie.fixbn, freeze_after=100, **o)),
     "FedBN": Method(lambda **o: coterie.fedbn(keep_momentum=True, **LOCAL | o)),
-    "GroupNorm": Method(lambda **o: averaged(coterie.fedavg, **o), norm="group"),
-    "LayerNorm": Method(lambda **o: averaged(coterie.fedavg, **o), norm="layer"),
-    "HBN": Method(lambda **o: averaged(coterie.hbn, statistics_batch=BATCH, **o), measures=True),
+    "GroupNorm": Method(lambda **o: with_server_momentum(coterie.fedavg, **o), norm="group"),
+    "LayerNorm": Method(lambda **o: with_server_momentum(coterie.fedavg, **o), norm="layer"),
+    "HBN": Method(lambda **o: with_server_momentum(coterie.hbn, statistics_batch=BATCH, **o), measures=True),
 }
 ATTACKS: dict[str, dict[str, Any]] = {"sign_flip": {}, "large_values": {}, "ipm": {"line_search": True}}
-"""Attacks on what two clients say their batches were like, and their parameters."""
+"""Attacks on the batch statistics that two clients send, with the attacks' own arguments."""
 
 
 @cache
 def source(name: str) -> Source:
+    """Load a source once."""
     return load(name)
 
 
 def clients(row: Row) -> Mapping[str, Examples]:
+    """Return the examples of each client."""
     data = source(row.data)
     if METHODS[row.method].alone:
         return {"all": data.train}
@@ -143,23 +151,24 @@ def clients(row: Row) -> Mapping[str, Examples]:
 
 
 def model(row: Row) -> nn.Module:
+    """Return the row's model with the method's normalisation."""
     shape = list(source(row.data).train.x.shape[1:])
     made = build(conv if row.model == "conv" else row.model, shape, 10, row.rng_seed)
     return convert_normalisation(made, METHODS[row.method].norm)  # type: ignore[arg-type]
 
 
 def engine(row: Row) -> Engine:
-    """One step for all clients, compiled; a client alone has nothing to share the compilation with."""
+    """Return the engine: one compiled step for all clients; uncompiled for a client alone and for a large model."""
     alone = METHODS[row.method].alone or row.model != "conv"
     return Sequential() if alone else Vectorised(compile=True)
 
 
 def run(row: Row) -> dict[str, Any]:
-    """What the last round measured, and the processor's seconds."""
+    """Run a row and return what the last round measured, and the processor's seconds."""
     *steps, name = row.rule.split(", ")
     robust: dict[str, Any] = {} if row.rule == "mean" else {"pre": steps, "num_byzantine": 2}
     options = row.options | ({"robust": "statistics"} if robust else {})
-    began, last = time.process_time(), None
+    start, last = time.process_time(), None
     rounds = row.rounds * (2 if METHODS[row.method].measures else 1)
     for last in coterie.federate(
         METHODS[row.method].recipe(lr=row.lr, **options),
@@ -175,48 +184,49 @@ def run(row: Row) -> dict[str, Any]:
         attack=None if row.attack == "none" else attack(row.attack, 2, "statistics", **ATTACKS[row.attack]),
         engine=engine(row),
     ):
-        if last.train_loss is None or last.train_loss != last.train_loss:  # it diverged, and nothing counts any more
+        if last.train_loss is None or last.train_loss != last.train_loss:  # it diverged, so later rounds say nothing
             break
     assert last is not None
-    kept = ("test_accuracy", "own_test_accuracy")
+    accuracies = ("test_accuracy", "own_test_accuracy")
     shifts = {k: float(f"{v:.4g}") for k, v in last.measures.items() if k.startswith(("shift.", "drift.")) and v}
     return {
-        **{name: last.measures.get(name) for name in kept if name in last.measures},
+        **{name: last.measures.get(name) for name in accuracies if name in last.measures},
         "train_loss": last.train_loss,
         **shifts,
         "bytes_up": last.bytes_up / len(last.cohort),
         "bytes_down": last.bytes_down / len(last.cohort),
-        "seconds": round(time.process_time() - began, 1),
+        "seconds": round(time.process_time() - start, 1),
     }
 
 
 Results = dict[str, dict[str, Any]]
-"""What each finished row gave, by its key."""
+"""The result of each finished row, by its key."""
 
 
 def key(row: Row) -> str:
-    """What tells one row from another in the results."""
+    """Return the text that identifies a row in the results."""
     return json.dumps(asdict(row), sort_keys=True)
 
 
-def done(path: Path = RESULTS) -> Results:
+def read_results(path: Path = RESULTS) -> Results:
+    """Read the finished rows."""
     lines = path.read_text().splitlines() if path.exists() else []
     return {key(Row(**entry["row"])): entry["result"] for entry in map(json.loads, lines)}
 
 
 def accuracy(result: dict[str, Any]) -> float:
-    """That on the test data of all; a run that diverged guesses."""
+    """Return the accuracy on the test data of all clients; for a run that diverged, that of guessing."""
     value = result["test_accuracy"]
     return 0.1 if value is None else float(value)
 
 
 def base(data: str, method: str, **options: Any) -> Row:
-    """The row that a method's rate is found on, but for the rate."""
+    """Return the row on which a method's rate is found, without the rate."""
     return Row(data, "iid" if METHODS[method].alone else "1 label", method, lr=0.0, options=options)
 
 
 def next_rate(row: Row, results: Results) -> float | None:
-    """The first of 0.05, 0.02, 0.1 that was not tried, or the next one out from a best rate at the edge."""
+    """Return the first of 0.05, 0.02, 0.1 that was not tried, or the next rate beyond a best rate at the edge."""
     tried = {lr: accuracy(results[key(replace(row, lr=lr))]) for lr in RATES if key(replace(row, lr=lr)) in results}
     for lr in (0.05, 0.02, 0.1):
         if lr not in tried:
@@ -226,22 +236,22 @@ def next_rate(row: Row, results: Results) -> float | None:
 
 
 def best_rate(row: Row, results: Results) -> float | None:
-    """The best of the rates tried; None before all are."""
+    """Return the best of the rates tried; None before all have been tried."""
     if next_rate(row, results) is not None:
         return None
     known = {lr: accuracy(results[key(replace(row, lr=lr))]) for lr in RATES if key(replace(row, lr=lr)) in results}
     return max(known, key=known.__getitem__)
 
 
-def tuned(data: str, method: str, results: Results, **options: Any) -> Row | None:
-    """A method's row with its own rate, once that is known."""
+def row_at_best_rate(data: str, method: str, results: Results, **options: Any) -> Row | None:
+    """Return a method's row with its best rate, once that is known."""
     row = base(data, method, **options)
     lr = best_rate(row, results)
     return None if lr is None else replace(row, lr=lr)
 
 
 def rates(results: Results, data: str = "fashion_mnist", methods: Collection[str] = METHODS) -> Iterator[Row]:
-    """Each method's rates."""
+    """Yield rows until each method's best rate is known."""
     for method in methods:
         while (lr := next_rate(base(data, method), results)) is not None:
             yield replace(base(data, method), lr=lr)
@@ -250,26 +260,26 @@ def rates(results: Results, data: str = "fashion_mnist", methods: Collection[str
 def skews(
     results: Results, data: str = "fashion_mnist", methods: Collection[str] = METHODS, seeds: int = 3
 ) -> Iterator[Row]:
-    """Every method at every skew, rng seed after rng seed, the ends of the scale first."""
+    """Yield every method at every skew, rng seed after rng seed, the ends of the scale first."""
     for rng_seed in range(seeds):
         for split in ("1 label", "iid", "dirichlet 0.1", "2 labels", "dirichlet 0.5"):
             for method in methods:
-                row = tuned(data, method, results)
+                row = row_at_best_rate(data, method, results)
                 if row is not None and (split == "iid" or not METHODS[method].alone):
                     yield replace(row, split=split, rng_seed=rng_seed)
 
 
 def gradients(results: Results) -> Iterator[Row]:
-    """What narrows the distance to centralised BatchNorm, one label per client: one thing changed at a time."""
-    warm, cut = {"warm_start": 3}, {"server_clip_norm": 1.0}
+    """Yield variants of FBN with one label per client, one thing changed at a time."""
+    warm, clip = {"warm_start": 3}, {"server_clip_norm": 1.0}
     without: dict[str, dict[str, Any]] = {"warm_start": {"warm_start": 0}, "clip": {"server_clip_norm": None}}
     changes: list[tuple[str, dict[str, Any]]] = [
         ("FBN", warm),
-        ("FBN", warm | cut),
-        ("FBN", warm | cut | {"statistics_momentum": 0.3}),
+        ("FBN", warm | clip),
+        ("FBN", warm | clip | {"statistics_momentum": 0.3}),
         ("FBN, renorm", warm),
-        ("FBN, renorm", warm | cut),
-        ("FBN, renorm", warm | cut | {"statistics_momentum": 0.3}),
+        ("FBN, renorm", warm | clip),
+        ("FBN, renorm", warm | clip | {"statistics_momentum": 0.3}),
         ("FBN, renorm", warm | {"max_r": 3.0, "max_d": 5.0}),
         ("FBN, renorm", warm | {"max_r": 1.5, "max_d": 0.5}),
         ("FBN, pooled", without["warm_start"]),
@@ -285,30 +295,30 @@ GRADIENTS = ("centralised BatchNorm", "FBN", "FBN, renorm", "FBN, pooled")
 
 
 def steady(results: Results) -> Iterator[Row]:
-    """Those of `gradients` that come closest, with two more rng seeds at each rate."""
-    closest = [
+    """Yield the best variants of `gradients` with two more rng seeds at each rate."""
+    best = [
         ("FBN, pooled", {"statistics_momentum": 0.3}),
         ("FBN, renorm", {"warm_start": 3, "server_clip_norm": 1.0, "statistics_momentum": 0.3}),
         ("FBN, pooled", {}),
     ]
     for rng_seed in (1, 2):
         for lr in (0.05, 0.02, 0.1):
-            for method, options in closest:
+            for method, options in best:
                 yield replace(base("fashion_mnist", method), lr=lr, options=options, rng_seed=rng_seed)
 
 
 def attacks(results: Results) -> Iterator[Row]:
-    """FBN's statistics pooled by a rule that withstands some attackers: without any, and with two.
+    """Yield FBN with robust rules for the statistics, without attackers and with two.
 
-    Flipped signs for every rng seed; the other attacks for the first.
+    Flipped signs run with every rng seed, the other attacks with the first.
     """
-    plain = tuned("fashion_mnist", "FBN", results)
+    plain = row_at_best_rate("fashion_mnist", "FBN", results)
     for rng_seed in range(3) if plain else ():
         assert plain is not None
         for rule in RULES:
             for split in ("iid", "dirichlet 0.5"):
                 for name in ("none", *ATTACKS) if rng_seed == 0 else ("none", "sign_flip"):
-                    yield attacked(replace(plain, split=split, rng_seed=rng_seed, rule=rule), name)
+                    yield with_attack(replace(plain, split=split, rng_seed=rng_seed, rule=rule), name)
             for split in ("1 label", "dirichlet 0.1", "2 labels") if rng_seed == 0 else ():
                 yield replace(plain, split=split, rule=rule)
 
@@ -316,13 +326,13 @@ def attacks(results: Results) -> Iterator[Row]:
 RULES = ("mean", "trimmed_mean", "median", "multi_krum", "nnm, trimmed_mean", "nnm, median", "nnm, mean")
 
 
-def attacked(row: Row, name: str) -> Row:
-    """The row under an attack. Signs are flipped as in the authors' code, in the moved statistics that clients send."""
+def with_attack(row: Row, name: str) -> Row:
+    """Return the row with an attack. Signs are flipped in the moved statistics, as in the authors' code."""
     return replace(row, attack=name, options=row.options | ({"sends": "moved"} if name == "sign_flip" else {}))
 
 
 def cifar10(results: Results) -> Iterator[Row]:
-    """The same with CIFAR-10, for fewer methods."""
+    """Yield rates and skews with CIFAR-10, for fewer methods."""
     yield from rates(results, "cifar10", MAIN)
     yield from skews(results, "cifar10", MAIN)
 
@@ -331,7 +341,7 @@ MAIN = ("centralised BatchNorm", "FBN", "FBN, renorm", "FBN, pooled", "FedAvg", 
 
 
 def options10(results: Results) -> Iterator[Row]:
-    """What `gradients` found to help, with CIFAR-10."""
+    """Yield the variants that helped in `gradients`, with CIFAR-10."""
     warm = {"warm_start": 3, "server_clip_norm": 1.0}
     variants: list[tuple[str, dict[str, Any]]] = [
         (method, more | momentum)
@@ -345,31 +355,31 @@ def options10(results: Results) -> Iterator[Row]:
 
 
 RECOMMENDED: dict[str, Any] = {"statistics_momentum": 0.3}
-"""What the page recommends to set, of "FBN, pooled"."""
+"""The options that the page recommends for "FBN, pooled"."""
 
 
 def recommended(results: Results) -> Iterator[Row]:
-    """FBN as the page recommends it, at every skew, for both data sets."""
+    """Yield FBN as the page recommends it, at every skew, for both data sets."""
     for data in ("fashion_mnist", "cifar10"):
         row = base(data, "FBN, pooled", **RECOMMENDED)
         while (lr := next_rate(row, results)) is not None:
             yield replace(row, lr=lr)
-        best = tuned(data, "FBN, pooled", results, **RECOMMENDED)
+        best = row_at_best_rate(data, "FBN, pooled", results, **RECOMMENDED)
         for rng_seed, split in product(range(3), SPLITS) if best else ():
             assert best is not None
             yield replace(best, split=split, rng_seed=rng_seed)
 
 
 def resnet20(results: Results) -> Iterator[Row]:
-    """ResNet-20 with one label per client and IID, 100 rounds."""
-    for split, row in product(("1 label", "iid"), deep(results)):
+    """Yield ResNet-20 with one label per client and IID, 100 rounds."""
+    for split, row in product(("1 label", "iid"), resnet20_rows(results)):
         yield replace(row, split=split)
 
 
-def deep(results: Results) -> list[Row]:
-    """What runs with ResNet-20, at the small network's rates; what is recommended warms up its 19 layers."""
-    small = [tuned("cifar10", method, results) for method in ("FedAvg", "FBN", "FBN, pooled")]
-    best = tuned("cifar10", "FBN, pooled", results, **RECOMMENDED)
+def resnet20_rows(results: Results) -> list[Row]:
+    """Return the rows of ResNet-20, at the small network's rates; the recommended one warms up its 19 layers."""
+    small = [row_at_best_rate("cifar10", method, results) for method in ("FedAvg", "FBN", "FBN, pooled")]
+    best = row_at_best_rate("cifar10", "FBN, pooled", results, **RECOMMENDED)
     small.append(best and replace(best, options=best.options | {"warm_start": 19}))
     return [replace(row, model="resnet20", rounds=100) for row in small if row]
 
@@ -390,16 +400,16 @@ SETS: dict[str, Callable[[Results], Iterator[Row]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("sets", nargs="*", default=list(SETS), help=" ".join(SETS))
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="start nothing new after so many")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no new row after this many minutes")
     parser.add_argument("--quick", action="store_true")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     if chosen.quick:
-        quick()
+        run_quick()
         return
-    until, results = time.monotonic() + 60 * chosen.minutes, done()
+    until, results = time.monotonic() + 60 * chosen.minutes, read_results()
     for name in chosen.sets:
-        for row in SETS[name](results):  # which looks into the results again after each row
+        for row in SETS[name](results):  # it reads the results again after each row
             if time.monotonic() > until:
                 return
             if key(row) not in results:
@@ -409,11 +419,11 @@ def main() -> None:
                 print(f"{result['seconds']:6.1f} s  {accuracy(result):.4f}  {row}", flush=True)
 
 
-def quick() -> None:
-    """Two rounds of every method, rule and attack."""
+def run_quick() -> None:
+    """Run two rounds of every method, rule and attack."""
     row = Row("fashion_mnist", "1 label", "FBN", 0.02, rounds=2)
     rows = [replace(base("fashion_mnist", method), lr=0.02, rounds=2) for method in METHODS]
-    rows += [attacked(replace(row, rule=rule), name) for rule in RULES for name in ("none", *ATTACKS)]
+    rows += [with_attack(replace(row, rule=rule), name) for rule in RULES for name in ("none", *ATTACKS)]
     for one in rows:
         print(f"{run(one)['seconds']:6.1f} s  {one}", flush=True)
 
