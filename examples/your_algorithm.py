@@ -25,7 +25,7 @@ def signsgd(*, lr: float, batch_size: int = 32, lr_decay: float = 1.0) -> Recipe
         def start(broadcast: Tree, state: Tree, ctx: Context) -> Tree:
             return {**broadcast, "vote": tree.zeros_like(broadcast["params"])}
 
-        def step(carry: Tree, batches: Batches) -> tuple[Tree, Logs]:
+        def step(carry: Tree, batches: Batches, ctx: Context) -> tuple[Tree, Logs]:
             grads, buffers, logs = task.gradient(carry["params"], carry["buffers"], batches["private"])
             return {**carry, "buffers": buffers, "vote": tree.map(torch.sign, grads)}, logs
 

@@ -25,7 +25,7 @@ def idle(task: Task) -> Algorithm:
     """FedAvg without its work."""
     algorithm = coterie.fedavg(lr=0.05, batch_size=10, local_steps=1)(task)
     facts = {"loss": torch.zeros(()), "count": torch.ones(())}
-    return replace(algorithm, step=lambda carry, batches: (carry, facts))
+    return replace(algorithm, client=replace(algorithm.client, step=lambda carry, batches, ctx: (carry, facts)))
 
 
 def main() -> None:

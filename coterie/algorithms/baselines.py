@@ -48,10 +48,10 @@ def _alone(local: LocalSGD, pooled: bool) -> Recipe:
             return {**weights, **({"momentum": tree.zeros_like(weights["params"])} if local.momentum else {})}
 
         def start(broadcast: Tree, state: Tree, ctx: Context) -> Tree:
-            return local.initial_carry(state, state, ctx)
+            return local.initial_carry(state, state)
 
         def finish(broadcast: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
-            return {}, {name: part for name, part in carry.items() if name != "lr"}
+            return {}, dict(carry)
 
         return Algorithm(
             client=ClientHalf(

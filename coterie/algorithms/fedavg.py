@@ -62,7 +62,7 @@ def fedavg(
             return {**weights, "server": optimizer.init(weights["params"])}
 
         def start(broadcast: Tree, state: Tree, ctx: Context) -> Tree:
-            return local.initial_carry(broadcast, state, ctx)
+            return local.initial_carry(broadcast, state)
 
         def finish(broadcast: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
             return {"delta": delta(broadcast, carry)}, local.client_state(carry)

@@ -68,7 +68,7 @@ def feddyn(
             return {"gradient": tree.zeros_like(weights["params"]), **local.initial_client_state(weights)}
 
         def start(sent: Tree, state: Tree, ctx: Context) -> Tree:
-            return {**local.initial_carry(sent, state, ctx), "anchor": sent["params"], "gradient": state["gradient"]}
+            return {**local.initial_carry(sent, state), "anchor": sent["params"], "gradient": state["gradient"]}
 
         def bent(grads: Tree, carry: Tree) -> Tree:
             pull = tree.sub(carry["params"], carry["anchor"])

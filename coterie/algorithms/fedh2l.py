@@ -94,8 +94,8 @@ def fedh2l(
     def bind(task: Task) -> Algorithm:
         def start(sent: Tree, state: Tree, ctx: Context) -> Tree:
             own = soften(said.outputs(task, state, ctx), temperature)  # what it sent, if it was in the last round
-            count = {} if mutual_steps is None else {"step": torch.zeros_like(ctx.steps), "steps": ctx.steps}
-            return {**local.initial_carry(state, state, ctx), **travel.teachers(sent, own, state["round"]), **count}
+            count = {} if mutual_steps is None else {"step": torch.zeros_like(ctx.steps)}
+            return {**local.initial_carry(state, state), **travel.teachers(sent, own, state["round"]), **count}
 
         def shared_gradient(carry: Tree, buffers: Tree, batch: Batch) -> tuple[Tree, Tree]:
             """The gradient g on a batch of the seed set, and the buffers after it."""
@@ -111,27 +111,29 @@ def fedh2l(
             gradient, after = task.differentiate(objective, carry["params"])
             return tree.scale(gradient, ratio), after
 
-        def joint(carry: Tree, batches: Batches) -> tuple[Tree, Logs]:
+        def joint(carry: Tree, batches: Batches, ctx: Context) -> tuple[Tree, Logs]:
             own, buffers, logs = task.gradient(carry["params"], carry["buffers"], batches["private"])
             shared, after = shared_gradient(carry, buffers, batches["seed"])
             logs = {**logs, "conflict": (tree.dot(own, shared) < 0) * logs["count"]}
-            both = local.descend(carry, tree.add(*resolved(rule, own, shared)), after)
-            return (both if mutual_steps is None else spread(both, local.descend(carry, own, buffers))), logs
+            both = local.descend(carry, tree.add(*resolved(rule, own, shared)), after, ctx)
+            return (
+                both if mutual_steps is None else spread(both, local.descend(carry, own, buffers, ctx), ctx.steps)
+            ), logs
 
-        def successive(carry: Tree, batches: Batches) -> tuple[Tree, Logs]:
+        def successive(carry: Tree, batches: Batches, ctx: Context) -> tuple[Tree, Logs]:
             own, buffers, logs = task.gradient(carry["params"], carry["buffers"], batches["private"])
-            carry = local.descend(carry, own, buffers)
+            carry = local.descend(carry, own, buffers, ctx)
             shared, after = shared_gradient(carry, buffers, batches["seed"])
             if "reference" in batches:
                 anew, _, _ = task.gradient(carry["params"], carry["buffers"], batches["reference"])
                 logs = {**logs, "conflict": (tree.dot(anew, shared) < 0) * logs["count"]}
                 _, shared = resolved(rule, anew, shared)
-            both = local.descend(carry, shared, after)
-            return (both if mutual_steps is None else spread(both, carry)), logs
+            both = local.descend(carry, shared, after, ctx)
+            return (both if mutual_steps is None else spread(both, carry, ctx.steps)), logs
 
-        def spread(due: Tree, otherwise: Tree) -> Tree:
+        def spread(due: Tree, otherwise: Tree, total: Tensor) -> Tree:
             """`due` after `mutual_steps` of the K steps, at equal distances."""
-            k, total = otherwise["step"], otherwise["steps"]
+            k = otherwise["step"]
             now = torch.floor((k + 1) * mutual_steps / total) > torch.floor(k * mutual_steps / total)
             return {**tree.map(lambda a, b: torch.where(now, a, b), due, otherwise), "step": k + 1}
 

@@ -78,13 +78,13 @@ def fedmd(
 
     def bind(task: Task) -> Algorithm:
         def start(sent: Tree, state: Tree, ctx: Context) -> Tree:
-            carry, consensus = local.initial_carry(state, state, ctx), sent["consensus"]
+            carry, consensus = local.initial_carry(state, state), sent["consensus"]
             agreed = consensus.numel() > 0
             late = state["round"] < 0
             for batch in passes(ctx, digest_epochs if agreed else transfer_epochs):
                 if batch.y is None and not agreed:
                     break  # no labels, no transfer
-                carry = digested(carry, batch, consensus[batch.rows] if agreed else None, late)
+                carry = digested(carry, batch, consensus[batch.rows] if agreed else None, late, ctx)
             return carry
 
         def passes(ctx: Context, epochs: int) -> list[Batch]:
@@ -99,7 +99,7 @@ def fedmd(
                     batches.append(Batch(x[rows], None if y is None else y[rows], rows, None, rng.fold(key, k)))
             return batches
 
-        def digested(carry: Tree, batch: Batch, target: Tensor | None, late: Tensor) -> Tree:
+        def digested(carry: Tree, batch: Batch, target: Tensor | None, late: Tensor, ctx: Context) -> Tree:
             """One step towards the consensus, or towards the labels for a client that has missed the transfer."""
 
             def objective(params: Tree) -> tuple[Tensor, Tree]:
@@ -112,7 +112,7 @@ def fedmd(
                 return ratio * loss, buffers
 
             gradient, buffers = task.differentiate(objective, carry["params"])
-            return local.descend(carry, gradient, buffers)
+            return local.descend(carry, gradient, buffers, ctx)
 
         def finish(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
             outputs = said.outputs(task, carry, ctx)

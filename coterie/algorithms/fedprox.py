@@ -49,7 +49,7 @@ def fedprox(
     average = fedavg(server_lr=server_lr, server=server, **local_options)
 
     def start(broadcast: Tree, state: Tree, ctx: Context) -> Tree:
-        return {**local.initial_carry(broadcast, state, ctx), "anchor": broadcast["params"]}
+        return {**local.initial_carry(broadcast, state), "anchor": broadcast["params"]}
 
     def pulled(grads: Tree, carry: Tree) -> Tree:
         return tree.add(grads, tree.sub(carry["params"], carry["anchor"]), proximal_weight)

@@ -92,13 +92,13 @@ def fedssl(
 
         def start(sent: Tree, state: Tree, ctx: Context) -> Tree:
             own = state.get("own", {"params": {}, "buffers": {}})
-            return local.initial_carry(method.begin(join(sent, own)), state, ctx)
+            return local.initial_carry(method.begin(join(sent, own)), state)
 
-        def step(carry: Tree, batches: Batches) -> tuple[Tree, Logs]:
+        def step(carry: Tree, batches: Batches, ctx: Context) -> tuple[Tree, Logs]:
             batch = batches["private"]
             views = two_views(batch.x, rng.fold(batch.key, VIEWS))
             grads, buffers, logs = method.gradient(carry["params"], carry["buffers"], views, batch.mask, batch.key)
-            return local.descend(carry, grads, buffers), logs
+            return local.descend(carry, grads, buffers, ctx), logs
 
         def finish(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
             return {"delta": delta(sent, carry)}, {**_kept(carry, stays), **local.client_state(carry)}

@@ -77,14 +77,14 @@ class LocalSGD:
         """The client's own data, as these settings cut it."""
         return Stream(self.batch_size, self.local_epochs, self.local_steps)
 
-    def initial_carry(self, weights: Tree, state: Tree, ctx: Context) -> Tree:
-        """The carry before the first step: weights, learning rate, and momentum where there is any."""
-        carry = {"params": weights["params"], "buffers": weights["buffers"], "lr": ctx.lr}
+    def initial_carry(self, weights: Tree, state: Tree) -> Tree:
+        """The carry before the first step: weights, and momentum where there is any."""
+        carry = {"params": weights["params"], "buffers": weights["buffers"]}
         if self.momentum:
             carry["momentum"] = state.get("momentum", tree.zeros_like(weights["params"]))
         return carry
 
-    def descend(self, carry: Tree, grads: Tree, buffers: Tree) -> Tree:
+    def descend(self, carry: Tree, grads: Tree, buffers: Tree, ctx: Context) -> Tree:
         """w <- w - lr * direction(grads), with the buffers that the forward gave."""
         params = carry["params"]
         if self.clip_norm is not None:
@@ -94,7 +94,7 @@ class LocalSGD:
         after = {**carry, "buffers": buffers}
         if self.momentum:
             grads = after["momentum"] = tree.add(grads, carry["momentum"], self.momentum)
-        after["params"] = tree.add(params, grads, -carry["lr"])
+        after["params"] = tree.add(params, grads, -ctx.lr)
         return after
 
     def client_state(self, carry: Tree) -> Tree:
@@ -112,12 +112,12 @@ Correct = Callable[[Tree, Tree], Tree]
 
 def local_step(
     task: Task, local: LocalSGD, correct: Correct | None = None
-) -> Callable[[Tree, Batches], tuple[Tree, Logs]]:
+) -> Callable[[Tree, Batches, Context], tuple[Tree, Logs]]:
     """One step on a batch of the stream "private"; `correct` may add a term of its own to the gradient."""
 
-    def step(carry: Tree, batch: Batches) -> tuple[Tree, Logs]:
+    def step(carry: Tree, batch: Batches, ctx: Context) -> tuple[Tree, Logs]:
         grads, buffers, logs = task.gradient(carry["params"], carry["buffers"], batch["private"])
-        return local.descend(carry, grads if correct is None else correct(grads, carry), buffers), logs
+        return local.descend(carry, grads if correct is None else correct(grads, carry), buffers, ctx), logs
 
     return step
 

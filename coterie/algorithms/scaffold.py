@@ -89,18 +89,18 @@ def scaffold(
         def start(sent: Tree, state: Tree, ctx: Context) -> Tree:
             correction = tree.sub(sent["control"], state["control"])  # c - c_i
             gradient = {"gradient": tree.zeros_like(correction)} if control == "gradient" else {}
-            return {**local.initial_carry(sent, state, ctx), "correction": correction, **gradient}
+            return {**local.initial_carry(sent, state), "correction": correction, **gradient}
 
         def correct(grads: Tree, carry: Tree) -> Tree:
             return tree.add(grads, carry["correction"])  # g_i(w_i) - c_i + c
 
         descend = local_step(task, local, correct)
 
-        def step(carry: Tree, batch: Batches) -> tuple[Tree, Logs]:
+        def step(carry: Tree, batch: Batches, ctx: Context) -> tuple[Tree, Logs]:
             if "all" in batch:  # the first step, whose weights are still the server's
                 gradient, _, _ = task.gradient(carry["params"], carry["buffers"], batch["all"])
                 carry = {**carry, "gradient": gradient}
-            return descend(carry, batch)
+            return descend(carry, batch, ctx)
 
         def finish(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
             change, correction = delta(sent, carry), carry["correction"]

@@ -5,7 +5,7 @@ which machine, or over which wire. One round, for a client i of the cohort:
 
     B        = broadcast(S)                    what the server sends down
     carry    = start(B, C_i, ctx)
-    carry, _ = step(carry, batches)            K_i times
+    carry, _ = step(carry, batches, ctx)       K_i times
     U_i, C_i = finish(B, carry, ctx)           U_i is what the client sends up
     S        = update(S, U, info)              U is the aggregate of the U_i
 
@@ -124,7 +124,7 @@ class ClientHalf:
     """
 
     start: Callable[[Tree, Tree, Context], Tree]
-    step: Callable[[Tree, Batches], tuple[Tree, Logs]]
+    step: Callable[[Tree, Batches, Context], tuple[Tree, Logs]]
     finish: Callable[[Tree, Tree, Context], tuple[Tree, Tree]]
     streams: Mapping[str, Stream]
     lr: Callable[[int], float]

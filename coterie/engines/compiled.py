@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from coterie.core import tree
-from coterie.core.algorithm import Batches, Logs
+from coterie.core.algorithm import Batches, Context, Logs
 from coterie.core.task import Batch
 from coterie.core.tree import Tree
 from coterie.engines.fused import fuse_updates
@@ -27,9 +27,9 @@ from coterie.models.memory_layout import channels_last
 
 log = logging.getLogger(__name__)
 
-Step = Callable[[Tree, Batches], tuple[Tree, Logs]]
-Program = Callable[[Sequence[Tensor], Sequence[Tensor]], Logs]
-"""(leaves of the carry, written over; tensors of the batches) -> logs."""
+Step = Callable[[Tree, Batches, Context], tuple[Tree, Logs]]
+Program = Callable[[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]], Logs]
+"""(leaves of the carry, written over; tensors of the batches; tensors of the context) -> logs."""
 
 OPTIONS = {"size_asserts": False, "alignment_asserts": False}
 """TorchInductor need not check at each call what the engine knows."""
@@ -46,31 +46,33 @@ class Compiled:
         self._programs: dict[Any, Program | None] = {}
         self._carry: Tree = {}
         self._leaves: list[Tensor] = []
+        self._context: Context | None = None
+        self._facts: list[Tensor] = []
         self._shape: Any = None
         self._given_up = _unusable(device)
         if self._given_up:
             log.warning("steps run uncompiled: %s", self._given_up)
 
-    def __call__(self, carry: Tree, batches: Batches) -> tuple[Tree, Logs]:
+    def __call__(self, carry: Tree, batches: Batches, ctx: Context) -> tuple[Tree, Logs]:
         """The step. The carry that is given is the one that is returned, written over, where a program exists."""
-        if carry is not self._carry:
-            self._carry, self._leaves = carry, tree.leaves(carry)
-            self._shape = tuple(map(_shape, self._leaves))
+        if carry is not self._carry or ctx is not self._context:
+            self._carry, self._leaves, self._context, self._facts = carry, tree.leaves(carry), ctx, _facts(ctx)
+            self._shape = tuple(map(_shape, (*self._leaves, *self._facts)))
         tensors = _tensors(batches)
         key = (self._shape, tuple(batches), tuple(map(_shape, tensors)))
         if key not in self._programs:
-            self._programs[key] = self._made(carry, batches)
+            self._programs[key] = self._made(carry, batches, ctx)
         program = self._programs[key]
-        return (carry, program(self._leaves, tensors)) if program else self.step(carry, batches)
+        return (carry, program(self._leaves, tensors, self._facts)) if program else self.step(carry, batches, ctx)
 
-    def _made(self, carry: Tree, batches: Batches) -> Program | None:
+    def _made(self, carry: Tree, batches: Batches, ctx: Context) -> Program | None:
         """A program for arguments of these shapes, tried on a copy of them; None where there can be none."""
         if self._given_up:
             return None
         log.info("compiling a local step for batches of this size; this takes seconds to minutes, once")
         try:
-            program = _program(self.step, carry, batches)
-            program(tree.leaves(tree.clone(carry)), _tensors(batches))
+            program = _program(self.step, carry, batches, ctx)
+            program(tree.leaves(tree.clone(carry)), _tensors(batches), _facts(ctx))
         except Exception as error:  # compilers fail in many ways; the plain step then raises what is the user's own
             self._given_up = str(error).splitlines()[0] if str(error) else type(error).__name__
             log.warning("steps run uncompiled: %s", self._given_up)
@@ -105,7 +107,12 @@ def _tensors(batches: Batches) -> list[Tensor]:
     return [x.contiguous() for batch in batches.values() for x in batch if x is not None]
 
 
-def _program(step: Step, carry: Tree, batches: Batches) -> Program:
+def _facts(ctx: Context) -> list[Tensor]:
+    """The tensors of a context."""
+    return [x for x in (*ctx._replace(seed_set=None), *(ctx.seed_set or ())) if x is not None]
+
+
+def _program(step: Step, carry: Tree, batches: Batches, ctx: Context) -> Program:
     """The step, compiled for arguments of these shapes.
 
     Raises:
@@ -116,34 +123,45 @@ def _program(step: Step, carry: Tree, batches: Batches) -> Program:
     from torch._subclasses import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-    leaves, tensors = tree.leaves(carry), _tensors(batches)
-    trace, names = _traced(step, carry, batches, tensors)
+    leaves, tensors, facts = tree.leaves(carry), _tensors(batches), _facts(ctx)
+    trace, names = _traced(step, carry, batches, ctx, tensors)
     if len(trace.graph.nodes) > OPERATIONS:
         raise RuntimeError(f"a step of {len(trace.graph.nodes)} operations would take too long to compile")
     images = _images(trace, tensors)
     if images:
         tensors = _channels_last(tensors, images)
-        trace, names = _traced(step, carry, batches, tensors)
+        trace, names = _traced(step, carry, batches, ctx, tensors)
     fuse_updates(trace, [node for node in trace.graph.nodes if node.op == "placeholder"][: len(leaves)])
     mode = FakeTensorMode(shape_env=ShapeEnv())  # TorchInductor's cache on disk asks for one
     with tracing(TracingContext(mode)):  # real tensors would be taken for examples of any size
-        given: list[Any] = [mode.from_tensor(x, static_shapes=True) for x in (*leaves, *tensors)]
+        given: list[Any] = [mode.from_tensor(x, static_shapes=True) for x in (*leaves, *tensors, *facts)]
         fast = compiled(trace, given, options=OPTIONS)
-    return lambda carry, batch: dict(zip(names, fast(*carry, *_channels_last(batch, images)), strict=True))
+
+    def program(carry: Sequence[Tensor], batch: Sequence[Tensor], facts: Sequence[Tensor]) -> Logs:
+        return dict(zip(names, fast(*carry, *_channels_last(batch, images), *facts), strict=True))
+
+    return program
 
 
-def _traced(step: Step, carry: Tree, batches: Batches, tensors: Sequence[Tensor]) -> tuple[GraphModule, list[str]]:
+def _traced(
+    step: Step, carry: Tree, batches: Batches, ctx: Context, tensors: Sequence[Tensor]
+) -> tuple[GraphModule, list[str]]:
     """The step as a graph over the leaves of a carry, which it writes over, and the tensors of batches; the names of
     the logs that it gives.
     """
     from torch.fx.experimental.proxy_tensor import make_fx
 
     leaves = tree.leaves(carry)
+    end = len(leaves) + len(tensors)
     names: list[str] = []
 
     def flat(*arguments: Tensor) -> list[Tensor]:
         old = arguments[: len(leaves)]
-        new, logs = step(_filled(carry, old), _filled_batches(batches, arguments[len(leaves) :]))
+        new, logs = step(
+            _filled(carry, old),
+            _filled_batches(batches, arguments[len(leaves) : end]),
+            _filled_context(ctx, arguments[end:]),
+        )
         if tree.structure(new) != tree.structure(carry):
             raise RuntimeError("a step that adds to its carry, or takes from it, cannot be compiled")
         after = [x.clone() for x in tree.leaves(tree.map(lambda _, x: x, carry, new))]  # before anything is overwritten
@@ -154,7 +172,7 @@ def _traced(step: Step, carry: Tree, batches: Batches, tensors: Sequence[Tensor]
 
     exact = {torch.ops.aten.add.Tensor: _add}
     traced = make_fx(flat, decomposition_table=exact, tracing_mode="fake", _allow_non_fake_inputs=True)
-    return traced(*leaves, *tensors), names
+    return traced(*leaves, *tensors, *_facts(ctx)), names
 
 
 def _add(x: Tensor, y: Tensor, *, alpha: float = 1) -> Any:
@@ -183,3 +201,11 @@ def _filled_batches(batches: Batches, tensors: Sequence[Tensor]) -> Batches:
     """Batches of the same structure with these tensors."""
     rest = iter(tensors)
     return {name: Batch._make(None if x is None else next(rest) for x in batch) for name, batch in batches.items()}
+
+
+def _filled_context(ctx: Context, tensors: Sequence[Tensor]) -> Context:
+    """A context of the same structure with these tensors."""
+    rest = iter(tensors)
+    facts: dict[str, Tensor] = {name: next(rest) for name in ctx._fields if name != "seed_set"}
+    seed_set = None if ctx.seed_set is None else Batch._make(None if x is None else next(rest) for x in ctx.seed_set)
+    return Context(**facts, seed_set=seed_set)

@@ -67,7 +67,7 @@ class Sequential:
         carry = tree.clone(algorithm.client.start(broadcast, job.state, ctx))  # a step may write into it
         logs = []
         for batches in self._batches(algorithm, job, rows, steps):
-            carry, new = self._step(algorithm, batches)(carry, batches)
+            carry, new = self._step(algorithm, batches)(carry, batches, ctx)
             logs.append(new)
         update, state = algorithm.client.finish(broadcast, carry, ctx)
         processed = sum(len(batch) for batch in next(iter(rows.values())))

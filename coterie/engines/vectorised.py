@@ -110,14 +110,15 @@ class Vectorised:
         streams = {name: _Stacked.of(name, algorithm, jobs, steps, self) for name in algorithm.client.streams}
         logs: Logs = {}
         done: list[Tree] = []  # the carries of those who are finished, shortest first
-        active = len(jobs)
+        active, working = len(jobs), ctx
         for k in range(steps[0]):
             left = self._kept(sum(s > k for s in steps), active)
             if left < active:
                 carry, active = _cut(carry, active, left, done)
+                working = _first_of(ctx, active)
             now = {name: s for name, s in streams.items() if k < s.lengths.shape[1]}
             step = self._step(algorithm, {name: s.dims for name, s in now.items()})
-            carry, new = step(carry, {name: s.batch(k, active, self) for name, s in now.items()})
+            carry, new = step(carry, {name: s.batch(k, active, self) for name, s in now.items()}, working)
             logs = _added(logs, new, len(jobs))
         carry = _joined([carry, *reversed(done)])
         updates, kept = vmap(algorithm.client.finish, in_dims=(None, 0, CONTEXT))(broadcast, carry, ctx)
@@ -130,8 +131,10 @@ class Vectorised:
     def _step(self, algorithm: Algorithm, dims: dict[str, Any]) -> Step:
         """The step for all clients at once, whose batches are stacked in these places."""
         if not self.compile:
-            return vmap(algorithm.client.step, in_dims=(0, dims))
-        batched = vmap(_unless_done(algorithm.client.step, next(iter(algorithm.client.streams))), in_dims=(0, dims))
+            return vmap(algorithm.client.step, in_dims=(0, dims, CONTEXT))
+        batched = vmap(
+            _unless_done(algorithm.client.step, next(iter(algorithm.client.streams))), in_dims=(0, dims, CONTEXT)
+        )
         if any(algorithm.client.streams[name].batch_size == "full" for name in dims):
             return batched
         key = algorithm.client.step, tuple((name, *dim) for name, dim in dims.items())
@@ -154,6 +157,11 @@ class Vectorised:
 
 CONTEXT: Any = Context(round=None, examples=0, steps=0, lr=None, key=0, seed_set=None)  # type: ignore[arg-type]
 """Which entries of a chunk's context differ between clients."""
+
+
+def _first_of(ctx: Context, n: int) -> Context:
+    """The context of a chunk's first n clients."""
+    return ctx._replace(examples=ctx.examples[:n], steps=ctx.steps[:n], key=ctx.key[:n])
 
 
 class _Stacked(NamedTuple):
@@ -241,12 +249,12 @@ def _unless_done(step: Step, first: str) -> Step:
     real.
     """
 
-    def guarded(carry: Tree, batches: Batches) -> tuple[Tree, Logs]:
+    def guarded(carry: Tree, batches: Batches, ctx: Context) -> tuple[Tree, Logs]:
         mask = batches[first].mask
         if mask is None:
-            return step(carry, batches)
+            return step(carry, batches, ctx)
         working, before = mask.any(), tree.clone(carry)  # a step may write into its carry
-        after, logs = step(carry, batches)
+        after, logs = step(carry, batches, ctx)
         kept = tree.map(lambda new, old: torch.where(working, new, old), after, before)
         return kept, {name: torch.where(working, value, 0.0) for name, value in logs.items()}
 

@@ -55,12 +55,11 @@ def mutual(seed_size: int, classes: int, lr: float = 0.1) -> Recipe:
             return {
                 "params": state["params"],
                 "buffers": state["buffers"],
-                "lr": ctx.lr,
                 "teacher": teacher,
                 "trust": trust,
             }
 
-        def step(carry: Tree, batches: Batches) -> tuple[Tree, Logs]:
+        def step(carry: Tree, batches: Batches, ctx: Context) -> tuple[Tree, Logs]:
             local, buffers, logs = task.gradient(carry["params"], carry["buffers"], batches["private"])
             seed = batches["seed"]
 
@@ -75,7 +74,7 @@ def mutual(seed_size: int, classes: int, lr: float = 0.1) -> Recipe:
             shared, _ = task.differentiate(mutual_loss, carry["params"])
             conflict = tree.dot(shared, local).clamp(max=0) / tree.dot(local, local).clamp(min=1e-12)
             shared = tree.add(shared, local, -conflict)  # onto the half-space where the local loss does not rise
-            params = tree.add(carry["params"], tree.add(local, shared), -carry["lr"])
+            params = tree.add(carry["params"], tree.add(local, shared), -ctx.lr)
             return {**carry, "params": params, "buffers": buffers}, logs
 
         def finish(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
@@ -145,7 +144,7 @@ def statistics(momentum: float = 0.1) -> Recipe:
         def start(sent: Tree, state: Tree, ctx: Context) -> Tree:
             return {"mean": torch.zeros_like(sent["M"]), "var": torch.zeros_like(sent["V"]), "M": sent["M"]}
 
-        def step(carry: Tree, batches: Batches) -> tuple[Tree, Logs]:
+        def step(carry: Tree, batches: Batches, ctx: Context) -> tuple[Tree, Logs]:
             mean, var = real_statistics(batches["private"])
             return {**carry, "mean": mean, "var": var}, {}
 

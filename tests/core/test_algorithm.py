@@ -17,7 +17,7 @@ def minimal() -> Algorithm:
     return Algorithm(
         client=ClientHalf(
             start=lambda broadcast, state, ctx: broadcast,
-            step=lambda carry, batches: (carry, {}),
+            step=lambda carry, batches, ctx: (carry, {}),
             finish=lambda broadcast, carry, ctx: ({}, {}),
             streams={"private": Stream()},
             lr=lambda round: 0.1,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from coterie.core import tree
-from coterie.core.algorithm import Batches
+from coterie.core.algorithm import Batches, Context
 from coterie.core.task import Batch
 from coterie.core.tree import Tree
 from coterie.engines import compiled, vectorised
@@ -21,6 +21,7 @@ from tests.common.test_every_algorithm import all_weights, run
 from tests.federations import distance, ragged
 
 CPU = torch.device("cpu")
+CONTEXT = Context(*map(torch.tensor, (1.0, 4.0, 1.0, 0.1, 0)), None)
 needs_compiler = pytest.mark.skipif(compiled.cpp_compiler() is None, reason="needs a C++ compiler")
 
 
@@ -73,7 +74,7 @@ def test_what_fills_a_step_changes_nothing(
 
 
 def carry() -> Tree:
-    return {"a": torch.arange(3.0), "inner": {"b": torch.full((3,), 2.0)}, "lr": torch.tensor(0.5)}
+    return {"a": torch.arange(3.0), "inner": {"b": torch.full((3,), 2.0)}}
 
 
 def batch(size: int = 2) -> Batches:
@@ -85,12 +86,12 @@ def batch(size: int = 2) -> Batches:
 def test_leaves_that_change_places_are_all_read_before_one_is_written() -> None:
     """a, b <- b, a + mean(x): with a = (0, 1, 2), b = 2 and mean(x) = (1.5, 2.5, 3.5)."""
 
-    def swap(c: Tree, batches: Batches) -> tuple[Tree, dict[str, Tensor]]:
+    def swap(c: Tree, batches: Batches, ctx: Context) -> tuple[Tree, dict[str, Tensor]]:
         mean = batches["private"].x.mean(0)
         return {**c, "a": c["inner"]["b"], "inner": {"b": c["a"] + mean}}, {"sum": mean.sum()}
 
     fast, state = Compiled(swap, CPU), carry()
-    after, logs = fast(state, batch())
+    after, logs = fast(state, batch(), CONTEXT)
     assert after is state
     assert torch.equal(after["a"], torch.full((3,), 2.0))
     assert torch.equal(after["inner"]["b"], torch.tensor([1.5, 3.5, 5.5]))
@@ -102,15 +103,15 @@ def test_a_scaled_addition_to_a_product_keeps_its_factor() -> None:
     """TorchInductor of PyTorch 2.13 takes torch.add(a @ b, c, alpha=0.5) for a @ b + c. Here x'x has the rows (9, 12,
     15), (12, 17, 22) and (15, 22, 29), and 0.5 is added to each entry."""
 
-    def product(c: Tree, batches: Batches) -> tuple[Tree, dict[str, Tensor]]:
+    def product(c: Tree, batches: Batches, ctx: Context) -> tuple[Tree, dict[str, Tensor]]:
         x = batches["private"].x
         return {"w": torch.add(x.T @ x, torch.ones(3, 3), alpha=0.5)}, {}
 
-    after, _ = Compiled(product, CPU)({"w": torch.zeros(3, 3)}, batch())
+    after, _ = Compiled(product, CPU)({"w": torch.zeros(3, 3)}, batch(), CONTEXT)
     assert torch.equal(after["w"][0], torch.tensor([9.5, 12.5, 15.5]))
 
 
-def failing(c: Tree, batches: Batches) -> tuple[Tree, dict[str, Tensor]]:
+def failing(c: Tree, batches: Batches, ctx: Context) -> tuple[Tree, dict[str, Tensor]]:
     """A step that no trace can follow: it branches on a value."""
     more = 1.0 if float(c["a"].sum()) > 0 else 2.0
     return {**c, "a": c["a"] + more}, {}
@@ -119,7 +120,7 @@ def failing(c: Tree, batches: Batches) -> tuple[Tree, dict[str, Tensor]]:
 def test_a_step_that_cannot_be_compiled_runs_as_it_is_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     step, state = Compiled(failing, CPU), carry()
     for _ in range(2):
-        state, _ = step(state, batch())
+        state, _ = step(state, batch(), CONTEXT)
     assert torch.equal(state["a"], torch.arange(3.0) + 2)
     assert len([r for r in caplog.records if "uncompiled" in r.message]) == 1
 
@@ -149,27 +150,27 @@ def test_the_compiler_looked_for_is_the_one_that_torch_would_use(monkeypatch: py
 def test_each_shape_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
 
-    def program(step: Any, carry: Tree, batches: Batches) -> Any:
+    def program(step: Any, carry: Tree, batches: Batches, ctx: Context) -> Any:
         made.append(len(batches["private"].x))
-        return lambda leaves, tensors: {}
+        return lambda leaves, tensors, facts: {}
 
     monkeypatch.setattr(compiled, "_program", program)
     monkeypatch.setattr(compiled, "cpp_compiler", lambda: "g++")
     step = Compiled(failing, CPU)
     for size in (1, 2, 3, 3, 2, 1):
-        step(carry(), batch(size))
+        step(carry(), batch(size), CONTEXT)
     assert made == [1, 2, 3]
 
 
 def test_a_step_of_too_many_operations_is_not_compiled(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def many(c: Tree, batches: Batches) -> tuple[Tree, dict[str, Tensor]]:
+    def many(c: Tree, batches: Batches, ctx: Context) -> tuple[Tree, dict[str, Tensor]]:
         return {**c, "a": c["a"] * 2 + 1 + batches["private"].x.sum()}, {}
 
     monkeypatch.setattr(compiled, "OPERATIONS", 3)
     monkeypatch.setattr(compiled, "cpp_compiler", lambda: "g++")
-    after, _ = Compiled(many, CPU)(carry(), batch())
+    after, _ = Compiled(many, CPU)(carry(), batch(), CONTEXT)
     assert torch.equal(after["a"], torch.arange(3.0) * 2 + 16)
     assert "operations would take too long to compile" in caplog.text
     assert tree.leaves(after)

@@ -20,6 +20,7 @@ from coterie.objectives import cross_entropy
 CPU = torch.device("cpu")
 X, Y = torch.randn(4, 6, dtype=torch.float64), torch.tensor([0, 1, 2, 0])
 BATCHES = {"private": Batch(X, Y, torch.arange(4), None, torch.tensor(1))}
+CONTEXT = coterie.Context(*(torch.tensor(v, dtype=torch.float64) for v in (1, 4, 1, 0.1)), torch.tensor(0), None)
 
 
 class Twice(nn.Module):
@@ -43,8 +44,7 @@ def bound(model: Callable[[], nn.Module], **options: Any) -> tuple[Algorithm, di
     made = model().double()
     algorithm = coterie.fedavg(lr=0.1, batch_size=4, **options)(make_task(made, loss=cross_entropy, num_classes=3))
     weights = {"params": dict(made.named_parameters()), "buffers": {}}
-    ctx = coterie.Context(*(torch.tensor(v, dtype=torch.float64) for v in (1, 4, 1, 0.1)), torch.tensor(0), None)
-    return algorithm, tree.clone(tree.map(torch.Tensor.detach, algorithm.client.start(weights, {}, ctx)))
+    return algorithm, tree.clone(tree.map(torch.Tensor.detach, algorithm.client.start(weights, {}, CONTEXT)))
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_where_it_applies(model: Callable[[], nn.Module], options: dict[str, Any
     """To the weight of every linear layer that is used once, in plain descent."""
     algorithm, carry = bound(model, **options)
     with torch.no_grad():
-        trace, _ = _traced(algorithm.client.step, carry, BATCHES, compiled._tensors(BATCHES))
+        trace, _ = _traced(algorithm.client.step, carry, BATCHES, CONTEXT, compiled._tensors(BATCHES))
         fuse_updates(trace, [n for n in trace.graph.nodes if n.op == "placeholder"][: len(tree.leaves(carry))])
     calls = [node for node in trace.graph.nodes if node.target is torch.ops.coterie.add_product.default]
     assert len(calls) == fused
@@ -69,8 +69,8 @@ def test_it_changes_nothing(model: Callable[[], nn.Module]) -> None:
     program = Compiled(algorithm.client.step, CPU)
     with torch.no_grad():
         for _ in range(3):
-            plain, logs = algorithm.client.step(plain, BATCHES)
-            fast, same = program(fast, BATCHES)
+            plain, logs = algorithm.client.step(plain, BATCHES, CONTEXT)
+            fast, same = program(fast, BATCHES, CONTEXT)
             assert same["loss"] == pytest.approx(float(logs["loss"]), abs=1e-12)
     gap = tree.map(lambda a, b: (a - b).abs().max(), plain["params"], fast["params"])
     assert max(map(float, tree.leaves(gap))) < 1e-12

@@ -21,9 +21,9 @@ def watched(seen: list[Batch], **options: Any) -> Recipe:
     def bind(task: Task) -> Algorithm:
         base = coterie.fedavg(lr=0.1, **options)(task)
 
-        def step(carry: Any, batches: Any) -> Any:
+        def step(carry: Any, batches: Any, ctx: Any) -> Any:
             seen.append(batches["private"])
-            return base.client.step(carry, batches)
+            return base.client.step(carry, batches, ctx)
 
         return replace(
             base,

@@ -132,7 +132,7 @@ def test_what_is_wrong_with_an_algorithm_is_not_hidden_by_the_way_out() -> None:
         def bind(task: Task) -> Algorithm:
             base = coterie.fedavg(lr=0.1)(task)
 
-            def step(carry: Any, batches: Any) -> Any:
+            def step(carry: Any, batches: Any, ctx: Any) -> Any:
                 raise error
 
             return replace(
@@ -219,10 +219,10 @@ def in_place(task: Task) -> Algorithm:
     """FedAvg whose step writes into its carry, as the contract allows."""
     base = coterie.fedavg(lr=0.1, batch_size=5)(task)
 
-    def step(carry: Any, batches: Any) -> Any:
+    def step(carry: Any, batches: Any, ctx: Any) -> Any:
         grads, buffers, logs = task.gradient(carry["params"], carry["buffers"], batches["private"])
         for name, p in carry["params"].items():
-            p.sub_(carry["lr"] * grads[name])
+            p.sub_(ctx.lr * grads[name])
         return {**carry, "buffers": buffers}, logs
 
     return replace(

@@ -145,16 +145,16 @@ def fbn(
 
         def start(sent: Tree, state: Tree, ctx: Context) -> Tree:
             buffers = statistics.fill(sent["buffers"], sent["statistics"])
-            carry = local.initial_carry({"params": sent["params"], "buffers": buffers}, state, ctx)
+            carry = local.initial_carry({"params": sent["params"], "buffers": buffers}, state)
             seen = statistics.initial_statistics(sent["statistics"])
             return {**carry, "seen": seen, **slopes_part(sent["statistics"])}
 
-        def step(carry: Tree, batch: Batches) -> tuple[Tree, Logs]:
+        def step(carry: Tree, batch: Batches, ctx: Context) -> tuple[Tree, Logs]:
             params = {**carry["params"], **slopes_as_parameters(carry)}
             grads, after, logs = task.gradient(params, carry["buffers"], batch["private"])
             buffers, seen, logs = statistics.observe(carry, after, logs, layers)
             own = {name: grads[name] for name in carry["params"]}
-            return {**local.descend(carry, own, buffers), "seen": {**seen, **add_slopes(seen, grads)}}, logs
+            return {**local.descend(carry, own, buffers, ctx), "seen": {**seen, **add_slopes(seen, grads)}}, logs
 
         def finish(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
             seen = carry["seen"] | tree.scale(slopes_part(carry["seen"]), 1 / ctx.steps)

@@ -55,7 +55,7 @@ def fedbn(
             return {"own": split(weights, task.norm_leaves)[1], **local.initial_client_state(weights)}
 
         def start(sent: Tree, state: Tree, ctx: Context) -> Tree:
-            return local.initial_carry(join(sent, state["own"]), state, ctx)
+            return local.initial_carry(join(sent, state["own"]), state)
 
         def finish(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
             own = split(carry, task.norm_leaves)[1]

@@ -103,12 +103,12 @@ def hbn(
 
         def start(sent: Tree, state: Tree, ctx: Context) -> Tree:
             params, buffers = {**sent["params"], **state["phi"]}, statistics.fill(sent["buffers"], sent["statistics"])
-            return local.initial_carry({"params": params, "buffers": buffers}, state, ctx)
+            return local.initial_carry({"params": params, "buffers": buffers}, state)
 
-        def step(carry: Tree, batch: Batches) -> tuple[Tree, Logs]:
+        def step(carry: Tree, batch: Batches, ctx: Context) -> tuple[Tree, Logs]:
             grads, after, logs = task.gradient(carry["params"], carry["buffers"], batch["private"])
             buffers = statistics.fill(after, statistics.running_statistics(carry["buffers"], layers))
-            return local.descend(carry, grads, buffers), logs
+            return local.descend(carry, grads, buffers, ctx), logs
 
         def client_state(carry: Tree) -> Tree:
             return {"phi": {name: carry["params"][name] for name in means}, **local.client_state(carry)}

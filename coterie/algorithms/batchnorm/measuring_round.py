@@ -20,7 +20,7 @@ def measuring_round(training: Algorithm, task: Task, local: LocalSGD) -> Algorit
         local: says what a client keeps.
     """
 
-    def step(carry: Tree, batch: Batches) -> tuple[Tree, Logs]:
+    def step(carry: Tree, batch: Batches, ctx: Context) -> tuple[Tree, Logs]:
         private = batch["private"]
         outputs, after = task.apply(carry["params"], carry["buffers"], private.x, private.mask, private.key)
         loss, count = masked_sums(task.loss, outputs, private.y, private.mask)
