@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 import coterie
 from coterie import Examples
 from coterie.data import load
-from coterie.data.arrays import classes, inputs
+from coterie.data.numpy_arrays import inputs_from_array, labels_from_array
 from coterie.loop.checkpoint import Checkpoints
 from coterie.models import build
 from coterie.peers.mailbox import Folder, Mailbox
@@ -44,8 +44,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="the folder for its state and its model; ./ID by default")
     given = parser.parse_args(arguments)
     mine, arrays = load("npz", path=given.data), np.load(given.seed_set)
-    labels, count = classes("the seed set's y", arrays["y"])
-    seed = Examples(inputs("the seed set's x", arrays["x"]), labels)
+    labels, count = labels_from_array("the seed set's y", arrays["y"])
+    seed = Examples(inputs_from_array("the seed set's x", arrays["x"]), labels)
     plan = coterie.plan(
         coterie.fedh2l(lr=0.05, local_steps=given.local_steps),
         build(given.model, list(seed.x.shape[1:]), count, rng_seed=0),

@@ -25,7 +25,7 @@ from torch import Tensor
 import coterie
 from coterie.core.examples import Examples
 from coterie.data import Source, deal, load
-from coterie.data.arrays import IGNORED
+from coterie.data.numpy_arrays import IGNORED_LABEL
 from coterie.loop.checkpoint import Checkpoints
 from coterie.models.registry import build
 
@@ -40,7 +40,7 @@ def characters(examples: Examples) -> tuple[Tensor, Tensor]:
     """Every (character, next character) pair that counts, [M] each."""
     x, y = examples.tensors()
     assert y is not None
-    return x[y != IGNORED], y[y != IGNORED]
+    return x[y != IGNORED_LABEL], y[y != IGNORED_LABEL]
 
 
 def guesses(train: Examples, test: Examples, classes: int) -> dict[str, float]:

@@ -30,7 +30,7 @@ import coterie
 from coterie import Examples, Recipe
 from coterie.core.transforms import cast, eight_bits, identity
 from coterie.data import Source, deal, load, own_test
-from coterie.data.seed_set import SeedSet, added, from_clients
+from coterie.data.seed_set import SeedSet, add_to_clients, from_clients
 from coterie.models.dense import mlp
 from coterie.models.registry import build
 
@@ -121,7 +121,7 @@ def federation(row: Row, source: Source) -> tuple[Recipe, dict[str, Any]]:
     recipe, use = METHODS[row.method]
     dealt = deal(source, rng_seed=row.rng_seed, examples_per_client=row.private + row.seed_examples)
     seed: SeedSet = from_clients(dealt, row.seed_examples, row.rng_seed)
-    seed = seed if row.labels else seed.unlabelled()
+    seed = seed if row.labels else seed.without_labels()
     shape, classes = list(source.train.x.shape[1:]), source.num_classes
     models = [build(make, shape, classes, row.rng_seed) for make in architectures(row.data)]
     tests: dict[str, Examples] = dict(own_test(source, dealt))
@@ -130,7 +130,7 @@ def federation(row: Row, source: Source) -> tuple[Recipe, dict[str, Any]]:
     steps = {"local_steps": LOCAL["local_steps"] * len(dealt)} if row.method == "pooled" else {}
     return recipe(**LOCAL | steps | row.options), {
         "model": models[0] if row.one or row.method in ONE_MODEL else models,
-        "clients": added(seed.clients, seed.examples) if use == "added" else seed.clients,
+        "clients": add_to_clients(seed.clients, seed.examples) if use == "added" else seed.clients,
         "seed_set": seed.examples if use == "public" else None,
         "test": source.test,
         "own_test": own,

@@ -30,7 +30,7 @@ MAX_ROWS = 100
 def list_sources() -> None:
     """List the data sets by the names that data.source takes."""
     from coterie.data import SOURCES
-    from coterie.data.files import data_home
+    from coterie.data.official_files import data_home
     from coterie.data.sources import MADE_OF
 
     home = data_home()
@@ -100,10 +100,10 @@ def _show_source(name: str, overrides: Sequence[str], out: Path) -> None:
 
 
 def _show_experiment(file: Path, overrides: Sequence[str], out: Path) -> None:
-    from coterie.experiment.dealing import dealt
+    from coterie.experiment.dealing import load_and_deal
     from coterie.experiment.settings import load
 
-    settings, ready = dealt(load(file, overrides))
+    settings, ready = load_and_deal(load(file, overrides))
     _print_source(ready.source)
     _show_clients(ready.source, ready.clients, settings.data["partition"], out)
 
@@ -122,7 +122,7 @@ def _print_source(source: Source) -> None:
 
 def _show_clients(source: Source, clients: Clients, partition: str, out: Path) -> None:
     """Print a table of the clients, notes to standard error, and the path of the page."""
-    from coterie.data.remarks import remarks
+    from coterie.data.unusual_data import remarks_on_data
     from coterie.report.clients_page import format_counts, write_clients_page
     from coterie.track.clients_json import describe_clients
 
@@ -133,6 +133,6 @@ def _show_clients(source: Source, clients: Clients, partition: str, out: Path) -
         print(f"and {len(descriptions) - MAX_ROWS:,} more")
     tested = 0 if source.test is None else len(source.test)
     print(f"{len(descriptions):,} clients ({partition}), {tested:,} test examples")
-    for sentence in remarks(source, clients):
+    for sentence in remarks_on_data(source, clients):
         print(f"note: {sentence}", file=sys.stderr)
     print(write_clients_page(descriptions, f"{source.name} ({partition})", out, names))

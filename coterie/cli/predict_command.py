@@ -14,7 +14,7 @@ from torch import Tensor
 from coterie.cli.text_table import print_table
 from coterie.core.errors import Mistake
 from coterie.core.files import write_atomic
-from coterie.data.unseen import Unseen
+from coterie.data.new_examples import NewExamples
 from coterie.experiment.trained import trained
 
 
@@ -50,7 +50,7 @@ def write_predictions(folder: Path, file: Path, client: str | None, out: Path) -
     print(out)
 
 
-def _csv_table(examples: Unseen, predictions: Sequence[str], probabilities: Tensor, classes: Sequence[str]) -> str:
+def _csv_table(examples: NewExamples, predictions: Sequence[str], probabilities: Tensor, classes: Sequence[str]) -> str:
     """Return a row for each example: its name, the most probable class, and the probability of each class."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

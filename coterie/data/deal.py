@@ -18,7 +18,7 @@ from coterie.core.kinds import Count
 from coterie.core.rng import number
 from coterie.core.toml_text import toml_text
 from coterie.data.argument_checks import require_count, require_known
-from coterie.data.partitions import PARTITIONS, find
+from coterie.data.partitions import PARTITIONS, find_partition
 from coterie.data.partitions.flower import Partitioner, partition_by
 from coterie.data.partitions.natural import rows_by_client
 from coterie.data.partitions.partition import Partition
@@ -110,7 +110,7 @@ def _choose(source: Source, partition: str | Partition | Partitioner | None, arg
 
 
 def _make(name: str, given: Mapping[str, Any]) -> Partition:
-    make = find(name)
+    make = find_partition(name)
     own = inspect.signature(make).parameters
     others = {key for other in PARTITIONS.values() for key in inspect.signature(other).parameters}
     require_known(make, f"the partition {toml_text(name)}", given, also=others)

@@ -1,7 +1,7 @@
-"""Data sets of the package `datasets` (Hugging Face) as sources.
+"""Sources from data sets of the package `datasets` (Hugging Face).
 
-A source is made from named columns: of pictures, of text, or of a table. The package is imported here and nowhere else,
-when it is used. Legend: N rows, T tokens.
+A source is made from columns: of pictures, of text, or of a table. The package is imported only here, when it is used.
+Legend: N rows, T tokens.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from torch import Tensor
 
 from coterie.core.errors import UNSET, Mistake
 from coterie.core.packages import import_package
-from coterie.data import text
-from coterie.data.arrays import images, inputs
-from coterie.data.frame import from_frame
-from coterie.data.pictures import pixels
-from coterie.data.rows import MARK, Rows
+from coterie.data.dataset_columns import IS_TEST_COLUMN, DatasetColumns
+from coterie.data.numpy_arrays import inputs_from_array, scale_pixels
+from coterie.data.picture_pixels import stack_pixels
+from coterie.data.raw_table import source_from_table
 from coterie.data.source import Source
-from coterie.data.split import checked_fraction
+from coterie.data.text_tokens import NUM_TOKENS, next_character_examples, require_text, tokens_of_texts
+from coterie.data.train_test_split import require_test_fraction
 
-Spoken = dict[str, list[str]]
-"""The lines of each client."""
+_Lines = dict[str, list[str]]
+"""The lines of text of each client."""
 
 
 def import_datasets(wanted_by: str, value: Any = UNSET) -> Any:
-    """Import and return the package `datasets`; the arguments are those of `coterie.core.packages.package`.
+    """Import and return the package `datasets`; the arguments are those of `coterie.core.packages.import_package`.
 
     Raises:
         Mistake: it is not installed.
@@ -49,53 +49,53 @@ def source(
     labels: bool = True,
     where: str = "the data set",
 ) -> Source:
-    """A `datasets.Dataset`, or a `DatasetDict` of splits, as a source.
+    """Return a `datasets.Dataset`, or a `DatasetDict` of splits, as a source.
 
-    What is learned from is one of three. Where none is named it is the one column of pictures, or the one column of
-    text if it alone has no other use, or else a table of all columns that have none.
+    The inputs come from one of three arguments. By default they are the only column of pictures, or the only column
+    without another use if it holds text, or else a table of all columns without another use.
 
     - `image_column`: pictures of one size, float32 [C, H, W] in [0, 1], C = 1 if all are grey, else 3.
-    - `text_column`: int64 [T], as `coterie.data.text` says. With labels an example is one text; without, it is 80
-      characters whose successors are predicted, of the rows in their order, client by client.
-    - `feature_columns`: a table, as a Parquet file is one, with columns of classes coded. A single column of lists or
-      arrays is taken as it is, like the x of an npz file.
+    - `text_column`: int64 [T], see `coterie.data.text_tokens`. With labels an example is one text; without, it is a
+      window of 80 characters, each to be predicted from those before it, from the rows in order, client by client.
+    - `feature_columns`: a table, like a Parquet file's, with columns of classes coded. A single column of lists or
+      arrays stays unchanged, like the x of an npz file.
 
     Args:
         dataset: the data.
         train_split: the split of a `DatasetDict` to learn from.
-        test_split: the one to test on, by default "test" where there is one. Else a fixed test split is taken,
-            stratified by class and client; of characters to predict, each client's last lines.
+        test_split: the split to test on, by default "test" if there is one. Otherwise a fixed test split is taken,
+            stratified by class and client; or each client's last lines, where characters are predicted.
         image_column, text_column, feature_columns: what to learn from.
         label_column: what to predict, a class; by default "label", or nothing for text without such a column. Declared
             classes keep their numbers and names, and count even if no row holds them.
         client_column: each row's client id.
         test_fraction: what part becomes the test set where there is no test split.
-        labels: whether the rows have any; see the source csv.
+        labels: whether the rows have labels; see the source csv.
         where: what messages call the data.
 
     Raises:
         Mistake: a split or a column is missing, or a value cannot be used.
     """
-    rows = _rows(dataset, train_split, test_split, where)
-    labelled = label_column or ("label" if "label" in rows.names else None) if labels else None
+    columns = _choose_splits(dataset, train_split, test_split, where)
+    labelled = label_column or ("label" if "label" in columns.names else None) if labels else None
     given = {"image_column": image_column, "text_column": text_column, "feature_columns": feature_columns}
     named: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if len(named) > 1:
         both = " and ".join(f"`{key}`" for key in named)
         raise Mistake(f"{both} are given together; name one of them to learn from")
-    named = named or _plainly(rows, {label_column or "label", client_column})
+    named = named or _choose_inputs(columns, {label_column or "label", client_column})
     if "text_column" in named and labelled is None:
-        return _characters(rows, named["text_column"], client_column, test_fraction)
-    x, mark = _x(rows, named), MARK if len(rows.parts) > 1 else None
+        return _source_of_characters(columns, named["text_column"], client_column, test_fraction)
+    x, test_column = _read_inputs(columns, named), IS_TEST_COLUMN if len(columns.parts) > 1 else None
     features = None if x is not None else named.get("feature_columns")
     label_column = labelled or label_column or "label"
-    return from_frame(
-        "huggingface", rows.frame(), label_column, features, client_column, mark, test_fraction, x, labels
+    return source_from_table(
+        "huggingface", columns.to_table(), label_column, features, client_column, test_column, test_fraction, x, labels
     )
 
 
-def _rows(dataset: Any, train_split: str, test_split: str | None, where: str) -> Rows:
-    """The splits that are used, every column as plain values.
+def _choose_splits(dataset: Any, train_split: str, test_split: str | None, where: str) -> DatasetColumns:
+    """Return the columns of the training and the test split, as plain values.
 
     Raises:
         Mistake: one is missing or empty, or `dataset` is something else.
@@ -108,90 +108,100 @@ def _rows(dataset: Any, train_split: str, test_split: str | None, where: str) ->
         found = [dataset[name] for name in (train_split, test_split or "test") if name in dataset]
     elif not isinstance(dataset, datasets.Dataset):
         kind = type(dataset).__name__
-        raise Mistake(f"{where}: is a {kind}; give a datasets.Dataset or a datasets.DatasetDict, which are whole")
+        raise Mistake(f"{where}: is a {kind}; give a datasets.Dataset or a datasets.DatasetDict")
     elif test_split is not None:
         raise Mistake(f"{where} has no splits; leave it out", key="test_split", value=test_split)
     else:
         found = [dataset]
     if not all(len(part) for part in found):
-        raise Mistake(f"{where}: a split of it holds no rows; one example for each row is needed")
-    return Rows([part.with_format(None) for part in found], where)
+        raise Mistake(f"{where}: one of its splits holds no rows; each row is an example")
+    return DatasetColumns([part.with_format(None) for part in found], where)
 
 
-def _plainly(rows: Rows, taken: set[str | None]) -> dict[str, str]:
-    """The column to learn from where it goes without saying."""
-    kinds = {name: rows.kind(name) for name in rows.names if name not in taken}
+def _choose_inputs(columns: DatasetColumns, used: set[str | None]) -> dict[str, str]:
+    """Return the column to learn from by the argument that would name it, or nothing if it is not obvious.
+
+    Args:
+        used: columns with another use.
+    """
+    kinds = {name: columns.kind(name) for name in columns.names if name not in used}
     pictures = [name for name, kind in kinds.items() if kind == "Image"]
     if len(pictures) == 1:
         return {"image_column": pictures[0]}
     return {"text_column": next(iter(kinds))} if list(kinds.values()) == ["string"] else {}
 
 
-def _x(rows: Rows, named: Mapping[str, Any]) -> Tensor | None:
-    """What is learned from [N, ...]; None for a table."""
+def _read_inputs(columns: DatasetColumns, named: Mapping[str, Any]) -> Tensor | None:
+    """Return the inputs [N, ...]; None for a table."""
     if "image_column" in named:
-        rows.check("image_column", named["image_column"])
-        return _pictures(rows, named["image_column"])
+        columns.require("image_column", named["image_column"])
+        return _read_pictures(columns, named["image_column"])
     if "text_column" in named:
-        rows.check("text_column", named["text_column"])
-        return text.whole(f"{rows.where}: {named['text_column']}", list(rows.cells(named["text_column"])))
-    columns = named.get("feature_columns", ())
-    if len(columns) == 1 and columns[0] in rows.names and rows.holds_lists(columns[0]):
-        return inputs(f"{rows.where}: {columns[0]}", rows.array(columns[0]))
+        columns.require("text_column", named["text_column"])
+        return tokens_of_texts(f"{columns.where}: {named['text_column']}", list(columns.cells(named["text_column"])))
+    features = named.get("feature_columns", ())
+    if len(features) == 1 and features[0] in columns.names and columns.holds_lists(features[0]):
+        return inputs_from_array(f"{columns.where}: {features[0]}", columns.array(features[0]))
     return None
 
 
-def _pictures(rows: Rows, name: str) -> Tensor:
-    """A column of pictures, or of their pixels, [N, C, H, W]."""
-    if rows.kind(name) == "Image":
-        return images(pixels(_named(rows, name)))
-    x = inputs(f"{rows.where}: {name}", rows.array(name)) if rows.holds_lists(name) else None
+def _read_pictures(columns: DatasetColumns, name: str) -> Tensor:
+    """Return a column of pictures, or of their pixels, [N, C, H, W]."""
+    if columns.kind(name) == "Image":
+        return scale_pixels(stack_pixels(_iterate_pictures(columns, name)))
+    x = inputs_from_array(f"{columns.where}: {name}", columns.array(name)) if columns.holds_lists(name) else None
     if x is None or x.dim() != 4:
         raise Mistake(
-            f"in {rows.where} it is of the kind {rows.kind(name)}; pictures, or arrays of their pixels, are needed",
+            f"in {columns.where} it is of the kind {columns.kind(name)}; pictures, or arrays of their pixels, are "
+            "needed",
             key="image_column",
             value=name,
         )
     return x
 
 
-def _named(rows: Rows, name: str) -> Iterator[tuple[str, Any]]:
-    """Each picture of a column, and what messages call it."""
-    for row, picture in enumerate(rows.cells(name), 1):
+def _iterate_pictures(columns: DatasetColumns, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield each picture of a column, after what messages call it."""
+    for row, picture in enumerate(columns.cells(name), 1):
         if picture is None:
-            raise Mistake(f"{rows.where}: row {row}: {name} is missing, but a picture is needed in every row")
-        yield f"{rows.where}: {name} of row {row}", picture
+            raise Mistake(f"{columns.where}: row {row}: {name} is missing, but a picture is needed in every row")
+        yield f"{columns.where}: {name} of row {row}", picture
 
 
-def _characters(rows: Rows, column: str, client_column: str | None, test_fraction: float) -> Source:
-    """The source whose examples are windows of each client's lines."""
-    rows.check("text_column", column)
-    rows.check("client_column", client_column)
-    train, *tested = [_spoken(part, column, client_column, f"{rows.where}: {column}") for part in rows.parts]
-    if not tested:
-        train, last = _without_last(train, checked_fraction(test_fraction))
-        tested = [last]
-    if not all((train, *tested)):
-        raise Mistake(f"{rows.where}: {column} holds too few lines; some are needed to learn from and some to test on")
-    (examples, groups), (test, test_groups) = (text.next_characters(part) for part in (train, *tested))
+def _source_of_characters(
+    columns: DatasetColumns, text_column: str, client_column: str | None, test_fraction: float
+) -> Source:
+    """Return the source whose examples are windows of each client's lines."""
+    columns.require("text_column", text_column)
+    columns.require("client_column", client_column)
+    name = f"{columns.where}: {text_column}"
+    train, *test_parts = [_read_lines(part, text_column, client_column, name) for part in columns.parts]
+    if test_parts:
+        test = test_parts[0]
+    else:
+        train, test = _split_lines(train, require_test_fraction(test_fraction))
+    if not train or not test:
+        raise Mistake(f"{name} holds too few lines; some are needed to learn from and some to test on")
+    examples, groups = next_character_examples(train)
+    test_examples, test_groups = next_character_examples(test)
     if client_column is None:
-        return Source("huggingface", examples, test, text.VOCABULARY)
-    return Source("huggingface", examples, test, text.VOCABULARY, groups=groups, test_groups=test_groups)
+        return Source("huggingface", examples, test_examples, NUM_TOKENS)
+    return Source("huggingface", examples, test_examples, NUM_TOKENS, groups=groups, test_groups=test_groups)
 
 
-def _spoken(part: Any, column: str, client_column: str | None, name: str) -> Spoken:
-    """The lines of each client in one split, in order; empty ones are passed over."""
-    spoken: Spoken = {}
-    whose = part[client_column] if client_column else [""] * len(part)
-    for row, (who, cell) in enumerate(zip(whose, part[column], strict=True)):
-        lines = [line for line in text.strings(name, cell, row).splitlines() if line.strip()]
+def _read_lines(part: Any, text_column: str, client_column: str | None, name: str) -> _Lines:
+    """Return the lines of each client in one split, in order, without empty lines."""
+    by_client: _Lines = {}
+    clients = part[client_column] if client_column else [""] * len(part)
+    for row, (client, cell) in enumerate(zip(clients, part[text_column], strict=True)):
+        lines = [line for line in require_text(name, cell, row).splitlines() if line.strip()]
         if lines:
-            spoken.setdefault(str(who), []).extend(lines)
-    return spoken
+            by_client.setdefault(str(client), []).extend(lines)
+    return by_client
 
 
-def _without_last(spoken: Spoken, fraction: float) -> tuple[Spoken, Spoken]:
-    """All lines but a part of each client's last, and those; a client's only line stays."""
-    held = {who: min(ceil(fraction * len(lines)), len(lines) - 1) for who, lines in spoken.items()}
-    before = {who: lines[: len(lines) - held[who]] for who, lines in spoken.items()}
-    return before, {who: lines[-held[who] :] for who, lines in spoken.items() if held[who]}
+def _split_lines(lines: _Lines, test_fraction: float) -> tuple[_Lines, _Lines]:
+    """Return the lines to train on, and those to test on: each client's last; a client's only line is for training."""
+    counts = {client: min(ceil(test_fraction * len(own)), len(own) - 1) for client, own in lines.items()}
+    train = {client: own[: len(own) - counts[client]] for client, own in lines.items()}
+    return train, {client: own[-counts[client] :] for client, own in lines.items() if counts[client]}

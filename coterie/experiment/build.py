@@ -20,13 +20,13 @@ from coterie.core.errors import Mistake, mistakes_in
 from coterie.core.examples import Clients, Examples
 from coterie.data import Source
 from coterie.data.augment import Augment, augmentation
-from coterie.data.inputs import Inputs, inputs_of, outputs_of
-from coterie.data.remarks import remarks
+from coterie.data.model_inputs import Inputs, count_outputs, describe_inputs
 from coterie.data.seed_set import SeedSet
 from coterie.data.standardize import Standardized
+from coterie.data.unusual_data import remarks_on_data
 from coterie.experiment import check, model, start
 from coterie.experiment.automatic import work_of
-from coterie.experiment.dealing import dealt
+from coterie.experiment.dealing import load_and_deal
 from coterie.experiment.engine import Machine, make_engine, reference, resolve_engine
 from coterie.experiment.keys import keys_of
 from coterie.experiment.lookup import find
@@ -122,7 +122,7 @@ def build(settings: Settings, machine: Machine, kept: Path | None = None) -> Exp
         attack = _attack(settings)
     with mistakes_in("probe"):
         probe = Probe(**settings.probe) if settings.probe else None
-    settings, ready = dealt(settings)
+    settings, ready = load_and_deal(settings)
     source, clients, seed = ready.source, ready.clients, seed_set(settings, ready)
     if source.test is None and settings.evaluate.target_accuracy is not None:
         raise Mistake(
@@ -130,7 +130,7 @@ def build(settings: Settings, machine: Machine, kept: Path | None = None) -> Exp
             f"the source {source.name} has no test examples to measure it on"
         )
     settings = start.settled(settings)
-    shape, outputs = source.train.x.shape[1:], outputs_of(source)
+    shape, outputs = source.train.x.shape[1:], count_outputs(source)
     models = {name: model.of_run(settings, name, shape, outputs) for name in model_names(settings)}
     starts = start.begin(settings, models, kept)
     with mistakes_in("pretrain"):
@@ -162,8 +162,8 @@ def build(settings: Settings, machine: Machine, kept: Path | None = None) -> Exp
     settings, plan = replace(settings, engine=chosen), api.on_engine(plan, make_engine(chosen))
     named, names = dict(zip(plan.tasks, models.values(), strict=True)), dict(zip(plan.tasks, models, strict=True))
     once = {} if plan.algorithm.traits.pooled else _sent_once(ready, seed)
-    inputs = inputs_of(source, ready.scaling, plan.algorithm.traits.predicts)
-    said = [*remarks(source, clients), *plan.algorithm.warnings(settings.rounds)]
+    inputs = describe_inputs(source, ready.scaling, plan.algorithm.traits.predicts)
+    said = [*remarks_on_data(source, clients), *plan.algorithm.warnings(settings.rounds)]
     said += [] if probe is None else [probe.cost]
     held = seed.clients if seed else clients
     return Experiment(settings, plan, source, named, names, held, starts, inputs, once, said, why)

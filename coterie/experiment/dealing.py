@@ -15,7 +15,7 @@ from coterie.experiment.settings import Settings
 from coterie.experiment.tables import partition_keys
 
 
-def dealt(settings: Settings) -> tuple[Settings, Standardized]:
+def load_and_deal(settings: Settings) -> tuple[Settings, Standardized]:
     """Return the settings with what depends on the source filled in, and the standardised source and clients.
 
     Raises:

@@ -94,7 +94,7 @@ class RunRecorder:
         self._write_config()
         own = self.experiment.plan.algorithm.traits.own_models
         self.folder.write_clients(self.experiment.described(), self.experiment.model_of if own else None)
-        self.folder.write_inputs(self.experiment.inputs.record())
+        self.folder.write_inputs(self.experiment.inputs.to_record())
         self._write_start()
         self.watch.begin(self.experiment, self.folder.path, list(self.records))
         for sentence in self.experiment.remarks:

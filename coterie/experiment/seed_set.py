@@ -7,7 +7,7 @@ from dataclasses import replace
 from coterie.core.errors import Mistake, mistakes_in
 from coterie.core.examples import Examples, pool_examples
 from coterie.data import Source
-from coterie.data.seed_set import SeedSet, added, from_clients, from_elsewhere
+from coterie.data.seed_set import SeedSet, add_to_clients, from_clients, from_pool
 from coterie.data.sources import find
 from coterie.data.standardize import Standardized
 from coterie.experiment.dealing import seed_source
@@ -42,7 +42,7 @@ def seed_set(settings: Settings, ready: Standardized) -> SeedSet | None:
         )
     else:
         return None
-    return found.unlabelled() if labels is False else found
+    return found.without_labels() if labels is False else found
 
 
 def with_seed_set(settings: Settings, plan: Plan) -> Plan:
@@ -62,7 +62,7 @@ def with_seed_set(settings: Settings, plan: Plan) -> Plan:
         return plan
     if plan.seed_set.y is None:
         raise Mistake(f"seed_set.labels = false: {name} would learn from its labels alone; leave the seed set out")
-    return replace(plan, clients=added(plan.clients, plan.seed_set), seed_set=None)
+    return replace(plan, clients=add_to_clients(plan.clients, plan.seed_set), seed_set=None)
 
 
 def _elsewhere(settings: Settings, ready: Standardized, other: Source) -> SeedSet:
@@ -72,7 +72,7 @@ def _elsewhere(settings: Settings, ready: Standardized, other: Source) -> SeedSe
     examples = ready.scaling(_whole(other) if of_a_file else other.train)
     size = settings.seed_set.get("examples") or len(examples)
     with mistakes_in("seed_set"):
-        return from_elsewhere(examples, size, ready.clients, settings.rng_seed)
+        return from_pool(examples, size, ready.clients, settings.rng_seed)
 
 
 def _whole(source: Source) -> Examples:

@@ -15,7 +15,7 @@ from coterie.algorithms.server import ServerOptimizer
 from coterie.attacks import ATTACKS, attack
 from coterie.core.errors import Mistake, mistakes_in
 from coterie.data import AUGMENTATIONS, PARTITIONS, SOURCES, deal, partitions
-from coterie.data.standardize import HOW
+from coterie.data.standardize import STANDARDIZATIONS
 from coterie.experiment.file import Raw
 from coterie.experiment.keys import REQUIRED, Key, Keys, keys_of
 from coterie.experiment.lookup import find, offered
@@ -115,7 +115,7 @@ def data_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
     ours = Keys(source=Key(str, REQUIRED)).and_those_of(dealt.without(["examples_per_client"]))
     ours = ours.and_those_of(partition_keys(raw.get("partition"))).and_those_of(dealt)
     ours["partition"] = Key(str | None, None)
-    ours["standardize"] = Key(Literal[HOW] | dict[str, list[float]] | None, None)
+    ours["standardize"] = Key(Literal[STANDARDIZATIONS] | dict[str, list[float]] | None, None)
     ours["augment"] = Key(Literal[tuple(AUGMENTATIONS)], "none")
     return ours.and_those_of(own.without([*_NOT_KEYS, *ours]))
 
@@ -254,7 +254,7 @@ def partition_keys(name: object) -> Keys:
     if not isinstance(name, str):
         return Keys()
     with mistakes_in("data"):
-        return keys_of(partitions.find(name))
+        return keys_of(partitions.find_partition(name))
 
 
 def _choice(table: str, key: str, raw: Raw, allowed: str) -> str:

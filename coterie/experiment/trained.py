@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from coterie.core.errors import Mistake, few, reason
-from coterie.data.inputs import Inputs, recorded
-from coterie.data.unseen import Unseen, unseen
+from coterie.data.model_inputs import Inputs, inputs_from_record
+from coterie.data.new_examples import NewExamples, read_new_examples
 from coterie.experiment.model import of_run
 from coterie.experiment.settings import Settings, load, model_names
 from coterie.report.run_reader import is_pretraining
@@ -42,13 +42,13 @@ class Trained:
     inputs: Inputs
     label_column: str | None = None
 
-    def read(self, path: str | Path) -> Unseen:
+    def read(self, path: str | Path) -> NewExamples:
         """The examples in a table, an archive, a picture or a folder of pictures, as the model takes them.
 
         Raises:
             Mistake: they cannot be read, or are of another kind than the model learned from.
         """
-        return unseen(Path(path), self.inputs, self.label_column)
+        return read_new_examples(Path(path), self.inputs, self.label_column)
 
     @torch.no_grad()
     def probabilities(self, x: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ def trained(folder: str | Path, client: str | None = None) -> Trained:
 def _inputs(folder: Path) -> Inputs:
     path = folder / INPUTS_FILE
     try:
-        return recorded(json.loads(path.read_bytes()))
+        return inputs_from_record(json.loads(path.read_bytes()))
     except FileNotFoundError as error:
         raise Mistake(f"{folder}: has no {INPUTS_FILE}, which runs of earlier versions lack; run it again") from error
     except (OSError, ValueError, KeyError, TypeError) as error:

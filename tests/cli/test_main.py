@@ -176,7 +176,7 @@ def test_natural_clients_are_shown_with_remarks(capsys: pytest.CaptureFixture[st
     out, err = capsys.readouterr()
     assert out.splitlines()[-2:] == ["2 clients (natural), 1 test examples", "clients.html"]
     assert err.splitlines() == [
-        "note: client b holds a single example, so whatever is sent from there is about that one",
+        "note: client b holds a single example, so every update from there is about that example",
         "note: class 2: in test examples only, so no client can learn it",
     ]
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 
 from coterie import Examples, Mistake
-from coterie.data.seed_set import added, from_clients, from_elsewhere, nbytes
+from coterie.data.seed_set import add_to_clients, count_bytes, from_clients, from_pool
 
 
 def holding(*labels: int, first: int = 0) -> Examples:
@@ -56,7 +56,7 @@ def test_a_pool_is_shared_not_copied():
     seed = from_clients(clients, 4)
     assert seed.examples.x is whole.x
     assert seed.clients["b"].x is whole.x
-    assert added(seed.clients, seed.examples)["a"].x is whole.x
+    assert add_to_clients(seed.clients, seed.examples)["a"].x is whole.x
 
 
 def test_labels_that_are_no_classes_are_drawn_at_random():
@@ -74,11 +74,11 @@ def test_a_client_keeps_at_least_one_example():
 
 def test_a_source_of_its_own_takes_nothing_from_the_clients():
     clients = {"a": holding(0, 1), "b": holding(0, 1)}
-    seed = from_elsewhere(holding(*[0] * 30, *[1] * 3, *[2] * 30), 12, clients)
+    seed = from_pool(holding(*[0] * 30, *[1] * 3, *[2] * 30), 12, clients)
     assert counts(seed.examples, 3) in ([5, 3, 4], [4, 3, 5])
     assert seed.clients is clients
     with pytest.raises(Mistake, match=r"^examples = 5: there are 2 to draw from"):
-        from_elsewhere(holding(0, 1), 5, clients)
+        from_pool(holding(0, 1), 5, clients)
 
 
 def test_what_handing_it_out_costs():
@@ -88,18 +88,18 @@ def test_what_handing_it_out_costs():
     clients = {name: holding(*[0, 1] * 5) for name in "abc"}
     seed = from_clients(clients, 2)
     assert (seed.bytes_up, seed.bytes_down) == (72, 144)
-    bare = seed.unlabelled()
+    bare = seed.without_labels()
     assert bare.examples.y is None
     assert (bare.bytes_up, bare.bytes_down) == (24, 48)
-    other = from_elsewhere(holding(*[0, 1] * 10), 6, clients)
+    other = from_pool(holding(*[0, 1] * 10), 6, clients)
     assert (other.bytes_up, other.bytes_down) == (0, 3 * 72)
-    assert nbytes(holding(0, 1)) == 24
+    assert count_bytes(holding(0, 1)) == 24
 
 
 def test_the_fair_comparison_trains_on_it_too():
     clients = {"a": holding(*[0, 1] * 5), "b": holding(*[0, 1] * 5, first=100)}
     seed = from_clients(clients, 2)
-    more = added(seed.clients, seed.examples)
+    more = add_to_clients(seed.clients, seed.examples)
     assert numbers(more["a"]) == sorted(numbers(seed.clients["a"]) + numbers(seed.examples))
     with pytest.raises(Mistake, match="a seed set without labels cannot be added"):
-        added(seed.clients, seed.unlabelled().examples)
+        add_to_clients(seed.clients, seed.without_labels().examples)

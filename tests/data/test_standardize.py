@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from coterie.core.errors import Mistake
 from coterie.core.examples import Examples
 from coterie.data import Source, deal, own_test
-from coterie.data.standardize import scale_of, standardize, sums_of
-from coterie.data.table import Column
+from coterie.data.feature_encoding import ColumnEncoding
+from coterie.data.standardize import compute_scale, standardize, sum_columns
 
 NAN = float("nan")
 
@@ -21,7 +21,7 @@ def table(x, groups, test=None, test_groups=None, measured=("dose",)):
     x = torch.tensor(x)
     held = None if test is None else Examples(torch.tensor(test), torch.zeros(len(test), dtype=torch.int64))
     y = torch.zeros(len(x), dtype=torch.int64)
-    columns = [Column(name, None, missing=False) for name in measured]
+    columns = [ColumnEncoding(name, None, missing=False) for name in measured]
     return Source("toy", Examples(x, y), held, 1, groups=groups, test_groups=test_groups, columns=columns)
 
 
@@ -79,7 +79,7 @@ some_values = st.lists(st.floats(-1e3, 1e3, width=32) | st.just(NAN), min_size=1
 @given(st.lists(some_values, min_size=1, max_size=4))
 def test_the_sums_of_clients_give_the_moments_of_the_pool(parts):
     """Against numpy over the pooled observed values; a pool without variation or observation has deviation 1."""
-    scale = scale_of(sums_of(torch.tensor(part).unsqueeze(1), [0]) for part in parts)
+    scale = compute_scale(sum_columns(torch.tensor(part).unsqueeze(1), [0]) for part in parts)
     pool = np.array([v for part in parts for v in part if not np.isnan(v)], dtype=np.float64)
     assert scale.mean.item() == pytest.approx(pool.mean() if len(pool) else 0, abs=1e-6)
     deviation = pool.std() if len(pool) else 0
@@ -91,7 +91,7 @@ def test_the_sums_of_clients_give_the_moments_of_the_pool(parts):
 
 def test_a_large_mean_does_not_drown_a_small_deviation():
     """2,000 +- 1 has mean square 4,000,001, which float32 would round to 4,000,000 and so lose the variance."""
-    scale = scale_of([sums_of(torch.tensor([[1999.0], [2001.0]]), [0])])
+    scale = compute_scale([sum_columns(torch.tensor([[1999.0], [2001.0]]), [0])])
     assert (scale.mean.item(), scale.deviation.item()) == (2000, 1)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from coterie import Mistake
 from coterie.data import load as load_source
-from coterie.data.seed_set import nbytes
+from coterie.data.seed_set import count_bytes
 from coterie.experiment import folder_jobs
 from coterie.experiment.build import Experiment, build
 from coterie.experiment.engine import this_machine
@@ -128,7 +128,7 @@ def test_labels_can_be_left_out_of_either(path: Path, tmp_path: Path) -> None:
     bare = built(path, *SEED, "seed_set.labels=false").plan.seed_set
     assert bare is not None
     assert (len(bare), bare.y) == (7, None)
-    with pytest.raises(Mistake, match="holds no array 'y'"):
+    with pytest.raises(Mistake, match='holds no array "y"'):
         built(path, *SEED)
 
 
@@ -150,7 +150,7 @@ def test_handing_it_out_is_counted_once(path: Path, tmp_path: Path) -> None:
         assert json.loads((outcome.folder / "summary.json").read_text())["bytes_once"] == expected
     seed_set = built(path, *SEED).plan.seed_set
     assert seed_set is not None
-    assert nbytes(seed_set) == 200
+    assert count_bytes(seed_set) == 200
 
 
 def test_a_table_of_numbers_is_put_on_the_clients_scale(path: Path, tmp_path: Path) -> None:

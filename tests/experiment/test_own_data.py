@@ -108,7 +108,7 @@ def test_data_without_labels_are_for_algorithms_that_need_none(tmp_path: Path) -
         Mistake, match="there are no labels to learn from or to test on; give some, or an algorithm that"
     ):
         build(load(path), this_machine())
-    with pytest.raises(Mistake, match=r"wards.npz holds no array 'y'; it holds x, ward"):
+    with pytest.raises(Mistake, match=r'wards.npz holds no array "y"; it holds x, ward'):
         build(load(path, ["data.labels=true"]), this_machine())
 
 

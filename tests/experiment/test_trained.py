@@ -120,7 +120,7 @@ def test_a_row_without_a_label_and_a_drug_that_nobody_knew(wards: Path, tmp_path
     (tmp_path / "new.csv").write_text("age,dose,drug\n40,1,w\n,2,x\n")
     rows = model.read(tmp_path / "new.csv")
     assert rows.labels == [None, None]
-    assert rows.notes == ["no training row had drug = 'w'; read as none"]
+    assert rows.notes == ['no training row had drug = "w"; read as none of the known values']
     assert rows.x[0, 3:].tolist() == [0, 0, 0]
     assert rows.x[1].tolist()[:2] == [0, 1]  # the mean, and that it is missing
 
@@ -131,7 +131,7 @@ def test_each_client_by_its_own_scale_means_new_rows_by_theirs(wards: Path, tmp_
     (tmp_path / "new.csv").write_text("age,dose,drug\n40,1,x\n40,3,x\n")
     rows = model.read(tmp_path / "new.csv")
     assert rows.x[:, 2].tolist() == [-1, 1]
-    assert "each by its own mean and deviation" in rows.notes[0]
+    assert "standardised by its own mean and deviation" in rows.notes[0]
 
 
 def test_pixels_of_an_archive(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_pixels_of_an_archive(tmp_path: Path) -> None:
     assert labels == y[40:].tolist()
     assert -likely[range(20), labels].log().mean().item() == pytest.approx(outcome.summary["test_loss"], rel=1e-4)
     np.savez(tmp_path / "small.npz", x=x[:, :6])
-    with pytest.raises(Mistake, match=r"holds numbers of shape \[1, 6, 12\] an example; give grey pictures of 12 x 12"):
+    with pytest.raises(Mistake, match=r"each example is numbers of shape \[1, 6, 12\]; give grey pictures of 12 x 12"):
         model.read(tmp_path / "small.npz")
 
 
@@ -191,10 +191,10 @@ def test_what_cannot_be_used_is_said_in_a_sentence(wards: Path, tmp_path: Path) 
     files = {
         "absent.csv": (None, r"there is no such file or folder"),
         "model.pt": ("", r"must be a .csv, .parquet or .npz file, a picture, or a folder of pictures"),
-        "few.csv": ("age,drug\n1,x\n", r"few.csv: lacks 'dose', which the model learned from; it has 'age', 'drug'"),
+        "few.csv": ("age,drug\n1,x\n", r'few.csv: lacks "dose", which the model learned from; it has "age", "drug"'),
         "none.csv": ("age,dose,drug\n", r"none.csv: holds no rows"),
-        "text.csv": ("age,dose,drug\nold,1,x\n", r"age = 'old', but the model learned from numbers there"),
-        "mixed.csv": ("age,dose,drug\n1,1,x\n2,1,x\nold,1,x\n", r"row 3: age = 'old', where most rows hold a number"),
+        "text.csv": ("age,dose,drug\nold,1,x\n", r'age = "old", but the model learned from numbers there'),
+        "mixed.csv": ("age,dose,drug\n1,1,x\n2,1,x\nold,1,x\n", r'row 3: age = "old", where most rows hold a number'),
     }
     for name, (text, says) in files.items():
         if text is not None:

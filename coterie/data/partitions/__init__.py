@@ -33,7 +33,7 @@ PARTITIONS = Registry(
 """The function that makes each partition, by the name that `deal` takes."""
 
 
-def find(name: str) -> Callable[..., Partition]:
+def find_partition(name: str) -> Callable[..., Partition]:
     """Return the function that makes the partition called `name`, or that uses a partitioner of flwr-datasets.
 
     Raises:

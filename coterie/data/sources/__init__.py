@@ -38,7 +38,7 @@ SOURCES = Registry(
         "csv": "coterie.data.sources.csv:csv",
         "parquet": "coterie.data.sources.parquet:parquet",
         "images": "coterie.data.sources.images:images",
-        "huggingface": "coterie.data.sources.huggingface:huggingface",
+        "huggingface": "coterie.data.sources.huggingface_dataset:huggingface",
         "synthetic": "coterie.data.sources.synthetic:synthetic",
     },
     takes_own=True,

@@ -1,4 +1,4 @@
-"""A file of comma-separated values of the user's own."""
+"""The source csv: a file of comma-separated values of the user's own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from coterie.core.errors import Mistake, reason
-from coterie.data.frame import Frame, from_frame
+from coterie.core.toml_text import toml_text
+from coterie.data.raw_table import RawTable, source_from_table
 from coterie.data.source import Source
 
 
@@ -22,57 +23,56 @@ def csv(
     test_fraction: float = 0.2,
     labels: bool = True,
 ) -> Source:
-    """One example for each row of the file at `path`, whose first row names the columns.
+    """Load the file at `path`: each row is an example, and the first row names the columns.
 
-    Commas, semicolons, tabs or bars separate (whichever the first row has most of outside quotes). An empty cell, "?",
-    "NA" and the like are missing values. A feature column of numbers, with decimal points, is measured, any other is
-    coded (see `coterie.data.table`), with the categories of the training rows. Classes are the distinct labels in
-    order; one that occurs only in test rows counts.
+    The separator is the most frequent of comma, semicolon, tab and bar in the first row, outside quotes. An empty cell,
+    "?", "NA" and the like are missing values. A feature column of numbers, with decimal points, is measured; any other
+    is coded (see `coterie.data.feature_encoding`), with the categories of the training rows. The classes are the
+    distinct labels in order, including those that occur only in test rows.
 
     Args:
         path: the file.
-        label_column: what to predict, a class.
-        feature_columns: what to predict it from; by default every column that has no other use.
+        label_column: the class to predict.
+        feature_columns: what to predict it from; by default every column without another use.
         client_column: each row's client id.
         test_column: whether a row is for testing: true or false, 1 or 0, test or train.
-        test_fraction: what part becomes the test set where there is no `test_column`: fixed, stratified by class and
-            client.
-        labels: whether each row has one. Without, a label column is passed over, and where no `test_column` says
-            otherwise all rows are there to learn from, for an algorithm that needs no labels.
+        test_fraction: what part becomes the test set if there is no `test_column`. The split is fixed, and stratified
+            by class and client.
+        labels: whether the rows have labels. If not, the label column is ignored, and without a `test_column` all rows
+            are for training, by an algorithm that needs no labels.
 
     Raises:
         Mistake: the file cannot be read, a column is missing, or a value cannot be used.
     """
-    frame = Frame(str(path), read(Path(path)))
-    return from_frame(
-        "csv", frame, label_column, feature_columns, client_column, test_column, test_fraction, labels=labels
+    table = RawTable(str(path), read_csv(Path(path)))
+    return source_from_table(
+        "csv", table, label_column, feature_columns, client_column, test_column, test_fraction, labels=labels
     )
 
 
-def read(path: Path) -> dict[str, list[str]]:
-    """The columns of the file by name, all of text.
+def read_csv(path: Path) -> dict[str, list[str]]:
+    """Read a CSV file as text columns, by name.
 
     Raises:
-        Mistake: the file cannot be read, or a row has another number of cells than the first.
+        Mistake: the file cannot be read, or two rows differ in their number of cells.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            first = re.sub(r'"[^"]*"', "", file.readline())  # without what is quoted
+            first = re.sub(r'"[^"]*"', "", file.readline())  # without quoted text
             file.seek(0)
             rows = reader.reader(file, delimiter=max(",;\t|", key=first.count), skipinitialspace=True)
-            return _columns(path, rows)
+            return _collect_columns(path, rows)
     except FileNotFoundError as error:
         raise Mistake("there is no such file", key="path", value=path) from error
     except (OSError, UnicodeDecodeError, reader.Error) as error:
-        why = reason(error)
-        raise Mistake(f"{path}: cannot be read as comma-separated text in UTF-8 ({why})") from error
+        raise Mistake(f"{path}: cannot be read as comma-separated text in UTF-8 ({reason(error)})") from error
 
 
-def _columns(path: Path, rows: Iterator[list[str]]) -> dict[str, list[str]]:
+def _collect_columns(path: Path, rows: Iterator[list[str]]) -> dict[str, list[str]]:
     names = [name.strip() for name in next(rows, [])]
     twice = [name for name, times in Counter(names).items() if times > 1]
     if not names or twice:
-        found = f"names {twice[0]!r} twice" if twice else "is empty"
+        found = f"names {toml_text(twice[0])} twice" if twice else "is empty"
         raise Mistake(f"{path}: its first row {found}; it must name each column, once")
     cells: list[list[str]] = [[] for _ in names]
     for row in rows:

@@ -1,4 +1,4 @@
-"""MNIST-M: MNIST's digits blended into colour photographs, another domain for the same classes."""
+"""The source mnist_m: MNIST's digits blended into colour photographs, another domain of the same classes."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from numpy.typing import NDArray
 
 from coterie.core.errors import Mistake
 from coterie.core.examples import Examples
-from coterie.data.arrays import images
-from coterie.data.files import data_home
+from coterie.data.numpy_arrays import scale_pixels
+from coterie.data.official_files import data_home
 from coterie.data.source import Source
-from coterie.data.sources.npz import pictures, read
+from coterie.data.sources.npz import parse_pictures, read_npz
 
 
 def mnist_m() -> Source:
-    """MNIST-M, from `$COTERIE_DATA/mnist_m/mnist_m.npz`.
+    """Load MNIST-M from `$COTERIE_DATA/mnist_m/mnist_m.npz`.
 
-    The file holds train_x and test_x uint8 [N, 32, 32, 3], train_y and test_y [N] from 0 to 9. The authors publish
-    separate pictures, so it cannot be fetched: collect them, and put it there.
+    The file holds train_x and test_x uint8 [N, 32, 32, 3], train_y and test_y [N] from 0 to 9. It cannot be fetched,
+    since the authors publish separate pictures: write it from those.
 
     Raises:
-        Mistake: the file is absent, or cannot be used.
+        Mistake: the file is missing, or cannot be used.
 
     Reference: Ganin, Lempitsky 2015 (arXiv 1409.7495).
     """
     path = data_home() / "mnist_m" / "mnist_m.npz"
     if not path.exists():
         raise Mistake(
-            f"{path}: is absent; put there train_x, test_x uint8 [N, 32, 32, 3] and train_y, test_y [N] (0 to 9)"
+            f"{path}: is missing; put there train_x, test_x uint8 [N, 32, 32, 3] and train_y, test_y [N] (0 to 9)"
         )
-    arrays = read(path, ["train_x", "train_y", "test_x", "test_y"])
-    train, test = (_part(str(path), arrays[f"{part}_x"], arrays[f"{part}_y"]) for part in ("train", "test"))
+    arrays = read_npz(path, ["train_x", "train_y", "test_x", "test_y"])
+    train, test = (_parse_part(str(path), arrays[f"{part}_x"], arrays[f"{part}_y"]) for part in ("train", "test"))
     return Source("mnist_m", train, test, 10, label_names=[str(d) for d in range(10)])
 
 
-def _part(name: str, x: NDArray[np.generic], y: NDArray[np.generic]) -> Examples:
-    pixels, labels = pictures(name, x, y, 10)
-    return Examples(images(pixels), torch.from_numpy(labels))
+def _parse_part(name: str, x: NDArray[np.generic], y: NDArray[np.generic]) -> Examples:
+    pixels, labels = parse_pictures(name, x, y, 10)
+    return Examples(scale_pixels(pixels), torch.from_numpy(labels))

@@ -1,4 +1,4 @@
-"""A numpy archive of the user's own."""
+"""The source npz: a numpy archive of the user's own."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from coterie.core.errors import Mistake, reason
 from coterie.core.examples import Examples
-from coterie.data.arrays import classes, inputs
+from coterie.core.toml_text import toml_text
+from coterie.data.numpy_arrays import inputs_from_array, labels_from_array
 from coterie.data.source import Source
-from coterie.data.split import by_client, fixed_split
+from coterie.data.train_test_split import split_rows, strata_by_client
 
-Arrays = dict[str, NDArray[np.generic]]
+_Arrays = dict[str, NDArray[np.generic]]
 
 
 def npz(
@@ -27,41 +28,42 @@ def npz(
     test_fraction: float = 0.2,
     labels: bool = True,
 ) -> Source:
-    """The examples in the archive at `path`, which numpy.savez writes.
+    """Load the examples in the archive at `path`, which numpy.savez writes.
 
-    It holds `x` [N, ...] and `y` [N]; what becomes of them is said at `coterie.data.arrays.inputs` and `classes`. Where
-    it also holds a truth value for each example under `test_column`, those examples are the test set; else a fixed test
-    split is taken, stratified by class, and by client where there is a client column. Nothing in the file is ever
-    unpickled.
+    It holds `x` [N, ...] and `y` [N]; `inputs_from_array` and `labels_from_array` of `coterie.data.numpy_arrays` say
+    what they become. If it also holds a truth value for each example under `test_column`, the true examples are the
+    test set. Otherwise a fixed test split is taken, stratified by class, and by client if there is a client column.
+    Nothing in the file is ever unpickled.
 
     Args:
         path: the file.
         client_column: the name of the array [N] that holds each example's client id.
-        test_column: the name of the array [N] that says which examples to test on; only "test" may be absent.
-        test_fraction: what part of the examples becomes the test set where the file does not say.
-        labels: whether it holds `y`. Without, an algorithm that needs no labels learns from all that are not marked.
+        test_column: the name of the array [N] that says which examples to test on; only "test" may be missing.
+        test_fraction: what part of the examples becomes the test set if the file does not say.
+        labels: whether it holds `y`. If not, all examples that are not marked for testing are for training, by an
+            algorithm that needs no labels.
 
     Raises:
         Mistake: the file cannot be read, an array is missing, they differ in length, or a value cannot be used.
     """
     named = {"client_column": client_column, "test_column": None if test_column == "test" else test_column}
     named_by = {key: name for key, name in named.items() if name is not None}
-    arrays = read(Path(path), ["x", "y"] if labels else ["x"], named_by, [test_column])
+    arrays = read_npz(Path(path), ["x", "y"] if labels else ["x"], named_by, [test_column])
     lengths = {name: len(a) if a.ndim else 0 for name, a in arrays.items()}
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{n} of {name}" for name, n in lengths.items())
         raise Mistake(f"{path}: its arrays differ in length ({found}); each must hold one entry for each example")
-    x = inputs(f"{path}: x", arrays["x"])
-    y, num_classes = classes(f"{path}: y", arrays["y"]) if labels else (None, None)
-    ids = client_ids(f"{path}: {client_column}", arrays[client_column]) if client_column else None
+    x = inputs_from_array(f"{path}: x", arrays["x"])
+    y, num_classes = labels_from_array(f"{path}: y", arrays["y"]) if labels else (None, None)
+    ids = parse_client_ids(f"{path}: {client_column}", arrays[client_column]) if client_column else None
     everything = Examples(x, y)
     if test_column in arrays:
-        train, test = marked(f"{path}: {test_column}", arrays[test_column])
+        train, test = parse_split(f"{path}: {test_column}", arrays[test_column])
     elif y is None:
         train, test = np.arange(len(x)), np.arange(0)
     else:
         strata = y.numpy() if y.dim() == 1 else np.zeros(len(y), dtype=np.int64)
-        train, test = fixed_split(by_client(strata, ids, test_fraction), test_fraction)
+        train, test = split_rows(strata_by_client(strata, ids, test_fraction), test_fraction)
     return Source(
         "npz",
         everything.take(torch.from_numpy(train)),
@@ -72,16 +74,16 @@ def npz(
     )
 
 
-def read(
+def read_npz(
     path: Path, needed: Sequence[str], named: Mapping[str, str] | None = None, optional: Sequence[str] = ()
-) -> Arrays:
-    """The arrays of an archive by name, without unpickling.
+) -> _Arrays:
+    """Read the arrays of an archive by name, without unpickling.
 
     Args:
         path: the file.
         needed: arrays that every such file holds.
-        named: arrays that the user named, by the key of [data] that does.
-        optional: arrays to take where they are there.
+        named: arrays that the user named: the argument -> the array's name.
+        optional: arrays to read if they exist.
 
     Raises:
         Mistake: the file cannot be read, or an array is missing.
@@ -89,12 +91,14 @@ def read(
     try:
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise Mistake(f"{path}: is a single array; write an archive with numpy.savez({path.name!r}, x=..., y=...)")
+            raise Mistake(
+                f"{path}: is a single array; write an archive with numpy.savez({toml_text(path.name)}, x=..., y=...)"
+            )
         with archive:
             held = ", ".join(archive.files) or "nothing"
             for name in needed:
                 if name not in archive.files:
-                    raise Mistake(f"{path} holds no array {name!r}; it holds {held}")
+                    raise Mistake(f"{path} holds no array {toml_text(name)}; it holds {held}")
             for key, name in (named or {}).items():
                 if name not in archive.files:
                     raise Mistake(f"{path} holds no such array; it holds {held}", key=key, value=name)
@@ -105,19 +109,26 @@ def read(
     except FileNotFoundError as error:
         raise Mistake("there is no such file", key="path", value=path) from error
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        # Of a file that is no archive, numpy would say that it must be unpickled.
-        foreign = isinstance(error, ValueError) and not zipfile.is_zipfile(path)
-        why = "it is none" if foreign else reason(error)
+        # For a file that is not an archive, numpy would say that it must be unpickled.
+        other = isinstance(error, ValueError) and not zipfile.is_zipfile(path)
+        why = "it is another kind of file" if other else reason(error)
         raise Mistake(f"{path}: cannot be read as a numpy archive of plain arrays ({why})") from error
 
 
-def pictures(
+def parse_pictures(
     path: str, x: NDArray[np.generic], y: NDArray[np.generic], num_classes: int, what: str = "y"
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Pixels [N, 3, H, W] and labels [N] of an archive whose form is known, from x uint8 [N, H, W, 3] and y [N].
+    """Return x uint8 [N, H, W, 3] and y [N] of an archive as pixels [N, 3, H, W] and labels [N].
+
+    Args:
+        path: the file, for the message.
+        x: the pictures.
+        y: the labels.
+        num_classes: how many classes there are.
+        what: the name of the labels, for the message.
 
     Raises:
-        Mistake: they have another form; `what` names the labels.
+        Mistake: they have another form.
     """
     if x.dtype != np.uint8 or x.ndim != 4 or x.shape[3] != 3:
         raise Mistake(f"{path}: its pictures are {x.dtype} {list(x.shape)}; they must be uint8 [N, H, W, 3]")
@@ -128,13 +139,13 @@ def pictures(
     return np.ascontiguousarray(x.transpose(0, 3, 1, 2)), y.astype(np.int64)
 
 
-def client_ids(name: str, column: NDArray[np.generic]) -> list[str]:
-    """A client id for each example: the values of the column [N] as strings.
+def parse_client_ids(name: str, column: NDArray[np.generic]) -> list[str]:
+    """Return the client id of each example: the values of the column [N] as strings.
 
     Raises:
         Mistake: it has another shape, or a value is missing.
 
-    >>> client_ids("ward", np.array([3, 12]))
+    >>> parse_client_ids("ward", np.array([3, 12]))
     ['3', '12']
     """
     if column.ndim != 1:
@@ -142,12 +153,12 @@ def client_ids(name: str, column: NDArray[np.generic]) -> list[str]:
     ids = [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in column.tolist()]
     for row, client in enumerate(ids):
         if client.strip() in ("", "nan", "NaT"):
-            raise Mistake(f"{name}: example {row} holds {client!r}; every example needs a client id")
+            raise Mistake(f"{name}: example {row} holds {toml_text(client)}; every example needs a client id")
     return ids
 
 
-def marked(name: str, is_test: NDArray[np.generic]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows to train on and rows to test on, from a truth value (or 0 and 1) for each example [N].
+def parse_split(name: str, is_test: NDArray[np.generic]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return rows to train on and rows to test on, from a truth value (or 0 and 1) for each example [N].
 
     Raises:
         Mistake: it holds other values, or leaves nothing to train on or to test on.

@@ -1,4 +1,4 @@
-"""PACS: the same seven things as art paintings, cartoons, photographs and sketches."""
+"""The source pacs: the same seven things as art paintings, cartoons, photographs and sketches."""
 
 from __future__ import annotations
 
@@ -12,87 +12,93 @@ from numpy.typing import NDArray
 
 from coterie.core.errors import Mistake
 from coterie.core.examples import Examples
-from coterie.data.arrays import images as scaled
-from coterie.data.files import data_home
-from coterie.data.pictures import pixels
+from coterie.data.numpy_arrays import scale_pixels
+from coterie.data.official_files import data_home
+from coterie.data.picture_pixels import stack_pixels
 from coterie.data.source import Source
-from coterie.data.sources.images import find, opened
-from coterie.data.sources.npz import pictures, read
-from coterie.data.split import combined, fixed_split
+from coterie.data.sources.images import find_pictures, open_pictures
+from coterie.data.sources.npz import parse_pictures, read_npz
+from coterie.data.train_test_split import combine_strata, split_rows
 
 DOMAINS = ["art_painting", "cartoon", "photo", "sketch"]
-LABELS = ["dog", "elephant", "giraffe", "guitar", "horse", "house", "person"]
-SIDE = 32
-LANCZOS = 1
-"""Pillow's number for that filter."""
+THINGS = ["dog", "elephant", "giraffe", "guitar", "horse", "house", "person"]
+_SIDE_PIXELS = 32
+_LANCZOS = 1  # pillow's number for that filter
 
 
 def pacs(test_fraction: float = 0.2) -> Source:
-    """PACS reduced to 32 x 32; a client for each domain.
+    """Load PACS reduced to 32 x 32, with a client for each domain.
 
     From `$COTERIE_DATA/pacs/pacs32.npz`: x uint8 [N, 32, 32, 3], y [N] from 0 (dog) to 6 (person), and domain [N]: 0
-    art_painting, 1 cartoon, 2 photo, 3 sketch. Or where that is absent from the authors' pictures,
-    `$COTERIE_DATA/pacs/DOMAIN/CLASS/*.jpg` (or in pacs_data/ there), reduced by Lanczos at every start, which takes a
-    minute; needs pillow. In their own size the source "images" reads them. They cannot be fetched. A fixed test split
-    is taken first, stratified by domain and class.
+    art_painting, 1 cartoon, 2 photo, 3 sketch. If that is missing, from the authors' pictures in
+    `$COTERIE_DATA/pacs/DOMAIN/CLASS/*.jpg` (or in pacs_data/ there), which pillow reduces at every start by the Lanczos
+    filter, in a minute. For pictures in their own size, use the source "images". The data cannot be fetched. A fixed
+    test split is taken first, stratified by domain and class.
 
     Args:
         test_fraction: what part of the examples becomes the test set.
 
     Raises:
-        Mistake: both are absent, or what is there cannot be used.
+        Mistake: both are missing, or cannot be used.
 
     Reference: Li, Yang, Song, Hospedales 2017, "Deeper, broader and artier domain generalization".
     """
-    x, y, domain = _everything(data_home() / "pacs")
-    everything = Examples(scaled(x), torch.from_numpy(y))
-    train, test = fixed_split(combined(domain, y), test_fraction)
+    x, y, domain = _read(data_home() / "pacs")
+    everything = Examples(scale_pixels(x), torch.from_numpy(y))
+    train, test = split_rows(combine_strata(domain, y), test_fraction)
     return Source(
         "pacs",
         everything.take(torch.from_numpy(train)),
         everything.take(torch.from_numpy(test)),
-        len(LABELS),
+        len(THINGS),
         groups=[DOMAINS[d] for d in domain[train]],
         test_groups=[DOMAINS[d] for d in domain[test]],
-        label_names=LABELS,
+        label_names=THINGS,
     )
 
 
-Arrays = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]
+_Arrays = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]
 """Pixels [N, 3, 32, 32], labels [N], domains [N]."""
 
 
-def _everything(home: Path) -> Arrays:
+def _read(home: Path) -> _Arrays:
     path = home / "pacs32.npz"
     folder = next((f for f in (home, home / "pacs_data") if all((f / d).is_dir() for d in DOMAINS)), None)
     if path.exists() or folder is None:
-        return _archive(path)
-    return _pictures(folder)
+        return _read_archive(path)
+    return _read_pictures(folder)
 
 
-def _archive(path: Path) -> Arrays:
+def _read_archive(path: Path) -> _Arrays:
     if not path.exists():
         raise Mistake(
-            f"{path}: is absent; put there x uint8 [N, 32, 32, 3], y [N] (0 to 6) and domain [N] (0 to 3), or beside "
+            f"{path}: is missing; put there x uint8 [N, 32, 32, 3], y [N] (0 to 6) and domain [N] (0 to 3), or next to "
             f"it the authors' folders {', '.join(DOMAINS)}"
         )
-    arrays = read(path, ["x", "y", "domain"])
-    x, y = pictures(str(path), arrays["x"], arrays["y"], len(LABELS))
-    _, domain = pictures(str(path), arrays["x"], arrays["domain"], len(DOMAINS), "domain")
+    arrays = read_npz(path, ["x", "y", "domain"])
+    x, y = parse_pictures(str(path), arrays["x"], arrays["y"], len(THINGS))
+    _, domain = parse_pictures(str(path), arrays["x"], arrays["domain"], len(DOMAINS), "domain")
     return x, y, domain
 
 
-def _pictures(folder: Path) -> Arrays:
-    """The authors' pictures, domain after domain, in the order of their names."""
-    files = [file for domain in DOMAINS for file in find(folder / domain)[0]]
-    strange = next((file for file in files if file.parent.name not in LABELS), None)
+def _read_pictures(folder: Path) -> _Arrays:
+    """Read the authors' pictures, domain after domain, in the order of their names."""
+    files = [file for domain in DOMAINS for file in _find_domain(folder / domain)]
+    strange = next((file for file in files if file.parent.name not in THINGS), None)
     if strange is not None:
-        raise Mistake(f"{strange}: lies in none of the folders {', '.join(LABELS)}; move or remove it")
-    y = np.array([LABELS.index(file.parent.name) for file in files], dtype=np.int64)
+        raise Mistake(f"{strange}: does not lie in one of the folders {', '.join(THINGS)}; move or remove it")
+    y = np.array([THINGS.index(file.parent.name) for file in files], dtype=np.int64)
     domain = np.array([DOMAINS.index(file.parent.parent.name) for file in files], dtype=np.int64)
-    return pixels(_reduced(files)), y, domain
+    return stack_pixels(_reduce(files)), y, domain
 
 
-def _reduced(files: list[Path]) -> Iterator[tuple[str, Any]]:
-    for name, picture in opened(files):
-        yield name, picture.convert("RGB").resize((SIDE, SIDE), LANCZOS)
+def _find_domain(folder: Path) -> list[Path]:
+    try:
+        return find_pictures(folder)[0]
+    except Mistake as mistake:  # about the argument of another source
+        raise Mistake(f"{folder}: {mistake.sentence}") from mistake
+
+
+def _reduce(files: list[Path]) -> Iterator[tuple[str, Any]]:
+    for name, picture in open_pictures(files):
+        yield name, picture.convert("RGB").resize((_SIDE_PIXELS, _SIDE_PIXELS), _LANCZOS)

@@ -1,4 +1,4 @@
-"""A Parquet file of the user's own."""
+"""The source parquet: a Parquet file of the user's own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from coterie.core.errors import Mistake, reason
 from coterie.core.packages import import_package
-from coterie.data.frame import Frame, from_frame
+from coterie.data.raw_table import RawTable, source_from_table
 from coterie.data.source import Source
 
 
@@ -21,35 +21,34 @@ def parquet(
     test_fraction: float = 0.2,
     labels: bool = True,
 ) -> Source:
-    """One example for each row of the file at `path`; the arguments are those of `csv`.
+    """Load the file at `path`: each row is an example; the arguments are those of `csv`.
 
-    The file knows its types: a column of numbers or truth values is measured, a dictionary (categorical) column is
-    coded with the categories that the file declares, and a column of plain strings is no feature. As a label, an
-    ordered dictionary column keeps its order, and categories that no row has.
+    The file has types: a column of numbers or truth values is measured, a dictionary (categorical) column is coded with
+    the categories that the file declares, and a column of plain strings cannot be a feature. As a label, an ordered
+    dictionary column keeps its order, and its categories that occur in no row.
 
     Raises:
         Mistake: pyarrow is not installed, the file cannot be read, a column is missing, or a value cannot be used.
     """
-    frame = read(Path(path))
-    return from_frame(
-        "parquet", frame, label_column, feature_columns, client_column, test_column, test_fraction, labels=labels
+    table = read_parquet(Path(path))
+    return source_from_table(
+        "parquet", table, label_column, feature_columns, client_column, test_column, test_fraction, labels=labels
     )
 
 
-def read(path: Path) -> Frame:
-    """The columns of the file.
+def read_parquet(path: Path) -> RawTable:
+    """Read the columns of a Parquet file.
 
     Raises:
         Mistake: pyarrow is not installed, or the file cannot be read.
     """
-    pyarrow, reader = _pyarrow()
+    pyarrow, reader = _import_pyarrow()
     if not path.exists():
         raise Mistake("there is no such file", key="path", value=path)
     try:
         table = reader.read_table(path)
     except (OSError, pyarrow.ArrowException) as error:
-        why = reason(error)
-        raise Mistake(f"{path}: cannot be read as a Parquet file ({why})") from error
+        raise Mistake(f"{path}: cannot be read as a Parquet file ({reason(error)})") from error
     columns: dict[str, Sequence[object]] = {}
     categories: dict[str, Sequence[str]] = {}
     classes: dict[str, Sequence[str]] = {}
@@ -61,9 +60,9 @@ def read(path: Path) -> Frame:
             if column.type.ordered:
                 classes[name] = categories[name]
         columns[name] = column.to_pylist()
-    return Frame(str(path), columns, categories, classes, typed=True)
+    return RawTable(str(path), columns, categories, classes, typed=True)
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def _import_pyarrow() -> tuple[Any, Any]:
     pyarrow, reader = (import_package(name, "source", "parquet", "parquet") for name in ("pyarrow", "pyarrow.parquet"))
     return pyarrow, reader

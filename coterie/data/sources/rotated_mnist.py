@@ -1,4 +1,4 @@
-"""Rotated MNIST: each client sees the digits at an angle of its own."""
+"""The source rotated_mnist: each client sees MNIST's digits at an angle of its own."""
 
 from __future__ import annotations
 
@@ -15,58 +15,58 @@ from coterie.core.examples import Examples
 from coterie.core.rng import number
 from coterie.core.toml_text import toml_text
 from coterie.data.argument_checks import require_count
-from coterie.data.arrays import images
+from coterie.data.numpy_arrays import scale_pixels
 from coterie.data.source import Source
 from coterie.data.sources.idx import Pixels
-from coterie.data.sources.mnist import part as mnist_part
+from coterie.data.sources.mnist import read_mnist
 
 
 def rotated_mnist(angles: Sequence[float], examples_per_client: int | None = None, rng_seed: int = 0) -> Source:
-    """MNIST, dealt evenly and without overlap among `angles`; each client's images are turned by its angle.
+    """Load MNIST, deal it evenly and without overlap to `angles`, and turn each client's images by its angle.
 
-    The client of 15 degrees is called "15". The 10,000 test images are dealt and turned likewise, in a fixed way that
-    does not depend on `rng_seed`.
+    The client of 15 degrees is called "15". The 10,000 test images are dealt and turned in the same way, independently
+    of `rng_seed`.
 
     Args:
-        angles: degrees, counter-clockwise, each once; one client for each.
-        examples_per_client: turn no more training images than this for each client; all by default.
-        rng_seed: which training images each client gets.
+        angles: degrees, counter-clockwise, all different; each is one client.
+        examples_per_client: turn at most this many training images for each client; all by default.
+        rng_seed: decides which training images each client gets.
 
     Raises:
         Mistake: the angles cannot be used, or MNIST's files cannot.
 
     Reference: Ghifary, Kleijn, Zhang, Balduzzi 2015 (there 0 to 75 degrees in steps of 15).
     """
-    turns = checked(angles)
+    turns = parse_angles(angles)
     most = None if examples_per_client is None else require_count("examples_per_client", examples_per_client)
-    train, groups = _dealt(*mnist_part("train"), turns, _rng(int(rng_seed)), most)
-    test, test_groups = _dealt(*mnist_part("t10k"), turns, _rng("test"), None)
+    train, groups = _deal_and_turn(*read_mnist("train"), turns, _generator(int(rng_seed)), most)
+    test, test_groups = _deal_and_turn(*read_mnist("t10k"), turns, _generator("test"), None)
     names = [str(d) for d in range(10)]
     return Source("rotated_mnist", train, test, 10, groups=groups, test_groups=test_groups, label_names=names)
 
 
-def rotate(x: Tensor, degrees: float) -> Tensor:
-    """Images x [N, C, H, W] turned counter-clockwise about their centre, bilinear, with zeros moving in; exact at 0."""
+def rotate_images(x: Tensor, degrees: float) -> Tensor:
+    """Turn images x [N, C, H, W] counter-clockwise about their centre, bilinear, filled with zeros; exact at 0."""
     if degrees % 360 == 0:
         return x
     turn = math.radians(degrees)
     cos, sin = math.cos(turn), math.sin(turn)
-    # affine_grid asks where each output pixel comes from. Its y axis points down, so this matrix, which would turn a
-    # point clockwise on a page with y upward, fetches from the place that a counter-clockwise turn moves here.
+    # affine_grid needs the place from which each output pixel comes, and its y axis points down. With y pointing up,
+    # this matrix would turn points clockwise; here it finds the place that the opposite turn brings to the pixel.
     matrix = torch.tensor([[cos, -sin, 0.0], [sin, cos, 0.0]], dtype=x.dtype)
     grid = torch.nn.functional.affine_grid(matrix[None], [1, *x.shape[1:]], align_corners=False)
     return torch.nn.functional.grid_sample(x, grid.expand(len(x), -1, -1, -1), align_corners=False)
 
 
-def _rng(purpose: int | str) -> np.random.Generator:
+def _generator(purpose: int | str) -> np.random.Generator:
     return np.random.default_rng(number("rotated_mnist", purpose))
 
 
-def checked(angles: object) -> dict[str, float]:
-    """The angles by client id.
+def parse_angles(angles: object) -> dict[str, float]:
+    """Return the angles by client id.
 
     Raises:
-        Mistake: they are no list of finite numbers, each once.
+        Mistake: they are not a list of different finite numbers.
     """
     if not isinstance(angles, Sequence) or isinstance(angles, str) or len(angles) == 0:
         raise Mistake(key="angles", value=angles, allowed="a list of degrees, such as [0, 15, 30]")
@@ -80,13 +80,13 @@ def checked(angles: object) -> dict[str, float]:
     return turns
 
 
-def _dealt(
+def _deal_and_turn(
     pixels: Pixels, labels: Pixels, turns: dict[str, float], rng: np.random.Generator, most: int | None
 ) -> tuple[Examples, list[str]]:
-    """The examples of all angles, angle after angle, and the client id of each."""
+    """Return the examples of all angles, angle after angle, and the client id of each."""
     if len(turns) > len(labels):
         raise Mistake(f"there are {len(turns)} angles, but only {len(labels)} images; name fewer", key="angles")
     parts = [np.sort(part[:most]) for part in np.array_split(rng.permutation(len(labels)), len(turns))]
-    x = torch.cat([rotate(images(pixels[p]), turn) for p, turn in zip(parts, turns.values(), strict=True)])
+    x = torch.cat([rotate_images(scale_pixels(pixels[p]), turn) for p, turn in zip(parts, turns.values(), strict=True)])
     y = torch.from_numpy(np.concatenate([labels[p] for p in parts]).astype(np.int64))
     return Examples(x, y), [c for c, p in zip(turns, parts, strict=True) for _ in p]

@@ -1,6 +1,6 @@
-"""Synthetic clients, made when they are looked up: a million of them cost nothing until then.
+"""The source synthetic: clients that are made when they are looked up, so that a million of them cost nothing.
 
-For client k, every draw from a hash of (rng seed, k), or from a generator of (rng seed, k), alone:
+Every draw for client k depends on (rng seed, k) alone:
 
     n_k = 50 + round(exp(z)), z ~ N(4, 2^2)
     u_k ~ N(0, model_variation)     W_k [C, F], b_k [C] ~ N(u_k, 1)
@@ -9,8 +9,8 @@ For client k, every draw from a hash of (rng seed, k), or from a generator of (r
 
 The two variations (the paper's alpha and beta) are variances. Legend: N clients, n examples, F features, C classes.
 
-Departures from the paper: a client has at most 10,000 examples, since its log-normal sizes have no bound; its test
-examples, one for every nine it trains on, are drawn beside them, not taken from them.
+Departures from the paper: a client has at most 10,000 examples, since the log-normal sizes have no bound. Its test
+examples, one for every nine training examples, are drawn in addition to them, not taken from them.
 
 Reference: Li, Sahu, Zaheer, Sanjabi, Talwalkar, Smith 2020 (arXiv 1812.06127), section 5.1.
 """
@@ -34,10 +34,11 @@ from coterie.core.rng import key as key_of
 from coterie.data.argument_checks import require_count
 from coterie.data.source import Source
 
-Array = NDArray[np.float64]
+_Array = NDArray[np.float64]
 
-_LEAST, _MOST = 50, 10_000
-_TESTED = 100
+_MIN_EXAMPLES, _MAX_EXAMPLES = 50, 10_000
+_TEST_CLIENTS = 100
+_TRAINING_PER_TEST_EXAMPLE = 9
 
 
 def synthetic(
@@ -49,9 +50,9 @@ def synthetic(
     examples_per_client: int | None = None,
     rng_seed: int = 0,
 ) -> Source:
-    """Linear classification problems that differ from client to client.
+    """Make linear classification problems that differ from client to client.
 
-    The test set is that of a hundred clients, evenly spaced, or of all where there are fewer.
+    The test set is that of a hundred clients, evenly spaced, or of all if there are fewer.
 
     Args:
         num_clients: how many clients, called "0", "1", ...
@@ -59,8 +60,8 @@ def synthetic(
         num_classes: C.
         model_variation: how much the clients' true models differ (alpha).
         input_variation: how much the clients' inputs differ (beta).
-        examples_per_client: exactly so many for each; by default n_k of them.
-        rng_seed: of everything.
+        examples_per_client: how many examples each client has; by default n_k.
+        rng_seed: where all randomness comes from.
 
     Raises:
         Mistake: a number is out of range.
@@ -82,30 +83,31 @@ def synthetic(
     )
     clients = Synthetic(num_clients, *shape)
     own = Synthetic(num_clients, *shape, test=True)
-    tested = [str(k * num_clients // min(num_clients, _TESTED)) for k in range(min(num_clients, _TESTED))]
-    parts = [own[c] for c in tested]
+    num_tested = min(num_clients, _TEST_CLIENTS)
+    test_clients = [str(k * num_clients // num_tested) for k in range(num_tested)]
+    parts = [own[c] for c in test_clients]
     return Source(
         "synthetic",
         clients["0"],
         pool_examples(parts),
         num_classes,
-        test_groups=[c for c, part in zip(tested, parts, strict=True) for _ in range(len(part))],
+        test_groups=[c for c, part in zip(test_clients, parts, strict=True) for _ in range(len(part))],
         clients=clients,
         own_tests=own,
     )
 
 
 @functools.cache
-def _at_most() -> Tensor:
-    """The probability that a client has 50, 51, ..., 9,999 examples at most, float64."""
-    k = torch.arange(_MOST - _LEAST, dtype=torch.float64)
+def _size_probabilities() -> Tensor:
+    """Return the probability that a client has at most 50, 51, ..., 9,999 examples, float64."""
+    k = torch.arange(_MAX_EXAMPLES - _MIN_EXAMPLES, dtype=torch.float64)
     probability: Tensor = torch.special.ndtr((torch.log(k + 0.5) - 4) / 2)
     return probability
 
 
 @dataclass(frozen=True)
 class Synthetic(Mapping[str, Examples]):
-    """The clients, or with `test` their test examples: x float32 [n, F], y int64 [n]. Each look-up makes them anew."""
+    """The clients, or with `test` their test examples: x float32 [n, F], y int64 [n]; each look-up makes them again."""
 
     num_clients: int
     num_features: int
@@ -125,10 +127,10 @@ class Synthetic(Mapping[str, Examples]):
     def __getitem__(self, client: str) -> Examples:
         if client not in self:
             raise KeyError(client)
-        (size,) = self._trained_on([client])
+        (size,) = self._training_sizes([client])
         rng = np.random.default_rng(number("synthetic", self.rng_seed, client))
-        weight, bias, centre = self._truth(rng)
-        for n in [size, max(1, size // 9)] if self.test else [size]:
+        weight, bias, centre = self._true_model(rng)
+        for n in [size, max(1, size // _TRAINING_PER_TEST_EXAMPLE)] if self.test else [size]:
             scale = np.arange(1, self.num_features + 1) ** -0.6  # the root of S_jj = j^-1.2
             x = (rng.standard_normal((n, self.num_features)) * scale + centre).astype(np.float32)  # [n, F]
         y = np.argmax(x @ weight.T + bias, axis=1).astype(np.int64)  # [n]
@@ -136,24 +138,24 @@ class Synthetic(Mapping[str, Examples]):
 
     def sizes(self, clients: Sequence[str]) -> list[int]:
         """See `coterie.core.examples.Counted`."""
-        trained = self._trained_on(clients)
-        return [max(1, size // 9) for size in trained] if self.test else trained
+        training = self._training_sizes(clients)
+        return [max(1, size // _TRAINING_PER_TEST_EXAMPLE) for size in training] if self.test else training
 
-    def _trained_on(self, clients: Sequence[str]) -> list[int]:
-        """n_k of each: where a number from 0 to 1 lies among the probabilities of the sizes."""
+    def _training_sizes(self, clients: Sequence[str]) -> list[int]:
+        """Return n_k of each client: the place of a number from 0 to 1 among the probabilities of the sizes."""
         if self.examples_per_client is not None:
             return [self.examples_per_client] * len(clients)
         places = torch.tensor([int(client) for client in clients], dtype=torch.int64)
         u = fold(key_of("synthetic sizes", self.rng_seed), places).double() / 2**32
-        sizes: list[int] = (torch.searchsorted(_at_most(), u, right=True) + _LEAST).tolist()
+        sizes: list[int] = (torch.searchsorted(_size_probabilities(), u, right=True) + _MIN_EXAMPLES).tolist()
         return sizes
 
     def __contains__(self, client: object) -> bool:
         known = isinstance(client, str) and client.isascii() and client.isdigit()
         return known and int(str(client)) < self.num_clients and str(int(str(client))) == client
 
-    def _truth(self, rng: np.random.Generator) -> tuple[Array, Array, Array]:
-        """W_k [C, F], b_k [C] and v_k [F]."""
+    def _true_model(self, rng: np.random.Generator) -> tuple[_Array, _Array, _Array]:
+        """Draw W_k [C, F], b_k [C] and v_k [F]."""
         u, b = rng.normal(0, self.model_deviation), rng.normal(0, self.input_deviation)
         weight = rng.normal(u, 1, (self.num_classes, self.num_features))
         return weight, rng.normal(u, 1, self.num_classes), rng.normal(b, 1, self.num_features)

@@ -11,8 +11,8 @@ import torch
 from coterie.core.errors import Mistake
 from coterie.core.examples import Examples
 from coterie.data import Source, deal, load, partitions
+from coterie.data.feature_encoding import ColumnEncoding
 from coterie.data.partitions import flower
-from coterie.data.table import Column
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_parts_are_by_the_label_the_client_and_the_features(partitioners):
         partition=partitioners.GroupedNaturalIdPartitioner("client", 2, sort_unique_ids=True),
     )
     assert [{int(v) % 4 for v in held} for held in content(pairs).values()] == [{0, 1}, {2, 3}]
-    table = Source("toy", toy().train, None, 3, columns=[Column("age", None, missing=False)])
+    table = Source("toy", toy().train, None, 3, columns=[ColumnEncoding("age", None, missing=False)])
     young, old = deal(table, partition=partitioners.ContinuousPartitioner(2, "age", strictness=1.0)).values()
     assert young.tensors()[0].max() < old.tensors()[0].min()
 
@@ -74,8 +74,8 @@ def test_rows_are_shuffled_before_as_flower_does(partitioners):
 
 
 def test_a_file_says_what_a_partitioner_takes(partitioners):
-    assert not inspect.signature(partitions.find("flwr:IidPartitioner")).parameters
-    make = partitions.find("flwr:DirichletPartitioner")
+    assert not inspect.signature(partitions.find_partition("flwr:IidPartitioner")).parameters
+    make = partitions.find_partition("flwr:DirichletPartitioner")
     taken = inspect.signature(make).parameters
     assert taken["partition_by"].default == "label"
     assert taken["alpha"].default is inspect.Parameter.empty
@@ -114,6 +114,6 @@ def test_what_a_partitioner_refuses_is_one_sentence(partitioners):
     with pytest.raises(Mistake, match=r"^alhpa = 1.0: the partition \"flwr:DirichletPartitioner\" does not take it"):
         deal(toy(), partition="flwr:DirichletPartitioner", num_clients=2, alpha=1.0, alhpa=1.0)
     with pytest.raises(Mistake, match=r"after flwr: it must be one of .*IidPartitioner"):
-        partitions.find("flwr:IdToSizeFncPartitioner")
+        partitions.find_partition("flwr:IdToSizeFncPartitioner")
     with pytest.raises(Mistake, match=r"the source synthetic makes its clients itself"):
         deal(load("synthetic", num_clients=3), partition=partitioners.IidPartitioner(2))

@@ -11,9 +11,9 @@ import torch
 
 from coterie.core.errors import Mistake
 from coterie.data import deal, load, own_test
-from coterie.data.sources.digits_mix import widened
-from coterie.data.sources.pacs import DOMAINS, LABELS
-from coterie.data.sources.rotated_mnist import rotate
+from coterie.data.sources.digits_mix import pad_and_colour
+from coterie.data.sources.pacs import DOMAINS, THINGS
+from coterie.data.sources.rotated_mnist import rotate_images
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_fewer_of_either_follow_the_rng_seed_and_the_test_set_does_not(home):
 
 
 def test_a_border_of_two_pixels_in_three_channels():
-    x = widened(torch.ones(1, 1, 28, 28))
+    x = pad_and_colour(torch.ones(1, 1, 28, 28))
     assert x.sum() == 3 * 28 * 28
     assert x[0, :, 2:30, 2:30].min() == 1
 
@@ -82,7 +82,7 @@ def test_any_images_can_be_turned(home):
 
 def test_they_are_turned_by_the_client_s_angle(home):
     whole, turned = load("mnist"), load("rotated", of="mnist", angles=[30])
-    assert torch.equal(turned.train.x, rotate(whole.train.x, 30))
+    assert torch.equal(turned.train.x, rotate_images(whole.train.x, 30))
 
 
 def test_what_cannot_be_turned(home, tmp_path, monkeypatch):
@@ -102,11 +102,11 @@ def test_pacs_is_an_archive_or_the_authors_folders(tmp_path, monkeypatch):
     """Ten pictures of each domain and class, 64 x 64 of one level each, which reducing does not change."""
     image = pytest.importorskip("PIL.Image")
     monkeypatch.setenv("COTERIE_DATA", str(tmp_path))
-    with pytest.raises(Mistake, match=r"pacs32.npz: is absent; put there .*, or beside it the authors' folders"):
+    with pytest.raises(Mistake, match=r"pacs32.npz: is missing; put there .*, or next to it the authors' folders"):
         load("pacs")
     levels, y, domain = [], [], []
     for d, name in enumerate(DOMAINS):
-        for c, label in enumerate(LABELS):
+        for c, label in enumerate(THINGS):
             (tmp_path / "pacs" / "pacs_data" / name / label).mkdir(parents=True)
             for k in range(10):
                 levels.append(60 * d + 8 * c + k % 2)
@@ -125,5 +125,5 @@ def test_pacs_is_an_archive_or_the_authors_folders(tmp_path, monkeypatch):
     assert {c: len(e) for c, e in deal(of_folders).items()} == dict.fromkeys(DOMAINS, 56)
     (tmp_path / "pacs" / "pacs32.npz").unlink()
     (tmp_path / "pacs" / "pacs_data" / "photo" / "dog").rename(tmp_path / "pacs" / "pacs_data" / "photo" / "cat")
-    with pytest.raises(Mistake, match=r"pic_000.png: lies in none of the folders dog, elephant"):
+    with pytest.raises(Mistake, match=r"pic_000.png: does not lie in one of the folders dog, elephant"):
         load("pacs")

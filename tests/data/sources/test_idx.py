@@ -12,7 +12,7 @@ import torch
 
 from coterie.core.errors import Mistake
 from coterie.data import deal, load, own_test
-from coterie.data.sources.rotated_mnist import rotate
+from coterie.data.sources.rotated_mnist import rotate_images
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
@@ -87,9 +87,9 @@ def test_a_damaged_file_is_a_mistake_that_names_it(home, kind):
 def test_rotation_by_a_quarter_turn_by_hand():
     """Counter-clockwise by 90 degrees the right column becomes the top row: [[1, 2], [3, 4]] -> [[2, 4], [1, 3]]."""
     x = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
-    assert torch.allclose(rotate(x, 90), torch.tensor([[[[2.0, 4.0], [1.0, 3.0]]]]), atol=1e-5)
-    assert torch.allclose(rotate(x, -90), torch.tensor([[[[3.0, 1.0], [4.0, 2.0]]]]), atol=1e-5)
-    assert torch.equal(rotate(x, 0), x)
+    assert torch.allclose(rotate_images(x, 90), torch.tensor([[[[2.0, 4.0], [1.0, 3.0]]]]), atol=1e-5)
+    assert torch.allclose(rotate_images(x, -90), torch.tensor([[[[3.0, 1.0], [4.0, 2.0]]]]), atol=1e-5)
+    assert torch.equal(rotate_images(x, 0), x)
 
 
 def test_rotation_is_bilinear():
@@ -99,7 +99,7 @@ def test_rotation_is_bilinear():
     the top right pixel with weights (1 - s)^2, s (1 - s), (1 - s) s and s^2.
     """
     x = torch.arange(1.0, 10.0).reshape(1, 1, 3, 3)
-    turned = rotate(x, 45)
+    turned = rotate_images(x, 45)
     s = 0.5**0.5
     expected = (1 - s) ** 2 * 5 + s * (1 - s) * 6 + (1 - s) * s * 2 + s**2 * 3
     assert turned[0, 0, 1, 1].item() == pytest.approx(5, abs=1e-5)

@@ -109,14 +109,14 @@ def codec(name: str) -> bytes:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "is no batch of pictures"),
-        (pickle.dumps(batch(4, 0))[:200], "is no batch of pictures"),
+        (b"", "is not a batch of pictures"),
+        (pickle.dumps(batch(4, 0))[:200], "is not a batch of pictures"),
         (codec("zip"), "asks for the codec"),
-        (pickle.dumps([1, 2]), "holds no 'data'"),
-        (pickle.dumps({b"data": batch(4, 0)[b"data"]}), "holds no 'labels'"),
+        (pickle.dumps([1, 2]), 'holds no "data"'),
+        (pickle.dumps({b"data": batch(4, 0)[b"data"]}), 'holds no "labels"'),
         (pickle.dumps(batch(4, 0) | {b"labels": [0, 1, 2]}), "for 3 labels"),
         (pickle.dumps(batch(4, 0) | {b"labels": [0, 1, 2, 10]}), "not 0 to 9"),
-        (pickle.dumps(batch(4, 0) | {b"labels": ["cat"] * 4}), "no whole numbers"),
+        (pickle.dumps(batch(4, 0) | {b"labels": ["cat"] * 4}), "not whole numbers"),
         (pickle.dumps(batch(4, 0) | {b"data": np.zeros((4, 3072))}), "holds float64"),
     ],
 )
@@ -178,5 +178,5 @@ def test_mnist_m_has_the_split_of_its_file(home):
 
 @pytest.mark.parametrize("name", ["pacs", "mnist_m"])
 def test_a_file_that_cannot_be_fetched_is_described(home, name):
-    with pytest.raises(Mistake, match=f"{name}.*npz: is absent; put there .*uint8"):
+    with pytest.raises(Mistake, match=f"{name}.*npz: is missing; put there .*uint8"):
         load(name)

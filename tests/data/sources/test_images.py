@@ -151,7 +151,7 @@ def test_folders_of_other_forms(tmp_path):
     (tmp_path / "a.png").unlink()
     write(tmp_path / "cat" / "a.png", 0)
     write(tmp_path / "client" / "dog" / "a.png", 0)
-    with pytest.raises(Mistake, match=r"lies at depth 3 while cat/a.png lies elsewhere"):
+    with pytest.raises(Mistake, match=r"lies at depth 3 while cat/a.png lies at another"):
         load("images", path=tmp_path)
 
 

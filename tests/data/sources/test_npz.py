@@ -107,8 +107,8 @@ NAN[3, 1], INF[4, 0] = np.nan, np.inf
 @pytest.mark.parametrize(
     ("arrays", "says"),
     [
-        ({"x": np.zeros(20)}, "no array 'y'; it holds x"),
-        ({"y": Y}, "no array 'x'"),
+        ({"x": np.zeros(20)}, 'no array "y"; it holds x'),
+        ({"y": Y}, 'no array "x"'),
         ({"x": np.zeros(19), "y": Y}, r"differ in length \(19 of x, 20 of y\)"),
         ({"x": np.zeros(20), "y": Y, "test": np.zeros(3, dtype=bool)}, "3 of test"),
         ({"x": NAN, "y": Y}, "x: example 3 holds nan"),
@@ -144,8 +144,8 @@ def test_a_column_that_is_not_there(save, key):
     ("column", "says"),
     [
         (Y[:, None], r"ward: has shape \[20, 1\]; give one client id for each example"),
-        (np.where(Y == 1, np.nan, Y), "ward: example 1 holds 'nan'; every example needs a client id"),
-        (np.where(Y == 2, "", "a"), "ward: example 2 holds ''; every example needs a client id"),
+        (np.where(Y == 1, np.nan, Y), 'ward: example 1 holds "nan"; every example needs a client id'),
+        (np.where(Y == 2, "", "a"), 'ward: example 2 holds ""; every example needs a client id'),
     ],
 )
 def test_every_example_has_one_client_id(save, column, says):

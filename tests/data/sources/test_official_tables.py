@@ -77,8 +77,8 @@ def test_a_cholesterol_of_zero_is_missing(home):
     [
         ("1,2,3", "line 5: holds 3 values; a patient has 14"),
         ("1,1,1,1,1,1,1,1,1,1,1,1,1,", "line 5: num, the diagnosis, is missing"),
-        ("old,1,1,1,1,1,1,1,1,1,1,1,1,1", "line 5: age = 'old' is no number"),
-        ("inf,1,1,1,1,1,1,1,1,1,1,1,1,1", "line 5: age = 'inf' is no number"),
+        ("old,1,1,1,1,1,1,1,1,1,1,1,1,1", 'line 5: age = "old" is not a number'),
+        ("inf,1,1,1,1,1,1,1,1,1,1,1,1,1", 'line 5: age = "inf" is not a number'),
     ],
 )
 def test_a_damaged_record_is_a_mistake(home, line, says):
@@ -125,7 +125,7 @@ def test_adult_by_occupation(home):
 
 def test_a_damaged_census_is_a_mistake(home):
     write_adult(home, spoilt="1, 2, 3")
-    with pytest.raises(Mistake, match=r"adult.data.gz: line 7 is no record"):
+    with pytest.raises(Mistake, match=r"adult.data.gz: line 7 is not a record"):
         load("adult")
 
 

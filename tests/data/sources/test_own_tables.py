@@ -10,7 +10,7 @@ import torch
 
 from coterie.core.errors import Mistake
 from coterie.data import deal, load, own_test
-from coterie.data.sources.parquet import read as read_parquet
+from coterie.data.sources.parquet import read_parquet
 
 ROWS = [f"{20 + i},{'mf'[i % 2]},{'north' if i < 10 else 'south'},{i % 2}" for i in range(20)]
 HEADER = "age,sex,ward,label"
@@ -136,7 +136,7 @@ MANY = [f"{i},text {i},{i % 2}" for i in range(40)]
         ([HEADER, *ROWS], {"test_column": "age"}, r'row 1: age = "20"; test_column must hold true or false'),
         (["x,t,label", "1,1,0", "2,1,1"], {"test_column": "t"}, r'^test_column = "t": it marks 2 of 2'),
         ([HEADER, "1,m,north"], {}, r"row 1 has 3 cells, but the first row names 4"),
-        (["a,a,label", "1,2,3"], {}, r"names 'a' twice"),
+        (["a,a,label", "1,2,3"], {}, r'names "a" twice'),
         ([HEADER], {}, r"holds no rows"),
         (["x,label", "1,0", "2,"], {}, r"row 2: label is missing, but label_column"),
         (
@@ -147,7 +147,7 @@ MANY = [f"{i},text {i},{i % 2}" for i in range(40)]
         (["x,label", "1,none", "2,mild"], {}, r'row 1: label = "none" counts as missing, but label_column'),
         (["x,label", "1,0.5", "2,1"], {}, r"row 1: the label label = 0.5; a class is a whole number"),
         (["x,note,label", *MANY], {}, r'note holds 32 different texts in 32 training rows, such as "text 0", too'),
-        (["x,label", "1,0", "2,1", "3x,1", "4,0"], {}, r"row 3: x = '3x', where most rows hold a number"),
+        (["x,label", "1,0", "2,1", "3x,1", "4,0"], {}, r'row 3: x = "3x", where most rows hold a number'),
         (["x,label", *(f"1,{i}" for i in range(1001))], {}, r'^label_column = "label": it holds 1001 different'),
         (["x,label", "1,0", "2,1"], {"test_fraction": 0.2}, "none would be left to test on"),
     ],

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from coterie.core.errors import Mistake
 from coterie.data import deal, load, own_test
-from coterie.data.text import windows
+from coterie.data.text_tokens import cut_into_windows
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def write_speeches(folder: Path, *speeches: tuple[str, str, str]) -> None:
 
 def test_a_window_by_hand():
     """Lines "ab" and "c" give the stream start, a, b, feed, c, end: six tokens, five pairs, 75 entries of filling."""
-    x, y = windows(["ab", "c"])
+    x, y = cut_into_windows(["ab", "c"])
     assert x.shape == y.shape == (1, 80)
     assert x[0, :5].tolist() == [256, ord("a"), ord("b"), 10, ord("c")]
     assert y[0, :5].tolist() == [ord("a"), ord("b"), 10, ord("c"), 257]
@@ -42,7 +42,7 @@ def test_a_window_by_hand():
 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n")), min_size=1, max_size=5))
 def test_every_byte_is_predicted_once_from_the_one_before(lines):
-    x, y = windows(lines)
+    x, y = cut_into_windows(lines)
     counted = y.flatten() != -100
     told = y.flatten()[counted]
     assert bytes(told[:-1].astype(np.uint8)) == "\n".join(lines).encode()
@@ -96,10 +96,10 @@ def test_the_tiny_file_is_read_where_the_speeches_are_absent(folder):
     ("content", "says"),
     [
         (b"no gzip", "speeches.jsonl.gz: cannot be read"),
-        (gzip.compress(b'{"play": "p"}'), "line 1 is no object with play, role and text"),
+        (gzip.compress(b'{"play": "p"}'), "line 1 is not an object with play, role and text"),
         (gzip.compress(b'{"play": "p", '), "cannot be read"),
         (gzip.compress(b"{}" * 99)[:-9], "cannot be read"),
-        (gzip.compress(b'{"play": "p", "role": "r", "text": "one line"}'), "no role there has two lines"),
+        (gzip.compress(b'{"play": "p", "role": "r", "text": "one line"}'), "no role has two lines"),
     ],
     ids=["no gzip", "no object", "no JSON", "cut short", "one line"],
 )

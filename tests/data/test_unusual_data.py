@@ -6,7 +6,7 @@ import torch
 
 from coterie.core.examples import Examples
 from coterie.data import Source, deal, load
-from coterie.data.remarks import remarks
+from coterie.data.unusual_data import remarks_on_data
 
 
 def source(train, test, groups, names=None):
@@ -17,28 +17,28 @@ def source(train, test, groups, names=None):
 
 def test_nothing_is_said_of_what_is_ordinary():
     ordinary = source([0, 1, 0, 1], [0, 1], ["a", "a", "b", "b"])
-    assert remarks(ordinary, deal(ordinary)) == []
+    assert remarks_on_data(ordinary, deal(ordinary)) == []
     made_on_demand = load("synthetic", num_clients=3, examples_per_client=1)
-    assert remarks(made_on_demand, deal(made_on_demand)) == []
+    assert remarks_on_data(made_on_demand, deal(made_on_demand)) == []
 
 
 def test_clients_of_one_example():
     several = source([0, 1, 0, 1], [0], ["a", "b", "b", "c"])
-    (sentence,) = remarks(several, deal(several))
+    (sentence,) = remarks_on_data(several, deal(several))
     assert sentence.startswith("2 clients, such as a, hold a single example, ")
 
 
 def test_clients_whose_examples_are_all_of_one_class():
     alike = source([1, 1, 1], [1], ["a", "a", "b"], ["healthy", "diseased"])
-    sentences = remarks(alike, deal(alike))
-    assert sentences[1:] == ["every client's examples are all of class diseased, so there is nothing to tell apart"]
+    sentences = remarks_on_data(alike, deal(alike))
+    assert sentences[1:] == ["all examples of all clients have the class diseased, so there is nothing to tell apart"]
 
 
 def test_classes_that_no_client_holds():
     """Also where the training examples have them, but examples_per_client takes none to any client."""
     names = [f"kind {k}" for k in range(20)]
     many = source([0, 1], list(range(20)), ["a", "a"], names)
-    (sentence,) = remarks(many, deal(many))
+    (sentence,) = remarks_on_data(many, deal(many))
     assert sentence.startswith("classes kind 2, kind 3, kind 4, kind 5, kind 6 and 13 more: in test examples only")
     sequences = Source(
         "toy",
@@ -47,4 +47,4 @@ def test_classes_that_no_client_holds():
         2,
         groups=["a", "a"],
     )
-    assert remarks(sequences, deal(sequences)) == []
+    assert remarks_on_data(sequences, deal(sequences)) == []

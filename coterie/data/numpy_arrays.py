@@ -1,4 +1,4 @@
-"""From numpy arrays to examples, and what is refused on the way.
+"""Tensors from numpy arrays of the user's own, and what is refused on the way.
 
 Legend: N examples, C classes (or channels, after an N).
 """
@@ -13,48 +13,50 @@ from torch import Tensor
 from coterie.core.errors import Mistake
 
 _CHANNELS = (1, 3, 4)
-IGNORED = -100
+_MIN_UNLIKELY_LABEL = 1000
+
+IGNORED_LABEL = -100
 """A label that counts for nothing, as in torch's cross-entropy."""
 
 
-def images(pixels: NDArray[np.uint8]) -> Tensor:
-    """Pixels 0 to 255, [N, H, W] or [N, C, H, W], as float32 [N, C, H, W] in [0, 1]."""
+def scale_pixels(pixels: NDArray[np.uint8]) -> Tensor:
+    """Return pixels 0 to 255, [N, H, W] or [N, C, H, W], as float32 [N, C, H, W] in [0, 1]."""
     x = torch.from_numpy(np.ascontiguousarray(pixels)).to(torch.float32).div_(255)
     return x.unsqueeze(1) if x.dim() == 3 else x
 
 
-def inputs(name: str, x: NDArray[np.generic]) -> Tensor:
-    """An array of the user's own as the x of a set of examples.
+def inputs_from_array(name: str, x: NDArray[np.generic]) -> Tensor:
+    """Return an array of the user's own as the inputs of examples.
 
     uint8 is taken for pixels and scaled to float32 in [0, 1]; other whole numbers stay whole, int64 (tokens); floats
     and truth values become float32. Then: [N] gets a feature axis, [N, 1]; floats [N, H, W] get a channel axis, [N, 1,
-    H, W]; floats [N, H, W, C] with C = 1, 3 or 4, and an H that is not, are taken for images with the channels last,
-    and become [N, C, H, W].
+    H, W]; floats [N, H, W, C] with C = 1, 3 or 4, and another H, are taken for images with the channels last, and
+    become [N, C, H, W].
 
     Args:
         name: the file and the array, for the message.
         x: [N, ...].
 
     Raises:
-        Mistake: it holds something else than numbers, or NaN, or infinity, or nothing at all.
+        Mistake: it holds something other than finite numbers, or nothing.
     """
     if x.ndim == 0 or x.size == 0:
         raise Mistake(f"{name}: has shape {list(x.shape)}, so it holds no examples; give [N, ...] with N of at least 1")
     if x.dtype.kind not in "biuf":
         raise Mistake(f"{name}: holds {x.dtype} values; only numbers can be learned from")
     if x.dtype.kind == "f":
-        finite(name, x)
+        require_finite(name, x)
     if x.dtype.kind in "iu" and x.dtype != np.uint8:
         return torch.from_numpy(x.astype(np.int64))
     values = torch.from_numpy(np.ascontiguousarray(x)).to(torch.float32)
-    return _shaped(values.div_(255) if x.dtype == np.uint8 else values)
+    return _arrange_axes(values.div_(255) if x.dtype == np.uint8 else values)
 
 
-def finite(name: str, x: NDArray[np.generic]) -> None:
-    """Checks that float32 can hold every number of `x` [N, ...].
+def require_finite(name: str, x: NDArray[np.generic]) -> None:
+    """Refuse an array [N, ...] unless float32 can hold every number of it.
 
     Raises:
-        Mistake: one is NaN, infinite, or beyond 3.4e38; it says which.
+        Mistake: a number is NaN, infinite, or beyond 3.4e38; it says which.
     """
     with np.errstate(over="ignore"):
         bad = np.argwhere(~np.isfinite(x.astype(np.float32, copy=False)))
@@ -66,7 +68,7 @@ def finite(name: str, x: NDArray[np.generic]) -> None:
         )
 
 
-def _shaped(x: Tensor) -> Tensor:
+def _arrange_axes(x: Tensor) -> Tensor:
     if x.dim() == 1:
         return x.unsqueeze(1)
     if x.dim() == 3:
@@ -76,31 +78,31 @@ def _shaped(x: Tensor) -> Tensor:
     return x
 
 
-def classes(name: str, y: NDArray[np.generic]) -> tuple[Tensor, int]:
-    """Labels of the user's own: int64 of the same shape, and the number of classes C.
+def labels_from_array(name: str, y: NDArray[np.generic]) -> tuple[Tensor, int]:
+    """Return labels of the user's own as int64 of the same shape, and the number of classes C.
 
-    C is one more than the largest label anywhere, in training or test examples; a class need not occur among the
-    training examples. In labels of more than one dimension, [N, ...], -100 marks an entry that counts for nothing.
+    C is one more than the largest label among training and test examples; some classes may have no training examples.
+    In labels of more than one dimension, [N, ...], an entry of -100 counts for nothing.
 
     Args:
         name: the file and the array, for the message.
         y: [N] or [N, ...], whole numbers from 0.
 
     Raises:
-        Mistake: a label is not a whole number from 0 to C - 1, or C would exceed the number of labels beyond reason.
+        Mistake: a label is not a whole number from 0 to C - 1, or C would far exceed the number of labels.
     """
     if y.dtype.kind not in "biu":
         raise Mistake(f"{name}: holds {y.dtype} values; labels must be whole numbers 0 to C - 1")
     if y.ndim == 2 and y.shape[1] == 1:
         raise Mistake(f"{name}: has shape {list(y.shape)}; give one label for each example, [N]")
     labels = y.astype(np.int64)
-    counted = labels if labels.ndim == 1 else labels[labels != IGNORED]
+    counted = labels if labels.ndim == 1 else labels[labels != IGNORED_LABEL]
     if counted.size == 0:
-        raise Mistake(f"{name}: holds no labels, so the number of classes cannot be told")
+        raise Mistake(f"{name}: holds no labels, so the number of classes is unknown")
     least, largest = int(counted.min()), int(counted.max())
     if least < 0:
         raise Mistake(f"{name}: holds the label {least}; labels must be whole numbers 0 to C - 1")
-    if largest >= max(1000, 2 * counted.size):
+    if largest >= max(_MIN_UNLIKELY_LABEL, 2 * counted.size):
         raise Mistake(
             f"{name}: holds the label {largest} among only {counted.size} labels; number the classes 0 to C - 1"
         )

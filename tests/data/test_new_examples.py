@@ -4,37 +4,39 @@ from pathlib import Path
 
 import torch
 
-from coterie.data.inputs import Inputs, recorded
+from coterie.data.feature_encoding import ColumnEncoding
+from coterie.data.model_inputs import Inputs, inputs_from_record
+from coterie.data.new_examples import read_new_examples
 from coterie.data.standardize import Scale, Scaling
-from coterie.data.table import Column
-from coterie.data.unseen import unseen
 
 
-def inputs(*columns: Column, classes: tuple[str, ...] = ("0", "1"), scaling: Scaling | None = None) -> Inputs:
+def inputs(*columns: ColumnEncoding, classes: tuple[str, ...] = ("0", "1"), scaling: Scaling | None = None) -> Inputs:
     return Inputs([len(columns)], False, classes, len(classes), True, columns, scaling or Scaling())
 
 
 def test_a_record_is_read_back_as_it_was() -> None:
     """A third of one, which no decimal number is, included."""
     scale = Scale(torch.tensor([1 / 3], dtype=torch.float64), torch.tensor([2.0], dtype=torch.float64))
-    known = inputs(Column("age", None, True), Column("ward", ("a", "b"), False), scaling=Scaling([0], scale))
-    again = recorded(known.record())
-    assert again.record() == known.record()
+    known = inputs(
+        ColumnEncoding("age", None, True), ColumnEncoding("ward", ("a", "b"), False), scaling=Scaling([0], scale)
+    )
+    again = inputs_from_record(known.to_record())
+    assert again.to_record() == known.to_record()
     assert again.scaling.scale is not None
     assert torch.equal(again.scaling.scale.mean, scale.mean)
     assert list(again.columns) == list(known.columns)
-    assert recorded(inputs(Column("age", None, True)).record()).scaling.scale is None
+    assert inputs_from_record(inputs(ColumnEncoding("age", None, True)).to_record()).scaling.scale is None
 
 
 def test_two_rows_of_one_hour_are_read_though_training_rows_must_lie_further_apart(tmp_path: Path) -> None:
     (tmp_path / "now.csv").write_text("time,label\n1700000000,1.0\n1700000600,0\n")
-    found = unseen(tmp_path / "now.csv", inputs(Column("time", None, False)), "label")
+    found = read_new_examples(tmp_path / "now.csv", inputs(ColumnEncoding("time", None, False)), "label")
     assert found.x[:, 0].tolist() == [1_700_000_000, 1_700_000_640]  # as float32 has them
     assert found.labels == ["1", "0"]  # 1.0 is the class 1
 
 
 def test_a_code_that_looks_like_a_number_is_a_code(tmp_path: Path) -> None:
     (tmp_path / "new.csv").write_text("ward\n2\n2.0\n 1 \n\n3\n?\n")
-    found = unseen(tmp_path / "new.csv", inputs(Column("ward", ("1", "2"), True)))
+    found = read_new_examples(tmp_path / "new.csv", inputs(ColumnEncoding("ward", ("1", "2"), True)))
     assert found.x.tolist() == [[0, 1, 0], [0, 1, 0], [1, 0, 0], [0, 0, 0], [0, 0, 1]]
-    assert found.notes == ["no training row had ward = '3'; read as none"]
+    assert found.notes == ['no training row had ward = "3"; read as none of the known values']

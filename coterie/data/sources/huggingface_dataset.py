@@ -1,4 +1,4 @@
-"""A data set of Hugging Face: a folder of the user's own, or a name on the Hub."""
+"""The source huggingface: a data set in a folder of the user's own, or on the Hub of Hugging Face."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def huggingface(
     test_fraction: float = 0.2,
     labels: bool = True,
 ) -> Source:
-    """A data set of the package `datasets`: pictures, text or a table, by the columns that are named.
+    """Load a data set of the package `datasets`: pictures, text or a table.
 
-    What the columns become is said at `coterie.data.huggingface.source`, with the arguments from `train_split` on.
+    `coterie.data.huggingface.source` explains the arguments from `train_split` on, and what the columns become.
 
     Args:
-        path: a folder: what `save_to_disk` wrote, or files that `load_dataset` understands.
-        name: instead of a folder, a name on the Hub, such as "ylecun/mnist". It is fetched by the package, into its own
-            cache ($HF_HOME).
-        configuration: which of the data sets under that name, where there are several.
-        revision: a commit or tag of it on the Hub, so that the data stay what they are.
+        path: a folder that `save_to_disk` wrote, or of files that `load_dataset` reads.
+        name: instead of a folder, a name on the Hub, such as "ylecun/mnist". The package fetches it into its own cache
+            ($HF_HOME).
+        configuration: which of the data sets under that name, if there are several.
+        revision: a commit or tag on the Hub, so that the data never change.
 
     Raises:
-        Mistake: the package is not installed, the data cannot be had, or they cannot be used.
+        Mistake: the package is not installed, or the data cannot be loaded or used.
     """
     if (path is None) == (name is None):
         wrong = "`path` is missing" if path is None else "`path` and `name` are both given"
@@ -46,7 +46,7 @@ def huggingface(
     for key, value in {"configuration": configuration, "revision": revision}.items():
         if value is not None and name is None:
             raise Mistake("it belongs to a name on the Hub (`name`), not to a folder", key=key, value=value)
-    dataset = _from_folder(Path(path)) if path is not None else _from_hub(str(name), configuration, revision)
+    dataset = _load_folder(Path(path)) if path is not None else _load_from_hub(str(name), configuration, revision)
     return adapter.source(
         dataset,
         train_split=train_split,
@@ -62,7 +62,7 @@ def huggingface(
     )
 
 
-def _from_folder(path: Path) -> Any:
+def _load_folder(path: Path) -> Any:
     if not path.is_dir():
         raise Mistake("there is no such folder", key="path", value=path)
     datasets = adapter.import_datasets("path", path)
@@ -70,7 +70,7 @@ def _from_folder(path: Path) -> Any:
     return _call("path", path, datasets.load_from_disk if saved else datasets.load_dataset, str(path))
 
 
-def _from_hub(name: str, configuration: str | None, revision: str | None) -> Any:
+def _load_from_hub(name: str, configuration: str | None, revision: str | None) -> Any:
     datasets = adapter.import_datasets("name", name)
     return _call("name", name, datasets.load_dataset, name, configuration, revision=revision)
 

@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from coterie.core.errors import Mistake
-from coterie.data.table import (
-    Coded,
-    Measured,
-    as_number,
-    encode,
-    feature_names,
-    features,
+from coterie.data.feature_encoding import (
+    CodedColumn,
+    MeasuredColumn,
+    apply_encodings,
+    encode_columns,
     is_missing,
-    measured,
-    numeric,
+    list_feature_names,
+    list_measured_features,
+    parse_measured_column,
+    parse_number,
 )
 
 NAN = float("nan")
@@ -24,11 +24,11 @@ NAN = float("nan")
 
 def test_columns_become_features_by_hand():
     """Row 1 lacks its age, row 2 its ward; "z" is a category of no training row, so it is all zeros."""
-    age = Measured("age", np.array([50.0, NAN, 70.0, 80.0]))
-    ward = Coded("ward", ["a", "b", None, "z"], ["a", "b"])
-    table = encode([age, ward], np.array([0, 1, 2]))
-    assert feature_names(table.columns) == ["age", "age missing", "ward=a", "ward=b", "ward missing"]
-    assert numeric(table.columns) == [0]
+    age = MeasuredColumn("age", np.array([50.0, NAN, 70.0, 80.0]))
+    ward = CodedColumn("ward", ["a", "b", None, "z"], ["a", "b"])
+    table = encode_columns([age, ward], np.array([0, 1, 2]))
+    assert list_feature_names(table.columns) == ["age", "age missing", "ward=a", "ward=b", "ward missing"]
+    assert list_measured_features(table.columns) == [0]
     expected = [[50, 0, 1, 0, 0], [NAN, 1, 0, 1, 0], [70, 0, 0, 0, 1], [80, 0, 0, 0, 0]]
     assert torch.equal(table.x.nan_to_num(-1), torch.tensor(expected).nan_to_num(-1))
     assert table.x.dtype == torch.float32
@@ -36,14 +36,18 @@ def test_columns_become_features_by_hand():
 
 def test_rows_that_come_later_have_the_same_features():
     """A gap where training rows had none is no feature, and a category that they did not have is all zeros."""
-    _, columns = encode([Measured("age", np.array([50.0])), Coded("ward", [None], ["a", "b"])], np.array([0]))
-    later = features([Measured("age", np.array([NAN, 60.0])), Coded("ward", ["b", "z"], [])], columns)
+    _, columns = encode_columns(
+        [MeasuredColumn("age", np.array([50.0])), CodedColumn("ward", [None], ["a", "b"])], np.array([0])
+    )
+    later = apply_encodings(
+        [MeasuredColumn("age", np.array([NAN, 60.0])), CodedColumn("ward", ["b", "z"], [])], columns
+    )
     assert torch.equal(later.nan_to_num(-1), torch.tensor([[-1.0, 0, 1, 0], [60, 0, 0, 0]]))
 
 
 def test_a_gap_in_a_test_row_alone_makes_no_feature():
-    table = encode([Measured("age", np.array([50.0, 60.0, NAN]))], np.array([0, 1]))
-    assert feature_names(table.columns) == ["age"]
+    table = encode_columns([MeasuredColumn("age", np.array([50.0, 60.0, NAN]))], np.array([0, 1]))
+    assert list_feature_names(table.columns) == ["age"]
     assert table.x[2].isnan().all()
 
 
@@ -54,22 +58,22 @@ def test_what_counts_as_missing(cell):
 
 @pytest.mark.parametrize(("cell", "number"), [("3", 3), ("-1e3", -1000), (2, 2), (True, 1), ("3 mg", None), ("0", 0)])
 def test_what_counts_as_a_number(cell, number):
-    assert as_number(cell) == number
+    assert parse_number(cell) == number
     assert not is_missing(cell)
 
 
 def test_a_measured_column_has_gaps_but_no_stray_text():
-    column = measured("f.csv", "age", ["3", "?", "4.5"])
+    column = parse_measured_column("f.csv", "age", ["3", "?", "4.5"])
     assert column is not None
     assert np.array_equal(column.values, [3, NAN, 4.5], equal_nan=True)
-    assert measured("f.csv", "ward", ["a", "b", "3"]) is None
-    with pytest.raises(Mistake, match=r"f.csv: row 3: age = '4,5', where most rows hold a number"):
-        measured("f.csv", "age", ["3", "4", "4,5"])
+    assert parse_measured_column("f.csv", "ward", ["a", "b", "3"]) is None
+    with pytest.raises(Mistake, match=r'f.csv: row 3: age = "4,5", where most rows hold a number'):
+        parse_measured_column("f.csv", "age", ["3", "4", "4,5"])
     with pytest.raises(Mistake, match=r"f.csv: row 2: age = inf"):
-        measured("f.csv", "age", ["3", "inf", "4"])
+        parse_measured_column("f.csv", "age", ["3", "inf", "4"])
 
 
 def test_a_column_with_nothing_in_it_is_measured():
-    column = measured("f.csv", "age", ["", "?"])
+    column = parse_measured_column("f.csv", "age", ["", "?"])
     assert column is not None
     assert np.isnan(column.values).all()

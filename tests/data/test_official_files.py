@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from coterie.core.errors import Mistake
-from coterie.data.files import data_home, official
+from coterie.data.official_files import data_home, find_or_fetch
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -48,31 +48,31 @@ def test_an_absent_file_is_fetched_once_and_checked(home, server, tmp_path):
     content = b"examples" * 5000
     (tmp_path / "offered" / "a.bin").write_bytes(content)
     checksum = "sha256:" + hashlib.sha256(content).hexdigest()
-    path = official("toy", "a.bin", server + "a.bin", checksum)
+    path = find_or_fetch("toy", "a.bin", server + "a.bin", checksum)
     assert path == home / "toy" / "a.bin"
     assert path.read_bytes() == content
     (tmp_path / "offered" / "a.bin").unlink()
-    assert official("toy", "a.bin", server + "a.bin", checksum) == path
+    assert find_or_fetch("toy", "a.bin", server + "a.bin", checksum) == path
 
 
 def test_another_content_than_the_official_is_refused_and_not_kept(home, server, tmp_path):
     (tmp_path / "offered" / "a.bin").write_bytes(b"something else")
-    with pytest.raises(Mistake, match=r"a.bin: is absent and could not be fetched"):
-        official("toy", "a.bin", server + "a.bin", "sha256:" + "0" * 64)
+    with pytest.raises(Mistake, match=r"a.bin: is missing and could not be fetched"):
+        find_or_fetch("toy", "a.bin", server + "a.bin", "sha256:" + "0" * 64)
     assert list(home.rglob("*")) == []
 
 
 def test_a_file_that_is_there_is_taken_as_it_is(home):
     (home / "toy").mkdir(parents=True)
     (home / "toy" / "a.bin").write_bytes(b"mine")
-    assert official("toy", "a.bin", "http://127.0.0.1:9/a.bin", "md5:0").read_bytes() == b"mine"
+    assert find_or_fetch("toy", "a.bin", "http://127.0.0.1:9/a.bin", "md5:0").read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize(("port_and_name", "why"), [("9/a.bin", "no connection"), (None, "the server answered 404")])
 def test_what_cannot_be_fetched_says_which_file_to_put_where(home, server, port_and_name, why):
     url = server + "a.bin" if port_and_name is None else f"http://127.0.0.1:{port_and_name}"
     with pytest.raises(Mistake, match=why) as raised:
-        official("toy", "a.bin", url, "md5:0")
+        find_or_fetch("toy", "a.bin", url, "md5:0")
     assert str(Path(home, "toy", "a.bin")) in str(raised.value)
     assert "\n" not in str(raised.value)
     assert list(home.rglob("*")) == []  # no empty folder, which would look like a source's

@@ -1,6 +1,6 @@
-"""Pictures as pixels, whatever they were opened from.
+"""Pixels of pictures that pillow opened.
 
-Legend: N pictures.
+Legend: N pictures, C channels.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from numpy.typing import NDArray
 
 from coterie.core.errors import Mistake
 
-_GREY, _COLOUR = {"1", "L", "LA"}, {"RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "HSV"}
+_GREY_MODES, _COLOUR_MODES = {"1", "L", "LA"}, {"RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "HSV"}
 
 
-def pixels(pictures: Iterable[tuple[str, Any]]) -> NDArray[np.uint8]:
-    """Pictures of one size as uint8 [N, C, H, W]: C = 1 if all are grey, else 3; transparency is dropped.
+def stack_pixels(pictures: Iterable[tuple[str, Any]]) -> NDArray[np.uint8]:
+    """Return pictures of one size as uint8 [N, C, H, W]; C = 1 if all are grey, else 3; transparency is dropped.
 
     Args:
-        pictures: a name for messages, and the picture as pillow opens it; looked at once, one after another.
+        pictures: a name for messages, and the picture as pillow opens it. They are read one after another, once.
 
     Raises:
         Mistake: they differ in size, or one has more than 8 bits a channel.
     """
-    planes: list[NDArray[np.uint8]] = []  # each [H, W], or [H, W, 3] where it is of colour
+    planes: list[NDArray[np.uint8]] = []  # each [H, W], or [H, W, 3] if it has colour
     first, size = "", (0, 0)
     for name, picture in pictures:
-        if picture.mode not in _GREY | _COLOUR:
+        if picture.mode not in _GREY_MODES | _COLOUR_MODES:
             raise Mistake(f"{name}: has pixels of the kind {picture.mode!r}; convert it to 8 bits a channel")
         first, size = (first, size) if planes else (name, picture.size)
         if picture.size != size:
             sizes = f"{picture.size[0]} x {picture.size[1]} where {first} has {size[0]} x {size[1]}"
             raise Mistake(f"{name}: has {sizes}; bring all pictures to one size")
-        planes.append(np.asarray(picture.convert("L" if picture.mode in _GREY else "RGB")))
+        planes.append(np.asarray(picture.convert("L" if picture.mode in _GREY_MODES else "RGB")))
     channels = 1 if all(plane.ndim == 2 for plane in planes) else 3
     result = np.empty((len(planes), channels, size[1], size[0]), dtype=np.uint8)
     for k, plane in enumerate(planes):
-        result[k] = plane if plane.ndim == 2 else plane.transpose(2, 0, 1)  # grey fills all channels alike
+        result[k] = plane if plane.ndim == 2 else plane.transpose(2, 0, 1)  # a grey picture fills all channels alike
     return result

@@ -1,4 +1,4 @@
-"""What a model takes, and what its outputs mean: kept with a run, so that what it trained can be used.
+"""The inputs of a model and the meaning of its outputs, which a run records so that its model can be used later.
 
 Legend: C classes, F features.
 """
@@ -11,22 +11,22 @@ from typing import Any
 
 import torch
 
+from coterie.data.feature_encoding import ColumnEncoding
 from coterie.data.source import Source
 from coterie.data.standardize import Scale, Scaling
-from coterie.data.table import Column
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """How examples become a model's inputs, and the names of its classes.
+    """The inputs of a model, how examples become inputs, and the names of its classes.
 
     Attributes:
         shape: of one example.
-        tokens: whether examples are whole numbers, int64; else they are float32.
-        classes: the name of each class [C], its number where it has none; None where labels are no classes.
-        outputs: the number of classes that the model was made with, None where it was made without.
+        tokens: whether examples are whole numbers, int64; otherwise they are float32.
+        classes: the name of each class [C], or its number if it has no name; None if labels are not classes.
+        outputs: the number of classes that the model was made with; None if it was made without.
         predicts: whether the model's outputs are scores of these classes.
-        columns: how the columns of a table became features; empty where the data are no table.
+        columns: how the columns of a table became features; empty if the data are not a table.
         scaling: how measured columns, or channels, are standardised.
     """
 
@@ -35,11 +35,11 @@ class Inputs:
     classes: Sequence[str] | None
     outputs: int | None
     predicts: bool
-    columns: Sequence[Column]
+    columns: Sequence[ColumnEncoding]
     scaling: Scaling
 
-    def record(self) -> dict[str, Any]:
-        """As plain values, which `recorded` reads."""
+    def to_record(self) -> dict[str, Any]:
+        """Return the inputs as plain values, which `inputs_from_record` reads."""
         scale = self.scaling.scale
         numbers = {} if scale is None else {"mean": scale.mean.tolist(), "deviation": scale.deviation.tolist()}
         return {
@@ -53,30 +53,37 @@ class Inputs:
         }
 
 
-def inputs_of(source: Source, scaling: Scaling, predicts: bool) -> Inputs:
-    """What a model takes that learned from a source, by an algorithm whose models predict labels or do not."""
+def describe_inputs(source: Source, scaling: Scaling, predicts: bool) -> Inputs:
+    """Return the inputs of a model that learns from a source.
+
+    Args:
+        source: the data set.
+        scaling: how it was standardised.
+        predicts: whether the algorithm's models predict labels.
+    """
     x, number = source.train.x, source.num_classes
     names = source.label_names or (None if number is None else [str(k) for k in range(number)])
     tokens = not x.is_floating_point()
     predicts = predicts and names is not None
-    return Inputs(x.shape[1:], tokens, names, outputs_of(source), predicts, source.columns, scaling)
+    return Inputs(x.shape[1:], tokens, names, count_outputs(source), predicts, source.columns, scaling)
 
 
-def outputs_of(source: Source) -> int | None:
-    """The number of classes that models are made with. Without labels a classifier is never trained, but models have
-    one: the smallest does.
+def count_outputs(source: Source) -> int | None:
+    """Return the number of classes that models are made with, or None if labels are not classes.
+
+    Without labels it is 1: models then have a classifier that is never trained.
     """
     return 1 if source.num_classes is None and source.train.y is None else source.num_classes
 
 
-def recorded(record: Mapping[str, Any]) -> Inputs:
-    """The inverse of `Inputs.record`.
+def inputs_from_record(record: Mapping[str, Any]) -> Inputs:
+    """Return the inputs that `Inputs.to_record` recorded.
 
     Raises:
-        KeyError, TypeError: it is no such record.
+        KeyError, TypeError: the record is damaged.
     """
     columns = [
-        Column(c["name"], None if c["categories"] is None else tuple(c["categories"]), c["missing"])
+        ColumnEncoding(c["name"], None if c["categories"] is None else tuple(c["categories"]), c["missing"])
         for c in record["columns"]
     ]
     how = record["standardize"]

@@ -5,23 +5,23 @@ from __future__ import annotations
 import pytest
 
 from coterie.core.errors import Mistake
-from coterie.data.text import END, next_characters, whole
+from coterie.data.text_tokens import END_TOKEN, next_character_examples, tokens_of_texts
 
 
 def test_a_text_by_itself_is_its_bytes_and_then_the_end():
     """ "hé" has three bytes in UTF-8, and is the longest."""
-    tokens = whole("mine: text", ["hé", "a", ""])
-    assert tokens.tolist() == [[104, 195, 169], [97, END, END], [END, END, END]]
-    assert whole("mine: text", ["x" * 1000]).shape == (1, 512)
+    tokens = tokens_of_texts("mine: text", ["hé", "a", ""])
+    assert tokens.tolist() == [[104, 195, 169], [97, END_TOKEN, END_TOKEN], [END_TOKEN, END_TOKEN, END_TOKEN]]
+    assert tokens_of_texts("mine: text", ["x" * 1000]).shape == (1, 512)
 
 
 def test_what_is_no_text_is_a_mistake():
     with pytest.raises(Mistake, match=r"mine: text: row 2 holds int where there must be text"):
-        whole("mine: text", ["a", 3])
+        tokens_of_texts("mine: text", ["a", 3])
 
 
 def test_windows_say_whose_they_are():
     """81 characters and the end make two windows, one character and the end one."""
-    examples, whose = next_characters({"b": ["x" * 81], "a": ["y"]})
+    examples, whose = next_character_examples({"b": ["x" * 81], "a": ["y"]})
     assert examples.x.shape == (3, 80)
     assert whose == ["b", "b", "a"]

@@ -1,4 +1,4 @@
-"""The rows of a data set of the package `datasets`, read column by column.
+"""The columns of a data set of the package `datasets`, read one by one.
 
 Legend: N rows.
 """
@@ -13,18 +13,18 @@ import numpy as np
 
 from coterie.core.errors import Mistake
 from coterie.core.toml_text import toml_text
-from coterie.data.frame import Frame
+from coterie.data.raw_table import RawTable
 
-MARK = "is a row of the test split"
-"""The column that says of each row whether it is for testing."""
+IS_TEST_COLUMN = "is a row of the test split"
+"""The column that says for each row whether it is for testing."""
 
 
 @dataclass(frozen=True, eq=False)
-class Rows(Mapping[str, Sequence[object]]):
-    """The rows of the training split and, behind them, those of the test split where there is one: columns by name.
+class DatasetColumns(Mapping[str, Sequence[object]]):
+    """Columns by name: the rows of the training split and, after them, those of the test split if there is one.
 
-    A column [N] is read when it is looked up. A class stands there by its name, and None for -1, which is no class.
-    Beside the columns that all splits have there is `MARK`.
+    A column [N] is read when it is looked up. A class appears by its name, and -1, which stands for a missing label, as
+    None. Besides the columns that all splits have there is `IS_TEST_COLUMN`.
 
     Attributes:
         parts: a `datasets.Dataset` for each split.
@@ -36,7 +36,7 @@ class Rows(Mapping[str, Sequence[object]]):
 
     @property
     def names(self) -> list[str]:
-        """The columns that all splits have."""
+        """The names of the columns that all splits have."""
         return [name for name in self.parts[0].column_names if all(name in part.column_names for part in self.parts)]
 
     def __iter__(self) -> Iterator[str]:
@@ -46,10 +46,10 @@ class Rows(Mapping[str, Sequence[object]]):
         return len(self.names)
 
     def __contains__(self, name: object) -> bool:
-        return name in self.names or name == MARK
+        return name in self.names or name == IS_TEST_COLUMN
 
     def __getitem__(self, name: str) -> Sequence[object]:
-        if name == MARK:
+        if name == IS_TEST_COLUMN:
             return [k > 0 for k, part in enumerate(self.parts) for _ in range(len(part))]
         if name not in self.names:
             raise KeyError(name)
@@ -60,31 +60,31 @@ class Rows(Mapping[str, Sequence[object]]):
         return [None if cell is None or not 0 <= cell < len(classes) else classes[cell] for cell in cells]
 
     def cells(self, name: str) -> Iterator[Any]:
-        """The values of a column as the package gives them."""
+        """Yield the values of a column as the package gives them."""
         return (cell for part in self.parts for cell in part[name])
 
     def holds_lists(self, name: str) -> bool:
-        """Whether the values of a column are lists or arrays."""
+        """Return whether the values of a column are lists or arrays."""
         return isinstance(self.parts[0][0][name], list | np.ndarray)
 
     def kind(self, name: str) -> str:
-        """What a column declares its values to be: "Image", "ClassLabel", "List", or a plain type such as "string"."""
+        """Return the declared type of a column: "Image", "ClassLabel", "List", or a plain type such as "string"."""
         feature = self.parts[0].features[name]
         kind = type(feature).__name__
         return str(feature.dtype) if kind == "Value" else kind
 
     @property
     def classes(self) -> dict[str, list[str]]:
-        """The names of the classes that a column declares."""
+        """The names of the declared classes, for each column that declares some."""
         features = self.parts[0].features
         return {name: list(features[name].names) for name in self.names if self.kind(name) == "ClassLabel"}
 
-    def frame(self) -> Frame:
-        """These columns, and what the data set declares about them."""
-        return Frame(self.where, self, self.classes, self.classes, typed=True)
+    def to_table(self) -> RawTable:
+        """Return these columns as a table, with what the data set declares about them."""
+        return RawTable(self.where, self, self.classes, self.classes, typed=True)
 
     def array(self, name: str) -> np.ndarray[Any, Any]:
-        """A column of lists or arrays [N, ...], in the type that the data set declares.
+        """Return a column of lists or arrays [N, ...], in the type that the data set declares.
 
         Raises:
             Mistake: the rows differ in shape.
@@ -95,15 +95,14 @@ class Rows(Mapping[str, Sequence[object]]):
         innermost = self.parts[0].features[name]
         while hasattr(innermost, "feature"):
             innermost = innermost.feature
-        return np.concatenate(arrays).astype(
-            innermost.dtype, copy=False
-        )  # the package gives every whole number as int64
+        # the package gives every whole number as int64
+        return np.concatenate(arrays).astype(innermost.dtype, copy=False)
 
-    def check(self, key: str, name: str | None) -> None:
-        """Checks that the column that a key of [data] names is there, if it names one.
+    def require(self, key: str, name: str | None) -> None:
+        """Refuse the column that the argument `key` names unless it exists; None names none.
 
         Raises:
-            Mistake: it is not.
+            Mistake: it does not exist.
         """
         if name is not None and name not in self.names:
             held = ", ".join(map(toml_text, self.names)) or "none"

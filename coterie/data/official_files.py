@@ -1,4 +1,4 @@
-"""Where official files lie, and how an absent one is fetched."""
+"""Official files of data sets: where they lie, and how a missing one is fetched."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 from coterie.core.errors import Mistake, reason
 
-# Seconds to wait for a connection, and between two pieces of an answer: without a network, say so soon.
-_CONNECT, _READ = 5.0, 20.0
+# For a connection, and between two pieces of an answer. Short, so that the user soon learns of a missing network.
+_CONNECT_TIMEOUT_SECONDS, _READ_TIMEOUT_SECONDS = 5.0, 20.0
 
 
 def data_home() -> Path:
-    """The folder that holds a folder for each source: $COTERIE_DATA, else the platform's cache folder for coterie."""
+    """Return the folder with a folder for each source: $COTERIE_DATA, or else the platform's cache folder."""
     chosen = os.environ.get("COTERIE_DATA")
     if chosen:
         return Path(chosen).expanduser()
@@ -28,19 +28,19 @@ def data_home() -> Path:
     return Path(pooch.os_cache("coterie"))
 
 
-def official(source: str, name: str, url: str, checksum: str, instead: str = "") -> Path:
-    """The path of the official file `name` of `source`, fetched and checked first where it is absent.
+def find_or_fetch(source: str, name: str, url: str, checksum: str, instead: str = "") -> Path:
+    """Return the path of an official file; if it is missing, fetch and check it first.
 
     Args:
         source: the source's name, which is also its folder in `data_home()`.
         name: the file's name there.
         url: where it can be fetched.
-        checksum: "md5:..." or "sha256:..." of the fetched file. A file that is already there is taken as it is (its
-            reader checks its content), since a re-compressed copy is as good.
+        checksum: "md5:..." or "sha256:..." of the fetched file. It is not checked for a file that is there already,
+            since a copy that was compressed again is as good; the file's reader checks the content.
         instead: what else the user could put there, for the message.
 
     Raises:
-        Mistake: it is absent and cannot be fetched.
+        Mistake: it is missing and cannot be fetched.
     """
     path = data_home() / source / name
     if not path.exists():
@@ -48,25 +48,26 @@ def official(source: str, name: str, url: str, checksum: str, instead: str = "")
     return path
 
 
-def unpacked(source: str, archive: str, folder: str, names: Sequence[str], url: str, checksum: str) -> list[Path]:
-    """The paths of official files that are published as one tar archive, fetched and unpacked first where one is
-    absent.
+def find_or_unpack(source: str, archive: str, folder: str, names: Sequence[str], url: str, checksum: str) -> list[Path]:
+    """Return the paths of official files that are published as one tar archive.
+
+    If one is missing, the archive is fetched and unpacked first.
 
     Args:
         source: the source's name, which is also its folder in `data_home()`.
         archive: the archive's name there.
-        folder: the folder within the archive, and there once it is unpacked.
-        names: the files in it that are needed. Nothing else is unpacked, whatever the archive says.
+        folder: the folder within the archive, and of the unpacked files.
+        names: the files in it that are needed. Nothing else is unpacked.
         url: where the archive can be fetched.
         checksum: "md5:..." or "sha256:..." of the archive.
 
     Raises:
-        Mistake: a file is absent, and the archive cannot be had or does not hold it.
+        Mistake: a file is missing, and the archive cannot be fetched or does not hold it.
     """
     home = data_home() / source / folder
     paths = [home / name for name in names]
     if not all(path.exists() for path in paths):
-        packed = official(source, archive, url, checksum, f", or the folder {folder} that it holds")
+        packed = find_or_fetch(source, archive, url, checksum, f", or the folder {folder} that it holds")
         _unpack(packed, folder, paths)
     return paths
 
@@ -75,14 +76,14 @@ def _unpack(packed: Path, folder: str, paths: Sequence[Path]) -> None:
     try:
         with tarfile.open(packed) as tar:
             for path in paths:
-                member = tar.extractfile(f"{folder}/{path.name}")
-                if member is None:
-                    raise KeyError(f"{folder}/{path.name} is no file")
+                entry = tar.extractfile(f"{folder}/{path.name}")
+                if entry is None:
+                    raise KeyError(f"{folder}/{path.name} is not a file")
                 path.parent.mkdir(parents=True, exist_ok=True)
-                # Written beside and then moved, so that a stop half-way leaves no half file.
-                half = path.with_name(path.name + ".part")
-                half.write_bytes(member.read())
-                half.replace(path)
+                # Written under another name and then renamed, so that an interruption leaves no incomplete file.
+                part = path.with_name(path.name + ".part")
+                part.write_bytes(entry.read())
+                part.replace(path)
     except (OSError, EOFError, tarfile.TarError, zlib.error, KeyError) as error:
         why = reason(error)
         raise Mistake(f"{packed}: cannot be unpacked ({why}); replace it, or delete it to have it fetched") from error
@@ -92,23 +93,24 @@ def _fetch(path: Path, url: str, checksum: str, instead: str) -> None:
     import pooch
 
     pooch.get_logger().setLevel("WARNING")
-    bar = _Bar(path.name)
+    bar = _ProgressBar(path.name)
     try:
-        # pooch writes a temporary file, checks it, and moves it: never a half file under the final name.
-        downloader = pooch.HTTPDownloader(progressbar=bar, timeout=(_CONNECT, _READ), chunk_size=1 << 16)
+        # pooch writes a temporary file, checks it, and moves it, so the final name never has an incomplete file.
+        downloader = pooch.HTTPDownloader(
+            progressbar=bar, timeout=(_CONNECT_TIMEOUT_SECONDS, _READ_TIMEOUT_SECONDS), chunk_size=1 << 16
+        )
         pooch.retrieve(url, checksum, fname=path.name, path=path.parent, downloader=downloader)
     except (OSError, ValueError) as error:
         with contextlib.suppress(OSError):
-            path.parent.rmdir()  # where nothing came, no empty folder stays
-        why = _why(error)
+            path.parent.rmdir()  # leave no empty folder, which would look like a source's
         raise Mistake(
-            f"{path}: is absent and could not be fetched from {url} ({why}); put the file there{instead}"
+            f"{path}: is missing and could not be fetched from {url} ({_explain(error)}); put the file there{instead}"
         ) from error
     finally:
         bar.close()
 
 
-def _why(error: Exception) -> str:
+def _explain(error: Exception) -> str:
     import requests
 
     if isinstance(error, requests.HTTPError) and error.response is not None:
@@ -118,8 +120,8 @@ def _why(error: Exception) -> str:
     return reason(error)
 
 
-class _Bar:
-    """A rich progress bar with the members that pooch asks for; it appears with the first bytes."""
+class _ProgressBar:
+    """A progress bar of rich with the members that pooch uses; it appears with the first bytes."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -1,0 +1,248 @@
+"""A source from the columns of a user's own table, of any file format.
+
+Legend: N rows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from coterie.core.errors import Mistake
+from coterie.core.examples import Examples
+from coterie.core.toml_text import toml_text
+from coterie.data.feature_encoding import (
+    CodedColumn,
+    MeasuredColumn,
+    encode_columns,
+    is_missing,
+    parse_measured_column,
+    parse_number,
+    require_distinct,
+)
+from coterie.data.source import Source
+from coterie.data.train_test_split import split_rows, strata_by_client
+
+_MAX_CLASSES = 1000
+_MAX_CATEGORIES = 100
+_MAX_EXACT_CODE = 2.0**53  # beyond it neighbouring whole numbers are one float64, and two codes would be one class
+_NAMELESS = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
+_TEST_MARKS = {
+    **dict.fromkeys(("1", "true", "yes", "test"), True),
+    **dict.fromkeys(("0", "false", "no", "train"), False),
+}
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """The columns of a file, as it holds them.
+
+    Attributes:
+        path: what messages call the file.
+        columns: the cells [N] of each column by name; each cell is a text, a number, a truth value or None.
+        categories: the codes of the columns that the file declares to be coded.
+        classes: the codes of those columns whose codes are numbered classes. As labels they keep their order, and the
+            classes that occur in no row.
+        typed: whether the file distinguishes text from numbers. If not, text that reads as a number is a number, and
+            other text is a code.
+    """
+
+    path: str
+    columns: Mapping[str, Sequence[object]]
+    categories: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    typed: bool = False
+
+
+def source_from_table(
+    name: str,
+    table: RawTable,
+    label_column: str,
+    feature_columns: Sequence[str] | None,
+    client_column: str | None,
+    test_column: str | None,
+    test_fraction: float,
+    x: Tensor | None = None,
+    labels: bool = True,
+) -> Source:
+    """Return the source called `name` whose examples are the rows of `table`.
+
+    The other arguments are those of the source csv.
+
+    Args:
+        x: what is learned from [N, ...], if it does not come from feature columns.
+
+    Raises:
+        Mistake: a column is missing, or a value cannot be used.
+    """
+    y, label_names = _read_labels(table, label_column) if labels else (None, None)
+    ids = None if client_column is None else _read_ids(table, client_column)
+    uses = {label_column: "label_column", client_column: "client_column", test_column: "test_column"}
+    features = [] if x is not None else _choose_features(table, feature_columns, uses)
+    if test_column is not None:
+        train, test = _read_split(table, test_column)
+    elif y is not None:
+        train, test = split_rows(strata_by_client(y, ids, test_fraction), test_fraction)
+    else:  # there is nothing to test
+        train = np.arange(len(_read_column(table, "feature_columns", features[0]) if x is None else x))
+        test = train[:0]
+    encoded = encode_columns([_read_feature(table, column, train) for column in features], train) if x is None else None
+    everything = Examples(x if encoded is None else encoded.x, None if y is None else torch.from_numpy(y))  # type: ignore[arg-type]
+    return Source(
+        name,
+        everything.take(torch.from_numpy(train)),
+        everything.take(torch.from_numpy(test)) if len(test) else None,
+        None if label_names is None else len(label_names),
+        groups=None if ids is None else [ids[i] for i in train],
+        test_groups=None if ids is None or not len(test) else [ids[i] for i in test],
+        label_names=label_names,
+        columns=encoded.columns if encoded else (),
+    )
+
+
+def _read_column(table: RawTable, key: str, column: str) -> Sequence[object]:
+    if column not in table.columns:
+        held = ", ".join(map(toml_text, table.columns)) or "none"
+        raise Mistake(f"{table.path} has no such column; its columns are {held}", key=key, value=column)
+    cells = table.columns[column]
+    if len(cells) == 0:
+        raise Mistake(f"{table.path}: holds no rows; one example for each row is needed")
+    return cells
+
+
+def _read_complete_column(table: RawTable, key: str, column: str) -> Sequence[object]:
+    """Return the cells of a column, and refuse it if a value is missing."""
+    cells, declared = _read_column(table, key, column), column in table.classes  # "none" may be a class's name
+    for row, cell in enumerate(cells):
+        if cell is None if declared else is_missing(cell):
+            found = f"= {toml_text(cell)} counts as" if isinstance(cell, str) and cell.strip() else "is"
+            raise Mistake(
+                f"{table.path}: row {row + 1}: {column} {found} missing, but `{key}` needs a value in every row"
+            )
+    return cells
+
+
+def _read_labels(table: RawTable, column: str) -> tuple[NDArray[np.int64], list[str]]:
+    """Return the class number of each row [N], and the name of each class.
+
+    The classes are those that the file declares, or else the distinct values in order.
+    """
+    if column in table.classes:
+        names = list(table.classes[column])
+        number = {name: k for k, name in enumerate(names)}
+        return np.array([number[str(cell)] for cell in _read_complete_column(table, "label_column", column)]), names
+    cells = _read_complete_column(table, "label_column", column)
+    numbers = [parse_number(cell) for cell in cells]
+    distinct: list[object]
+    if all(number is not None and not _MAX_EXACT_CODE <= abs(number) < np.inf for number in numbers):
+        values = np.array(numbers, dtype=np.float64)
+        odd = np.flatnonzero(~np.isfinite(values) | (values != np.rint(values)))
+        if len(odd):
+            raise Mistake(
+                f"{table.path}: row {odd[0] + 1}: the label {column} = {cells[odd[0]]}; a class is a whole number"
+            )
+        found, labels = np.unique(values, return_inverse=True)
+        distinct = [int(v) for v in found]
+    else:
+        texts, labels = np.unique(np.array([str(c).strip() for c in cells]), return_inverse=True)
+        distinct = texts.tolist()
+    if len(distinct) > _MAX_CLASSES:
+        raise Mistake(
+            f"it holds {len(distinct)} different values in {table.path}; at most {_MAX_CLASSES} classes are possible",
+            key="label_column",
+            value=column,
+        )
+    return labels.astype(np.int64), [str(v) for v in distinct]
+
+
+def _read_ids(table: RawTable, column: str) -> list[str]:
+    return [str(cell).strip() for cell in _read_complete_column(table, "client_column", column)]
+
+
+def _read_split(table: RawTable, column: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return rows to train on and rows to test on."""
+    marks = []
+    for row, cell in enumerate(_read_complete_column(table, "test_column", column)):
+        number = parse_number(cell)
+        mark = _TEST_MARKS.get(f"{number:g}" if number is not None else str(cell).strip().lower())
+        if mark is None:
+            raise Mistake(
+                f"{table.path}: row {row + 1}: {column} = {toml_text(cell)}; `test_column` must hold true or false"
+            )
+        marks.append(mark)
+    is_test = np.array(marks)
+    if is_test.all() or not is_test.any():
+        raise Mistake(
+            f"it marks {is_test.sum()} of {len(is_test)} rows of {table.path}; "
+            "some must be left to train on and some to test on",
+            key="test_column",
+            value=column,
+        )
+    return np.flatnonzero(~is_test), np.flatnonzero(is_test)
+
+
+def _choose_features(table: RawTable, named: Sequence[str] | None, uses: Mapping[str | None, str]) -> list[str]:
+    """Return the feature columns: those that are named, or else all that have no other use.
+
+    Args:
+        uses: the other uses of columns: the column -> the argument that names it.
+    """
+    if isinstance(named, str):
+        allowed = f"a list of columns, such as {toml_text([named])}"
+        raise Mistake(key="feature_columns", value=named, allowed=allowed)
+    features = [column for column in table.columns if column not in uses] if named is None else list(named)
+    if not features:
+        raise Mistake(f"{table.path} has no column left to learn from; name some", key="feature_columns")
+    before: set[str] = set()
+    for column in features:
+        if column in before:
+            raise Mistake(f"it names {toml_text(column)} twice; name each column once", key="feature_columns")
+        before.add(column)
+        if uses.get(column) in ("label_column", "test_column"):  # the answer itself
+            raise Mistake(
+                f"it names {toml_text(column)}, which is `{uses[column]}`; leave it out", key="feature_columns"
+            )
+    nameless = [] if named is not None else [column for column in features if _NAMELESS.fullmatch(column)]
+    if nameless:  # often a row's number, which somebody's export put first
+        place = f"column {list(table.columns).index(nameless[0]) + 1}"
+        called = f" but {toml_text(nameless[0])}, which pandas makes up" if nameless[0] else ""
+        raise Mistake(
+            f"{table.path}: {place} has no name{called}; give it one, or say in `feature_columns` what to learn from"
+        )
+    return features
+
+
+def _read_feature(table: RawTable, column: str, train: NDArray[np.int64]) -> MeasuredColumn | CodedColumn:
+    cells = _read_column(table, "feature_columns", column)
+    if column in table.categories:
+        return CodedColumn(column, [None if c is None else str(c) for c in cells], table.categories[column])
+    strange = next((c for c in cells if table.typed and not isinstance(c, bool | int | float | None)), None)
+    if strange is not None:
+        kind = "strings" if isinstance(strange, str) else f"values of the kind {type(strange).__name__}"
+        raise Mistake(
+            f"{table.path}: {column} holds {kind}; store numbers or a dictionary (categorical) column, or leave it "
+            "out of `feature_columns`"
+        )
+    numbers = parse_measured_column(table.path, column, cells)
+    if numbers is not None:
+        return require_distinct(table.path, numbers)
+    texts = [None if is_missing(c) else str(c).strip() for c in cells]
+    known = [t for t in texts if t is not None]
+    if all(parse_number(t.replace(",", ".", 1)) is not None for t in known):
+        raise Mistake(
+            f"{table.path}: {column} holds numbers such as {toml_text(known[0])}; write them with a decimal point"
+        )
+    categories = sorted({t for i in train if (t := texts[i]) is not None})
+    if len(categories) > max(2, min(_MAX_CATEGORIES, len(cells) // 2)):
+        raise Mistake(
+            f"{table.path}: {column} holds {len(categories)} different texts in {len(train)} training rows, such as "
+            f"{toml_text(categories[0])}, too many for a coded column; leave it out of `feature_columns`, or give "
+            "numbers"
+        )
+    return CodedColumn(column, texts, categories)

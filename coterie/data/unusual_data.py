@@ -1,0 +1,68 @@
+"""Remarks on data that can be used, but that the user should know something about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from coterie.core.examples import Clients, Examples
+from coterie.data.source import Source
+
+_MAX_NAMES = 5
+
+
+def remarks_on_data(source: Source, clients: Clients) -> list[str]:
+    """Return a sentence for each unusual thing about the clients' examples.
+
+    Args:
+        source: where the clients come from.
+        clients: what `deal` made of it. Nothing is said about clients that are made on demand.
+    """
+    if not isinstance(clients, dict):
+        return []
+    trained = set().union(*map(_classes, clients.values()))
+    return [
+        *_remark_on_single_examples(clients),
+        *_remark_on_one_class(source, trained),
+        *_remark_on_test_only(source, trained),
+    ]
+
+
+def _remark_on_single_examples(clients: Clients) -> list[str]:
+    found = [client for client, examples in clients.items() if len(examples) == 1]
+    if not found:
+        return []
+    who = f"client {found[0]} holds" if len(found) == 1 else f"{len(found)} clients, such as {found[0]}, hold"
+    return [f"{who} a single example, so every update from there is about that example"]
+
+
+def _remark_on_one_class(source: Source, trained: set[int]) -> list[str]:
+    if len(trained) != 1:
+        return []
+    return [
+        f"all examples of all clients have the class {_list(source, [*trained])}, so there is nothing to tell apart"
+    ]
+
+
+def _remark_on_test_only(source: Source, trained: set[int]) -> list[str]:
+    """Remark on classes that occur among test examples but with no client."""
+    tested = set() if source.test is None else _classes(source.test)
+    missing = sorted(tested - trained)
+    if not missing:
+        return []
+    which = "class" if len(missing) == 1 else "classes"
+    return [f"{which} {_list(source, missing)}: in test examples only, so no client can learn it"]
+
+
+def _classes(examples: Examples) -> set[int]:
+    y = examples.labels()
+    if y is None or y.dim() != 1 or y.is_floating_point():
+        return set()
+    return set(torch.unique(y).tolist())
+
+
+def _list(source: Source, classes: Sequence[int]) -> str:
+    names = source.label_names or {c: str(c) for c in classes}
+    few = ", ".join(names[c] for c in classes[:_MAX_NAMES])
+    return f"{few} and {len(classes) - _MAX_NAMES} more" if len(classes) > _MAX_NAMES else few
