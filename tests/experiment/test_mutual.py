@@ -210,7 +210,7 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
         "seed_set.labels = false: independent would",
     ),
     ((*SEED, "algorithm.send_as=int4"), 'algorithm.send_as = "int4": it must be "float32", "float16" or "uint8"'),
-    ((*SEED, "algorithm={name='fedmd', lr=0.1, send_as='uint8'}"), "algorithm.send_as = uint8: it must be"),
+    ((*SEED, "algorithm={name='fedmd', lr=0.1, send_as='uint8'}"), 'algorithm.send_as = "uint8": it must be'),
 ]
 
 
