@@ -145,7 +145,7 @@ def plan(
             cohort's updates in memory.
         lr_scale: factors on the learning rate by part of the model, as in `coterie.models.model_parts.lr_scales`.
         engine: how clients' work is run; one after another unless given.
-        team: the processes that run it together; see `coterie.processes.torchrun`. All must be given the same.
+        team: the processes that run it together; see `coterie.processes.process_group`. All must be given the same.
         public: the earlier name of `seed_set`, which still works for one version.
 
     Raises:

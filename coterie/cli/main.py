@@ -57,7 +57,7 @@ def run(
     ] = None,
 ) -> None:
     """Run an experiment, and write its folder: records, model, report."""
-    from coterie.processes.torchrun import join_team, launcher_rank, launcher_size
+    from coterie.processes.process_group import join_team, launcher_rank, launcher_size
 
     folder = out or Path("runs") / file.stem
     changes = [*(overrides or []), *([] if workers is None else [f"engine.workers={workers}"])]
@@ -73,8 +73,8 @@ def run(
 def _run_other_process() -> NoReturn:
     """Run a process other than the first of those that a launcher started; the first one reports for all."""
     from coterie.experiment.shared_run import follow
+    from coterie.processes.process_group import join_team
     from coterie.processes.team import Lost
-    from coterie.processes.torchrun import join_team
 
     try:
         with join_team() as team:

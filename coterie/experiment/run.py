@@ -15,9 +15,9 @@ from coterie.experiment.folder_jobs import Outcome, start_or_resume, write_missi
 from coterie.experiment.run_recorder import RunRecorder, Silent, Watch
 from coterie.experiment.settings import Settings, load
 from coterie.experiment.shared_run import carry_out, follow, set_workers
+from coterie.processes.process_group import launcher_size
 from coterie.processes.spawn import lead_processes
 from coterie.processes.team import ALONE, Team
-from coterie.processes.torchrun import launcher_size
 from coterie.track import RunFolder
 from coterie.track.rounds_file import Record
 

@@ -45,7 +45,7 @@ def follow(team: Team) -> None:
 
 
 def carry_out(team: Team, recorder: RunRecorder | None = None) -> dict[str, Any]:
-    """Run all rounds that are left, and write what a finished run leaves. Collective.
+    """Run all rounds that are left, and write what a finished run leaves. Collective: every process calls it.
 
     Args:
         team: the processes of the run.
@@ -97,13 +97,19 @@ def carry_out(team: Team, recorder: RunRecorder | None = None) -> dict[str, Any]
 
 
 def _broadcast_decision(team: Team, recorder: RunRecorder | None, decide: Callable[[RunRecorder], T]) -> T | None:
-    """Let the first process decide, and return its decision in every process; None where it has no recorder."""
+    """Let the first process decide, and return its decision in every process; None if it has no recorder.
+
+    Collective: every process calls it.
+    """
     decisions: list[T | None] = team.gather(None if recorder is None else decide(recorder))
     return decisions[0]
 
 
 def _write_weights(experiment: Experiment, folder: RunFolder, state: Tree, store: Store, team: Team) -> None:
-    """Write the model, in the first process; or each client's, in the process that keeps its state. Collective."""
+    """Write the model, in the first process; or each client's, in the process that keeps its state.
+
+    Collective: every process calls it.
+    """
     plan, models = experiment.plan, experiment.models
     own = plan.algorithm.traits.own_models
     mine = [client for client in plan.ids if owns(team, client)] if own else plan.ids[: team.rank == 0]

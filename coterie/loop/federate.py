@@ -53,7 +53,7 @@ def _initial(plan: Plan, resume: Resume | None) -> tuple[Tree, Store, float]:
 
 
 def _run(plan: Plan, number: int, state: Tree, store: Store, templates: Templates, keep_updates: bool) -> Round:
-    """Run a round and measure it. Updates that only the probe needed are let go."""
+    """Run a round and measure it; drop updates that only the probe needed. Collective: every process calls it."""
     started, before = time.perf_counter(), state
     probe = plan.probe if plan.probe is not None and plan.probe.due(number, plan.rounds) else None
     tally = Tally(updates={} if keep_updates or probe else None)

@@ -18,7 +18,7 @@ from coterie.loop.plan import Plan
 from coterie.loop.spill import StoredTree
 from coterie.loop.store import Store
 from coterie.loop.tally import Tally
-from coterie.processes.team import Team, all_to_all, owner, owns, shares
+from coterie.processes.team import Team, all_to_all, owner, owns, share_work
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ def jobs_of_cohort(
     for client in tally.cohort:
         if not costs.get(client):
             tally.silent.append({"client": client, "why": silent[client] or "has no examples"})
-    at = shares({client: costs[client] for client in tally.cohort if costs.get(client)}, plan.team)
+    at = share_work({client: costs[client] for client in tally.cohort if costs.get(client)}, plan.team)
     return _parts(plan, number, store, at, _borrow_states(plan, store, at), data)
 
 

@@ -1,11 +1,11 @@
-"""A mailbox: where participants without a server leave what they say in a round, and find what the others said.
+"""A mailbox: participants without a server leave their messages of a round in it, and read those of the others.
 
-Two verbs, `put` and `get_all`. Nobody waits for one who is gone: a round is complete when all who spoke in the round
-before have spoken, or, where nobody did, all who take part; or at the deadline. So a participant that dies costs the
-others one deadline, and one that comes back is waited for again after the first round in which it spoke.
+There are two verbs, `put` and `get_all`. A round is complete when everyone who sent a message in the round before has
+sent one, or at the deadline. If nobody sent one in the round before, it waits for all participants. So a participant
+that dies costs the others one deadline, and one that comes back is waited for again after its first new message.
 
-A message is a tree of tensors, and is all that crosses. Whoever can write into a mailbox can speak in any name: let the
-folder's permissions, or the network that the store is in, keep strangers out.
+A message is a tree of tensors, and nothing else travels. Whoever can write into a mailbox can use any name. Keep
+strangers out by the folder's permissions, or by the network of the store.
 """
 
 from __future__ import annotations
@@ -23,34 +23,35 @@ from coterie.core.files import write_atomic
 from coterie.core.packing import pack, unpack
 from coterie.core.tree import Tree
 
-KEPT = 3
-"""Rounds whose messages stay: those who lag behind still find the last ones."""
+ROUNDS_KEPT = 3
+"""Messages of this many rounds stay, so that slow participants still find the last ones."""
 
 
 class Mailbox(Protocol):
-    """How participants exchange messages."""
+    """The way in which participants exchange messages."""
 
     def put(self, round: int, participant: str, message: Tree) -> None:
-        """Leave a message for everyone; a second one in the same round and name replaces the first."""
+        """Leave a message for everyone; it replaces an earlier one of the same round and participant."""
 
     def get_all(self, round: int, deadline: float) -> dict[str, Tree]:
-        """What has been said in `round`, by participant, when it is complete or after `deadline` seconds. A message
-        that cannot be read is not there.
+        """Return the messages of `round` by participant, when it is complete or after `deadline` seconds.
+
+        Messages that cannot be read are left out.
         """
 
     def newest(self) -> int:
-        """The last round in which anyone has spoken; 0 before the first."""
+        """Return the last round that has a message; 0 before the first."""
 
-    def spoke(self, round: int) -> set[str]:
-        """Who has spoken in a round so far."""
+    def senders(self, round: int) -> set[str]:
+        """Return the participants that have sent a message in a round so far."""
 
 
 class Folder:
-    """A mailbox in a folder that all participants share: ROUND/PARTICIPANT.safetensors, each written at once.
+    """A mailbox in a folder that all participants share: ROUND/PARTICIPANT.safetensors, each written atomically.
 
     Args:
-        path: the folder; it is made where it is absent.
-        participants: how many are waited for in the first round, and in the first after everything was lost.
+        path: the folder; it is made if it does not exist.
+        participants: how many are waited for in the first round, and in the first after all messages were lost.
 
     Raises:
         Mistake: the folder cannot be made.
@@ -64,25 +65,25 @@ class Folder:
             raise Mistake(f"{path}: cannot be made the mailbox's folder ({error.strerror})") from error
 
     def put(self, round: int, participant: str, message: Tree) -> None:
-        """See `Mailbox`."""
+        """See `Mailbox.put`."""
         (self.path / str(round)).mkdir(exist_ok=True)
         write_atomic(self._file(round, participant), pack(message))
         for old in self._rounds():
-            if old <= round - KEPT:
+            if old <= round - ROUNDS_KEPT:
                 self._file(old, participant).unlink(missing_ok=True)
 
     def get_all(self, round: int, deadline: float) -> dict[str, Tree]:
-        """See `Mailbox`."""
-        waited(lambda: self.spoke(round), lambda: self.spoke(round - 1), self.participants, deadline)
-        found = {who: _read(self._file(round, who)) for who in sorted(self.spoke(round))}
-        return {who: message for who, message in found.items() if message is not None}
+        """See `Mailbox.get_all`."""
+        wait_for_messages(lambda: self.senders(round), lambda: self.senders(round - 1), self.participants, deadline)
+        messages = {sender: _read(self._file(round, sender)) for sender in sorted(self.senders(round))}
+        return {sender: message for sender, message in messages.items() if message is not None}
 
     def newest(self) -> int:
-        """See `Mailbox`."""
-        return max((round for round in self._rounds() if self.spoke(round)), default=0)
+        """See `Mailbox.newest`."""
+        return max((round for round in self._rounds() if self.senders(round)), default=0)
 
-    def spoke(self, round: int) -> set[str]:
-        """See `Mailbox`."""
+    def senders(self, round: int) -> set[str]:
+        """See `Mailbox.senders`."""
         return {unquote(file.stem) for file in (self.path / str(round)).glob("[!.]*.safetensors")}
 
     def _rounds(self) -> list[int]:
@@ -94,30 +95,33 @@ class Folder:
 
 def _read(file: Path) -> Tree | None:
     try:
-        return understood(file.read_bytes())
+        return unpack_message(file.read_bytes())
     except OSError:
         return None
 
 
-def understood(data: bytes) -> Tree | None:
-    """The message in these bytes; None where there is none."""
+def unpack_message(data: bytes) -> Tree | None:
+    """Return the message in these bytes, or None if there is none."""
     try:
         return unpack(data)
     except (SafetensorError, ValueError, KeyError, TypeError):
         return None
 
 
-def waited(
-    spoke: Callable[[], set[str]],
-    before: Callable[[], set[str]],
+def wait_for_messages(
+    senders: Callable[[], set[str]],
+    senders_before: Callable[[], set[str]],
     participants: int,
     deadline: float,
     pause: float = 0.02,
 ) -> None:
-    """Wait until all who spoke in the round before have spoken, or where nobody did `participants`, or the deadline."""
+    """Wait until everyone who sent a message in the round before has sent one, or until the deadline.
+
+    If nobody sent one in the round before, wait for this many `participants`.
+    """
     until = time.monotonic() + deadline
     while time.monotonic() < until:
-        here, expected = spoke(), before()
+        here, expected = senders(), senders_before()
         if expected <= here if expected else len(here) >= participants:
             return
         time.sleep(min(pause, max(until - time.monotonic(), 0)))

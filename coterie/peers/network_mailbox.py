@@ -1,8 +1,8 @@
-"""A mailbox on the network, in a store that a process of its own keeps, so that no participant's death takes it away.
+"""A mailbox on the network, in a store that has a process of its own, so that it survives every participant.
 
     python -m coterie.peers.network_mailbox PORT
 
-The store asks nobody who they are, and what it holds is gone when it ends: keep it inside a private network.
+The store does not check who writes to it, and loses its content when it ends. Keep it inside a private network.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -20,72 +21,73 @@ from torch import distributed
 from coterie.core.errors import Mistake
 from coterie.core.packing import pack
 from coterie.core.tree import Tree
-from coterie.peers.mailbox import KEPT, understood, waited
+from coterie.peers.mailbox import ROUNDS_KEPT, unpack_message, wait_for_messages
 
 
 class Network:
     """A mailbox at HOST:PORT; see `coterie.peers.mailbox.Mailbox`.
 
     Args:
-        host, port: where the store is.
+        host, port: the address of the store.
         participants: how many are waited for in the first round, and in the first after the store was started again.
-        timeout: seconds after which a store that does not answer is taken for gone.
+        timeout: seconds to wait for an answer of the store.
 
     Raises:
-        Mistake: no store answers, there or later.
+        Mistake: no store answers, now or later.
     """
 
     def __init__(self, host: str, port: int, participants: int, timeout: float = 30.0) -> None:
         self.where, self.participants = f"{host}:{port}", participants
-        with self._reached():
+        with self._raise_mistakes():
             self._store = _store(host, port, is_master=False, timeout=timedelta(seconds=timeout))
 
     def put(self, round: int, participant: str, message: Tree) -> None:
-        """See `Mailbox`."""
-        with self._reached():
+        """See `Mailbox.put`."""
+        with self._raise_mistakes():
             self._store.set(_key(round, participant), pack(message))
             self._store.append(str(round), quote(participant, safe="") + "\n")
             if round > self._newest():
                 self._store.set("newest", str(round))
-            self._store.delete_key(_key(round - KEPT, participant))
+            self._store.delete_key(_key(round - ROUNDS_KEPT, participant))
 
     def get_all(self, round: int, deadline: float) -> dict[str, Tree]:
-        """See `Mailbox`."""
-        with self._reached():
-            waited(lambda: self._spoke(round), lambda: self._spoke(round - 1), self.participants, deadline)
-            found = {who: self._message(_key(round, who)) for who in sorted(self._spoke(round))}
-        return {who: message for who, message in found.items() if message is not None}
+        """See `Mailbox.get_all`."""
+        with self._raise_mistakes():
+            now, before = partial(self._senders, round), partial(self._senders, round - 1)
+            wait_for_messages(now, before, self.participants, deadline)
+            messages = {sender: self._message(_key(round, sender)) for sender in sorted(now())}
+        return {sender: message for sender, message in messages.items() if message is not None}
 
     def newest(self) -> int:
-        """See `Mailbox`."""
-        with self._reached():
+        """See `Mailbox.newest`."""
+        with self._raise_mistakes():
             return self._newest()
 
-    def spoke(self, round: int) -> set[str]:
-        """See `Mailbox`."""
-        with self._reached():
-            return self._spoke(round)
+    def senders(self, round: int) -> set[str]:
+        """See `Mailbox.senders`."""
+        with self._raise_mistakes():
+            return self._senders(round)
 
     def _newest(self) -> int:
         return int(self._store.get("newest")) if self._store.check(["newest"]) else 0
 
-    def _spoke(self, round: int) -> set[str]:
+    def _senders(self, round: int) -> set[str]:
         names = self._store.get(str(round)).decode().splitlines() if self._store.check([str(round)]) else []
         return {unquote(name) for name in names}
 
     def _message(self, key: str) -> Tree | None:
-        return understood(self._store.get(key)) if self._store.check([key]) else None
+        return unpack_message(self._store.get(key)) if self._store.check([key]) else None
 
     @contextmanager
-    def _reached(self) -> Iterator[None]:
+    def _raise_mistakes(self) -> Iterator[None]:
         try:
             yield
-        except (RuntimeError, TypeError) as error:  # what torch.distributed raises where nobody answers, or is no port
+        except (RuntimeError, TypeError) as error:  # torch.distributed's, if nothing answers or the port is wrong
             raise Mistake(f"no mailbox answers at {self.where}; start one there and try again") from error
 
 
 def serve(host: str, port: int) -> Any:
-    """Keep a store at HOST:PORT for as long as the process, and the value that is returned, live."""
+    """Start a store at HOST:PORT; it lives as long as this process and the returned value."""
     return _store(host, port, is_master=True, wait_for_workers=False)
 
 
@@ -99,17 +101,17 @@ def _key(round: int, participant: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Keep a store until Ctrl-C."""
+    """Run a store until Ctrl-C."""
     parser = argparse.ArgumentParser(
         prog="python -m coterie.peers.network_mailbox", description="A mailbox on the network."
     )
     parser.add_argument("port", type=int, help="where it listens, such as 29500")
     port = parser.parse_args(arguments).port
     try:
-        kept = serve("0.0.0.0", port)
-    except (RuntimeError, TypeError):  # what torch.distributed raises where the port is taken, or is no port
+        store = serve("0.0.0.0", port)
+    except (RuntimeError, TypeError):  # what torch.distributed raises for a port that is taken, or a wrong one
         parser.error(f"port {port} cannot be listened on; choose one from 1024 to 65535 that is free")
-    print(f"a mailbox listens on port {kept.port}; Ctrl-C ends it", flush=True)
+    print(f"a mailbox listens on port {store.port}; Ctrl-C ends it", flush=True)
     with suppress(KeyboardInterrupt):
         while True:
             time.sleep(3600)

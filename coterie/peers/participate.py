@@ -89,10 +89,10 @@ def _first_round(plan: Plan, mailbox: Mailbox, me: str, last: int) -> int:
             f"the mailbox is in round {newest}, and this run has {plan.rounds}: give all participants the same rounds, "
             "and each run a mailbox of its own"
         )
-    if last == 0 and newest > 1 and me in mailbox.spoke(newest):
+    if last == 0 and newest > 1 and me in mailbox.senders(newest):
         raise Mistake(
-            f"{me} has spoken in round {newest} of this mailbox already, and now starts from the beginning: give each "
-            f"run a mailbox of its own, or continue from what {me} has saved"
+            f"{me} has sent a message in round {newest} of this mailbox already, and now starts from the beginning: "
+            f"give each run a mailbox of its own, or continue from what {me} has saved"
         )
     return max(last + 1, newest)
 

@@ -102,8 +102,9 @@ def measure_gain(view: RoundView) -> Measures:
         local_change    local_accuracy - accuracy(theta)
 
     `gain` and `local_change` add up to the change of the global accuracy. theta' is the model that the server ends
-    with, which for FedAvg is the mean of the theta_i. The processes of a run share the models; all of them call this
-    together.
+    with, which for FedAvg is the mean of the theta_i. The processes of a run share the models.
+
+    Collective: every process calls it.
 
     After Chen et al. 2023, whose formulas were not at hand.
     """

@@ -1,5 +1,6 @@
-"""Processes on this machine that run one federation together. The calling process is one of them, the first; the others
-end when it does, however it ends.
+"""Processes on this machine that run one federation together.
+
+The calling process is the first of them. The others end when it ends, in whatever way.
 """
 
 from __future__ import annotations
@@ -11,109 +12,104 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
-from coterie.core.errors import Mistake
+from coterie.core.errors import require
+from coterie.processes.process_group import process_group
 from coterie.processes.team import ALONE, Lost, Team
-from coterie.processes.torchrun import process_group
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-START = timedelta(minutes=5)
+START_SECONDS = 300.0
 """How long a new process may take to import what it needs."""
-GRACE = 5.0
-"""Seconds that processes get to end by themselves."""
+GRACE_SECONDS = 5.0
+"""How long processes may take to end by themselves."""
+READY = "ready"
 
 
 def run_in_processes(workers: int, work: Callable[Concatenate[Team, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """work(team, ...) in this process and in `workers` - 1 new ones, at once; what it returns here.
+    """Run work(team, ...) in this process and in `workers` - 1 new ones at once; return what it returns here.
 
     `work` and its arguments must be picklable, and a script that calls this needs the usual
     `if __name__ == "__main__":`.
 
     Raises:
-        Mistake: `workers` is below 1, or another of the processes met one.
-        Lost: another of the processes failed; the sentence says how.
+        Mistake: `workers` is below 1, or another process has raised one.
+        Lost: another process has failed; the sentence says how.
     """
-    same: Callable[[Team], R] = partial(_called, work, args, kwargs)
+    same: Callable[[Team], R] = partial(_call, work, args, kwargs)
     return lead_processes(workers, same, same)
 
 
-def _called(work: Callable[..., R], args: tuple[object, ...], kwargs: dict[str, object], team: Team) -> R:
+def _call(work: Callable[..., R], args: tuple[object, ...], kwargs: dict[str, object], team: Team) -> R:
     return work(team, *args, **kwargs)
 
 
 def lead_processes(workers: int, lead: Callable[[Team], R], follow: Callable[[Team], object]) -> R:
-    """lead(team) in this process and follow(team) in `workers` - 1 new ones, at once; what `lead` returns.
+    """Run lead(team) in this process and follow(team) in `workers` - 1 new ones at once; return what `lead` returns.
 
     `follow` must be picklable, and a script that calls this needs the usual `if __name__ == "__main__":`.
 
     Raises:
-        Mistake: `workers` is below 1, or another of the processes met one.
-        Lost: another of the processes failed; the sentence says how.
+        Mistake: `workers` is below 1, or another process has raised one.
+        Lost: another process has failed; the sentence says how.
     """
-    if workers < 1:
-        raise Mistake(f"workers = {workers}: it must be 1 or more")
+    require("workers", workers, workers >= 1, "1 or more")
     if workers == 1:
         return lead(ALONE)
-    with tempfile.TemporaryDirectory() as folder, _others(workers, folder, follow) as others:
+    with tempfile.TemporaryDirectory() as folder, _new_processes(workers, folder, follow) as others:
         try:
             with process_group(0, workers, 0, Path(folder) / "meeting") as team:
                 return lead(team)
         except Lost as lost:
-            raise Lost(f"{_killed(others) or lost}; the run ends here") from lost
+            raise Lost(f"{_name_killed(others) or lost}; the run ends here") from lost
 
 
-class _Other(NamedTuple):
-    """One of the new processes, and where it says that it is ready."""
+class _NewProcess(NamedTuple):
+    """One of the new processes, and the pipe by which it says that it is ready."""
 
     process: SpawnProcess
-    said: Connection
+    pipe: Connection
 
 
 @contextmanager
-def _others(workers: int, folder: str, follow: Callable[[Team], object]) -> Iterator[list[_Other]]:
-    """The new processes, ready to meet; none of them is left at the end."""
-    others = [_started(rank, workers, folder, follow) for rank in range(1, workers)]
+def _new_processes(workers: int, folder: str, follow: Callable[[Team], object]) -> Iterator[list[_NewProcess]]:
+    """Start the new processes and wait until they are ready; at the end of the block none of them is left."""
+    others = [_start(rank, workers, folder, follow) for rank in range(1, workers)]
     try:
         for other in others:
-            wait([other.said, other.process.sentinel], START.total_seconds())
-            if not _ready(other):
-                raise Lost(f"{_killed(others) or 'another process of this run could not start'}; it did not begin")
+            wait([other.pipe, other.process.sentinel], START_SECONDS)
+            if not _is_ready(other):
+                raise Lost(f"{_name_killed(others) or 'another process of this run could not start'}; it did not begin")
         yield others
         for other in others:
             other.process.join()
         if any(other.process.exitcode for other in others):
-            raise Lost(_killed(others) or "another process of this run failed when its work was done")
+            raise Lost(_name_killed(others) or "another process of this run failed when its work was done")
     finally:
         for other in others:
             other.process.kill()
             other.process.join()
 
 
-def _started(rank: int, size: int, folder: str, follow: Callable[[Team], object]) -> _Other:
+def _start(rank: int, size: int, folder: str, follow: Callable[[Team], object]) -> _NewProcess:
     context = multiprocessing.get_context("spawn")
-    said, saying = context.Pipe(duplex=False)
-    process = context.Process(target=_member, args=(rank, size, folder, saying, follow), daemon=True)
+    receiving, sending = context.Pipe(duplex=False)
+    process = context.Process(target=_run_new_process, args=(rank, size, folder, sending, follow), daemon=True)
     process.start()
-    saying.close()
-    return _Other(process, said)
+    sending.close()
+    return _NewProcess(process, receiving)
 
 
-READY = "ready"
-
-
-def _member(rank: int, size: int, folder: str, saying: Connection, follow: Callable[[Team], object]) -> None:
-    """What a new process does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process decides what comes of it
+def _run_new_process(rank: int, size: int, folder: str, pipe: Connection, follow: Callable[[Team], object]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first decides what follows
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    saying.send(READY)
+    pipe.send(READY)
     try:
         with process_group(rank, size, rank, Path(folder) / "meeting") as team:
             follow(team)
@@ -121,9 +117,9 @@ def _member(rank: int, size: int, folder: str, saying: Connection, follow: Calla
         os._exit(1)
 
 
-def _ready(other: _Other) -> bool:
+def _is_ready(other: _NewProcess) -> bool:
     try:
-        return other.said.poll() and other.said.recv() == READY
+        return other.pipe.poll() and other.pipe.recv() == READY
     except EOFError:
         return False
 
@@ -135,12 +131,12 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _killed(others: list[_Other]) -> str:
-    """Which process was killed, in a sentence; empty if none was."""
-    ended = wait([other.process.sentinel for other in others], GRACE)
+def _name_killed(others: list[_NewProcess]) -> str:
+    """Return a sentence about the process that was killed; empty if none was."""
+    ended = wait([other.process.sentinel for other in others], GRACE_SECONDS)
     for other in others:
         if other.process.sentinel in ended:
-            other.process.join(GRACE)  # its end of a pipe closes a moment before its status is known
+            other.process.join(GRACE_SECONDS)  # its end of a pipe closes a moment before its status is known
     for rank, other in enumerate(others, 1):
         status = other.process.exitcode
         if status is not None and status < 0:

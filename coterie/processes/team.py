@@ -1,12 +1,10 @@
-"""The processes that run one federation together, and what they tell one another.
+"""The processes that run one federation together, and what they exchange.
 
-Every member of a team runs the same program on the same plan: all know the server's state, each does its share of a
-round's work, and each owns some of the clients, whose state it keeps from round to round. A team of one, `ALONE`, is
-what a single process is; nothing here then costs or changes anything.
+All processes of a team run the same program on the same plan. All know the server's state, each does its share of a
+round's work, and each owns some of the clients, whose state it keeps from round to round. A single process is the team
+`ALONE`; for it, nothing here costs or changes anything.
 
-What is called "collective" below must be called by every member, in the same order.
-
-Legend: n clients, d numbers.
+Legend: n clients, d numbers, n_r rows of the process of rank r.
 """
 
 from __future__ import annotations
@@ -26,53 +24,60 @@ T = TypeVar("T")
 
 
 class Lost(RuntimeError):
-    """A member of the team is gone, so that the others cannot go on."""
+    """A process of the run has ended, so the others cannot go on."""
 
 
 class Team(Protocol):
-    """How members reach one another. All three verbs are collective.
+    """The processes of a run, as one of them sees them. Its three methods are collective.
 
     Raises:
-        Lost: another member is gone.
+        Lost: another process has ended.
     """
 
     @property
     def rank(self) -> int:
-        """This member's number, from 0. Member 0 writes what only one should write."""
+        """This process's number, from 0. Process 0 writes what only one should write."""
 
     @property
     def size(self) -> int:
-        """How many members there are."""
+        """How many processes there are."""
 
     def gather(self, value: T) -> list[T]:
-        """Every member's value, by rank. For small values: they are pickled."""
+        """Return every process's value, by rank. Values are pickled, so they should be small.
+
+        Collective: every process calls it.
+        """
 
     def sum(self, x: Tensor) -> Tensor:
-        """The sum of every member's x, whose shape and type are the same on all; the same bits on each."""
+        """Return the sum of every process's x, the same bits in each. All have one shape and type.
+
+        Collective: every process calls it.
+        """
 
     def exchange(self, parcels: Sequence[Tensor]) -> list[Tensor]:
-        """What the members sent to this one, by rank, where `parcels[r]` [any length] is for member r. All have one
-        type.
+        """Send `parcels[r]` [any length] to process r; return what the processes sent to this one, by rank.
+
+        All parcels have one type. Collective: every process calls it.
         """
 
 
 @dataclass(frozen=True)
 class Alone:
-    """A team of one."""
+    """A team of one process."""
 
     rank: int = 0
     size: int = 1
 
     def gather(self, value: T) -> list[T]:
-        """See `Team`."""
+        """See `Team.gather`."""
         return [value]
 
     def sum(self, x: Tensor) -> Tensor:
-        """See `Team`."""
+        """See `Team.sum`."""
         return x
 
     def exchange(self, parcels: Sequence[Tensor]) -> list[Tensor]:
-        """See `Team`."""
+        """See `Team.exchange`."""
         return list(parcels)
 
 
@@ -80,21 +85,25 @@ ALONE = Alone()
 
 
 def owner(team: Team, client: str) -> int:
-    """The member that keeps this client's state: a function of the client and of the team's size alone."""
+    """Return the rank of the process that keeps this client's state.
+
+    It depends on the client and on the number of processes alone.
+    """
     return rng.number(client, "owner") % team.size if team.size > 1 else 0
 
 
 def owns(team: Team, client: str) -> bool:
-    """Whether this member keeps the client's state."""
+    """Return whether this process keeps the client's state."""
     return owner(team, client) == team.rank
 
 
-def shares(costs: Mapping[str, float], team: Team) -> dict[str, int]:
-    """client -> the member that does its work in a round: its owner, but for as many as it takes to even out the costs.
+def share_work(costs: Mapping[str, float], team: Team) -> dict[str, int]:
+    """Return client -> the rank of the process that does its work in a round.
 
-    No move is left that would lower the larger of two members' costs.
+    It is the client's owner, except for the clients that must move so that the costs are even. At the end, no move
+    would lower the larger of two processes' costs.
 
-    >>> shares({"a": 3.0, "b": 1.0}, ALONE)
+    >>> share_work({"a": 3.0, "b": 1.0}, ALONE)
     {'a': 0, 'b': 0}
     """
     at = {client: owner(team, client) for client in costs}
@@ -111,35 +120,39 @@ def shares(costs: Mapping[str, float], team: Team) -> dict[str, int]:
 
 
 def all_to_all(team: Team, parcels: Sequence[Tree]) -> Tree:
-    """The branches that the members sent to this one, in one tree, where `parcels[r]` is for member r. Collective.
+    """Send `parcels[r]` to process r; return the branches that the processes sent to this one, in one tree.
 
-    What comes from another member is on the host.
+    Tensors from other processes are on the host. Collective: every process calls it.
     """
     if team.size == 1:
         return parcels[0]
     packed = [pack(parcel) if parcel else b"" for parcel in parcels]
-    got = team.exchange([torch.frombuffer(bytearray(p), dtype=torch.uint8) if p else _NOTHING for p in packed])
-    trees = [unpack(bytes(g.numpy())) for g in got if len(g)]
+    received = team.exchange([torch.frombuffer(bytearray(p), dtype=torch.uint8) if p else _EMPTY for p in packed])
+    trees = [unpack(bytes(data.numpy())) for data in received if len(data)]
     return {name: branch for t in trees for name, branch in t.items()}
 
 
-_NOTHING = torch.empty(0, dtype=torch.uint8)
+_EMPTY = torch.empty(0, dtype=torch.uint8)
 
 
 def broadcast_from(team: Team, message: Tree, by: int) -> Tree:
-    """The message of member `by`, on the devices of one's own `message`, which is of the same structure. Collective."""
+    """Return the message of process `by`, on the devices of this process's own `message` of the same structure.
+
+    Collective: every process calls it.
+    """
     if team.size == 1:
         return message
-    theirs = all_to_all(team, [message if team.rank == by else {}] * team.size)
-    return tree.map(lambda ours, x: x.to(ours.device), message, theirs)
+    received = all_to_all(team, [message if team.rank == by else {}] * team.size)
+    return tree.map(lambda own, x: x.to(own.device), message, received)
 
 
 def sum_trees(team: Team, part: Tree | None, weight: float) -> tuple[Tree, float]:
-    """The sum of the members' trees and of the weights in them; those with None add nothing. One reduction for each
-    type of number. Collective.
+    """Return the sum of the processes' trees, and of their weights. A process with None adds nothing.
+
+    There is one reduction for each type of number. Collective: every process calls it.
     """
     if team.size == 1:
-        assert part is not None, "nobody has anything to add"
+        assert part is not None, "one process has a tree at least"
         return part, weight
     like, device, weights = agree_on_shapes(team, part, weight)
     part = tree.map(lambda x: torch.zeros_like(x, device=device), like) if part is None else part
@@ -151,31 +164,42 @@ def sum_trees(team: Team, part: Tree | None, weight: float) -> tuple[Tree, float
     return tree.map(lambda leaf: next(pieces[leaf.dtype]).reshape(leaf.shape), like), sum(weights)
 
 
-def agree_on_shapes(team: Team, mine: Tree | None, note: T) -> tuple[Tree, str, list[T]]:
-    """A tree that one member has at least, as tensors without content, and the device of its leaves; and every member's
-    note, by rank, which travels with it. Collective.
+def agree_on_shapes(team: Team, own: Tree | None, note: T) -> tuple[Tree, str, list[T]]:
+    """Agree on a tree's shapes and device, and gather one small value from each process.
+
+    Collective: every process calls it.
+
+    Args:
+        team: the processes.
+        own: this process's tree, or None. One process has a tree at least.
+        note: this process's value.
+
+    Returns:
+        The tree with tensors without content (on the device "meta"), the device of its leaves, and the values by rank.
     """
-    shown = None if mine is None else (tree.map(lambda x: x.to("meta"), mine), _device(mine))
-    everyones = team.gather((shown, note))
-    like, device = next(known for known, _ in everyones if known is not None)
-    return like, device, [theirs for _, theirs in everyones]
+    form = None if own is None else (tree.map(lambda x: x.to("meta"), own), _device(own))
+    by_rank = team.gather((form, note))
+    like, device = next(form for form, _ in by_rank if form is not None)
+    return like, device, [note for _, note in by_rank]
 
 
 def _device(t: Tree) -> str:
     return next((leaf.device.type for leaf in tree.leaves(t)), "cpu")
 
 
-def gather_rows(team: Team, mine: Tensor, places: Sequence[Sequence[int]], whole: bool) -> Tensor:
-    """The rows of all members' matrices [n_r, d] in the order of their `places[r]` [n_r]: with all columns [n, d], or
-    with this member's share of them [n, d / size]. Collective.
+def gather_rows(team: Team, own: Tensor, places: Sequence[Sequence[int]], whole: bool) -> Tensor:
+    """Return the rows of all processes' matrices [n_r, d], in the order of their `places[r]` [n_r].
+
+    They have all columns [n, d] if `whole`, else this process's share of the columns [n, d / size]. Collective: every
+    process calls it.
     """
-    parcels = [mine] * team.size if whole else torch.tensor_split(mine, team.size, dim=1)
+    parcels = [own] * team.size if whole else torch.tensor_split(own, team.size, dim=1)
     width = parcels[team.rank].shape[1]
-    got = team.exchange([parcel.reshape(-1) for parcel in parcels])
-    found = torch.cat([g.reshape(len(theirs), width) for g, theirs in zip(got, places, strict=True)])
-    return found[torch.tensor([place for theirs in places for place in theirs]).argsort().to(found.device)]
+    received = team.exchange([parcel.reshape(-1) for parcel in parcels])
+    rows = torch.cat([part.reshape(len(at), width) for part, at in zip(received, places, strict=True)])
+    return rows[torch.tensor([place for at in places for place in at]).argsort().to(rows.device)]
 
 
-def gather_columns(team: Team, mine: Tensor) -> Tensor:
-    """The members' vectors, one behind the other, on each of them. Collective."""
-    return torch.cat(team.exchange([mine] * team.size))
+def gather_columns(team: Team, own: Tensor) -> Tensor:
+    """Return the processes' vectors, one after another, in each process. Collective: every process calls it."""
+    return torch.cat(team.exchange([own] * team.size))

@@ -18,8 +18,8 @@ from coterie.experiment.run import run
 from coterie.experiment.settings import load
 from coterie.experiment.shared_run import set_workers
 from coterie.experiment.stop_requests import stop_requests
+from coterie.processes.process_group import Group, launcher_size
 from coterie.processes.team import ALONE
-from coterie.processes.torchrun import Group, launcher_size
 from tests.experiment.files import written
 
 OVERRIDES = ("algorithm.name=scaffold", "rounds=60", "evaluate.every=20")

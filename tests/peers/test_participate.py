@@ -232,7 +232,7 @@ def test_the_mailbox_of_an_earlier_run_is_a_mistake(tmp_path, port, kind):
     """Where its last round would be this run's first. Who comes late to a run, or goes on in it, may."""
     box = Folder(tmp_path, 1) if kind == "folder" else Network("127.0.0.1", port, 1)
     done = list(participate(plan("a", rounds=4), box))
-    with pytest.raises(Mistake, match="a has spoken in round 4 of this mailbox already"):
+    with pytest.raises(Mistake, match="a has sent a message in round 4 of this mailbox already"):
         next(participate(plan("a", rounds=4), box))
     with pytest.raises(Mistake, match="the mailbox is in round 4, and this run has 3: give all"):
         next(participate(plan("b", rounds=3), box))

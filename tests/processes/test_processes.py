@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from coterie.processes.process_group import join_team
 from coterie.processes.team import ALONE
-from coterie.processes.torchrun import join_team
 
 JOIN = """
 import torch
-from coterie.processes.torchrun import join_team
+from coterie.processes.process_group import join_team
 with join_team() as team:
     print(team.rank, team.size, team.gather(team.rank * 10), team.sum(torch.tensor([1.0, team.rank])).tolist())
     print(torch.get_num_threads())

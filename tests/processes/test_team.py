@@ -23,9 +23,9 @@ from coterie.loop.attack import Attack
 from coterie.loop.checkpoint import Checkpoints
 from coterie.loop.store import Store
 from coterie.probes import PROBES, Probe
+from coterie.processes.process_group import Group
 from coterie.processes.spawn import run_in_processes
-from coterie.processes.team import ALONE, Lost, Team, owner, owns, shares
-from coterie.processes.torchrun import Group
+from coterie.processes.team import ALONE, Lost, Team, owner, owns, share_work
 from tests.common.recipes import RECIPES
 from tests.common.test_every_algorithm import run
 from tests.federations import SIZES, dense, distance, ragged
@@ -173,7 +173,7 @@ def test_shares_are_even(costs: list[int], size: int) -> None:
     """The fullest member exceeds the emptiest by no more than its own smallest client, which would else have moved."""
     team = Group(0, size)
     by_client = {str(k): float(cost) for k, cost in enumerate(costs)}
-    at = shares(by_client, team)
+    at = share_work(by_client, team)
     assert at.keys() == by_client.keys()
     load = [sum(cost for client, cost in by_client.items() if at[client] == rank) for rank in range(size)]
     gap = max(load) - min(load)
@@ -185,7 +185,7 @@ def test_equal_clients_are_shared_equally_and_few_of_them_move() -> None:
     team = Group(0, 2)
     clients = [str(k) for k in range(10)]
     at_home = sum(owner(team, client) for client in clients)  # how many member 1 owns
-    at = shares(dict.fromkeys(clients, 60.0), team)
+    at = share_work(dict.fromkeys(clients, 60.0), team)
     assert sorted(at.values()) == [0] * 5 + [1] * 5
     assert sum(at[client] != owner(team, client) for client in clients) == abs(at_home - 5)
 

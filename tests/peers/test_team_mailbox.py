@@ -9,8 +9,8 @@ from torch import Tensor, nn
 import coterie
 from coterie import Plan, Round
 from coterie.engines.sequential import Sequential
-from coterie.peers.launched_mailbox import Launched
 from coterie.peers.participate import participate
+from coterie.peers.team_mailbox import TeamMailbox
 from coterie.processes.spawn import run_in_processes
 from coterie.processes.team import ALONE, Team
 from tests.federations import dense, distance, ragged, seed_set
@@ -45,10 +45,10 @@ def own_plan(rank: int, rounds: int = 3) -> Plan:
 
 def in_every_process(team: Team) -> dict[str, Any]:
     found: dict[str, Any] = {kind: outcome(shared_out(kind, team), team) for kind in EXCHANGES}
-    rounds = list(participate(own_plan(team.rank), Launched(team)))
+    rounds = list(participate(own_plan(team.rank), TeamMailbox(team)))
     found["weights"] = team.gather(rounds[-1].weights())
     found["heard"] = team.gather([(r.round, list(r.cohort), r.reached, r.bytes_up, r.bytes_down) for r in rounds])
-    found["begin"] = team.gather(Launched(team, done=team.rank + 1).newest())
+    found["begin"] = team.gather(TeamMailbox(team, done=team.rank + 1).newest())
     return found
 
 
@@ -78,5 +78,5 @@ def test_after_a_stop_all_begin_in_the_round_after_the_last_that_anyone_saved(la
 
 
 def test_alone_there_is_nobody_else_to_hear() -> None:
-    (only,) = participate(own_plan(0, rounds=1), Launched(ALONE))
+    (only,) = participate(own_plan(0, rounds=1), TeamMailbox(ALONE))
     assert (only.cohort, only.bytes_down) == (["1"], 0)
