@@ -1,9 +1,8 @@
-"""What a federation is measured against: everything in one place, and everyone alone.
+"""Baselines of a federation: training on all data in one place, and training of every client alone.
 
-Both are local training without a server: nothing is sent in either direction, and a client's model is its own state
-from round to round, momentum included. `centralized` has one client that holds all data; it is asked in every round,
-whatever the cohort, the faults, the attackers and the aggregator. `independent` has them all, of whom a round trains
-its cohort.
+Both are local training without a server: nothing is sent in either direction, and a client keeps its model and its
+momentum from round to round. `centralized` has one client that holds all data and trains in every round; cohort,
+faults, attack and aggregator do not apply. `independent` has all clients, and a round trains those of its cohort.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from coterie.core.tree import Tree
 
 
 def centralized(**local_options: Unpack[LocalOptions]) -> Recipe:
-    """SGD on the pooled data, which no federation could do: the upper bound. A round is `local_epochs` passes, or
+    """Return SGD on the pooled data, an upper bound that no federation can use. A round is `local_epochs` passes, or
     `local_steps` steps.
 
     Args:
@@ -31,7 +30,7 @@ def centralized(**local_options: Unpack[LocalOptions]) -> Recipe:
 
 
 def independent(**local_options: Unpack[LocalOptions]) -> Recipe:
-    """Every client trains its own model on its own data: what each would have without the federation.
+    """Return training of every client on its own data alone: the model it would have without the federation.
 
     Args:
         **local_options: see `LocalSGD`. Momentum is always kept between rounds.
@@ -44,11 +43,11 @@ def independent(**local_options: Unpack[LocalOptions]) -> Recipe:
 
 def _alone(local: LocalSGD, pooled: bool) -> Recipe:
     def bind(task: Task) -> Algorithm:
-        def begin_with(weights: Tree) -> Tree:
+        def initial_client_state(weights: Tree) -> Tree:
             return {**weights, **({"momentum": tree.zeros_like(weights["params"])} if local.momentum else {})}
 
-        def start(broadcast: Tree, state: Tree, ctx: Context) -> Tree:
-            return local.initial_carry(state, state)
+        def start(broadcast: Tree, client_state: Tree, ctx: Context) -> Tree:
+            return local.initial_carry(client_state, client_state)
 
         def finish(broadcast: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
             return {}, dict(carry)
@@ -60,14 +59,16 @@ def _alone(local: LocalSGD, pooled: bool) -> Recipe:
                 finish=finish,
                 streams={"private": local.stream()},
                 lr=local.rate,
-                initial_state=begin_with,
+                initial_state=initial_client_state,
             ),
             server=ServerHalf(
-                update=lambda state, aggregate, info: state,
+                update=lambda server_state, aggregate, info: server_state,
                 weighting={},
                 initial_state=lambda weights, federation: {},
-                broadcast=lambda state: {},
-                evaluated_weights=lambda state, kept: {"params": kept["params"], "buffers": kept["buffers"]},
+                broadcast=lambda server_state: {},
+                evaluated_weights=lambda server_state, client_state: {
+                    name: client_state[name] for name in ("params", "buffers")
+                },
             ),
             traits=Traits(own_models=not pooled, pooled=pooled),
         )

@@ -1,7 +1,7 @@
-"""What to do where the step that helps a client itself and the step that helps all disagree.
+"""Resolve conflicts between a client's own gradient and the gradient that all clients share.
 
-Two gradients l and g at the same weights; they conflict where <l, g> < 0. Every rule takes a multiple of each away from
-the other,
+Two gradients l and g at the same weights conflict where <l, g> < 0. Every rule subtracts a multiple of each from the
+other,
 
     l' = l - beta g,    g' = g - alpha l,
 
@@ -37,8 +37,8 @@ Conflict: TypeAlias = Literal["project_global", "project_local", "gem", "none"]
 CONFLICTS = ("project_global", "project_local", "gem", "none")
 
 
-def checked(conflict: Conflict) -> Conflict:
-    """The rule's name.
+def check_conflict(conflict: Conflict) -> Conflict:
+    """Return the rule's name.
 
     Raises:
         Mistake: there is no such rule.
@@ -47,8 +47,8 @@ def checked(conflict: Conflict) -> Conflict:
     return conflict
 
 
-def resolved(conflict: Conflict, local: Tree, shared: Tree) -> tuple[Tree, Tree]:
-    """(l', g') of the gradients l = `local` and g = `shared`, trees of the same structure."""
+def resolve_conflict(conflict: Conflict, local: Tree, shared: Tree) -> tuple[Tree, Tree]:
+    """Return (l', g') for the gradients l = `local` and g = `shared`, trees of the same structure."""
     if conflict == "none":
         return local, shared
     alpha, beta = _multiples(conflict, tree.dot(local, local), tree.dot(shared, shared), tree.dot(local, shared))
@@ -56,7 +56,7 @@ def resolved(conflict: Conflict, local: Tree, shared: Tree) -> tuple[Tree, Tree]
 
 
 def _multiples(conflict: Conflict, a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """alpha and beta [] of |l|^2, |g|^2 and <l, g>; 0 where a gradient vanishes."""
+    """Return alpha and beta [], given |l|^2, |g|^2 and <l, g>; 0 where a gradient is zero."""
     none, tiny = torch.zeros_like(c), torch.finfo(c.dtype).tiny
     along_local, along_shared = (c, c) if conflict != "gem" else (a + c, b + c)
     alpha = along_local.clamp(max=0) / a.clamp(min=tiny)

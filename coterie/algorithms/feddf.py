@@ -1,4 +1,4 @@
-"""FedDF: after averaging, the server teaches its model what the clients' models together say about unlabelled examples.
+"""FedDF: after averaging, the server trains its model towards the clients' mean prediction on unlabelled examples.
 
     server  each round t:  S_t <- clients at random                                                    # box line 2
     client    w_i <- trained from w on its own data, as in FedAvg                                      # 3 to 5
@@ -6,14 +6,14 @@
               J times, on a batch b of the seed set:                                                   # 7 to 9
                 w <- w - lr_j grad KL(softmax(mean_i f(b; w_i)) || softmax(f(b; w)))    by Adam; lr_j falls as a cosine
 
-Labels of the seed set, if there are any, are not looked at.
+Labels of the seed set, if there are any, are not used.
 
 Departures from the paper: a client scores the seed set itself and sends its logits [S, C] beside its weights, where
-the paper's server runs every client's model. The mean is the same, to what rounding `up` does to weights; the server
-then needs sums alone, which may be taken in any order and under encryption, but clients need the seed set. J is given,
-not ended by a plateau on validation data. Adam is the one of `coterie.algorithms.server`, begun anew in each round.
-BatchNorm's statistics, averaged like weights, follow the batches that the server trains on. One architecture: see
-docs/algorithms/feddf.md for why not several.
+the paper's server runs every client's model. The mean is the same, except for the rounding that a codec applies to
+weights. The server then needs sums only, which can be computed in any order and under encryption, but clients need the
+seed set. J is an argument; the paper stops at a plateau on validation data. Adam is that of
+`coterie.algorithms.server`, with a new state in each round. BatchNorm's statistics, averaged like weights, follow
+the batches that the server trains on. All clients have one architecture: docs/algorithms/feddf.md says why.
 
 Lin, Kong, Stich, Jaggi: Ensemble Distillation for Robust Model Fusion in Federated Learning, NeurIPS 2020 (arXiv
 2006.07242), Algorithm 1.
@@ -29,7 +29,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from coterie.algorithms import posteriors as said
+from coterie.algorithms import posteriors
 from coterie.algorithms.fedavg import fedavg
 from coterie.algorithms.local import LocalOptions
 from coterie.algorithms.server import adam
@@ -40,8 +40,8 @@ from coterie.core.task import Batch, Task, masked_sums
 from coterie.core.tree import Tree
 from coterie.objectives.distillation import distillation, soften
 
-EPSILON = 1e-8
-"""Adam's, which keeps it from dividing by 0."""
+ADAM_EPSILON = 1e-8
+"""It keeps Adam from dividing by 0."""
 
 
 def feddf(
@@ -51,12 +51,12 @@ def feddf(
     distill_batch_size: int = 128,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
-    """FedDF over one architecture. It needs a seed set that every client holds; labels in it do not matter.
+    """Return FedDF over one architecture. It needs a seed set that every client holds; its labels are not used.
 
     Args:
         distill_steps: J, the server's steps in a round.
-        distill_lr: the first one's rate, from which it falls to 0 as half a cosine.
-        distill_batch_size: seed examples in each; all of them where there are fewer.
+        distill_lr: the learning rate of the first of them, which falls to 0 as half a cosine.
+        distill_batch_size: seed examples per step; all of them if there are fewer.
         **local_options: how clients train; see `LocalSGD`.
 
     Raises:
@@ -71,19 +71,19 @@ def feddf(
         averaging = average(task)
 
         def finish(broadcast: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
-            update, kept = averaging.client.finish(broadcast, carry, ctx)
-            return {**update, "scores": said.outputs(task, carry, ctx)}, kept
+            update, client_state = averaging.client.finish(broadcast, carry, ctx)
+            return {**update, "scores": posteriors.seed_set_outputs(task, carry, ctx)}, client_state
 
-        def update(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
-            state, teacher = averaging.server.update(state, aggregate, info), soften(aggregate["scores"])  # 6
-            memory = adam(adaptivity=EPSILON).init(state["params"])
-            for j, batch in enumerate(lessons(info, distill_steps, distill_batch_size)):  # 7
+        def update(server_state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
+            state, teacher = averaging.server.update(server_state, aggregate, info), soften(aggregate["scores"])  # 6
+            adam_state = adam(adaptivity=ADAM_EPSILON).init(state["params"])
+            for j, batch in enumerate(seed_batches(info, distill_steps, distill_batch_size)):  # 7
                 lr = distill_lr * (1 + math.cos(math.pi * j / distill_steps)) / 2
-                state, memory = taught(state, memory, batch, teacher[batch.rows], lr)
+                state, adam_state = distill(state, adam_state, batch, teacher[batch.rows], lr)
             return state
 
-        def taught(state: Tree, memory: Tree, batch: Batch, teacher: Tensor, lr: float) -> tuple[Tree, Tree]:
-            """One step towards the teacher, posteriors [B, C]."""
+        def distill(state: Tree, adam_state: Tree, batch: Batch, teacher: Tensor, lr: float) -> tuple[Tree, Tree]:
+            """Take one step towards the teacher's posteriors [B, C]."""
 
             def objective(params: Tree) -> tuple[Tensor, Tree]:
                 outputs, after = task.apply(params, state["buffers"], batch.x, None, batch.key)
@@ -91,8 +91,8 @@ def feddf(
                 return total / count, after
 
             gradient, buffers = task.differentiate(objective, state["params"])
-            params, memory = adam(lr, adaptivity=EPSILON).apply(state["params"], gradient, memory)  # 8
-            return {**state, "params": params, "buffers": buffers}, memory
+            params, adam_state = adam(lr, adaptivity=ADAM_EPSILON).apply(state["params"], gradient, adam_state)  # 8
+            return {**state, "params": params, "buffers": buffers}, adam_state
 
         return replace(
             averaging,
@@ -114,10 +114,10 @@ def feddf(
     return bind
 
 
-def lessons(info: RoundInfo, steps: int, size: int) -> Iterator[Batch]:
-    """Batches of the seed set, without labels: passes over it, each in an order of its own, one behind the other."""
-    assert info.seed_set is not None, "a federation without a seed set was refused before"
-    assert info.key is not None, "a loop gives one"
+def seed_batches(info: RoundInfo, steps: int, size: int) -> Iterator[Batch]:
+    """Yield batches of the seed set, without labels, in successive passes over it, each in a new order."""
+    assert info.seed_set is not None, "a federation without a seed set is refused earlier"
+    assert info.key is not None, "the loop gives a key"
     x, key = info.seed_set.x, info.key
     size = min(size, len(x))
     passes = [rng.uniform(rng.fold(key, k), [len(x)]).argsort() for k in range(-(-steps * size // len(x)))]

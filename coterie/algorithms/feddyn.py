@@ -1,4 +1,4 @@
-"""FedDyn: every round bends each client's objective a little more, until all clients' optima meet at the federation's.
+"""FedDyn: every round changes each client's objective a little, until all clients have the federation's optimum.
 
     server  w, h                                          h is sum_i p_i g_i, 0 at the optimum
     client  g_i                                           kept between rounds; approaches its gradient at w
@@ -7,13 +7,13 @@
     server  h <- h + alpha sum_{i in S} p_i (w - w_i)           # p_i = n_i / n, or 1 / N
             w <- mean_{i in S}(w_i) - h / alpha
 
-The exact minimiser has gradient g_i - alpha (w_i - w) at w_i, which becomes the new g_i. Where w stays put, so do all
-g_i and h, hence h = 0 and every w_i = w: then sum_i p_i grad F_i(w) = 0, the optimum that `objective` names, after any
-pattern of absences. h and the mean must use the same p_i, so one option decides both.
+The exact minimiser has gradient g_i - alpha (w_i - w) at w_i, which becomes the new g_i. If w no longer changes, all
+g_i and h do not change either, so h = 0 and every w_i = w. Then sum_i p_i grad F_i(w) = 0: that is the optimum that
+`objective` names, whichever clients were absent. h and the mean must use the same p_i, so one option decides both.
 
-Departures from the paper: `objective` "examples" is the default, "clients" is the paper's. The argmin is approached by
-as many steps of SGD as `local_epochs` or `local_steps` say. Everything acts on parameters; float buffers take the plain
-weighted mean.
+Departures from the paper: `objective` "examples" is the default, "clients" is the paper's. The argmin is
+approached by SGD; `local_epochs` or `local_steps` sets the number of steps. Everything acts on parameters; float
+buffers take the plain weighted mean.
 
 Acar, Zhao, Matas Navarro, Mattina, Whatmough, Saligrama: Federated Learning Based on Dynamic Regularization, ICLR 2021,
 Algorithm 1.
@@ -24,7 +24,7 @@ from __future__ import annotations
 from typing import Unpack
 
 from coterie.algorithms.local import LocalOptions, LocalSGD, apply_delta, delta, local_step
-from coterie.algorithms.objective import Objective, reached_share, total, weight_of
+from coterie.algorithms.objective import Objective, objective_weighting, reached_share, total_weight
 from coterie.core import tree
 from coterie.core.algorithm import (
     Algorithm,
@@ -44,12 +44,12 @@ from coterie.core.tree import Tree
 def feddyn(
     *, proximal_weight: float, objective: Objective = "examples", **local_options: Unpack[LocalOptions]
 ) -> Recipe:
-    """FedDyn.
+    """Return FedDyn.
 
     Args:
         proximal_weight: alpha > 0: how strongly a client is pulled back to the server's model, and how slowly its
-            objective bends.
-        objective: whose optimum is sought; see above.
+            objective changes.
+        objective: whose optimum is sought: "examples" or "clients"; see `coterie.algorithms.objective`.
         **local_options: how clients train; see `LocalSGD`.
 
     Raises:
@@ -57,39 +57,40 @@ def feddyn(
     """
     local, alpha = LocalSGD(**local_options), proximal_weight
     require("proximal_weight", alpha, 0 < alpha < float("inf"), "a number above 0")
-    kind = weight_of(objective)
+    weighting = objective_weighting(objective)
 
     def bind(task: Task) -> Algorithm:
         def initial_server_state(weights: Tree | None, federation: Federation) -> Tree:
             weights = one_architecture(weights)
-            return {**weights, "h": tree.zeros_like(weights["params"]), "total": total(objective, federation)}
+            return {**weights, "h": tree.zeros_like(weights["params"]), "total": total_weight(objective, federation)}
 
         def initial_client_state(weights: Tree) -> Tree:
             return {"gradient": tree.zeros_like(weights["params"]), **local.initial_client_state(weights)}
 
-        def start(sent: Tree, state: Tree, ctx: Context) -> Tree:
-            return {**local.initial_carry(sent, state), "anchor": sent["params"], "gradient": state["gradient"]}
+        def start(broadcast: Tree, client_state: Tree, ctx: Context) -> Tree:
+            carry = local.initial_carry(broadcast, client_state)
+            return {**carry, "anchor": broadcast["params"], "gradient": client_state["gradient"]}
 
-        def bent(grads: Tree, carry: Tree) -> Tree:
+        def correct(gradient: Tree, carry: Tree) -> Tree:
             pull = tree.sub(carry["params"], carry["anchor"])
-            return tree.add(tree.sub(grads, carry["gradient"]), pull, alpha)  # g(w_i) - g_i + alpha (w_i - w)
+            return tree.add(tree.sub(gradient, carry["gradient"]), pull, alpha)  # g(w_i) - g_i + alpha (w_i - w)
 
-        def finish(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
-            change = delta(sent, carry)
+        def finish(broadcast: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
+            change = delta(broadcast, carry)
             gradient = tree.add(carry["gradient"], change["params"], alpha)
             return {"delta": change}, {"gradient": gradient, **local.client_state(carry)}
 
-        def update(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
+        def update(server_state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
             mean = aggregate["delta"]  # of w - w_i over the reached clients
-            share = reached_share(objective, info, state["total"])
-            h = tree.add(state["h"], mean["params"], alpha * share)
-            params = tree.add(tree.sub(state["params"], mean["params"]), h, -1 / alpha)  # mean(w_i) - h / alpha
-            return {**state, **apply_delta(state, params, mean["buffers"]), "h": h}
+            share = reached_share(objective, info, server_state["total"])
+            h = tree.add(server_state["h"], mean["params"], alpha * share)
+            params = tree.add(tree.sub(server_state["params"], mean["params"]), h, -1 / alpha)  # mean(w_i) - h / alpha
+            return {**server_state, **apply_delta(server_state, params, mean["buffers"]), "h": h}
 
         return Algorithm(
             client=ClientHalf(
                 start=start,
-                step=local_step(task, local, bent),
+                step=local_step(task, local, correct),
                 finish=finish,
                 streams={"private": local.stream()},
                 lr=local.rate,
@@ -97,7 +98,7 @@ def feddyn(
             ),
             server=ServerHalf(
                 update=update,
-                weighting={"delta": kind},
+                weighting={"delta": weighting},
                 initial_state=initial_server_state,
             ),
         )

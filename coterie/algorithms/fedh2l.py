@@ -9,15 +9,16 @@
               p_i <- softmax(f_i / T) on the whole seed set [S, C], which is sent
     server    P <- sum_j p_j, n <- their number           over the clients that the round reached
 
-That is order = "joint". "successive" makes two steps of the last line: w_i <- w_i - lr l; then g, and l anew on another
-private batch, both at the new weights; w_i <- w_i - mutual_lr g. What is done in a conflict: see
-`coterie.algorithms.conflict`. How peers' posteriors arrive, as P and n or one by one: `coterie.algorithms.posteriors`.
-Logged: "conflict", the share of examples whose step found l and g in conflict.
+That is order = "joint". With "successive" the last line is two steps: w_i <- w_i - lr l; then g, and l again on another
+private batch, both at the new weights; then w_i <- w_i - mutual_lr g. See `coterie.algorithms.conflict` for the
+rules of `conflict`, and `coterie.algorithms.posteriors` for the ways to exchange posteriors: as P and n, or n tables.
+The log "conflict" is the share of examples in whose step l and g were in conflict.
 
-A RECONSTRUCTION. What is certain: models of any architecture, mutual distillation, posteriors on a shared seed set as
-the only message. The paper's equations, weights, order of steps and treatment of conflicts were not at hand; the above
-is the most defensible reading that we found, and each of its choices is an argument. Also ours: peers speak as of the
-round before, BatchNorm's statistics follow private and seed batches alike, and both gradients share one momentum.
+A RECONSTRUCTION. Certain are: models of any architecture, mutual distillation, and posteriors on a shared seed set as
+the only message. The paper's equations, weights, order of steps and treatment of conflicts were not at hand. The above
+is the most defensible reading that we found, and each of its choices is an argument. These choices are ours too: peers'
+posteriors are those of the round before, BatchNorm's statistics follow private and seed batches alike, and both
+gradients share one momentum.
 
 Li, Zhou, Wang, Mi, Hospedales: FedH2L: Federated Learning with Model and Statistical Heterogeneity, arXiv 2101.11296.
 """
@@ -30,8 +31,8 @@ from typing import Literal, Unpack
 import torch
 from torch import Tensor
 
-from coterie.algorithms import posteriors as said
-from coterie.algorithms.conflict import Conflict, checked, resolved
+from coterie.algorithms import posteriors
+from coterie.algorithms.conflict import Conflict, check_conflict, resolve_conflict
 from coterie.algorithms.local import LocalOptions, LocalSGD
 from coterie.core import tree
 from coterie.core.algorithm import Algorithm, Batches, ClientHalf, Context, Logs, Recipe, ServerHalf, Stream, Traits
@@ -52,29 +53,29 @@ def fedh2l(
     mutual_lr: float | None = None,
     mutual_batch_size: int | Literal["full"] | None = None,
     exchange: Literal["sum", "tables"] = "sum",
-    send_as: said.SendAs = "float32",
+    send_as: posteriors.SendAs = "float32",
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
-    """FedH2L-style mutual learning, a reconstruction. It needs a seed set that every client holds, labelled or not.
+    """Return FedH2L-style mutual learning, a reconstruction. It needs a seed set, labelled or not.
 
     Args:
-        mutual_weight: lambda, the weight of what the peers say.
-        seed_weight: the weight of the seed set's own labels, where it has any.
+        mutual_weight: lambda, the weight of the KL from the peers.
+        seed_weight: the weight of the loss on the seed set's labels, if it has any.
         temperature: T, which softens all posteriors.
-        conflict: what is done where the two gradients disagree.
-        order: one step along both gradients, or a step for each.
-        mutual_steps: mutual steps in a round, spread evenly over the local ones; one with each unless given.
+        conflict: the rule for steps in which the two gradients conflict; see `coterie.algorithms.conflict`.
+        order: "joint", one step along both gradients, or "successive", a step for each.
+        mutual_steps: mutual steps in a round, spread evenly over the local steps; one with each unless given.
         mutual_lr: the learning rate of mutual steps, which decays as `lr` does; `lr` unless given.
         mutual_batch_size: seed examples per mutual step; `batch_size` unless given.
-        exchange: whether a client gets its peers' posteriors as one sum or as a table for each.
-        send_as: how a client's posteriors are rounded on their way up.
+        exchange: whether a client gets its peers' posteriors as one "sum" or as "tables", one per peer.
+        send_as: the type of number in which posteriors are sent up.
         **local_options: see `LocalSGD`. Momentum is always kept between rounds.
 
     Raises:
         Mistake: a value is out of its range, or `conflict` needs both gradients at the same weights.
     """
-    local, travel, rule = LocalSGD(**local_options), said.exchange(exchange), checked(conflict)
-    codec = said.rounded(send_as)
+    local, peers, rule = LocalSGD(**local_options), posteriors.exchange(exchange), check_conflict(conflict)
+    codec = posteriors.table_codec(send_as)
     for name, value in (("mutual_weight", mutual_weight), ("seed_weight", seed_weight)):
         require(name, value, 0 <= value < float("inf"), "0 or more")
     require("temperature", temperature, 0 < temperature < float("inf"), "a number above 0")
@@ -92,17 +93,18 @@ def fedh2l(
         streams["reference"] = Stream(local.batch_size)
 
     def bind(task: Task) -> Algorithm:
-        def start(sent: Tree, state: Tree, ctx: Context) -> Tree:
-            own = soften(said.outputs(task, state, ctx), temperature)  # what it sent, if it was in the last round
+        def start(broadcast: Tree, client_state: Tree, ctx: Context) -> Tree:
+            own = soften(posteriors.seed_set_outputs(task, client_state, ctx), temperature)  # its last table
             count = {} if mutual_steps is None else {"step": torch.zeros_like(ctx.steps)}
-            return {**local.initial_carry(state, state), **travel.teachers(sent, own, state["round"]), **count}
+            teachers = peers.teachers(broadcast, own, client_state["round"])
+            return {**local.initial_carry(client_state, client_state), **teachers, **count}
 
         def shared_gradient(carry: Tree, buffers: Tree, batch: Batch) -> tuple[Tree, Tree]:
-            """The gradient g on a batch of the seed set, and the buffers after it."""
+            """Return the gradient g on a batch of the seed set, and the buffers after it."""
 
             def objective(params: Tree) -> tuple[Tensor, Tree]:
                 outputs, after = task.apply(params, buffers, batch.x, batch.mask, batch.key)
-                loss = mutual_weight * said.disagreement(outputs, batch, carry, temperature)
+                loss = mutual_weight * posteriors.disagreement(outputs, batch, carry, temperature)
                 if batch.y is not None:
                     total, number = masked_sums(task.loss, outputs, batch.y, batch.mask)
                     loss = loss + seed_weight * total / number.clamp(min=1)
@@ -115,7 +117,7 @@ def fedh2l(
             own, buffers, logs = task.gradient(carry["params"], carry["buffers"], batches["private"])
             shared, after = shared_gradient(carry, buffers, batches["seed"])
             logs = {**logs, "conflict": (tree.dot(own, shared) < 0) * logs["count"]}
-            both = local.descend(carry, tree.add(*resolved(rule, own, shared)), after, ctx)
+            both = local.descend(carry, tree.add(*resolve_conflict(rule, own, shared)), after, ctx)
             return (
                 both if mutual_steps is None else spread(both, local.descend(carry, own, buffers, ctx), ctx.steps)
             ), logs
@@ -125,9 +127,9 @@ def fedh2l(
             carry = local.descend(carry, own, buffers, ctx)
             shared, after = shared_gradient(carry, buffers, batches["seed"])
             if "reference" in batches:
-                anew, _, _ = task.gradient(carry["params"], carry["buffers"], batches["reference"])
-                logs = {**logs, "conflict": (tree.dot(anew, shared) < 0) * logs["count"]}
-                _, shared = resolved(rule, anew, shared)
+                again, _, _ = task.gradient(carry["params"], carry["buffers"], batches["reference"])
+                logs = {**logs, "conflict": (tree.dot(again, shared) < 0) * logs["count"]}
+                _, shared = resolve_conflict(rule, again, shared)
             both = local.descend(carry, shared, after, ctx)
             return (both if mutual_steps is None else spread(both, carry, ctx.steps)), logs
 
@@ -137,8 +139,9 @@ def fedh2l(
             now = torch.floor((k + 1) * mutual_steps / total) > torch.floor(k * mutual_steps / total)
             return {**tree.map(lambda a, b: torch.where(now, a, b), due, otherwise), "step": k + 1}
 
-        def finish(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
-            return {"posteriors": soften(said.outputs(task, carry, ctx), temperature)}, said.kept(carry, ctx)
+        def finish(broadcast: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
+            table = soften(posteriors.seed_set_outputs(task, carry, ctx), temperature)
+            return {"posteriors": table}, posteriors.client_state(carry, ctx)
 
         return Algorithm(
             client=ClientHalf(
@@ -147,15 +150,15 @@ def fedh2l(
                 finish=finish,
                 streams=streams,
                 lr=local.rate,
-                initial_state=partial(said.begins_with, local),
+                initial_state=partial(posteriors.initial_client_state, local),
             ),
             server=ServerHalf(
-                update=lambda state, aggregate, info: travel.update(aggregate["posteriors"], info),
+                update=lambda server_state, aggregate, info: peers.update(aggregate["posteriors"], info),
                 weighting={"posteriors": "one"},
-                initial_state=lambda weights, federation: travel.init(),
-                broadcast=lambda state: state,
-                evaluated_weights=said.own_model,
-                aggregation={"posteriors": travel.aggregation},
+                initial_state=lambda weights, federation: peers.initial_state(),
+                broadcast=lambda server_state: server_state,
+                evaluated_weights=posteriors.evaluated_weights,
+                aggregation={"posteriors": peers.aggregation},
             ),
             traits=Traits(own_models=True),
             codec=codec,

@@ -1,4 +1,4 @@
-"""FedMD: clients with models of their own agree on the scores of public examples, and each learns the consensus.
+"""FedMD: clients with models of their own average their scores of public examples, and each learns this consensus.
 
     transfer      every client k: train f_k on the public set's labels, then on its private data
     communicate   scores f_k(x) on the public set, which are sent
@@ -6,16 +6,16 @@
     digest        every client: train f_k to approach the consensus f on the public set
     revisit       every client: train f_k on its private data, then communicate again
 
-The seed set is the public set. `start` digests, `step` revisits, `finish` communicates: the first round is the transfer
-phase, since no consensus has come yet.
+The seed set is the public set. `start` digests, `step` revisits, `finish` communicates. The first round is the transfer
+phase, since there is no consensus before it.
 
-match = "logits" is the authors' way: scores are logits, approached in mean absolute error. "posteriors" averages
-softmax(f_k / T) instead, approached in T^2 KL.
+With match = "logits", as in the authors' code, scores are logits and the loss of the digest is the mean absolute error.
+With "posteriors", scores are softmax(f_k / T) and the loss is T^2 KL.
 
 Departures from the paper: the transfer phase is one round, of `transfer_epochs` and the round's private steps, rather
 than training until it converges. The whole public set is used in every round, not a fresh subset of it. Training is
-`LocalSGD`, not Adam. A client that comes late has missed the transfer phase: in place of its first digest it trains
-on the public set's labels.
+`LocalSGD`, not Adam. A client that first takes part in a later round has missed the transfer phase: instead of its
+first digest it trains on the public set's labels.
 
 Li, Wang: FedMD: Heterogenous Federated Learning via Model Distillation, 2019 (arXiv 1910.03581), Algorithm 1; the loss
 of the digest is that of the authors' code.
@@ -29,7 +29,7 @@ from typing import Literal, Unpack
 import torch
 from torch import Tensor
 
-from coterie.algorithms import posteriors as said
+from coterie.algorithms import posteriors
 from coterie.algorithms.local import LocalOptions, LocalSGD, local_step
 from coterie.core import rng
 from coterie.core.algorithm import Algorithm, ClientHalf, Context, Recipe, ServerHalf, Traits
@@ -46,20 +46,20 @@ def fedmd(
     digest_batch_size: int | None = None,
     digest_lr: float | None = None,
     match: Literal["logits", "posteriors"] = "logits",
-    send_as: said.SendAs = "float32",
+    send_as: posteriors.SendAs = "float32",
     temperature: float = 1.0,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
-    """FedMD. It needs a seed set that every client holds; where that has no labels there is no transfer phase.
+    """Return FedMD. It needs a seed set that every client holds; if that has no labels, there is no transfer phase.
 
     Args:
         digest_epochs: passes over the seed set in a round.
-        transfer_epochs: passes over its labels in the first one.
+        transfer_epochs: passes over the seed set, with its labels, in the transfer phase.
         digest_batch_size: seed examples per step; 32 unless given.
         digest_lr: the learning rate on the seed set, which decays with `lr`; `lr` unless given.
-        match: what the consensus is about.
-        send_as: how a client's scores are rounded on their way up; "uint8" with posteriors alone.
-        temperature: T, for posteriors.
+        match: which scores are averaged: "logits" or "posteriors".
+        send_as: the type of number in which scores are sent up; "uint8" only with posteriors.
+        temperature: T, used with posteriors only.
         **local_options: how clients train on private data; see `LocalSGD`. Momentum is always kept between rounds.
 
     Raises:
@@ -72,23 +72,23 @@ def fedmd(
     require("digest_lr", digest_lr, digest_lr is None or 0 < digest_lr < float("inf"), "a number above 0")
     require("match", match, match in ("logits", "posteriors"), '"logits" or "posteriors"')
     require("temperature", temperature, 0 < temperature < float("inf"), "a number above 0")
-    codec = said.rounded(send_as, probabilities=match == "posteriors")
+    codec = posteriors.table_codec(send_as, probabilities=match == "posteriors")
     ratio, size = (1.0 if digest_lr is None else digest_lr / local.lr), digest_batch_size or 32
-    approach: Score = absolute_difference if match == "logits" else partial(distillation, temperature=temperature)
+    digest_score: Score = absolute_difference if match == "logits" else partial(distillation, temperature=temperature)
 
     def bind(task: Task) -> Algorithm:
-        def start(sent: Tree, state: Tree, ctx: Context) -> Tree:
-            carry, consensus = local.initial_carry(state, state), sent["consensus"]
-            agreed = consensus.numel() > 0
-            late = state["round"] < 0
-            for batch in passes(ctx, digest_epochs if agreed else transfer_epochs):
-                if batch.y is None and not agreed:
+        def start(broadcast: Tree, client_state: Tree, ctx: Context) -> Tree:
+            carry, consensus = local.initial_carry(client_state, client_state), broadcast["consensus"]
+            digests = consensus.numel() > 0  # otherwise this is the transfer phase
+            late = client_state["round"] < 0
+            for batch in seed_batches(ctx, digest_epochs if digests else transfer_epochs):
+                if batch.y is None and not digests:
                     break  # no labels, no transfer
-                carry = digested(carry, batch, consensus[batch.rows] if agreed else None, late, ctx)
+                carry = digest(carry, batch, consensus[batch.rows] if digests else None, late, ctx)
             return carry
 
-        def passes(ctx: Context, epochs: int) -> list[Batch]:
-            """The seed set in batches, in a fresh order each time."""
+        def seed_batches(ctx: Context, epochs: int) -> list[Batch]:
+            """Return the batches of some passes over the seed set, each pass in a new order."""
             assert ctx.seed_set is not None
             x, y = ctx.seed_set.x, ctx.seed_set.y
             batches = []
@@ -99,25 +99,25 @@ def fedmd(
                     batches.append(Batch(x[rows], None if y is None else y[rows], rows, None, rng.fold(key, k)))
             return batches
 
-        def digested(carry: Tree, batch: Batch, target: Tensor | None, late: Tensor, ctx: Context) -> Tree:
-            """One step towards the consensus, or towards the labels for a client that has missed the transfer."""
+        def digest(carry: Tree, batch: Batch, target: Tensor | None, late: Tensor, ctx: Context) -> Tree:
+            """Take one step towards the consensus, or towards the labels if the client missed the transfer phase."""
 
             def objective(params: Tree) -> tuple[Tensor, Tree]:
                 outputs, buffers = task.apply(params, carry["buffers"], batch.x, None, batch.key)
-                loss = None if batch.y is None else _mean(task.loss, outputs, batch.y)
+                loss = None if batch.y is None else _mean_score(task.loss, outputs, batch.y)
                 if target is not None:
-                    near = _mean(approach, outputs, target)
-                    loss = near if loss is None else torch.where(late, loss, near)
+                    distance = _mean_score(digest_score, outputs, target)
+                    loss = distance if loss is None else torch.where(late, loss, distance)
                 assert loss is not None
                 return ratio * loss, buffers
 
             gradient, buffers = task.differentiate(objective, carry["params"])
             return local.descend(carry, gradient, buffers, ctx)
 
-        def finish(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
-            outputs = said.outputs(task, carry, ctx)
+        def finish(broadcast: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
+            outputs = posteriors.seed_set_outputs(task, carry, ctx)
             scores = outputs if match == "logits" else soften(outputs, temperature)
-            return {"scores": scores}, said.kept(carry, ctx)
+            return {"scores": scores}, posteriors.client_state(carry, ctx)
 
         return Algorithm(
             client=ClientHalf(
@@ -126,14 +126,14 @@ def fedmd(
                 finish=finish,
                 streams={"private": local.stream()},
                 lr=local.rate,
-                initial_state=partial(said.begins_with, local),
+                initial_state=partial(posteriors.initial_client_state, local),
             ),
             server=ServerHalf(
-                update=lambda state, aggregate, info: {"consensus": aggregate["scores"]},
+                update=lambda server_state, aggregate, info: {"consensus": aggregate["scores"]},
                 weighting={"scores": "one"},
-                initial_state=lambda weights, federation: {"consensus": said.nothing_yet()},
-                broadcast=lambda state: state,
-                evaluated_weights=said.own_model,
+                initial_state=lambda weights, federation: {"consensus": posteriors.empty_table()},
+                broadcast=lambda server_state: server_state,
+                evaluated_weights=posteriors.evaluated_weights,
             ),
             traits=Traits(own_models=True, reads_seed_set=True),
             codec=codec,
@@ -142,7 +142,7 @@ def fedmd(
     return bind
 
 
-def _mean(score: Score, outputs: Tensor, y: Tensor) -> Tensor:
-    """A score over all examples of a batch []."""
+def _mean_score(score: Score, outputs: Tensor, y: Tensor) -> Tensor:
+    """Return the mean of a score over the examples of a batch []."""
     total, count = masked_sums(score, outputs, y, None)
     return total / count.clamp(min=1)

@@ -1,13 +1,13 @@
-"""FedProx: FedAvg whose clients are held near the server's model by a spring.
+"""FedProx: FedAvg with a term that pulls each client back to the server's model.
 
     client  w_k <- w_k - lr (g(w_k) + mu (w_k - w))       # a step towards min_w_k F_k(w_k) + mu / 2 |w_k - w|^2
     server  w   <- w - server_lr mean(w - w_k)            # as FedAvg
 
-With mu = 0 it is FedAvg. The spring acts on parameters; float buffers are averaged as they are.
+With mu = 0 it is FedAvg. The pull acts on parameters; float buffers are averaged without it.
 
-Departures from the paper: clients take the number of steps that they are told, and nothing measures how inexactly they
-solve their problem (the paper's gamma). Clients are drawn evenly and averaged by their examples, as in FedAvg, where
-Algorithm 2 draws them by their examples and averages evenly.
+Departures from the paper: `local_epochs` or `local_steps` sets the number of steps, and nothing measures how inexactly
+clients solve their problem (the paper's gamma). Clients are drawn with equal probability and weighted by their
+examples, as in FedAvg; Algorithm 2 draws them in proportion to their examples and weights them equally.
 
 Li, Sahu, Zaheer, Sanjabi, Talwalkar, Smith: Federated Optimization in Heterogeneous Networks, MLSys 2020, Algorithm 2.
 """
@@ -34,7 +34,7 @@ def fedprox(
     server: ServerOptimizer | None = None,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
-    """FedProx.
+    """Return FedProx.
 
     Args:
         proximal_weight: mu, how strongly a client is pulled back to the server's model; 0 is FedAvg.
@@ -48,14 +48,14 @@ def fedprox(
     require("proximal_weight", proximal_weight, 0 <= proximal_weight < float("inf"), "0 or more")
     average = fedavg(server_lr=server_lr, server=server, **local_options)
 
-    def start(broadcast: Tree, state: Tree, ctx: Context) -> Tree:
-        return {**local.initial_carry(broadcast, state), "anchor": broadcast["params"]}
+    def start(broadcast: Tree, client_state: Tree, ctx: Context) -> Tree:
+        return {**local.initial_carry(broadcast, client_state), "anchor": broadcast["params"]}
 
-    def pulled(grads: Tree, carry: Tree) -> Tree:
-        return tree.add(grads, tree.sub(carry["params"], carry["anchor"]), proximal_weight)
+    def add_pull(gradient: Tree, carry: Tree) -> Tree:
+        return tree.add(gradient, tree.sub(carry["params"], carry["anchor"]), proximal_weight)
 
     def bind(task: Task) -> Algorithm:
         base = average(task)
-        return replace(base, client=replace(base.client, start=start, step=local_step(task, local, pulled)))
+        return replace(base, client=replace(base.client, start=start, step=local_step(task, local, add_pull)))
 
     return bind

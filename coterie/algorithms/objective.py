@@ -1,7 +1,7 @@
-"""Whose optimum is sought: sum_i p_i F_i with p_i = n_i / n ("examples"), or with p_i = 1 / N ("clients").
+"""The objective of the federation: sum_i p_i F_i with p_i = n_i / n ("examples"), or with p_i = 1 / N ("clients").
 
-An algorithm with state that must add up over all clients, absent ones included, needs p_i itself and not only the
-proportions within a cohort: the sum of p_i over the reached clients is their weight over the total.
+Some algorithms keep a state that must add up over all clients, absent ones included. They need the p_i themselves, not
+only the proportions within a cohort. The sum of p_i over the reached clients is their weight over the total weight.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from coterie.core.errors import require
 Objective: TypeAlias = Literal["examples", "clients"]
 
 
-def weight_of(objective: Objective) -> Weighting:
-    """How updates are weighted, so that their mean is that of the objective.
+def objective_weighting(objective: Objective) -> Weighting:
+    """Return how updates are weighted, so that their mean is the objective's.
 
     Raises:
         Mistake: there is no such objective.
@@ -27,12 +27,15 @@ def weight_of(objective: Objective) -> Weighting:
     return "examples" if objective == "examples" else "one"
 
 
-def total(objective: Objective, federation: Federation) -> Tensor:
-    """The weight of all clients together, float64 []: kept in the server's state, for `reached_share`."""
+def total_weight(objective: Objective, federation: Federation) -> Tensor:
+    """Return the weight of all clients together, float64 []. The server state keeps it for `reached_share`."""
     count = federation.examples() if objective == "examples" else len(federation.ids)
     return torch.tensor(float(count), dtype=torch.float64)
 
 
 def reached_share(objective: Objective, info: RoundInfo, total: Tensor) -> float:
-    """The sum of p_i over the clients that a round reached; no tensor: a parameter of shape [] would take its type."""
-    return info.weighting[weight_of(objective)] / float(total)
+    """Return the sum of p_i over the clients that a round reached.
+
+    It is a float, not a tensor: a tensor of float64 would change the type of a parameter of shape [].
+    """
+    return info.weighting[objective_weighting(objective)] / float(total)

@@ -1,7 +1,7 @@
-"""What algorithms that exchange predictions share: outputs on a seed set that everyone holds, and how they travel.
+"""Exchange predictions: compute a model's outputs on the seed set, send them, and learn from those of the peers.
 
-Nothing else travels: no weights, no gradients, no private example. The server keeps what the last round said, every
-client its own model, of whatever architecture.
+Nothing else travels: no weights, no gradients, no private example. The server keeps the tables of the last round, and
+every client keeps its own model, of any architecture. A table holds one client's predictions on the seed set.
 
 Legend: S examples of the seed set, C classes, n clients of a round, M tables.
 """
@@ -27,54 +27,54 @@ from coterie.core.tree import Tree
 from coterie.objectives.distillation import distillation
 
 SendAs: TypeAlias = Literal["float32", "float16", "uint8"]
-"""The numbers that travel: as they are, or rounded; uint8 has 256 steps from 0 to 1, which suits posteriors alone."""
+"""The type of the numbers that travel. uint8 has 256 steps from 0 to 1, so it can hold posteriors only."""
 
-AT_ONCE = 500
-"""Examples of the seed set in one forward."""
+MAX_FORWARD_EXAMPLES = 500
+"""The largest number of seed examples in one forward."""
 
 
-def outputs(task: Task, weights: Tree, ctx: Context) -> Tensor:
-    """What a model says about the seed set, in evaluation mode: logits [S, ..., C]."""
-    assert ctx.seed_set is not None, "a federation without a seed set was refused before"
-    parts = torch.split(ctx.seed_set.x, AT_ONCE)
+def seed_set_outputs(task: Task, weights: Tree, ctx: Context) -> Tensor:
+    """Return a model's outputs on the seed set, in evaluation mode: logits [S, ..., C]."""
+    assert ctx.seed_set is not None, "a federation without a seed set is refused earlier"
+    parts = torch.split(ctx.seed_set.x, MAX_FORWARD_EXAMPLES)
     return torch.cat([task.predict(weights["params"], weights["buffers"], x) for x in parts])
 
 
-def rounded(send_as: SendAs, probabilities: bool = True) -> Transform | None:
-    """What is done to a table before it travels.
+def table_codec(send_as: SendAs, probabilities: bool = True) -> Transform | None:
+    """Return the codec that rounds a table before it travels; None where it travels unchanged.
 
     Raises:
-        Mistake: there is no such kind of number, or it cannot hold what the table holds.
+        Mistake: there is no such type of number, or it cannot hold the table's numbers.
     """
     require("send_as", send_as, send_as in ("float32", "float16", "uint8"), '"float32", "float16" or "uint8"')
     require("send_as", send_as, probabilities or send_as != "uint8", '"float32" or "float16" where match = "logits"')
     return {"float32": None, "float16": cast(torch.float16), "uint8": eight_bits()}[send_as]
 
 
-def begins_with(local: LocalSGD, weights: Tree) -> Tree:
-    """A client that never took part: its model, its momentum if there is any, and the last round it was part of."""
+def initial_client_state(local: LocalSGD, weights: Tree) -> Tree:
+    """Return the state of a client that never took part: its model, its momentum if there is any, and round -1."""
     momentum = {"momentum": tree.zeros_like(weights["params"])} if local.momentum else {}
     some = next(iter(weights["params"].values()))
     return {**weights, **momentum, "round": some.new_full((), -1.0)}
 
 
-def kept(carry: Tree, ctx: Context) -> Tree:
-    """The same after a round."""
+def client_state(carry: Tree, ctx: Context) -> Tree:
+    """Return the state of a client after a round: its model, its momentum if there is any, and the round."""
     return {name: carry[name] for name in ("params", "buffers", "momentum") if name in carry} | {"round": ctx.round}
 
 
-def own_model(state: Tree, client: Tree) -> Tree:
-    """A client's model, which is its own."""
-    return {"params": client["params"], "buffers": client["buffers"]}
+def evaluated_weights(server_state: Tree, client_state: Tree) -> Tree:
+    """Return a client's own model."""
+    return {"params": client_state["params"], "buffers": client_state["buffers"]}
 
 
-def nothing_yet() -> Tensor:
-    """In place of a table before there is one: no numbers [0], so that its shape says what it is."""
+def empty_table() -> Tensor:
+    """Return a tensor without numbers [0], which stands for a table before the first round."""
     return torch.zeros(0)
 
 
 def disagreement(outputs: Tensor, batch: Batch, carry: Tree, temperature: float) -> Tensor:
-    """mean_{j != i} T^2 KL(p_j || softmax(outputs / T)) over the batch's examples []; see `Exchange.teachers`."""
+    """Return mean_{j != i} T^2 KL(p_j || softmax(outputs / T)) over a batch's examples []; see `Exchange.teachers`."""
     score = partial(distillation, temperature=temperature)
     total = outputs.new_zeros(())
     for m in range(len(carry["trust"])):
@@ -85,82 +85,86 @@ def disagreement(outputs: Tensor, batch: Batch, carry: Tree, temperature: float)
 
 @dataclass(frozen=True)
 class Exchange:
-    """How a client learns what its peers say.
+    """A way in which a client gets its peers' tables.
 
     Attributes:
-        aggregation: what becomes of a round's tables [S, C], one per client.
-        update: (what became of the tables, info) -> S, which is also what is sent down.
-        teachers: (B, own table [S, C], the last round of which the client was part []) -> {"tables" [M, S, C], "trust"
-            [M]}, such that the sum of trust times KL is the mean KL from the peers; all trust is 0 without any.
+        aggregation: how the clients' tables [S, C] of a round are aggregated.
+        update: (aggregated tables, info) -> the server state, which is also broadcast.
+        teachers: (broadcast, own table [S, C], the last round that the client took part in []) -> {"tables" [M, S, C],
+            "trust" [M]}: the sum of trust times KL is the mean KL from the peers. Without peers all trust is 0.
     """
 
     aggregation: Callable[[Aggregator], Aggregator]
     update: Callable[[Tensor, RoundInfo], Tree]
     teachers: Callable[[Tree, Tensor, Tensor], Tree]
 
-    def init(self) -> Tree:
-        """S before the first round."""
-        return {"said": nothing_yet(), "count": _number(0), "round": _number(0)}
+    def initial_state(self) -> Tree:
+        """Return the server state before the first round."""
+        return {"said": empty_table(), "count": _scalar(0), "round": _scalar(0)}
 
 
 def exchange(kind: Literal["sum", "tables"]) -> Exchange:
-    """ "sum": one table, P = sum_j p_j, whatever n is; "tables": n of them.
+    """Return how tables are exchanged: as one table P = sum_j p_j ("sum"), or as n tables ("tables").
 
-    Both ways a client takes its own share away. From P it can, since the gradient of a mean KL is that of the KL from
-    the mean; and a sum can be taken in any order, by anyone, or under encryption.
+    In both ways a client subtracts its own table. It can do so with P, since the gradient of a mean KL is that of the
+    KL from the mean. A sum can be computed in any order, by anyone, or under encryption.
 
     Raises:
-        Mistake: there is no such way.
+        Mistake: `kind` is neither of the two.
     """
     require("exchange", kind, kind in ("sum", "tables"), '"sum" or "tables"')
-    return Exchange(_sum, _summed, _mean_of_peers) if kind == "sum" else Exchange(_side_by_side, _server, _each_peer)
+    return (
+        Exchange(_require_mean, _sum_tables, _mean_of_peers)
+        if kind == "sum"
+        else Exchange(_stack, _server_state, _each_peer)
+    )
 
 
-def _sum(chosen: Aggregator) -> Aggregator:
+def _require_mean(chosen: Aggregator) -> Aggregator:
     if chosen != Sum():
         raise Mistake(
-            "aggregation.name: clients take their own share out of what all clients said, "
+            "aggregation.name: clients subtract their own table from the sum of all tables, "
             'which only aggregation.name = "mean" allows'
         )
     return chosen
 
 
-def _summed(mean: Tensor, info: RoundInfo) -> Tree:
-    return _server(mean * info.reached, info)
+def _sum_tables(mean: Tensor, info: RoundInfo) -> Tree:
+    return _server_state(mean * info.reached, info)
 
 
-def _mean_of_peers(sent: Tree, own: Tensor, last: Tensor) -> Tree:
-    if not sent["said"].numel():
+def _mean_of_peers(broadcast: Tree, own: Tensor, last: Tensor) -> Tree:
+    if not broadcast["said"].numel():
         return {"tables": torch.zeros_like(own)[None], "trust": torch.zeros_like(last)[None]}
-    counted, others = _counts(sent, last)
-    mean = (sent["said"] - counted * own) / others.clamp(min=1)  # [S, C]
+    counted, others = _counts(broadcast, last)
+    mean = (broadcast["said"] - counted * own) / others.clamp(min=1)  # [S, C]
     return {"tables": mean[None], "trust": (others > 0).to(own.dtype)[None]}
 
 
-def _side_by_side(chosen: Aggregator) -> Aggregator:
-    _sum(chosen)
+def _stack(chosen: Aggregator) -> Aggregator:
+    _require_mean(chosen)
     return Composite(lambda tables, combine: torch.stack(tables), Sum())  # type: ignore[arg-type, return-value]
 
 
-def _each_peer(sent: Tree, own: Tensor, last: Tensor) -> Tree:
-    """Every table with trust 1 / others, and the client's own once more to take it away."""
-    if not sent["said"].numel():
-        return _mean_of_peers(sent, own, last)
-    counted, others = _counts(sent, last)
+def _each_peer(broadcast: Tree, own: Tensor, last: Tensor) -> Tree:
+    """Return every table with trust 1 / others, and the client's own table once more with negative trust."""
+    if not broadcast["said"].numel():
+        return _mean_of_peers(broadcast, own, last)
+    counted, others = _counts(broadcast, last)
     each = (others > 0).to(own.dtype) / others.clamp(min=1)
-    tables = torch.cat([sent["said"], own[None]])  # [n + 1, S, C]
-    return {"tables": tables, "trust": torch.cat([each.expand(len(sent["said"])), -(each * counted)[None]])}
+    tables = torch.cat([broadcast["said"], own[None]])  # [n + 1, S, C]
+    return {"tables": tables, "trust": torch.cat([each.expand(len(broadcast["said"])), -(each * counted)[None]])}
 
 
-def _counts(sent: Tree, last: Tensor) -> tuple[Tensor, Tensor]:
-    """Whether the client's own table is among those of the last round, 0 or 1 [], and how many others are []."""
-    counted = (last == sent["round"]).to(last.dtype)
-    return counted, sent["count"].to(last.dtype) - counted
+def _counts(broadcast: Tree, last: Tensor) -> tuple[Tensor, Tensor]:
+    """Return 1 if the client's own table is among those of the last round, else 0 [], and the number of others []."""
+    counted = (last == broadcast["round"]).to(last.dtype)
+    return counted, broadcast["count"].to(last.dtype) - counted
 
 
-def _server(said: Tensor, info: RoundInfo) -> Tree:
-    return {"said": said, "count": _number(info.reached), "round": _number(info.round)}
+def _server_state(tables: Tensor, info: RoundInfo) -> Tree:
+    return {"said": tables, "count": _scalar(info.reached), "round": _scalar(info.round)}
 
 
-def _number(value: float) -> Tensor:
+def _scalar(value: float) -> Tensor:
     return torch.tensor(float(value))

@@ -1,4 +1,4 @@
-"""One algorithm for some rounds, then another, over one server state.
+"""Run one algorithm for some rounds, then another, over one server state.
 
 >>> from coterie.algorithms import fedavg
 >>> from coterie.algorithms.stages import stages
@@ -18,11 +18,10 @@ from coterie.core.tree import Tree
 
 
 def stages(parts: Sequence[tuple[Recipe, int | None]]) -> Recipe:
-    """Run each recipe for its number of rounds, and the last for the rest.
+    """Return an algorithm that runs each recipe for its number of rounds, and the last for the rest.
 
-    What a stage has at the server and another one does not is left as it is by the other. What clients keep must have
-    the same names in all stages, such as "momentum". A stage that has stages itself
-    counts its rounds from its own first.
+    A stage does not change those parts of the server state that only another stage has. Client states must have the
+    same names in all stages, such as "momentum". A stage that has stages itself counts rounds from its own first.
 
     Args:
         parts: (recipe, rounds); the last one's rounds are None.
@@ -31,9 +30,9 @@ def stages(parts: Sequence[tuple[Recipe, int | None]]) -> Recipe:
         Mistake: there are no parts, or a number of rounds is missing or out of range.
     """
     if not parts or parts[-1][1] is not None or any(rounds is None or rounds < 0 for _, rounds in parts[:-1]):
-        raise Mistake("stages: each needs its number of rounds, 0 or more, but the last, which has None")
+        raise Mistake("stages: every stage except the last needs a number of rounds, 0 or more; the last has None")
     ends = list(accumulate(rounds or 0 for _, rounds in parts[:-1]))
-    begins = [0, *ends]
+    starts = [0, *ends]
 
     def bind(task: Task) -> Algorithm:
         bound = [recipe(task) for recipe, _ in parts]
@@ -44,14 +43,14 @@ def stages(parts: Sequence[tuple[Recipe, int | None]]) -> Recipe:
                 state |= algorithm.server.initial_state(weights, federation)
             return state
 
-        def at(round: int) -> Algorithm:
+        def stage_of(round: int) -> Algorithm:
             now = sum(round > end for end in ends)
             stage = bound[now]
-            return _keeping_the_rest(stage.stage(round - begins[now]) if stage.stage else stage)
+            return _keep_other_parts(stage.stage(round - starts[now]) if stage.stage else stage)
 
-        def remarks(rounds: int) -> list[str]:
-            lengths = [min(end, rounds) - begin for begin, end in zip(begins, [*ends, rounds], strict=True)]
-            return [said for stage, own in zip(bound, lengths, strict=True) if own > 0 for said in stage.warnings(own)]
+        def warnings(rounds: int) -> list[str]:
+            lengths = [min(end, rounds) - begin for begin, end in zip(starts, [*ends, rounds], strict=True)]
+            return [text for stage, own in zip(bound, lengths, strict=True) if own > 0 for text in stage.warnings(own)]
 
         return replace(
             bound[-1],
@@ -63,19 +62,19 @@ def stages(parts: Sequence[tuple[Recipe, int | None]]) -> Recipe:
                 bound[-1].traits,
                 reads_seed_set=any(algorithm.needs_seed_set for algorithm in bound),
             ),
-            warnings=remarks,
-            stage=at,
+            warnings=warnings,
+            stage=stage_of,
         )
 
     return bind
 
 
-def _keeping_the_rest(algorithm: Algorithm) -> Algorithm:
+def _keep_other_parts(algorithm: Algorithm) -> Algorithm:
     update: Callable[[Tree, Tree, RoundInfo], Tree] = algorithm.server.update
     return replace(
         algorithm,
         server=replace(
             algorithm.server,
-            update=lambda state, aggregate, info: {**state, **update(state, aggregate, info)},
+            update=lambda server_state, aggregate, info: {**server_state, **update(server_state, aggregate, info)},
         ),
     )

@@ -9,7 +9,7 @@ from hypothesis import given
 from torch import Tensor
 
 from coterie import Mistake
-from coterie.algorithms.conflict import CONFLICTS, checked, resolved
+from coterie.algorithms.conflict import CONFLICTS, check_conflict, resolve_conflict
 from coterie.core import tree
 from coterie.core.tree import Tree
 
@@ -31,7 +31,7 @@ def flat(t: Tree) -> Tensor:
 def both(rule: str, local: list[float], glob: list[float]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """l, g, l' and g'."""
     own, shared = as_tree(local), as_tree(glob)
-    after = resolved(rule, own, shared)
+    after = resolve_conflict(rule, own, shared)
     return flat(own), flat(shared), flat(after[0]), flat(after[1])
 
 
@@ -108,7 +108,7 @@ def test_without_a_rule_nothing_changes(pair):
 def test_gradients_that_vanish(rule, dtype):
     some, nothing = {"w": torch.tensor([3.0, -4.0], dtype=dtype)}, {"w": torch.zeros(2, dtype=dtype)}
     for own, shared in ((some, nothing), (nothing, some), (nothing, nothing)):
-        after = resolved(rule, own, shared)
+        after = resolve_conflict(rule, own, shared)
         assert torch.equal(after[0]["w"], own["w"])
         assert torch.equal(after[1]["w"], shared["w"])
 
@@ -117,13 +117,13 @@ def test_gradients_that_vanish(rule, dtype):
 def test_many_at_once_as_one_after_another(rule):
     glob = torch.Generator().manual_seed(0)
     own, shared = ({"w": torch.randn(20, 3, generator=glob)} for _ in range(2))
-    together = torch.func.vmap(lambda a, b: resolved(rule, a, b))(own, shared)
+    together = torch.func.vmap(lambda a, b: resolve_conflict(rule, a, b))(own, shared)
     for i in range(20):
-        alone = resolved(rule, {"w": own["w"][i]}, {"w": shared["w"][i]})
+        alone = resolve_conflict(rule, {"w": own["w"][i]}, {"w": shared["w"][i]})
         for batched, single in zip(together, alone, strict=True):
             assert torch.allclose(batched["w"][i], single["w"], atol=1e-6)
 
 
 def test_an_unknown_rule_is_a_mistake():
     with pytest.raises(Mistake, match=r'conflict = "project": it must be one of project_global, project_local'):
-        checked("project")
+        check_conflict("project")

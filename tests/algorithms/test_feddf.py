@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import coterie
 from coterie import Batch, Examples, Mistake, Recipe, Round, RoundInfo
-from coterie.algorithms.feddf import lessons
+from coterie.algorithms.feddf import seed_batches
 from coterie.core import rng
 from coterie.engines.sequential import Sequential
 from tests.algorithms.mutual import gradient, move
@@ -47,7 +47,7 @@ def averaged(models: list[nn.Module], sizes: list[int]) -> nn.Module:
     return result
 
 
-def taught(student: nn.Module, teacher: Tensor) -> None:
+def distill(student: nn.Module, teacher: Tensor) -> None:
     """Adam as its paper has it, but for the bias correction; beta2 is 0.99."""
     m, v = 0.0, 1e-16
     for j in range(STEPS):
@@ -67,7 +67,7 @@ def by_hand(rounds: int) -> nn.Module:
                 move(own, gradient(own, F.cross_entropy(own(x), y)), 0.3)
             trained.append(own)
         server = averaged(trained, [len(examples) for examples in CLIENTS.values()])
-        taught(server, F.softmax(torch.stack([own(SEED.x).detach() for own in trained]).mean(0), -1))
+        distill(server, F.softmax(torch.stack([own(SEED.x).detach() for own in trained]).mean(0), -1))
     return server
 
 
@@ -103,16 +103,16 @@ def report(n: int, round: int = 1) -> RoundInfo:
 
 def test_the_server_s_batches_are_passes_over_the_seed_set():
     """Ten batches of 4 from 10 examples are four passes, each in an order of its own; another round has others."""
-    batches = [batch.rows.tolist() for batch in lessons(report(10), 10, 4)]
+    batches = [batch.rows.tolist() for batch in seed_batches(report(10), 10, 4)]
     assert [len(batch) for batch in batches] == [4] * 10
     drawn = [row for batch in batches for row in batch]
     passes = [drawn[k : k + 10] for k in range(0, 40, 10)]
     assert all(sorted(each) == list(range(10)) for each in passes)
     assert len({tuple(each) for each in passes}) == 4
-    assert all(batch.x.flatten().tolist() == batch.rows.tolist() for batch in lessons(report(10), 3, 4))
-    assert [batch.rows.tolist() for batch in lessons(report(10, round=2), 10, 4)] != batches
-    assert [len(batch.rows) for batch in lessons(report(3), 2, 128)] == [3, 3]
-    assert list(lessons(report(3), 0, 128)) == []
+    assert all(batch.x.flatten().tolist() == batch.rows.tolist() for batch in seed_batches(report(10), 3, 4))
+    assert [batch.rows.tolist() for batch in seed_batches(report(10, round=2), 10, 4)] != batches
+    assert [len(batch.rows) for batch in seed_batches(report(3), 2, 128)] == [3, 3]
+    assert list(seed_batches(report(3), 0, 128)) == []
 
 
 def test_it_needs_a_seed_set_and_one_architecture():

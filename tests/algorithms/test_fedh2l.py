@@ -206,7 +206,7 @@ def test_without_a_seed_set_it_says_what_is_missing():
 def test_a_median_of_posteriors_is_refused():
     median = Coordinatewise(lambda matrix: matrix.median(0).values)
     for exchange in ("sum", "tables"):
-        with pytest.raises(Mistake, match=r"aggregation\.name: clients take their own share out"):
+        with pytest.raises(Mistake, match=r"aggregation\.name: clients subtract their own table"):
             run(full(exchange=exchange), aggregation=median)
 
 
