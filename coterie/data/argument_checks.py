@@ -64,7 +64,7 @@ def require_enough_examples(num_examples: int, num_clients: int, each: int = 1, 
         )
 
 
-def require_known(
+def require_known_arguments(
     function: Callable[..., Any], what: str, arguments: Mapping[str, Any], also: Iterable[str] = ()
 ) -> None:
     """Refuse arguments that `function` does not take, and a missing argument that it needs.

@@ -16,7 +16,7 @@ Augment = Callable[["Tensor", "Tensor"], "Tensor"]
 AUGMENTATIONS = Registry(
     "augment",
     {
-        "none": "coterie.data.crop_and_flip:none",
+        "none": "coterie.data.crop_and_flip:no_augmentation",
         "crop": "coterie.data.crop_and_flip:crop",
         "flip": "coterie.data.crop_and_flip:flip",
         "crop_flip": "coterie.data.crop_and_flip:crop_flip",

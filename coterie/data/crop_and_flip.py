@@ -12,7 +12,7 @@ from torch import Tensor
 from coterie.core.rng import fold, uniform
 
 
-def none(x: Tensor, key: Tensor) -> Tensor:
+def no_augmentation(x: Tensor, key: Tensor) -> Tensor:
     """Return x [B, C, H, W] unchanged."""
     return x
 

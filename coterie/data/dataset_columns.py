@@ -67,7 +67,7 @@ class DatasetColumns(Mapping[str, Sequence[object]]):
         """Return whether the values of a column are lists or arrays."""
         return isinstance(self.parts[0][0][name], list | np.ndarray)
 
-    def kind(self, name: str) -> str:
+    def type_name(self, name: str) -> str:
         """Return the declared type of a column: "Image", "ClassLabel", "List", or a plain type such as "string"."""
         feature = self.parts[0].features[name]
         kind = type(feature).__name__
@@ -77,13 +77,13 @@ class DatasetColumns(Mapping[str, Sequence[object]]):
     def classes(self) -> dict[str, list[str]]:
         """The names of the declared classes, for each column that declares some."""
         features = self.parts[0].features
-        return {name: list(features[name].names) for name in self.names if self.kind(name) == "ClassLabel"}
+        return {name: list(features[name].names) for name in self.names if self.type_name(name) == "ClassLabel"}
 
     def to_table(self) -> RawTable:
         """Return these columns as a table, with what the data set declares about them."""
         return RawTable(self.where, self, self.classes, self.classes, typed=True)
 
-    def array(self, name: str) -> np.ndarray[Any, Any]:
+    def read_array(self, name: str) -> np.ndarray[Any, Any]:
         """Return a column of lists or arrays [N, ...], in the type that the data set declares.
 
         Raises:

@@ -17,9 +17,9 @@ from coterie.core.examples import Clients, Examples
 from coterie.core.kinds import Count
 from coterie.core.rng import number
 from coterie.core.toml_text import toml_text
-from coterie.data.argument_checks import require_count, require_known
+from coterie.data.argument_checks import require_count, require_known_arguments
 from coterie.data.partitions import PARTITIONS, find_partition
-from coterie.data.partitions.flower import Partitioner, partition_by
+from coterie.data.partitions.flower import Partitioner, wrap_partitioner
 from coterie.data.partitions.natural import rows_by_client
 from coterie.data.partitions.partition import Partition
 from coterie.data.source import Source
@@ -94,14 +94,14 @@ def _choose(source: Source, partition: str | Partition | Partitioner | None, arg
     given = {key: value for key, value in arguments.items() if value is not None}
     if isinstance(partition, str | None):
         name = partition or ("natural" if source.natural else "iid")
-        return _make(name, given)
+        return _make_partition(name, given)
     if given:
         key, value = next(iter(given.items()))
         raise Mistake("give it to the partition itself", key=key, value=value)
     if isinstance(partition, Partition):
         return partition
     if hasattr(partition, "load_partition"):
-        return partition_by(partition)
+        return wrap_partitioner(partition)
     raise Mistake(
         key="partition",
         value=partition,
@@ -109,20 +109,20 @@ def _choose(source: Source, partition: str | Partition | Partitioner | None, arg
     )
 
 
-def _make(name: str, given: Mapping[str, Any]) -> Partition:
+def _make_partition(name: str, given: Mapping[str, Any]) -> Partition:
     make = find_partition(name)
     own = inspect.signature(make).parameters
     others = {key for other in PARTITIONS.values() for key in inspect.signature(other).parameters}
-    require_known(make, f"the partition {toml_text(name)}", given, also=others)
+    require_known_arguments(make, f"the partition {toml_text(name)}", given, also=others)
     return make(**{key: value for key, value in given.items() if key in own})
 
 
 def _limit_examples(clients: Clients, examples_per_client: int, rng_seed: int) -> dict[str, Examples]:
     most = require_count("examples_per_client", examples_per_client)
-    return {c: _draw_some(examples, most, c, rng_seed) for c, examples in clients.items()}
+    return {c: _draw_examples(examples, most, c, rng_seed) for c, examples in clients.items()}
 
 
-def _draw_some(examples: Examples, most: int, client: str, rng_seed: int) -> Examples:
+def _draw_examples(examples: Examples, most: int, client: str, rng_seed: int) -> Examples:
     if len(examples) <= most:
         return examples
     rng = np.random.default_rng(number("examples_per_client", int(rng_seed), client))

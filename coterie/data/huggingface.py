@@ -124,7 +124,7 @@ def _choose_inputs(columns: DatasetColumns, used: set[str | None]) -> dict[str, 
     Args:
         used: columns with another use.
     """
-    kinds = {name: columns.kind(name) for name in columns.names if name not in used}
+    kinds = {name: columns.type_name(name) for name in columns.names if name not in used}
     pictures = [name for name, kind in kinds.items() if kind == "Image"]
     if len(pictures) == 1:
         return {"image_column": pictures[0]}
@@ -141,18 +141,18 @@ def _read_inputs(columns: DatasetColumns, named: Mapping[str, Any]) -> Tensor | 
         return tokens_of_texts(f"{columns.where}: {named['text_column']}", list(columns.cells(named["text_column"])))
     features = named.get("feature_columns", ())
     if len(features) == 1 and features[0] in columns.names and columns.holds_lists(features[0]):
-        return inputs_from_array(f"{columns.where}: {features[0]}", columns.array(features[0]))
+        return inputs_from_array(f"{columns.where}: {features[0]}", columns.read_array(features[0]))
     return None
 
 
 def _read_pictures(columns: DatasetColumns, name: str) -> Tensor:
     """Return a column of pictures, or of their pixels, [N, C, H, W]."""
-    if columns.kind(name) == "Image":
+    if columns.type_name(name) == "Image":
         return scale_pixels(stack_pixels(_iterate_pictures(columns, name)))
-    x = inputs_from_array(f"{columns.where}: {name}", columns.array(name)) if columns.holds_lists(name) else None
+    x = inputs_from_array(f"{columns.where}: {name}", columns.read_array(name)) if columns.holds_lists(name) else None
     if x is None or x.dim() != 4:
         raise Mistake(
-            f"in {columns.where} it is of the kind {columns.kind(name)}; pictures, or arrays of their pixels, are "
+            f"in {columns.where} it is of the kind {columns.type_name(name)}; pictures, or arrays of their pixels, are "
             "needed",
             key="image_column",
             value=name,

@@ -85,7 +85,7 @@ def read_new_examples(path: Path, inputs: Inputs, label_column: str | None = Non
 
 def _read_table(path: Path, inputs: Inputs, label_column: str | None) -> NewExamples:
     if not inputs.columns:
-        raise Mistake(f"{path}: is a table, but the model did not learn from one; give {_describe(inputs)}")
+        raise Mistake(f"{path}: is a table, but the model did not learn from one; give {_describe_expected(inputs)}")
     is_parquet = path.suffix.lower() == ".parquet"
     table = read_parquet(path) if is_parquet else RawTable(str(path), read_csv(path))
     missing = [encoding.name for encoding in inputs.columns if encoding.name not in table.columns]
@@ -99,7 +99,7 @@ def _read_table(path: Path, inputs: Inputs, label_column: str | None) -> NewExam
     columns = [_read_feature(table, encoding) for encoding in inputs.columns]
     answers = table.columns.get(label_column or "", [None] * number)
     names = [str(row + 1) for row in range(number)]
-    labels = [_match(cell, inputs.classes or ()) for cell in answers]
+    labels = [_match_name(cell, inputs.classes or ()) for cell in answers]
     return NewExamples(apply_encodings(columns, inputs.columns), names, labels, _note_new_categories(columns))
 
 
@@ -107,7 +107,9 @@ def _read_feature(table: RawTable, encoding: ColumnEncoding) -> MeasuredColumn |
     """Read the cells of a column in the same way as those of the training rows."""
     cells = table.columns[encoding.name]
     if encoding.categories is not None:
-        return CodedColumn(encoding.name, [_match(cell, encoding.categories) for cell in cells], encoding.categories)
+        return CodedColumn(
+            encoding.name, [_match_name(cell, encoding.categories) for cell in cells], encoding.categories
+        )
     column = parse_measured_column(table.path, encoding.name, cells)
     if column is None:
         strange = next(cell for cell in cells if not is_missing(cell) and parse_number(cell) is None)
@@ -115,11 +117,11 @@ def _read_feature(table: RawTable, encoding: ColumnEncoding) -> MeasuredColumn |
     return column
 
 
-def _match(cell: object, names: Collection[str]) -> str | None:
+def _match_name(cell: object, names: Collection[str]) -> str | None:
     """Return the name that a cell holds, or its text if it holds another value; None where its value is missing.
 
-    >>> _match("1.0", ["0", "1"]), _match(" b", ["a", "b"]), _match("c", ["a", "b"]), _match("?", ["a", "b"])
-    ('1', 'b', 'c', None)
+    >>> [_match_name(cell, ["1", "b"]) for cell in ("1.0", " b", "c", "?")]
+    ['1', 'b', 'c', None]
     """
     text, number = str(cell).strip(), parse_number(cell)
     if text not in names and number is not None and number.is_integer() and f"{number:.0f}" in names:
@@ -154,7 +156,7 @@ def _read_archive(path: Path, inputs: Inputs) -> NewExamples:
 def _read_pictures(path: Path, inputs: Inputs) -> NewExamples:
     files = [path] if path.is_file() else list_pictures(path)
     if not files:
-        raise Mistake(f"{path}: holds no pictures; give {_describe(inputs)}")
+        raise Mistake(f"{path}: holds no pictures; give {_describe_expected(inputs)}")
     x = scale_pixels(stack_pixels(open_pictures(files)))
     if len(inputs.shape) == 3 and x.shape[1] == 1:
         x = x.expand(-1, inputs.shape[0], -1, -1)  # a grey picture fills all channels alike
@@ -166,11 +168,13 @@ def _require_kind(where: str, x: Tensor, inputs: Inputs) -> Tensor:
     """Return x, and refuse it if its examples differ in shape or type from the model's inputs."""
     if list(x.shape[1:]) != list(inputs.shape) or x.is_floating_point() == inputs.tokens:
         kind = "numbers" if x.dtype == torch.float32 else "whole numbers"
-        raise Mistake(f"{where}: each example is {kind} of shape {list(x.shape[1:])}; give {_describe(inputs)}")
+        raise Mistake(
+            f"{where}: each example is {kind} of shape {list(x.shape[1:])}; give {_describe_expected(inputs)}"
+        )
     return x
 
 
-def _describe(inputs: Inputs) -> str:
+def _describe_expected(inputs: Inputs) -> str:
     if inputs.columns:
         return f"a table with {few([toml_text(column.name) for column in inputs.columns])}"
     if len(inputs.shape) == 3:

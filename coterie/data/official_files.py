@@ -103,14 +103,15 @@ def _fetch(path: Path, url: str, checksum: str, instead: str) -> None:
     except (OSError, ValueError) as error:
         with contextlib.suppress(OSError):
             path.parent.rmdir()  # leave no empty folder, which would look like a source's
+        why = _explain_fetch_error(error)
         raise Mistake(
-            f"{path}: is missing and could not be fetched from {url} ({_explain(error)}); put the file there{instead}"
+            f"{path}: is missing and could not be fetched from {url} ({why}); put the file there{instead}"
         ) from error
     finally:
         bar.close()
 
 
-def _explain(error: Exception) -> str:
+def _explain_fetch_error(error: Exception) -> str:
     import requests
 
     if isinstance(error, requests.HTTPError) and error.response is not None:

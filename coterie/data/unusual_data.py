@@ -40,9 +40,8 @@ def _remark_on_single_examples(clients: Clients) -> list[str]:
 def _remark_on_one_class(source: Source, trained: set[int]) -> list[str]:
     if len(trained) != 1:
         return []
-    return [
-        f"all examples of all clients have the class {_list(source, [*trained])}, so there is nothing to tell apart"
-    ]
+    name = _list_classes(source, [*trained])
+    return [f"all examples of all clients have the class {name}, so there is nothing to tell apart"]
 
 
 def _remark_on_test_only(source: Source, trained: set[int]) -> list[str]:
@@ -52,7 +51,7 @@ def _remark_on_test_only(source: Source, trained: set[int]) -> list[str]:
     if not missing:
         return []
     which = "class" if len(missing) == 1 else "classes"
-    return [f"{which} {_list(source, missing)}: in test examples only, so no client can learn it"]
+    return [f"{which} {_list_classes(source, missing)}: in test examples only, so no client can learn it"]
 
 
 def _classes(examples: Examples) -> set[int]:
@@ -62,7 +61,7 @@ def _classes(examples: Examples) -> set[int]:
     return set(torch.unique(y).tolist())
 
 
-def _list(source: Source, classes: Sequence[int]) -> str:
+def _list_classes(source: Source, classes: Sequence[int]) -> str:
     names = source.label_names or {c: str(c) for c in classes}
     few = ", ".join(names[c] for c in classes[:_MAX_NAMES])
     return f"{few} and {len(classes) - _MAX_NAMES} more" if len(classes) > _MAX_NAMES else few

@@ -1,4 +1,4 @@
-"""The partition dirichlet: label proportions whose `alpha` leads from one label per client to equal proportions."""
+"""The partition dirichlet: random label proportions, which a small `alpha` makes uneven."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_DRAWN_NUMBERS = 20_000_000
 
 
 def dirichlet(alpha: Positive, min_examples: Count = 1) -> NumberedPartition:
-    """Share out each class in proportions drawn from Dirichlet(alpha, ..., alpha) over the clients.
+    """Deal each class to the clients in proportions drawn from Dirichlet(alpha, ..., alpha).
 
     For each class c with n_c examples: p_c ~ Dirichlet(alpha 1_N); the class, shuffled, is cut at
     round(n_c cumsum(p_c)). The proportions are drawn again until every client has `min_examples`, a limited number of
@@ -39,10 +39,10 @@ def dirichlet(alpha: Positive, min_examples: Count = 1) -> NumberedPartition:
         "alpha": require_concentration(alpha),
         "min_examples": require_count("min_examples", min_examples),
     }
-    return NumberedPartition("dirichlet", _split, arguments, by_label=True)
+    return NumberedPartition("dirichlet", _split_by_proportions, arguments, by_label=True)
 
 
-def _split(
+def _split_by_proportions(
     labels: NDArray[np.int64], num_clients: int, rng: np.random.Generator, alpha: float, min_examples: int
 ) -> list[Rows]:
     require_enough_examples(len(labels), num_clients, min_examples, "min_examples")

@@ -26,7 +26,7 @@ from coterie.core.packages import import_package
 from coterie.core.rng import number
 from coterie.core.toml_text import toml_text
 from coterie.data import huggingface
-from coterie.data.argument_checks import require_known
+from coterie.data.argument_checks import require_known_arguments
 from coterie.data.partitions import FLOWER_PREFIX
 from coterie.data.partitions.partition import Partition, Rows, number_clients
 from coterie.data.source import Source
@@ -66,7 +66,7 @@ class FlowerPartition(Partition):
     make: Callable[[int | None, int], Partitioner]
 
     def deal(self, source: Source, num_clients: int | None, rng_seed: int) -> dict[str, Rows]:
-        """See `Partition.deal`."""
+        """Return the rows of each client, as the partitioner deals them; see `Partition.deal`."""
         partitioner = self.make(num_clients, rng_seed)
         rows = deal_rows(source, partitioner, rng_seed)
         if num_clients is not None and num_clients != len(rows):
@@ -77,8 +77,8 @@ class FlowerPartition(Partition):
         return number_clients(rows)
 
 
-def partition_by(partitioner: Partitioner) -> FlowerPartition:
-    """Return the partition by a partitioner that the user made."""
+def wrap_partitioner(partitioner: Partitioner) -> FlowerPartition:
+    """Return a partitioner of flwr-datasets that the user made as a partition."""
     return FlowerPartition(type(partitioner).__name__, lambda num_clients, rng_seed: partitioner)
 
 
@@ -99,7 +99,7 @@ def partition_factory(name: str) -> Callable[..., FlowerPartition]:
     ]
 
     def make(**arguments: Any) -> FlowerPartition:
-        require_known(make, f"the partitioner {kind.__name__}", arguments)
+        require_known_arguments(make, f"the partitioner {kind.__name__}", arguments)
         by = {"partition_by": "label"} if any(p.name == "partition_by" for p in parameters) else {}
         return FlowerPartition(name, lambda n, seed: make_partitioner(name, n, seed, by | arguments))
 

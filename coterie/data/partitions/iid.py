@@ -14,9 +14,9 @@ def iid() -> NumberedPartition:
 
     Reference: McMahan et al. 2017, section 3.
     """
-    return NumberedPartition("iid", _split)
+    return NumberedPartition("iid", _split_at_random)
 
 
-def _split(labels: NDArray[np.int64], num_clients: int, rng: np.random.Generator) -> list[Rows]:
+def _split_at_random(labels: NDArray[np.int64], num_clients: int, rng: np.random.Generator) -> list[Rows]:
     require_enough_examples(len(labels), num_clients)
     return [np.sort(part) for part in np.array_split(rng.permutation(len(labels)), num_clients)]

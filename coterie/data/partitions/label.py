@@ -27,10 +27,12 @@ def label(labels_per_client: Count) -> NumberedPartition:
     Reference: Li, Diao, Chen, He 2022 (arXiv 2102.02079), section 4.1, made exact.
     """
     arguments = {"labels_per_client": require_count("labels_per_client", labels_per_client)}
-    return NumberedPartition("label", _split, arguments, by_label=True)
+    return NumberedPartition("label", _split_by_label, arguments, by_label=True)
 
 
-def _split(labels: NDArray[np.int64], num_clients: int, rng: np.random.Generator, labels_per_client: int) -> list[Rows]:
+def _split_by_label(
+    labels: NDArray[np.int64], num_clients: int, rng: np.random.Generator, labels_per_client: int
+) -> list[Rows]:
     classes = np.unique(labels)
     _require_holders(len(classes), num_clients, labels_per_client)
     holders = _draw_holders(len(classes), num_clients, labels_per_client, rng)

@@ -22,7 +22,7 @@ class NaturalPartition(Partition):
     name: str = "natural"
 
     def deal(self, source: Source, num_clients: int | None, rng_seed: int) -> dict[str, Rows]:
-        """See `Partition.deal`."""
+        """Return the rows of each client that the source names; see `Partition.deal`."""
         if source.groups is None:
             raise Mistake(
                 f"the source {source.name} has no clients of its own; name `client_column` where the file has one, "

@@ -71,10 +71,10 @@ class NumberedPartition(Partition):
         return self.split(labels, require_count("num_clients", num_clients), rng, **self.arguments)
 
     def deal(self, source: Source, num_clients: int | None, rng_seed: int) -> dict[str, Rows]:
-        """See `Partition.deal`."""
+        """Return the rows of each client, called "0", "1", ...; see `Partition.deal`."""
         from coterie.core.rng import number  # which needs PyTorch; the rest of this file does not
 
-        labels = self._labels(source)
+        labels = self._read_labels(source)
         if num_clients is None:
             raise Mistake(
                 f"missing; the partition {toml_text(self.name)} needs to know how many clients to deal to",
@@ -83,7 +83,7 @@ class NumberedPartition(Partition):
         rng = np.random.default_rng(number("partition", int(rng_seed)))
         return number_clients(self(labels, num_clients, rng))
 
-    def _labels(self, source: Source) -> NDArray[np.int64]:
+    def _read_labels(self, source: Source) -> NDArray[np.int64]:
         if not self.by_label:
             return np.zeros(len(source.train), dtype=np.int64)
         y = source.train.labels()

@@ -32,10 +32,10 @@ def quantity(alpha: Positive, min_examples: Count = 1) -> NumberedPartition:
         "alpha": require_concentration(alpha),
         "min_examples": require_count("min_examples", min_examples),
     }
-    return NumberedPartition("quantity", _split, arguments)
+    return NumberedPartition("quantity", _split_by_size, arguments)
 
 
-def _split(
+def _split_by_size(
     labels: NDArray[np.int64], num_clients: int, rng: np.random.Generator, alpha: float, min_examples: int
 ) -> list[Rows]:
     require_enough_examples(len(labels), num_clients, min_examples, "min_examples")

@@ -26,10 +26,12 @@ def shards(shards_per_client: Count = 2) -> NumberedPartition:
     Reference: McMahan et al. 2017, section 3.
     """
     arguments = {"shards_per_client": require_count("shards_per_client", shards_per_client)}
-    return NumberedPartition("shards", _split, arguments, by_label=True)
+    return NumberedPartition("shards", _split_into_shards, arguments, by_label=True)
 
 
-def _split(labels: NDArray[np.int64], num_clients: int, rng: np.random.Generator, shards_per_client: int) -> list[Rows]:
+def _split_into_shards(
+    labels: NDArray[np.int64], num_clients: int, rng: np.random.Generator, shards_per_client: int
+) -> list[Rows]:
     require_enough_examples(len(labels), num_clients, shards_per_client, "shards_per_client")
     pieces = np.array_split(np.argsort(labels, kind="stable"), num_clients * shards_per_client)
     hands = rng.permutation(len(pieces)).reshape(num_clients, shards_per_client)

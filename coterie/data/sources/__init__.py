@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from coterie.core.errors import Mistake
 from coterie.core.registry import Registry
-from coterie.data.argument_checks import require_known
+from coterie.data.argument_checks import require_known_arguments
 
 if TYPE_CHECKING:
     from coterie.data.source import Source
@@ -63,7 +63,7 @@ def load(name: str, /, *, folders: Sequence[str | Path] = (), **options: Any) ->
     from coterie.data.source import Source
 
     function = find(name, folders)
-    require_known(function, f"the source {name}", options)
+    require_known_arguments(function, f"the source {name}", options)
     source = function(**options)
     if not isinstance(source, Source):
         given = type(source).__name__

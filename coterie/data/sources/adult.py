@@ -45,7 +45,9 @@ _MEASURED = {"age", "fnlwgt", "education-num", "capital-gain", "capital-loss", "
 
 
 def adult(client_column: str | None = None) -> Source:
-    """Load Adult with its official split, from `$COTERIE_DATA/adult/adult.data` and `adult.test`, gzipped or not.
+    """Load Adult, a census, with its official split: does a person earn more than 50,000 dollars a year?
+
+    It comes from `$COTERIE_DATA/adult/adult.data` and `adult.test`, gzipped or not.
 
     Args:
         client_column: a coded column whose values become the clients, such as occupation, education, workclass or

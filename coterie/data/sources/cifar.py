@@ -50,7 +50,7 @@ def cifar10() -> Source:
 
 
 def cifar100() -> Source:
-    """Load CIFAR-100: 50,000 + 10,000 pictures of a hundred classes, from `$COTERIE_DATA/cifar100/cifar-100-python/`.
+    """Load CIFAR-100: 50,000 + 10,000 pictures [3, 32, 32] of a hundred classes, from `$COTERIE_DATA/cifar100`.
 
     The labels are the hundred fine classes.
 
@@ -63,7 +63,7 @@ def cifar100() -> Source:
     archive = "cifar-100-python.tar.gz"
     names = ["train", "test", "meta"]
     train, test, meta = find_or_unpack("cifar100", archive, "cifar-100-python", names, _URL + archive, checksum)
-    label_names = [name.decode() for name in _entry(meta, _unpickle(meta), b"fine_label_names")]
+    label_names = [name.decode() for name in _get_entry(meta, _unpickle(meta), b"fine_label_names")]
     parts = [_read_part([path], b"fine_labels", 100) for path in (train, test)]
     return Source("cifar100", parts[0], parts[1], 100, label_names=label_names)
 
@@ -77,7 +77,7 @@ def _read_part(paths: Sequence[Path], key: bytes, num_classes: int) -> Examples:
 
 def _read_batch(path: Path, key: bytes, num_classes: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     content = _unpickle(path)
-    pixels, given = np.asarray(_entry(path, content, b"data")), _entry(path, content, key)
+    pixels, given = np.asarray(_get_entry(path, content, b"data")), _get_entry(path, content, key)
     try:
         labels = np.asarray(given, dtype=np.int64)
     except (TypeError, ValueError) as error:
@@ -89,7 +89,7 @@ def _read_batch(path: Path, key: bytes, num_classes: int) -> tuple[NDArray[np.ui
     return pixels.reshape(-1, 3, 32, 32), labels  # a row is three planes of 32 x 32: red, green, blue
 
 
-def _entry(path: Path, content: object, key: bytes) -> Any:
+def _get_entry(path: Path, content: object, key: bytes) -> Any:
     if not isinstance(content, dict) or key not in content:
         raise Mistake(f"{path}: holds no {toml_text(key.decode())}; {_REPLACE}")
     return content[key]

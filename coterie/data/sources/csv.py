@@ -23,7 +23,7 @@ def csv(
     test_fraction: float = 0.2,
     labels: bool = True,
 ) -> Source:
-    """Load the file at `path`: each row is an example, and the first row names the columns.
+    """Load a CSV file: each row is an example, and the first row names the columns.
 
     The separator is the most frequent of comma, semicolon, tab and bar in the first row, outside quotes. An empty cell,
     "?", "NA" and the like are missing values. A feature column of numbers, with decimal points, is measured; any other

@@ -11,7 +11,7 @@ from coterie.data.train_test_split import split_rows
 
 
 def digits(test_fraction: float = 0.2) -> Source:
-    """Load 1,797 images [1, 8, 8] of ten digits, grey levels 0 to 16 scaled to [0, 1].
+    """Load scikit-learn's 1,797 images [1, 8, 8] of handwritten digits, scaled to [0, 1].
 
     There is no official test split, so a fixed one, stratified by digit, is taken first.
 

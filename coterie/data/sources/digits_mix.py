@@ -37,8 +37,8 @@ def digits_mix(examples_per_client: int | None = None, rng_seed: int = 0) -> Sou
         if examples_per_client is None
         else require_count("examples_per_client", examples_per_client)
     )
-    train, groups = _mix("train", coloured.train, most, _generator(int(rng_seed)))
-    test, test_groups = _mix("t10k", coloured.test, len(coloured.test), _generator("test"))
+    train, groups = _mix_domains("train", coloured.train, most, _generator(int(rng_seed)))
+    test, test_groups = _mix_domains("t10k", coloured.test, len(coloured.test), _generator("test"))
     names = [str(d) for d in range(10)]
     return Source("digits_mix", train, test, 10, groups=groups, test_groups=test_groups, label_names=names)
 
@@ -52,7 +52,7 @@ def _generator(purpose: int | str) -> np.random.Generator:
     return np.random.default_rng(number("digits_mix", purpose))
 
 
-def _mix(part: str, coloured: Examples, most: int, rng: np.random.Generator) -> tuple[Examples, list[str]]:
+def _mix_domains(part: str, coloured: Examples, most: int, rng: np.random.Generator) -> tuple[Examples, list[str]]:
     """Return equally many examples of both domains, at most `most` each, and the client id of each example."""
     pixels, labels = read_mnist(part)
     n = min(most, len(labels), len(coloured))

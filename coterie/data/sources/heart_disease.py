@@ -46,13 +46,13 @@ _ZERO_IS_MISSING = {"trestbps", "chol"}
 
 
 def heart_disease(test_fraction: float = 0.2) -> Source:
-    """Load UCI's heart disease data of four hospitals, from `$COTERIE_DATA/heart_disease/processed.*.data`.
+    """Load UCI's heart disease data of four hospitals: does a patient have a narrowed vessel?
 
-    The label is whether any vessel is narrowed (num > 0). The 13 columns become features by the rules of
-    `coterie.data.feature_encoding`: measured columns hold NaN where missing until they are standardised, coded columns
-    have a feature for each code, and a column with missing values has a feature that says so; `feature_names` lists
-    them all. A blood pressure or a cholesterol of 0 is read as missing. There is no official test split, so a fixed
-    one, stratified by hospital and label, is taken first.
+    It comes from `$COTERIE_DATA/heart_disease/processed.*.data`. The label is whether num > 0. The 13 columns become
+    features by the rules of `coterie.data.feature_encoding`: measured columns hold NaN where missing until they are
+    standardised, coded columns have a feature for each code, and a column with missing values has a feature that says
+    so; `feature_names` lists them all. A blood pressure or a cholesterol of 0 is read as missing. There is no official
+    test split, so a fixed one, stratified by hospital and label, is taken first.
 
     Departure from FLamby's version of these data: it drops columns and patients with gaps; here all 920 patients stay.
 

@@ -67,15 +67,15 @@ def _load_folder(path: Path) -> Any:
         raise Mistake("there is no such folder", key="path", value=path)
     datasets = adapter.import_datasets("path", path)
     saved = any((path / file).is_file() for file in ("dataset_dict.json", "state.json"))
-    return _call("path", path, datasets.load_from_disk if saved else datasets.load_dataset, str(path))
+    return _call_loader("path", path, datasets.load_from_disk if saved else datasets.load_dataset, str(path))
 
 
 def _load_from_hub(name: str, configuration: str | None, revision: str | None) -> Any:
     datasets = adapter.import_datasets("name", name)
-    return _call("name", name, datasets.load_dataset, name, configuration, revision=revision)
+    return _call_loader("name", name, datasets.load_dataset, name, configuration, revision=revision)
 
 
-def _call(key: str, value: object, load: Any, *arguments: Any, **options: Any) -> Any:
+def _call_loader(key: str, value: object, load: Any, *arguments: Any, **options: Any) -> Any:
     """Return what `load` returns; what it raises becomes a mistake about an argument."""
     try:
         return load(*arguments, **options)

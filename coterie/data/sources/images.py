@@ -22,7 +22,7 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", 
 
 
 def images(path: str | Path, test_fraction: float = 0.2, labels: bool = True) -> Source:
-    """Load the pictures under the folder `path`, in a sub-folder for each class, or for each client and class.
+    """Load a folder of pictures, with a sub-folder for each class, or for each client and class.
 
         path/class/picture.png     or     path/client/class/picture.png
 
@@ -117,10 +117,10 @@ def open_pictures(files: list[Path]) -> Iterator[tuple[str, Any]]:
     """Yield each picture, read completely, after what messages call it."""
     pillow, operations = (import_package(name, "source", "images", "images") for name in ("PIL.Image", "PIL.ImageOps"))
     for file in files:
-        yield str(file), _open(pillow, operations, file)
+        yield str(file), _open_picture(pillow, operations, file)
 
 
-def _open(pillow: Any, operations: Any, file: Path) -> Any:
+def _open_picture(pillow: Any, operations: Any, file: Path) -> Any:
     try:
         with pillow.open(file) as picture:
             picture.load()

@@ -28,12 +28,12 @@ def npz(
     test_fraction: float = 0.2,
     labels: bool = True,
 ) -> Source:
-    """Load the examples in the archive at `path`, which numpy.savez writes.
+    """Load a numpy archive (.npz) of inputs `x` and labels `y`.
 
-    It holds `x` [N, ...] and `y` [N]; `inputs_from_array` and `labels_from_array` of `coterie.data.numpy_arrays` say
-    what they become. If it also holds a truth value for each example under `test_column`, the true examples are the
-    test set. Otherwise a fixed test split is taken, stratified by class, and by client if there is a client column.
-    Nothing in the file is ever unpickled.
+    numpy.savez writes such a file. It holds `x` [N, ...] and `y` [N]; `inputs_from_array` and `labels_from_array` of
+    `coterie.data.numpy_arrays` say what they become. If it also holds a truth value for each example under
+    `test_column`, the true examples are the test set. Otherwise a fixed test split is taken, stratified by class, and
+    by client if there is a client column. Nothing in the file is ever unpickled.
 
     Args:
         path: the file.

@@ -27,7 +27,7 @@ _LANCZOS = 1  # pillow's number for that filter
 
 
 def pacs(test_fraction: float = 0.2) -> Source:
-    """Load PACS reduced to 32 x 32, with a client for each domain.
+    """Load PACS, pictures of seven things reduced to 32 x 32, with a client for each domain.
 
     From `$COTERIE_DATA/pacs/pacs32.npz`: x uint8 [N, 32, 32, 3], y [N] from 0 (dog) to 6 (person), and domain [N]: 0
     art_painting, 1 cartoon, 2 photo, 3 sketch. If that is missing, from the authors' pictures in
@@ -43,7 +43,7 @@ def pacs(test_fraction: float = 0.2) -> Source:
 
     Reference: Li, Yang, Song, Hospedales 2017, "Deeper, broader and artier domain generalization".
     """
-    x, y, domain = _read(data_home() / "pacs")
+    x, y, domain = _read_archive_or_pictures(data_home() / "pacs")
     everything = Examples(scale_pixels(x), torch.from_numpy(y))
     train, test = split_rows(combine_strata(domain, y), test_fraction)
     return Source(
@@ -61,7 +61,7 @@ _Arrays = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]
 """Pixels [N, 3, 32, 32], labels [N], domains [N]."""
 
 
-def _read(home: Path) -> _Arrays:
+def _read_archive_or_pictures(home: Path) -> _Arrays:
     path = home / "pacs32.npz"
     folder = next((f for f in (home, home / "pacs_data") if all((f / d).is_dir() for d in DOMAINS)), None)
     if path.exists() or folder is None:
@@ -89,7 +89,7 @@ def _read_pictures(folder: Path) -> _Arrays:
         raise Mistake(f"{strange}: does not lie in one of the folders {', '.join(THINGS)}; move or remove it")
     y = np.array([THINGS.index(file.parent.name) for file in files], dtype=np.int64)
     domain = np.array([DOMAINS.index(file.parent.parent.name) for file in files], dtype=np.int64)
-    return stack_pixels(_reduce(files)), y, domain
+    return stack_pixels(_shrink_pictures(files)), y, domain
 
 
 def _find_domain(folder: Path) -> list[Path]:
@@ -99,6 +99,6 @@ def _find_domain(folder: Path) -> list[Path]:
         raise Mistake(f"{folder}: {mistake.sentence}") from mistake
 
 
-def _reduce(files: list[Path]) -> Iterator[tuple[str, Any]]:
+def _shrink_pictures(files: list[Path]) -> Iterator[tuple[str, Any]]:
     for name, picture in open_pictures(files):
         yield name, picture.convert("RGB").resize((_SIDE_PIXELS, _SIDE_PIXELS), _LANCZOS)

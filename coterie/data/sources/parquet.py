@@ -21,7 +21,7 @@ def parquet(
     test_fraction: float = 0.2,
     labels: bool = True,
 ) -> Source:
-    """Load the file at `path`: each row is an example; the arguments are those of `csv`.
+    """Load a Parquet file: each row is an example; the arguments are those of `csv`.
 
     The file has types: a column of numbers or truth values is measured, a dictionary (categorical) column is coded with
     the categories that the file declares, and a column of plain strings cannot be a feature. As a label, an ordered

@@ -17,7 +17,7 @@ from coterie.data.sources.rotated_mnist import parse_angles, rotate_images
 
 
 def rotated(of: str, angles: Sequence[float], examples_per_client: int | None = None, rng_seed: int = 0) -> Source:
-    """Load the images of the source `of`, deal them evenly and without overlap to `angles`, and turn them.
+    """Load the images of another source, deal them evenly to `angles`, and turn each client's by its angle.
 
     The client of 15 degrees is called "15". Test images are dealt and turned in the same way, independently of
     `rng_seed`.

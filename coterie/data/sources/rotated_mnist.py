@@ -22,7 +22,7 @@ from coterie.data.sources.mnist import read_mnist
 
 
 def rotated_mnist(angles: Sequence[float], examples_per_client: int | None = None, rng_seed: int = 0) -> Source:
-    """Load MNIST, deal it evenly and without overlap to `angles`, and turn each client's images by its angle.
+    """Load MNIST, deal it evenly to `angles`, and turn each client's images by its angle.
 
     The client of 15 degrees is called "15". The 10,000 test images are dealt and turned in the same way, independently
     of `rng_seed`.
@@ -63,7 +63,7 @@ def _generator(purpose: int | str) -> np.random.Generator:
 
 
 def parse_angles(angles: object) -> dict[str, float]:
-    """Return the angles by client id.
+    """Return the angles by client id, such as {"15": 15.0}.
 
     Raises:
         Mistake: they are not a list of different finite numbers.

@@ -38,11 +38,11 @@ _Roles = dict[str, list[str]]
 
 
 def shakespeare() -> Source:
-    """Load windows of 80 characters: x int64 [N, 80], y int64 [N, 80] with -100 where nothing counts; 258 classes.
+    """Load Shakespeare's plays as windows of 80 characters; each speaking role is a client.
 
-    They come from `$COTERIE_DATA/shakespeare/speeches.jsonl.gz` if it exists: one object with play, role and text for
-    each speech, in order. Otherwise they come from `tinyshakespeare_input.txt` there, which is fetched if it is
-    missing.
+    x is int64 [N, 80], y int64 [N, 80] with -100 where nothing counts, of 258 classes. They come from
+    `$COTERIE_DATA/shakespeare/speeches.jsonl.gz` if it exists: one object with play, role and text for each speech, in
+    order. Otherwise they come from `tinyshakespeare_input.txt` there, which is fetched if it is missing.
 
     Raises:
         Mistake: the file is missing and cannot be fetched, or it is damaged.

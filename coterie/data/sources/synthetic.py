@@ -50,7 +50,7 @@ def synthetic(
     examples_per_client: int | None = None,
     rng_seed: int = 0,
 ) -> Source:
-    """Make linear classification problems that differ from client to client.
+    """Make synthetic linear classification problems that differ from client to client.
 
     The test set is that of a hundred clients, evenly spaced, or of all if there are fewer.
 
@@ -129,7 +129,7 @@ class Synthetic(Mapping[str, Examples]):
             raise KeyError(client)
         (size,) = self._training_sizes([client])
         rng = np.random.default_rng(number("synthetic", self.rng_seed, client))
-        weight, bias, centre = self._true_model(rng)
+        weight, bias, centre = self._draw_true_model(rng)
         for n in [size, max(1, size // _TRAINING_PER_TEST_EXAMPLE)] if self.test else [size]:
             scale = np.arange(1, self.num_features + 1) ** -0.6  # the root of S_jj = j^-1.2
             x = (rng.standard_normal((n, self.num_features)) * scale + centre).astype(np.float32)  # [n, F]
@@ -137,7 +137,7 @@ class Synthetic(Mapping[str, Examples]):
         return Examples(torch.from_numpy(x), torch.from_numpy(y))
 
     def sizes(self, clients: Sequence[str]) -> list[int]:
-        """See `coterie.core.examples.Counted`."""
+        """Return how many examples each of these clients holds."""
         training = self._training_sizes(clients)
         return [max(1, size // _TRAINING_PER_TEST_EXAMPLE) for size in training] if self.test else training
 
@@ -154,7 +154,7 @@ class Synthetic(Mapping[str, Examples]):
         known = isinstance(client, str) and client.isascii() and client.isdigit()
         return known and int(str(client)) < self.num_clients and str(int(str(client))) == client
 
-    def _true_model(self, rng: np.random.Generator) -> tuple[_Array, _Array, _Array]:
+    def _draw_true_model(self, rng: np.random.Generator) -> tuple[_Array, _Array, _Array]:
         """Draw W_k [C, F], b_k [C] and v_k [F]."""
         u, b = rng.normal(0, self.model_deviation), rng.normal(0, self.input_deviation)
         weight = rng.normal(u, 1, (self.num_classes, self.num_features))
