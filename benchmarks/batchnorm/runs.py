@@ -31,7 +31,7 @@ from torch import nn
 import coterie
 from coterie import Examples, Recipe
 from coterie.aggregation import aggregation
-from coterie.algorithms.server import sgd
+from coterie.algorithms.optimizers import sgd
 from coterie.attacks import attack
 from coterie.core.engine import Engine
 from coterie.data import Source, deal, load

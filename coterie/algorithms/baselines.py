@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from coterie.algorithms.local import LocalOptions, LocalSGD, local_step
-from coterie.core import tree
+from coterie.algorithms.local import LocalSGD, local_step
+from coterie.algorithms.local_options import LocalOptions
 from coterie.core.algorithm import Algorithm, ClientHalf, Context, Recipe, ServerHalf, Traits
 from coterie.core.task import Task
 from coterie.core.tree import Tree
@@ -44,13 +44,13 @@ def independent(**local_options: Unpack[LocalOptions]) -> Recipe:
 def _alone(local: LocalSGD, pooled: bool) -> Recipe:
     def bind(task: Task) -> Algorithm:
         def initial_client_state(weights: Tree) -> Tree:
-            return {**weights, **({"momentum": tree.zeros_like(weights["params"])} if local.momentum else {})}
+            return {**weights, **local.optimizer.init(weights["params"])}
 
         def start(broadcast: Tree, client_state: Tree, ctx: Context) -> Tree:
             return local.initial_carry(client_state, client_state)
 
         def finish(broadcast: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
-            return {}, dict(carry)
+            return {}, {"params": carry["params"], "buffers": carry["buffers"], **carry["optimizer"]}
 
         return Algorithm(
             client=ClientHalf(
@@ -58,7 +58,7 @@ def _alone(local: LocalSGD, pooled: bool) -> Recipe:
                 step=local_step(task, local),
                 finish=finish,
                 streams={"private": local.stream()},
-                lr=local.rate,
+                lr=local.lr,
                 initial_state=initial_client_state,
             ),
             server=ServerHalf(

@@ -20,8 +20,9 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from coterie.algorithms.local import LocalOptions, LocalSGD, apply_delta, delta, local_step
-from coterie.algorithms.server import ServerOptimizer, sgd
+from coterie.algorithms.local import LocalSGD, apply_delta, delta, local_step
+from coterie.algorithms.local_options import LocalOptions
+from coterie.algorithms.optimizers import Optimizer, sgd
 from coterie.core.algorithm import (
     Algorithm,
     ClientHalf,
@@ -37,22 +38,20 @@ from coterie.core.task import Task
 from coterie.core.tree import Tree
 
 
-def fedavg(
-    *, server_lr: float = 1.0, server: ServerOptimizer | None = None, **local_options: Unpack[LocalOptions]
-) -> Recipe:
+def fedavg(*, server_lr: float = 1.0, server: Optimizer | None = None, **local_options: Unpack[LocalOptions]) -> Recipe:
     """Federated averaging.
 
     Args:
         server_lr: the share of the averaged difference that the server applies; 1 is the paper's average.
-        server: what the server does with that difference instead; see `coterie.algorithms.server`.
+        server: what the server does with that difference instead; see `coterie.algorithms.optimizers`.
         **local_options: how clients train; see `LocalSGD`.
 
     Raises:
         Mistake: a value is out of its range, `server` is none, or it is given a `server_lr` beside its own.
     """
     local = LocalSGD(**local_options)
-    allowed = "a server optimiser, such as coterie.algorithms.server.adam(lr=0.1)"
-    require("server", server, server is None or isinstance(server, ServerOptimizer), allowed)
+    allowed = "a server optimiser, such as coterie.algorithms.optimizers.adam(lr=0.1)"
+    require("server", server, server is None or isinstance(server, Optimizer), allowed)
     require("server_lr", server_lr, server is None or server_lr == 1.0, "left out where `server` has a rate of its own")
     optimizer = server or sgd(server_lr)
 
@@ -78,7 +77,7 @@ def fedavg(
                 step=local_step(task, local),
                 finish=finish,
                 streams={"private": local.stream()},
-                lr=local.rate,
+                lr=local.lr,
                 initial_state=local.initial_client_state,
             ),
             server=ServerHalf(

@@ -12,7 +12,7 @@ Departures from the paper: a client scores the seed set itself and sends its log
 the paper's server runs every client's model. The mean is the same, except for the rounding that a codec applies to
 weights. The server then needs sums only, which can be computed in any order and under encryption, but clients need the
 seed set. J is an argument; the paper stops at a plateau on validation data. Adam is that of
-`coterie.algorithms.server`, with a new state in each round. BatchNorm's statistics, averaged like weights, follow
+`coterie.algorithms.optimizers`, with a new state in each round. BatchNorm's statistics, averaged like weights, follow
 the batches that the server trains on. All clients have one architecture: docs/algorithms/feddf.md says why.
 
 Lin, Kong, Stich, Jaggi: Ensemble Distillation for Robust Model Fusion in Federated Learning, NeurIPS 2020 (arXiv
@@ -31,8 +31,8 @@ from torch import Tensor
 
 from coterie.algorithms import posteriors
 from coterie.algorithms.fedavg import fedavg
-from coterie.algorithms.local import LocalOptions
-from coterie.algorithms.server import adam
+from coterie.algorithms.local_options import LocalOptions
+from coterie.algorithms.optimizers import adam
 from coterie.core import rng
 from coterie.core.algorithm import Algorithm, Context, Recipe, RoundInfo
 from coterie.core.errors import require

@@ -23,7 +23,8 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from coterie.algorithms.local import LocalOptions, LocalSGD, apply_delta, delta, local_step
+from coterie.algorithms.local import LocalSGD, apply_delta, delta, local_step
+from coterie.algorithms.local_options import LocalOptions
 from coterie.algorithms.objective import Objective, objective_weighting, reached_share, total_weight
 from coterie.core import tree
 from coterie.core.algorithm import (
@@ -93,7 +94,7 @@ def feddyn(
                 step=local_step(task, local, correct),
                 finish=finish,
                 streams={"private": local.stream()},
-                lr=local.rate,
+                lr=local.lr,
                 initial_state=initial_client_state,
             ),
             server=ServerHalf(

@@ -33,7 +33,8 @@ from torch import Tensor
 
 from coterie.algorithms import posteriors
 from coterie.algorithms.conflict import Conflict, check_conflict, resolve_conflict
-from coterie.algorithms.local import LocalOptions, LocalSGD
+from coterie.algorithms.local import LocalSGD
+from coterie.algorithms.local_options import LocalOptions
 from coterie.core import tree
 from coterie.core.algorithm import Algorithm, Batches, ClientHalf, Context, Logs, Recipe, ServerHalf, Stream, Traits
 from coterie.core.errors import require
@@ -87,10 +88,11 @@ def fedh2l(
     require("order", order, order in ("joint", "successive"), '"joint" or "successive"')
     possible = order == "joint" or rule in ("project_global", "none")
     require("conflict", conflict, possible, '"project_global" or "none" where order = "successive"')
-    ratio = 1.0 if mutual_lr is None else mutual_lr / local.lr
-    streams = {"private": local.stream(), "seed": Stream(mutual_batch_size or local.batch_size, source="seed_set")}
+    ratio = 1.0 if mutual_lr is None else mutual_lr / local.options["lr"]
+    own_size = local.options["batch_size"]
+    streams = {"private": local.stream(), "seed": Stream(mutual_batch_size or own_size, source="seed_set")}
     if order == "successive" and rule != "none":
-        streams["reference"] = Stream(local.batch_size)
+        streams["reference"] = Stream(own_size)
 
     def bind(task: Task) -> Algorithm:
         def start(broadcast: Tree, client_state: Tree, ctx: Context) -> Tree:
@@ -149,7 +151,7 @@ def fedh2l(
                 step=joint if order == "joint" else successive,
                 finish=finish,
                 streams=streams,
-                lr=local.rate,
+                lr=local.lr,
                 initial_state=partial(posteriors.initial_client_state, local),
             ),
             server=ServerHalf(

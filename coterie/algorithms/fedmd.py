@@ -30,7 +30,8 @@ import torch
 from torch import Tensor
 
 from coterie.algorithms import posteriors
-from coterie.algorithms.local import LocalOptions, LocalSGD, local_step
+from coterie.algorithms.local import LocalSGD, local_step
+from coterie.algorithms.local_options import LocalOptions
 from coterie.core import rng
 from coterie.core.algorithm import Algorithm, ClientHalf, Context, Recipe, ServerHalf, Traits
 from coterie.core.errors import require
@@ -73,7 +74,7 @@ def fedmd(
     require("match", match, match in ("logits", "posteriors"), '"logits" or "posteriors"')
     require("temperature", temperature, 0 < temperature < float("inf"), "a number above 0")
     codec = posteriors.table_codec(send_as, probabilities=match == "posteriors")
-    ratio, size = (1.0 if digest_lr is None else digest_lr / local.lr), digest_batch_size or 32
+    ratio, size = (1.0 if digest_lr is None else digest_lr / local.options["lr"]), digest_batch_size or 32
     digest_score: Score = absolute_difference if match == "logits" else partial(distillation, temperature=temperature)
 
     def bind(task: Task) -> Algorithm:
@@ -125,7 +126,7 @@ def fedmd(
                 step=local_step(task, local),
                 finish=finish,
                 streams={"private": local.stream()},
-                lr=local.rate,
+                lr=local.lr,
                 initial_state=partial(posteriors.initial_client_state, local),
             ),
             server=ServerHalf(

@@ -1,7 +1,7 @@
 """FedAvg with a server optimiser: FedAvgM, FedAdagrad, FedAdam and FedYogi.
 
 Clients do what FedAvg's do; the server hands the averaged difference mean(w - w_i) to an optimiser as if it were a
-gradient. See `coterie.algorithms.server` for the rules and `fedavg` for the rest. The paper tunes lr and server_lr
+gradient. See `coterie.algorithms.optimizers` for the rules and `fedavg` for the rest. The paper tunes lr and server_lr
 together, each over a grid of powers of 10^(1/2): the defaults here are places to start from.
 
 Departures from the paper: the average is weighted by examples, where Algorithm 2 takes the plain mean.
@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from coterie.algorithms import server
+from coterie.algorithms import optimizers
 from coterie.algorithms.fedavg import fedavg
-from coterie.algorithms.local import LocalOptions
+from coterie.algorithms.local_options import LocalOptions
 from coterie.core.algorithm import Recipe
 
 
@@ -31,7 +31,7 @@ def fedavgm(*, server_lr: float = 1.0, server_momentum: float = 0.9, **local_opt
     Raises:
         Mistake: a value is out of its range.
     """
-    return fedavg(server=server.sgd(server_lr, server_momentum), **local_options)
+    return fedavg(server=optimizers.sgd(server_lr, server_momentum), **local_options)
 
 
 def fedadagrad(
@@ -52,7 +52,7 @@ def fedadagrad(
     Raises:
         Mistake: a value is out of its range.
     """
-    return fedavg(server=server.adagrad(server_lr, server_momentum, server_adaptivity), **local_options)
+    return fedavg(server=optimizers.adagrad(server_lr, server_momentum, server_adaptivity), **local_options)
 
 
 def fedadam(
@@ -75,7 +75,7 @@ def fedadam(
     Raises:
         Mistake: a value is out of its range.
     """
-    optimizer = server.adam(server_lr, server_momentum, server_second_momentum, server_adaptivity)
+    optimizer = optimizers.adam(server_lr, server_momentum, server_second_momentum, server_adaptivity)
     return fedavg(server=optimizer, **local_options)
 
 
@@ -88,5 +88,5 @@ def fedyogi(
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
     """FedAvg with Yogi at the server; arguments and errors are those of `fedadam`."""
-    optimizer = server.yogi(server_lr, server_momentum, server_second_momentum, server_adaptivity)
+    optimizer = optimizers.yogi(server_lr, server_momentum, server_second_momentum, server_adaptivity)
     return fedavg(server=optimizer, **local_options)

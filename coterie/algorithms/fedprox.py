@@ -18,8 +18,9 @@ from dataclasses import replace
 from typing import Unpack
 
 from coterie.algorithms.fedavg import fedavg
-from coterie.algorithms.local import LocalOptions, LocalSGD, local_step
-from coterie.algorithms.server import ServerOptimizer
+from coterie.algorithms.local import LocalSGD, local_step
+from coterie.algorithms.local_options import LocalOptions
+from coterie.algorithms.optimizers import Optimizer
 from coterie.core import tree
 from coterie.core.algorithm import Algorithm, Context, Recipe
 from coterie.core.errors import require
@@ -31,7 +32,7 @@ def fedprox(
     *,
     proximal_weight: float,
     server_lr: float = 1.0,
-    server: ServerOptimizer | None = None,
+    server: Optimizer | None = None,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
     """Return FedProx.

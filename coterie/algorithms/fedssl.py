@@ -24,9 +24,10 @@ from typing import Literal, Unpack
 
 from coterie.algorithms.batchnorm.fedbn import join, split
 from coterie.algorithms.fedavg import fedavg
-from coterie.algorithms.local import LocalOptions, LocalSGD, delta
+from coterie.algorithms.local import LocalSGD, delta
+from coterie.algorithms.local_options import LocalOptions
+from coterie.algorithms.optimizers import Optimizer
 from coterie.algorithms.self_supervised import KEY, METHODS, PREFIX, QUEUE, Method, chosen
-from coterie.algorithms.server import ServerOptimizer
 from coterie.core import rng, tree
 from coterie.core.algorithm import Algorithm, Batches, Context, Federation, Logs, Recipe, RoundInfo, one_architecture
 from coterie.core.errors import Mistake, require
@@ -51,7 +52,7 @@ def fedssl(
     key_momentum: float | None = None,
     temperature: float | None = None,
     server_lr: float = 1.0,
-    server: ServerOptimizer | None = None,
+    server: Optimizer | None = None,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
     """Federated self-supervised learning.
@@ -132,9 +133,10 @@ def fedssl(
 
 def _fits(local: LocalSGD, queue: int | None) -> None:
     """A batch must fit the queue."""
-    if queue is not None and (local.batch_size == "full" or local.batch_size > queue):
+    size = local.options["batch_size"]
+    if queue is not None and (size == "full" or size > queue):
         raise Mistake(
-            f"a batch must fit into it, and `batch_size` = {local.batch_size}; give a longer queue or a smaller batch",
+            f"a batch must fit into it, and `batch_size` = {size}; give a longer queue or a smaller batch",
             key="queue",
             value=queue,
         )

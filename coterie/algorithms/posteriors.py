@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from coterie.algorithms.local import LocalSGD
-from coterie.core import tree
 from coterie.core.aggregators import Aggregator, Composite, Sum
 from coterie.core.algorithm import Context, RoundInfo
 from coterie.core.errors import Mistake, require
@@ -53,14 +52,13 @@ def table_codec(send_as: SendAs, probabilities: bool = True) -> Transform | None
 
 def initial_client_state(local: LocalSGD, weights: Tree) -> Tree:
     """Return the state of a client that never took part: its model, its momentum if there is any, and round -1."""
-    momentum = {"momentum": tree.zeros_like(weights["params"])} if local.momentum else {}
     some = next(iter(weights["params"].values()))
-    return {**weights, **momentum, "round": some.new_full((), -1.0)}
+    return {**weights, **local.optimizer.init(weights["params"]), "round": some.new_full((), -1.0)}
 
 
 def client_state(carry: Tree, ctx: Context) -> Tree:
     """Return the state of a client after a round: its model, its momentum if there is any, and the round."""
-    return {name: carry[name] for name in ("params", "buffers", "momentum") if name in carry} | {"round": ctx.round}
+    return {"params": carry["params"], "buffers": carry["buffers"], **carry["optimizer"], "round": ctx.round}
 
 
 def evaluated_weights(server_state: Tree, client_state: Tree) -> Tree:

@@ -29,7 +29,8 @@ from __future__ import annotations
 
 from typing import Literal, Unpack
 
-from coterie.algorithms.local import LocalOptions, LocalSGD, apply_delta, delta, local_step
+from coterie.algorithms.local import LocalSGD, apply_delta, delta, local_step
+from coterie.algorithms.local_options import LocalOptions
 from coterie.algorithms.objective import Objective, objective_weighting, reached_share, total_weight
 from coterie.core import tree
 from coterie.core.algorithm import (
@@ -71,8 +72,8 @@ def scaffold(
     """
     local, weighting = LocalSGD(**local_options), objective_weighting(objective)
     require("control", control, control in ("difference", "gradient"), '"difference" or "gradient"')
-    plain = local.momentum == 0 or control == "gradient"
-    require("momentum", local.momentum, plain, '0 with scaffold, unless control = "gradient"')
+    plain = local.options["momentum"] == 0 or control == "gradient"
+    require("momentum", local.options["momentum"], plain, '0 with scaffold, unless control = "gradient"')
     require("server_lr", server_lr, 0 < server_lr < float("inf"), "a number above 0")
 
     def bind(task: Task) -> Algorithm:
@@ -129,7 +130,7 @@ def scaffold(
                 finish=finish,
                 streams={"private": local.stream()}
                 | ({"all": Stream("full", once=True)} if control == "gradient" else {}),
-                lr=local.rate,
+                lr=local.lr,
                 initial_state=initial_client_state,
             ),
             server=ServerHalf(

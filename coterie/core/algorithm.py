@@ -89,6 +89,11 @@ class Stream:
     source: Literal["private", "seed_set"] = "private"
     once: bool = False
 
+    @property
+    def is_full(self) -> bool:
+        """Whether a batch holds all examples, so that its length differs from client to client."""
+        return self.batch_size == "full"
+
 
 def one_architecture(weights: Tree | None) -> Tree:
     """Return the initial weights, for an algorithm whose server holds a model.

@@ -76,7 +76,7 @@ class Sequential:
         return Reply(job.client, update, state, weights, totals(logs))
 
     def _step(self, algorithm: Algorithm, batches: Batches) -> Step:
-        if not self._compiles or any(algorithm.client.streams[name].batch_size == "full" for name in batches):
+        if not self._compiles or any(algorithm.client.streams[name].is_full for name in batches):
             return algorithm.client.step
         if algorithm.client.step not in self._compiled:
             self._compiled[algorithm.client.step] = Compiled(algorithm.client.step, self.device)
@@ -96,7 +96,9 @@ class Sequential:
     def _width(self, algorithm: Algorithm, name: str, batches: list[Tensor]) -> int | None:
         """The length to which a compiled step's batches are padded; None where all of them have it."""
         size = algorithm.client.streams[name].batch_size
-        return size if self._compiles and size != "full" and any(len(batch) != size for batch in batches) else None
+        if not self._compiles or size == "full" or all(len(batch) == size for batch in batches):
+            return None
+        return size
 
 
 def _seed(device: torch.device, number: int) -> None:

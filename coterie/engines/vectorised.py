@@ -135,7 +135,7 @@ class Vectorised:
         batched = vmap(
             _unless_done(algorithm.client.step, next(iter(algorithm.client.streams))), in_dims=(0, dims, CONTEXT)
         )
-        if any(algorithm.client.streams[name].batch_size == "full" for name in dims):
+        if any(algorithm.client.streams[name].is_full for name in dims):
             return batched
         key = algorithm.client.step, tuple((name, *dim) for name, dim in dims.items())
         if key not in self._compiled:

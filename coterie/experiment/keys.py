@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
+import operator
+import types
 import typing
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from coterie.algorithms.local import LocalOptions, LocalSGD
+from coterie.core.options import options_of
 
 REQUIRED: Any = inspect.Parameter.empty
 """The default of a key that must be given."""
-
-_DEFAULTS: dict[Any, type] = {LocalOptions: LocalSGD}
-"""Where the defaults of a `TypedDict` of keyword arguments are written down."""
 
 
 class Key(NamedTuple):
@@ -28,6 +26,11 @@ class Key(NamedTuple):
 
     kind: Any
     default: Any
+
+    @property
+    def type(self) -> Any:
+        """The kind without its range."""
+        return strip_range(self.kind)
 
 
 class Keys(dict[str, Key]):
@@ -52,6 +55,21 @@ class Keys(dict[str, Key]):
         return fewer
 
 
+def strip_range(kind: Any) -> Any:
+    """Return an annotation without what `Annotated` adds to it.
+
+    >>> from coterie.core.kinds import Count
+    >>> strip_range(Count | None)
+    int | None
+    """
+    origin, inside = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        return strip_range(inside[0])
+    if origin in (typing.Union, types.UnionType):
+        return functools.reduce(operator.or_, map(strip_range, inside))
+    return kind
+
+
 def keys_of(function: Callable[..., Any]) -> Keys:
     """The keys of a table that becomes the arguments of `function`, a dataclass included.
 
@@ -74,14 +92,9 @@ def keys_of(function: Callable[..., Any]) -> Keys:
 
 
 def _options(options: Any) -> Keys:
-    """The keys of a `TypedDict`."""
-    defaults = {f.name: f.default for f in dataclasses.fields(_DEFAULTS[options])} if options in _DEFAULTS else {}
-    keys = Keys()
-    for name, kind in typing.get_type_hints(options, include_extras=True).items():
-        optional = typing.get_origin(kind) is typing.NotRequired
-        bare = typing.get_args(kind)[0] if optional else kind
-        keys[name] = Key(bare, defaults.get(name) if optional else REQUIRED)
-    return keys
+    """Return the keys of a `TypedDict`."""
+    found = options_of(options).items()
+    return Keys({name: Key(o.kind, REQUIRED if o.required else o.default) for name, o in found})
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:

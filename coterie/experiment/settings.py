@@ -219,7 +219,7 @@ def without_leftovers(
         choices = {full(table, choice) for choice in CHOICES.get(table, ("name",))}
         if changed & choices and isinstance(written.get(table), dict):
             old, new = (keys_for(content[table], folders) for content in (written, result))
-            left = {key for key in result[table] if key in old and (key not in new or new[key].kind != old[key].kind)}
+            left = {k for k in result[table] if k in old and (k not in new or new[k].type != old[k].type)}
             mine = {key for key in result[table] if full(table, key) in changed}
             result[table] = {key: value for key, value in result[table].items() if key in mine or key not in left}
     one_of(result, changed, "cohort", "size", "fraction")

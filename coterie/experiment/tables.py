@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt, Le, MinLen
 
 from coterie.aggregation import AGGREGATORS, PRE
 from coterie.algorithms import ALGORITHMS
-from coterie.algorithms.server import ServerOptimizer
+from coterie.algorithms.optimizers import Optimizer
 from coterie.attacks import ATTACKS, attack
 from coterie.core.errors import Mistake, mistakes_in
 from coterie.data import AUGMENTATIONS, PARTITIONS, SOURCES, deal, partitions
@@ -158,7 +158,7 @@ def normalisation_keys(function: Callable[..., Any]) -> Keys:
 def algorithm_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
     """[algorithm]: its name, how many examples each client gives to a seed set, and its own."""
     keys = _named(find("algorithm.name", _choice("algorithm", "name", raw, offered(ALGORITHMS)), ALGORITHMS, folders))
-    if "server" in keys and keys["server"].kind == ServerOptimizer | None:  # a value that no file can hold
+    if "server" in keys and keys["server"].kind == Optimizer | None:  # a value that no file can hold
         if "server" in raw:
             raise Mistake(
                 f"algorithm.server = {shown(raw['server'])}: a server optimiser is given from Python; in a file it is "

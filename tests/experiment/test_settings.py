@@ -109,7 +109,7 @@ MISTAKES = [
     ("rng_seed=-1", "rng_seed = -1: it must be a whole number, 0 or more"),
     ('algorithm.lr="0.1"', 'algorithm.lr = "0.1": it must be a number'),
     ("algorithm.lr=true", "algorithm.lr = true: it must be a number"),
-    ("algorithm.batch_size=half", 'algorithm.batch_size = "half": it must be a whole number, or "full"'),
+    ("algorithm.batch_size=half", 'algorithm.batch_size = "half": it must be a whole number, 1 or more, or "full"'),
     ("algorithm.name=fedavgg", 'algorithm.name = "fedavgg": did you mean "fedavg"?'),
     (
         "algorithm.server=adam",

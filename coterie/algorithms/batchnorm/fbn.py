@@ -47,8 +47,9 @@ from coterie.algorithms.batchnorm.slopes import (
     slopes_part,
 )
 from coterie.algorithms.batchnorm.tasks import with_normaliser
-from coterie.algorithms.local import LocalOptions, LocalSGD, apply_delta, clip_to_norm, delta
-from coterie.algorithms.server import sgd
+from coterie.algorithms.local import LocalSGD, apply_delta, delta
+from coterie.algorithms.local_options import LocalOptions
+from coterie.algorithms.optimizers import clip_to_norm, sgd
 from coterie.core import tree
 from coterie.core.aggregators import Sum
 from coterie.core.algorithm import (
@@ -118,7 +119,7 @@ def fbn(
     require("max_d", max_d, max_d is None or (gradient == "renorm" and max_d >= 0), '0 or more, with gradient "renorm"')
     clip = server_clip_norm
     require("server_clip_norm", clip, clip is None or 0 < clip < float("inf"), "a number above 0")
-    sendable = sends == "batch" or (sends == "moved" and local.local_steps is not None)
+    sendable = sends == "batch" or (sends == "moved" and local.options["local_steps"] is not None)
     require("sends", sends, sendable, '"batch", or, with local_steps, "moved"')
     require("robust", robust, robust in ("all", "statistics"), '"all" or "statistics"')
     normalisers: dict[str, Normaliser] = {
@@ -160,14 +161,14 @@ def fbn(
             seen = carry["seen"] | tree.scale(slopes_part(carry["seen"]), 1 / ctx.steps)
             if sends == "moved":
                 running = {name: sent["statistics"][name] for name in ("mean", "var")}
-                seen = statistics.encode_as_moved(seen, running, share(local.local_steps or 1))
+                seen = statistics.encode_as_moved(seen, running, share(local.options["local_steps"] or 1))
             return {"delta": delta(sent, carry), "statistics": seen}, local.client_state(carry)
 
         def update(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
             mean, steps = aggregate["delta"], _mean_steps(local, info)  # of w - w_i
             change = mean["params"]
             if clip is not None:
-                change = clip_to_norm(change, clip * local.rate(info.round) * steps)
+                change = clip_to_norm(change, clip * local.lr(info.round) * steps)
             params, kept = optimizer.apply(state["params"], change, state["server"])
             after = apply_delta(state, params, mean["buffers"])
             b, pooled = share(steps), aggregate["statistics"]
@@ -192,7 +193,7 @@ def fbn(
                 step=step,
                 finish=finish,
                 streams={"private": local.stream()},
-                lr=local.rate,
+                lr=local.lr,
                 initial_state=local.initial_client_state,
             ),
             server=ServerHalf(
@@ -213,8 +214,7 @@ def fbn(
 
 def _mean_steps(local: LocalSGD, info: RoundInfo) -> float:
     """Return K, the local steps of a round: the mean over clients where it depends on their numbers of examples."""
-    if local.local_steps is not None:
-        return local.local_steps
-    if local.batch_size == "full":
-        return local.local_epochs
-    return max(info.weighting["processed"] / (info.reached * local.batch_size), local.local_epochs)
+    if local.options["local_steps"] is not None:
+        return local.options["local_steps"]
+    size, epochs = local.options["batch_size"], local.options["local_epochs"]
+    return epochs if size == "full" else max(info.weighting["processed"] / (info.reached * size), epochs)

@@ -20,17 +20,16 @@ from dataclasses import replace
 from typing import Unpack
 
 from coterie.algorithms.fedavg import fedavg
-from coterie.algorithms.local import LocalOptions, LocalSGD, delta
-from coterie.algorithms.server import ServerOptimizer
+from coterie.algorithms.local import LocalSGD, delta
+from coterie.algorithms.local_options import LocalOptions
+from coterie.algorithms.optimizers import Optimizer
 from coterie.core.algorithm import Algorithm, Context, Federation, Recipe, one_architecture
 from coterie.core.errors import Mistake
 from coterie.core.task import Task
 from coterie.core.tree import Tree
 
 
-def fedbn(
-    *, server_lr: float = 1.0, server: ServerOptimizer | None = None, **local_options: Unpack[LocalOptions]
-) -> Recipe:
+def fedbn(*, server_lr: float = 1.0, server: Optimizer | None = None, **local_options: Unpack[LocalOptions]) -> Recipe:
     """Return FedBN.
 
     Args:

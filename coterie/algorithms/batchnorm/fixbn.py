@@ -20,8 +20,8 @@ from typing import Unpack
 from coterie.algorithms.batchnorm.gradients import constant_gradient
 from coterie.algorithms.batchnorm.tasks import keep_statistics, with_normaliser
 from coterie.algorithms.fedavg import fedavg
-from coterie.algorithms.local import LocalOptions
-from coterie.algorithms.server import ServerOptimizer
+from coterie.algorithms.local_options import LocalOptions
+from coterie.algorithms.optimizers import Optimizer
 from coterie.algorithms.stages import stages
 from coterie.core.algorithm import Algorithm, Recipe
 from coterie.core.errors import require
@@ -32,7 +32,7 @@ def fixbn(
     *,
     freeze_after: int,
     server_lr: float = 1.0,
-    server: ServerOptimizer | None = None,
+    server: Optimizer | None = None,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
     """Return FixBN.

@@ -41,8 +41,9 @@ from coterie.algorithms.batchnorm import statistics
 from coterie.algorithms.batchnorm.measuring_round import measuring_round
 from coterie.algorithms.batchnorm.tasks import with_normaliser
 from coterie.algorithms.fedavg import fedavg
-from coterie.algorithms.local import LocalOptions, LocalSGD, delta
-from coterie.algorithms.server import ServerOptimizer
+from coterie.algorithms.local import LocalSGD, delta
+from coterie.algorithms.local_options import LocalOptions
+from coterie.algorithms.optimizers import Optimizer
 from coterie.core.algorithm import Algorithm, Batches, Context, Federation, Logs, Recipe, RoundInfo, Stream
 from coterie.core.errors import require
 from coterie.core.normaliser import LayerInput, Moments, leaf_name, normalise, statistic_names
@@ -63,7 +64,7 @@ def hbn(
     statistics_batch: int = 64,
     statistics_momentum: float = 0.002,
     server_lr: float = 1.0,
-    server: ServerOptimizer | None = None,
+    server: Optimizer | None = None,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
     """Return HBN, for BatchNorm1d, 2d and 3d wherever they are in a model.

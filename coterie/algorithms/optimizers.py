@@ -1,0 +1,145 @@
+"""Optimisers, as values: how weights move along a gradient, at clients and at the server alike.
+
+At a client the gradient g is that of a batch. At the server it is the averaged difference d = mean(w - w_i), which
+points where a gradient points.
+
+    sgd        m <- beta m + g                               w <- w - lr m            (momentum beta)
+    adaptive   m <- beta1 m + (1 - beta1) g                  w <- w - lr m / (sqrt(v) + tau)
+      adagrad    v <- v + g^2
+      adam       v <- beta2 v + (1 - beta2) g^2
+      yogi       v <- v - (1 - beta2) g^2 sign(v - g^2)
+
+v starts at tau^2, the least that Algorithm 2 allows, and m at 0; neither is corrected for that bias, as there. All of
+them act on parameters, coordinate by coordinate. The conventions of `sgd` are those of `torch.optim.SGD`: the gradient
+is clipped first, then weight decay is added, then momentum.
+
+Reddi, Charles, Zaheer, Garrett, Rush, Konecny, Kumar, McMahan: Adaptive Federated Optimization, ICLR 2021, Algorithm 2.
+Hsu, Qi, Brown: Measuring the Effects of Non-Identical Data Distribution for Federated Visual Classification, 2019, for
+momentum at the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from coterie.core import tree
+from coterie.core.errors import require
+from coterie.core.tree import Tree
+
+
+class Apply(Protocol):
+    """One step of an optimiser."""
+
+    def __call__(
+        self, params: Tree, gradient: Tree, state: Tree, lr: float | Tensor | None = None, /
+    ) -> tuple[Tree, Tree]:
+        """Return new parameters and the new state; `lr` replaces the optimiser's own."""
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """How weights move along a gradient.
+
+    Attributes:
+        init: params -> the initial state; an empty tree if it needs none.
+        apply: (params, gradient, state, lr) -> new params, new state. Without an `lr` it is the optimiser's own.
+    """
+
+    init: Callable[[Tree], Tree]
+    apply: Apply
+
+
+def sgd(lr: float = 1.0, momentum: float = 0.0, weight_decay: float = 0.0, clip_norm: float | None = None) -> Optimizer:
+    """Return stochastic gradient descent. At lr 1 and without momentum the server's new w is the average of the w_i.
+
+    Raises:
+        Mistake: a value is out of its range.
+
+    >>> params, state = sgd(lr=0.5).apply({"w": torch.tensor(3.0)}, {"w": torch.tensor(2.0)}, {})
+    >>> params
+    {'w': tensor(2.)}
+    """
+    _check(lr, momentum)
+
+    def apply(params: Tree, gradient: Tree, state: Tree, rate: float | Tensor | None = None) -> tuple[Tree, Tree]:
+        if clip_norm is not None:
+            gradient = clip_to_norm(gradient, clip_norm)
+        if weight_decay:
+            gradient = tree.add(gradient, params, weight_decay)
+        if momentum:
+            gradient = tree.add(gradient, state["momentum"], momentum)
+            state = {"momentum": gradient}
+        return tree.add(params, gradient, -(lr if rate is None else rate)), state
+
+    return Optimizer(lambda params: {"momentum": tree.zeros_like(params)} if momentum else {}, apply)
+
+
+def adagrad(lr: float = 0.1, momentum: float = 0.0, adaptivity: float = 1e-3) -> Optimizer:
+    """Return Adagrad: every coordinate's step shrinks with the sum of its squares so far.
+
+    Raises:
+        Mistake: a value is out of its range.
+    """
+    return _adaptive(lambda v, square: v + square, lr, momentum, adaptivity)
+
+
+def adam(lr: float = 0.1, momentum: float = 0.9, second_momentum: float = 0.99, adaptivity: float = 1e-3) -> Optimizer:
+    """Return Adam: every coordinate's step shrinks with the moving average of its squares.
+
+    Raises:
+        Mistake: a value is out of its range.
+    """
+    keep = second_momentum
+    _check_second_momentum(keep)
+    return _adaptive(lambda v, square: keep * v + (1 - keep) * square, lr, momentum, adaptivity)
+
+
+def yogi(lr: float = 0.1, momentum: float = 0.9, second_momentum: float = 0.99, adaptivity: float = 1e-3) -> Optimizer:
+    """Return Yogi: like `adam`, but v moves towards the square by an amount that does not depend on their distance.
+
+    Raises:
+        Mistake: a value is out of its range.
+    """
+    keep = second_momentum
+    _check_second_momentum(keep)
+    return _adaptive(lambda v, square: v - (1 - keep) * square * torch.sign(v - square), lr, momentum, adaptivity)
+
+
+def _adaptive(second: Callable[[Tensor, Tensor], Tensor], lr: float, momentum: float, adaptivity: float) -> Optimizer:
+    """Return Algorithm 2; `second` is the rule for v."""
+    _check(lr, momentum)
+    require("server_adaptivity", adaptivity, 0 < adaptivity < float("inf"), "a number above 0")
+
+    def init(params: Tree) -> Tree:
+        return {
+            "first": tree.zeros_like(params),
+            "second": tree.map(lambda w: torch.full_like(w, adaptivity**2), params),
+        }
+
+    def apply(params: Tree, gradient: Tree, state: Tree, rate: float | Tensor | None = None) -> tuple[Tree, Tree]:
+        step = lr if rate is None else rate
+        m = tree.map(lambda m, g: momentum * m + (1 - momentum) * g, state["first"], gradient)
+        v = tree.map(lambda v, g: second(v, g * g), state["second"], gradient)
+        params = tree.map(lambda w, m, v: w - step * m / (v.sqrt() + adaptivity), params, m, v)
+        return params, {"first": m, "second": v}
+
+    return Optimizer(init, apply)
+
+
+def clip_to_norm(vector: Tree, length: float) -> Tree:
+    """Return the same direction, no longer than `length` in the Euclidean norm over all leaves."""
+    return tree.scale(vector, (length / tree.norm(vector).clamp(min=1e-12)).clamp(max=1.0))
+
+
+def _check(lr: float, momentum: float) -> None:
+    require("server_lr", lr, 0 < lr < float("inf"), "a number above 0")
+    require("server_momentum", momentum, 0 <= momentum < 1, "from 0 to below 1")
+
+
+def _check_second_momentum(second_momentum: float) -> None:
+    require("server_second_momentum", second_momentum, 0 <= second_momentum < 1, "from 0 to below 1")

@@ -1,0 +1,113 @@
+"""Kinds of arguments in words, and values held against them. See `coterie.core.kinds`."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import types
+import typing
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, SupportsFloat, SupportsIndex
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+
+from coterie.core.toml_text import toml_text
+
+_WORDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text in quotes",
+    Path: "text in quotes",
+    list: "a list",
+    dict: "a table",
+}
+
+
+def is_of_kind(value: Any, kind: Any) -> bool:
+    """Whether a value is of a kind: a number, a whole number, true or false, one of some texts, or None.
+
+    Numbers of other libraries will do; True is no number, and neither are "1", nan and inf.
+
+    >>> from coterie.core.kinds import Positive
+    >>> is_of_kind(0.1, Positive), is_of_kind(0, Positive), is_of_kind(float("nan"), Positive)
+    (True, False, False)
+    """
+    origin, inside = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        return is_of_kind(value, inside[0]) and all(_is_within(value, bound) for bound in inside[1:])
+    if origin in (typing.Union, types.UnionType):
+        return any(is_of_kind(value, each) for each in inside)
+    if origin is typing.Literal:
+        return isinstance(value, str) and value in inside
+    if kind in (None, type(None)):
+        return value is None
+    if kind is bool:
+        return isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, SupportsIndex) and not isinstance(value, bool)
+    assert kind is float, f"no check is written for {kind}"
+    is_number = isinstance(value, numbers.Real | SupportsIndex | SupportsFloat) and not isinstance(value, bool | str)
+    return is_number and math.isfinite(value)
+
+
+def _is_within(value: Any, bound: Any) -> bool:
+    if isinstance(bound, Gt):
+        return bool(value > bound.gt)
+    if isinstance(bound, Ge):
+        return bool(value >= bound.ge)
+    if isinstance(bound, Lt):
+        return bool(value < bound.lt)
+    return not isinstance(bound, Le) or bool(value <= bound.le)
+
+
+def describe_kind(kind: Any) -> str:
+    """Return an annotation in words.
+
+    >>> describe_kind(int | None), describe_kind(typing.Annotated[float, Gt(0), Le(1)])
+    ('a whole number', 'a number above 0, at most 1')
+    >>> describe_kind(typing.Any)  # of a value that something else checks: `x` is missing; it must be
+    'given'
+    >>> describe_kind(typing.Literal["a", "b"] | list[int])
+    '"a" or "b", or a list, of whole numbers'
+    >>> describe_kind(dict[str, list[float]])
+    'a table, each value a list, of numbers'
+    """
+    origin, inside = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return "given"
+    if origin is typing.Annotated:
+        return describe_kind(inside[0]) + _describe_range(inside[1:])
+    if origin in (typing.Union, types.UnionType):
+        return ", or ".join(dict.fromkeys(describe_kind(k) for k in inside if k is not type(None)))
+    if origin is typing.Literal:
+        return _join_with_or([toml_text(value) for value in inside])
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return "a table" if inside[1:] in ((), (Any,)) else f"a table, each value {describe_kind(inside[1])}"
+    if isinstance(origin, type) and issubclass(origin, Collection):
+        each = describe_kind(inside[0]).removeprefix("a ") if inside else "values"
+        return f"a list, of {each.replace('number', 'numbers', 1)}"
+    return _WORDS.get(origin or kind, str(getattr(kind, "__name__", kind)))
+
+
+def _join_with_or(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def _describe_range(metadata: Iterable[Any]) -> str:
+    words = []
+    for bound in metadata:
+        if isinstance(bound, Gt):
+            words.append(f"above {bound.gt}")
+        elif isinstance(bound, Ge):
+            words.append(f"{bound.ge} or more")
+        elif isinstance(bound, Lt):
+            words.append(f"below {bound.lt}")
+        elif isinstance(bound, Le):
+            words.append(f"at most {bound.le}")
+        elif isinstance(bound, MinLen):
+            words.append(f"{bound.min_length} or more of them")
+    if not words:
+        return ""
+    return (" " if words[0].startswith(("above", "below")) else ", ") + ", ".join(words)
