@@ -26,7 +26,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from coterie.algorithms.self_supervised import METHODS, PREDICTOR, PREFIX, Method, chosen
+from coterie.algorithms.self_supervised import METHODS, PREDICTOR, PREFIX, Method, method_arguments
 from coterie.core import rng, tree
 from coterie.core.algorithm import Logs
 from coterie.core.errors import Mistake, require
@@ -117,7 +117,7 @@ class FPS:
     def loss_options(self) -> dict[str, Any]:
         """The arguments of the loss that are given."""
         names = ("projection", "hidden", "queue", "key_momentum", "temperature")
-        return chosen(self.loss, {name: getattr(self, name) for name in names})
+        return method_arguments(self.loss, {name: getattr(self, name) for name in names})
 
     @property
     def first_lr(self) -> float:
@@ -182,7 +182,7 @@ class Trainer:
         assert task.encoder is not None, "the method would have refused it"
         self._classifier, self._frozen = task.encoder.head, task.frozen
         self.batches = PairBatches(settings.sizes, rng_seed)
-        self._weights = self._to_device(self.method.begin(self._with_heads(initial_weights(model))))
+        self._weights = self._to_device(self.method.prepare(self._with_heads(initial_weights(model))))
         self._velocity = tree.zeros_like(self._weights["params"])
 
     def _with_heads(self, weights: Tree) -> Tree:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import coterie
 from coterie import Examples, Mistake, Round
-from coterie.algorithms.fedssl import VIEWS
+from coterie.algorithms.fedssl import VIEWS_POSITION
 from coterie.algorithms.self_supervised import METHODS, PREDICTOR, PROJECTOR
 from coterie.core import rng, tree
 from coterie.engines.sequential import Sequential
@@ -41,7 +41,7 @@ def one_client(rounds: int = 1, **options: object) -> Round:
 def views_of(round: int) -> tuple[Tensor, Tensor]:
     """The views that the only step of a round compares: rows in the order of the batch, which is that of the data."""
     key = rng.fold(rng.key(0, round, "a", "private", "step"), torch.arange(1))[0]
-    return two_views(X, rng.fold(key, VIEWS))
+    return two_views(X, rng.fold(key, VIEWS_POSITION))
 
 
 def parts(loss: str, state: dict[str, Tensor], **heads: nn.Module) -> list[nn.Module]:
@@ -232,5 +232,5 @@ def test_a_model_that_ends_in_something_else_is_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.last(self.first(x)[:, None].expand(-1, 2, -1))
 
-    with pytest.raises(Mistake, match="without its last linear layer it gives"):
+    with pytest.raises(Mistake, match="without its last linear layer its outputs have the shape"):
         list(coterie.federate(coterie.fedssl(lr=0.1), Sequences().double(), ragged(), rounds=1))
