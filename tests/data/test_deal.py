@@ -1,4 +1,4 @@
-"""From a source to clients."""
+"""Deal a source to clients."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def test_every_partition_deals_all_of_a_shared_pool_repeatably(partition):
     assert content(clients) != content(other)
 
 
-def test_every_partition_is_dealt_above():
+def test_every_partition_is_tested_above():
     assert ARGUMENTS.keys() | {"natural"} == PARTITIONS.keys()
 
 
 @pytest.mark.parametrize("partition", ARGUMENTS)
-def test_a_partition_may_be_given_as_a_value(partition):
+def test_a_partition_given_as_a_value_deals_the_same(partition):
     value = PARTITIONS[partition](**ARGUMENTS[partition])
     named = deal(source(), partition=partition, num_clients=5, rng_seed=3, **ARGUMENTS[partition])
     assert content(deal(source(), partition=value, num_clients=5, rng_seed=3)) == content(named)
@@ -96,7 +96,7 @@ def test_examples_per_client_takes_a_part_of_each(most, seed):
         assert set(part[c]) <= set(full[c])
 
 
-def test_what_is_taken_from_a_client_depends_on_no_other_client():
+def test_the_examples_taken_from_a_client_depend_on_that_client_alone():
     """Client "a" keeps its five examples whether "b" is there or not."""
     both = source(40, groups=["a"] * 20 + ["b"] * 20)
     alone = source(20, groups=["a"] * 20)
@@ -105,7 +105,7 @@ def test_what_is_taken_from_a_client_depends_on_no_other_client():
 
 
 def test_own_test_gives_each_client_the_rows_that_carry_its_id():
-    """Client "b" has no test rows, and "z" occurs only in test rows, so it is no client: neither is in the answer."""
+    """Client "b" has no test rows, and "z" occurs only in test rows, so it is not a client: neither is returned."""
     test = Examples(torch.arange(4.0).reshape(4, 1), torch.zeros(4, dtype=torch.int64))
     toy = Source("toy", source(4).train, test, 3, groups=["a", "a", "b", "c"], test_groups=["a", "z", "c", "a"])
     assert content(own_test(toy, deal(toy))) == {"a": [0.0, 3.0], "c": [2.0]}
@@ -130,12 +130,12 @@ def test_own_test_gives_each_client_the_rows_that_carry_its_id():
         ({"partition": 3, "num_clients": 2}, "partition = 3: it must be one of iid, "),
     ],
 )
-def test_what_cannot_be_dealt_is_a_mistake(arguments, says):
+def test_arguments_that_cannot_be_used_are_named(arguments, says):
     with pytest.raises(Mistake, match=f"^{says}"):
         deal(source(), **arguments)
 
 
-def test_another_number_of_clients_than_the_data_have_is_a_mistake():
+def test_num_clients_must_agree_with_the_clients_of_the_data():
     toy = source(6, groups=list("aabbcc"))
     assert len(deal(toy, num_clients=3)) == 3
     assert len(deal(toy, partition="iid", num_clients=2)) == 2

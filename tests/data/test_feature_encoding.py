@@ -23,7 +23,7 @@ NAN = float("nan")
 
 
 def test_columns_become_features_by_hand():
-    """Row 1 lacks its age, row 2 its ward; "z" is a category of no training row, so it is all zeros."""
+    """Row 1 lacks its age, row 2 its ward; "z" occurs in no training row, so its features are zeros."""
     age = MeasuredColumn("age", np.array([50.0, NAN, 70.0, 80.0]))
     ward = CodedColumn("ward", ["a", "b", None, "z"], ["a", "b"])
     table = encode_columns([age, ward], np.array([0, 1, 2]))
@@ -34,8 +34,8 @@ def test_columns_become_features_by_hand():
     assert table.x.dtype == torch.float32
 
 
-def test_rows_that_come_later_have_the_same_features():
-    """A gap where training rows had none is no feature, and a category that they did not have is all zeros."""
+def test_later_rows_have_the_same_features():
+    """A new gap gives no feature, and the features of a new category are zeros."""
     _, columns = encode_columns(
         [MeasuredColumn("age", np.array([50.0])), CodedColumn("ward", [None], ["a", "b"])], np.array([0])
     )
@@ -52,12 +52,12 @@ def test_a_gap_in_a_test_row_alone_makes_no_feature():
 
 
 @pytest.mark.parametrize("cell", ["", " ", "?", "NA", "NaN", "null", None, NAN])
-def test_what_counts_as_missing(cell):
+def test_cells_that_count_as_missing(cell):
     assert is_missing(cell)
 
 
 @pytest.mark.parametrize(("cell", "number"), [("3", 3), ("-1e3", -1000), (2, 2), (True, 1), ("3 mg", None), ("0", 0)])
-def test_what_counts_as_a_number(cell, number):
+def test_cells_that_count_as_numbers(cell, number):
     assert parse_number(cell) == number
     assert not is_missing(cell)
 
@@ -73,7 +73,7 @@ def test_a_measured_column_has_gaps_but_no_stray_text():
         parse_measured_column("f.csv", "age", ["3", "inf", "4"])
 
 
-def test_a_column_with_nothing_in_it_is_measured():
+def test_an_empty_column_is_measured():
     column = parse_measured_column("f.csv", "age", ["", "?"])
     assert column is not None
     assert np.isnan(column.values).all()

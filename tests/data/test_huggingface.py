@@ -1,4 +1,4 @@
-"""Data sets of the package `datasets`; what needs it is skipped where it is not installed."""
+"""Data sets of the package `datasets`; tests that need it are skipped if it is not installed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_without_the_package_says_how_to_install_it(tmp_path, monkeypatch):
         ({"path": "nowhere"}, r'^path = "nowhere": there is no such folder'),
     ],
 )
-def test_where_data_come_from_is_said_once(arguments, says):
+def test_either_a_folder_or_a_name_is_given(arguments, says):
     with pytest.raises(Mistake, match=says):
         load("huggingface", **arguments)
 
@@ -60,7 +60,7 @@ def of_pictures(datasets, size=(6, 4)):
 
 
 def test_pictures_are_found_and_declared_classes_keep_their_numbers(datasets):
-    """A class called "none" is a class, and one that no row holds counts."""
+    """A class may be called "none", and a class that occurs in no row counts."""
     source = huggingface.source(of_pictures(datasets), client_column="writer")
     x, y = source.train.tensors()
     assert x.shape == (16, 1, 4, 6)
@@ -72,14 +72,14 @@ def test_pictures_are_found_and_declared_classes_keep_their_numbers(datasets):
     assert {c: len(e) for c, e in own_test(source, clients).items()} == {"3": 2, "4": 2}
 
 
-def test_rows_without_labels_are_all_there_to_learn_from(datasets):
+def test_rows_without_labels_are_all_for_training(datasets):
     source = huggingface.source(of_pictures(datasets), client_column="writer", labels=False)
     assert (len(source.train), source.train.y, source.test, source.num_classes) == (20, None, None, None)
 
 
 @pytest.mark.parametrize("split", [False, True])
-def test_a_folder_that_was_saved_is_what_was_saved(datasets, tmp_path, split):
-    """A test split is used as it is, also under another name."""
+def test_a_saved_folder_is_loaded_unchanged(datasets, tmp_path, split):
+    """A test split may have another name."""
     data = of_pictures(datasets)
     if split:
         parts = data.train_test_split(5, seed=0)
@@ -92,7 +92,7 @@ def test_a_folder_that_was_saved_is_what_was_saved(datasets, tmp_path, split):
     assert not source.natural
 
 
-def test_files_that_the_package_understands_are_a_folder_too(datasets, tmp_path, monkeypatch):
+def test_a_folder_of_files_that_the_package_reads(datasets, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     rows = [f"{k},{k % 3},{k % 2}" for k in range(30)]
     (tmp_path / "mine").mkdir()
@@ -102,7 +102,7 @@ def test_files_that_the_package_understands_are_a_folder_too(datasets, tmp_path,
     assert (len(source.train), len(source.test)) == (24, 6)
 
 
-def test_a_table_is_standardised_and_coded_like_any_other(datasets):
+def test_a_table_is_encoded_and_standardised(datasets):
     features = datasets.Features(
         age=datasets.Value("float32"), sex=datasets.ClassLabel(names=["f", "m"]), diagnosis=datasets.Value("string")
     )
@@ -128,7 +128,7 @@ def test_text_with_labels_and_without(datasets):
     assert test[0, 8] == 257
 
 
-def test_a_column_of_arrays_is_taken_as_it_is(datasets):
+def test_a_column_of_arrays_stays_unchanged(datasets):
     pixels = np.arange(200, dtype=np.uint8).reshape(8, 5, 5)
     features = datasets.Features(p=datasets.Array2D((5, 5), "uint8"), label=datasets.Value("int64"))
     data = datasets.Dataset.from_dict({"p": list(pixels), "label": [0, 1] * 4}, features=features)
@@ -139,7 +139,7 @@ def test_a_column_of_arrays_is_taken_as_it_is(datasets):
     assert huggingface.source(tokens, feature_columns=["ids"]).train.x.dtype == torch.int64
 
 
-def test_what_cannot_be_used_is_one_sentence(datasets):
+def test_data_that_cannot_be_used_give_one_sentence(datasets):
     data = of_pictures(datasets)
     two = datasets.Dataset.from_dict({"a": [[1], [1, 2]] * 5, "b": [3] * 10, "label": [0, 1] * 5})
     splits = datasets.DatasetDict({"train": data, "validation": data})
@@ -166,7 +166,7 @@ def test_what_cannot_be_used_is_one_sentence(datasets):
         assert "\n" not in str(raised.value)
 
 
-def test_a_folder_that_holds_nothing_readable_is_one_sentence(datasets, tmp_path):
+def test_a_folder_without_readable_files_gives_one_sentence(datasets, tmp_path):
     with pytest.raises(Mistake, match=r"cannot be loaded \(") as raised:
         load("huggingface", path=tmp_path)
     assert "\n" not in str(raised.value)

@@ -44,10 +44,10 @@ def test_a_source_is_a_documented_function_that_returns_a_source(name):
         assert key not in ("source", "partition", "standardize", "augment"), "it is a key of [data] already"
 
 
-def test_files_of_other_sources_are_those_of_sources():
+def test_sources_that_read_files_of_others_are_registered():
     assert MADE_OF.keys() <= SOURCES.keys()
     assert all(name in SOURCES for names in MADE_OF.values() for name in names)
 
 
-def test_everything_that_the_room_offers_is_there():
+def test_every_exported_name_exists():
     assert all(hasattr(data, name) for name in data.__all__)

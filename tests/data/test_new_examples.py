@@ -1,4 +1,4 @@
-"""New rows are read by what the training rows were, never by what they look like themselves."""
+"""New rows are read by the encodings of the training rows."""
 
 from pathlib import Path
 
@@ -14,8 +14,8 @@ def inputs(*columns: ColumnEncoding, classes: tuple[str, ...] = ("0", "1"), scal
     return Inputs([len(columns)], False, classes, len(classes), True, columns, scaling or Scaling())
 
 
-def test_a_record_is_read_back_as_it_was() -> None:
-    """A third of one, which no decimal number is, included."""
+def test_a_record_is_read_back_unchanged() -> None:
+    """Also a third, which has no finite decimal form."""
     scale = Scale(torch.tensor([1 / 3], dtype=torch.float64), torch.tensor([2.0], dtype=torch.float64))
     known = inputs(
         ColumnEncoding("age", None, True), ColumnEncoding("ward", ("a", "b"), False), scaling=Scaling([0], scale)
@@ -28,7 +28,7 @@ def test_a_record_is_read_back_as_it_was() -> None:
     assert inputs_from_record(inputs(ColumnEncoding("age", None, True)).to_record()).scaling.scale is None
 
 
-def test_two_rows_of_one_hour_are_read_though_training_rows_must_lie_further_apart(tmp_path: Path) -> None:
+def test_two_rows_of_one_hour_are_read_although_training_rows_must_differ_more(tmp_path: Path) -> None:
     (tmp_path / "now.csv").write_text("time,label\n1700000000,1.0\n1700000600,0\n")
     found = read_new_examples(tmp_path / "now.csv", inputs(ColumnEncoding("time", None, False)), "label")
     assert found.x[:, 0].tolist() == [1_700_000_000, 1_700_000_640]  # as float32 has them

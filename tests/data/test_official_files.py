@@ -1,4 +1,4 @@
-"""Where official files lie, and what is said when one cannot be had."""
+"""Where official files lie, and what happens if one is missing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path):
-    """A web server on this machine that offers what lies in `tmp_path / "offered"`."""
+    """A web server on this machine for the files in `tmp_path / "offered"`."""
     (tmp_path / "offered").mkdir()
     with HTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "offered"))) as http:
         threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
@@ -37,14 +37,14 @@ def home(tmp_path, monkeypatch):
     return tmp_path / "home"
 
 
-def test_home_is_coterie_data_else_the_cache_folder(monkeypatch, tmp_path):
+def test_home_is_coterie_data_or_the_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("COTERIE_DATA", str(tmp_path))
     assert data_home() == tmp_path
     monkeypatch.delenv("COTERIE_DATA")
     assert data_home().parts[-1] in ("coterie", "Cache")
 
 
-def test_an_absent_file_is_fetched_once_and_checked(home, server, tmp_path):
+def test_a_missing_file_is_fetched_once_and_checked(home, server, tmp_path):
     content = b"examples" * 5000
     (tmp_path / "offered" / "a.bin").write_bytes(content)
     checksum = "sha256:" + hashlib.sha256(content).hexdigest()
@@ -55,21 +55,21 @@ def test_an_absent_file_is_fetched_once_and_checked(home, server, tmp_path):
     assert find_or_fetch("toy", "a.bin", server + "a.bin", checksum) == path
 
 
-def test_another_content_than_the_official_is_refused_and_not_kept(home, server, tmp_path):
+def test_content_other_than_the_official_is_refused_and_removed(home, server, tmp_path):
     (tmp_path / "offered" / "a.bin").write_bytes(b"something else")
     with pytest.raises(Mistake, match=r"a.bin: is missing and could not be fetched"):
         find_or_fetch("toy", "a.bin", server + "a.bin", "sha256:" + "0" * 64)
     assert list(home.rglob("*")) == []
 
 
-def test_a_file_that_is_there_is_taken_as_it_is(home):
+def test_a_file_that_exists_is_not_checked(home):
     (home / "toy").mkdir(parents=True)
     (home / "toy" / "a.bin").write_bytes(b"mine")
     assert find_or_fetch("toy", "a.bin", "http://127.0.0.1:9/a.bin", "md5:0").read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize(("port_and_name", "why"), [("9/a.bin", "no connection"), (None, "the server answered 404")])
-def test_what_cannot_be_fetched_says_which_file_to_put_where(home, server, port_and_name, why):
+def test_a_file_that_cannot_be_fetched_is_named_with_its_place(home, server, port_and_name, why):
     url = server + "a.bin" if port_and_name is None else f"http://127.0.0.1:{port_and_name}"
     with pytest.raises(Mistake, match=why) as raised:
         find_or_fetch("toy", "a.bin", url, "md5:0")

@@ -1,4 +1,4 @@
-"""Seed sets: who gives what, what is left, and what handing it out costs."""
+"""Seed sets: what each client gives and keeps, and how many bytes travel."""
 
 import hypothesis.strategies as st
 import pytest
@@ -10,7 +10,7 @@ from coterie.data.seed_set import add_to_clients, count_bytes, from_clients, fro
 
 
 def holding(*labels: int, first: int = 0) -> Examples:
-    """Example i holds the number first + i, so that it can be told apart."""
+    """Return examples of which number i holds first + i, so that each can be recognised."""
     return Examples(torch.arange(first, first + len(labels)).float()[:, None], torch.tensor(labels))
 
 
@@ -33,7 +33,7 @@ def test_a_client_gives_its_classes_as_evenly_as_it_can(labels, data):
     assert [g + r for g, r in zip(gave, left, strict=True)] == counts(holding(*labels), 5)
 
 
-def test_what_is_given_is_no_longer_private():
+def test_seed_examples_are_removed_from_the_private_data():
     clients = {"a": holding(*[0, 1] * 10), "b": holding(*[1, 2] * 15, first=100)}
     seed = from_clients(clients, 6)
     assert len(seed.examples) == 12
@@ -42,7 +42,7 @@ def test_what_is_given_is_no_longer_private():
     assert everything == sorted(numbers(clients["a"]) + numbers(clients["b"]))
 
 
-def test_which_ones_depends_on_the_rng_seed_and_the_client_alone():
+def test_the_choice_depends_on_the_rng_seed_and_the_client_alone():
     clients = {"a": holding(*[0, 1] * 20), "b": holding(*[0, 1] * 20, first=100)}
     chosen = numbers(from_clients(clients, 6, rng_seed=1).examples)
     assert numbers(from_clients(dict(reversed(clients.items())), 6, rng_seed=1).examples) == chosen
@@ -59,7 +59,7 @@ def test_a_pool_is_shared_not_copied():
     assert add_to_clients(seed.clients, seed.examples)["a"].x is whole.x
 
 
-def test_labels_that_are_no_classes_are_drawn_at_random():
+def test_examples_without_classes_are_drawn_at_random():
     windows = Examples(torch.zeros(10, 4), torch.zeros(10, 4, dtype=torch.int64))
     assert len(from_clients({"a": windows}, 3).examples) == 3
     assert len(from_clients({"a": Examples(torch.zeros(10, 4))}, 3).examples) == 3
@@ -72,7 +72,7 @@ def test_a_client_keeps_at_least_one_example():
         from_clients({"a": holding(0, 1)}, 0)
 
 
-def test_a_source_of_its_own_takes_nothing_from_the_clients():
+def test_a_seed_set_from_a_pool_takes_nothing_from_the_clients():
     clients = {"a": holding(0, 1), "b": holding(0, 1)}
     seed = from_pool(holding(*[0] * 30, *[1] * 3, *[2] * 30), 12, clients)
     assert counts(seed.examples, 3) in ([5, 3, 4], [4, 3, 5])
@@ -81,7 +81,7 @@ def test_a_source_of_its_own_takes_nothing_from_the_clients():
         from_pool(holding(0, 1), 5, clients)
 
 
-def test_what_handing_it_out_costs():
+def test_the_bytes_of_collecting_and_distributing():
     """An example here is one float32 and one int64, 12 bytes. Collected from 3 clients, 6 examples go up once and each
     client receives the 4 that it did not give: 6 x 12 up, 3 x 4 x 12 = 2 x 72 down. From elsewhere all 6 go to all
     3."""
@@ -96,7 +96,7 @@ def test_what_handing_it_out_costs():
     assert count_bytes(holding(0, 1)) == 24
 
 
-def test_the_fair_comparison_trains_on_it_too():
+def test_the_seed_set_can_be_added_to_the_training_data():
     clients = {"a": holding(*[0, 1] * 5), "b": holding(*[0, 1] * 5, first=100)}
     seed = from_clients(clients, 2)
     more = add_to_clients(seed.clients, seed.examples)

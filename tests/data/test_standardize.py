@@ -45,7 +45,7 @@ def test_federated_by_hand():
 
 
 def test_local_by_hand():
-    """Client a: 1, 3 has mean 2, deviation 1; b: 5, 9 has 7, 2. The test rows of z and y, 10 and 20, go by theirs."""
+    """Client a: 1, 3 has mean 2, deviation 1; b: 5, 9 has 7, 2. The test rows of z and y, 10 and 20, have 15 and 5."""
     toy = table(
         [[1.0], [3.0], [5.0], [9.0]],
         list("aabb"),
@@ -66,7 +66,7 @@ def test_none_only_fills_the_gaps():
     assert done.bytes_up == 0
 
 
-def test_rows_that_nobody_was_dealt_hold_no_gaps():
+def test_rows_of_no_client_have_their_gaps_filled_too():
     """examples_per_client = 1 leaves some rows out; a pooled baseline may still read them."""
     toy = table([[NAN], [NAN], [2.0], [4.0]], list("aabb"))
     for how in ("federated", "local", "none"):
@@ -77,7 +77,7 @@ some_values = st.lists(st.floats(-1e3, 1e3, width=32) | st.just(NAN), min_size=1
 
 
 @given(st.lists(some_values, min_size=1, max_size=4))
-def test_the_sums_of_clients_give_the_moments_of_the_pool(parts):
+def test_the_sums_of_clients_give_mean_and_deviation_of_the_pool(parts):
     """Against numpy over the pooled observed values; a pool without variation or observation has deviation 1."""
     scale = compute_scale(sum_columns(torch.tensor(part).unsqueeze(1), [0]) for part in parts)
     pool = np.array([v for part in parts for v in part if not np.isnan(v)], dtype=np.float64)
@@ -89,7 +89,7 @@ def test_the_sums_of_clients_give_the_moments_of_the_pool(parts):
         assert scale.deviation.item() == 1
 
 
-def test_a_large_mean_does_not_drown_a_small_deviation():
+def test_a_small_deviation_survives_beside_a_large_mean():
     """2,000 +- 1 has mean square 4,000,001, which float32 would round to 4,000,000 and so lose the variance."""
     scale = compute_scale([sum_columns(torch.tensor([[1999.0], [2001.0]]), [0])])
     assert (scale.mean.item(), scale.deviation.item()) == (2000, 1)
@@ -133,8 +133,8 @@ def test_numbers_that_everyone_knows_cost_nothing():
             standardize(grey, deal(grey, num_clients=2), wrong)
 
 
-def test_what_is_no_table_stays_as_it_is_unless_its_rows_are_asked_for():
-    """An npz of two features: left alone by default, standardised where the user says so; tokens never."""
+def test_rows_without_named_columns_are_standardised_only_if_asked_for():
+    """An npz of two features: left alone by default, standardised if the user asks for it; tokens never."""
     rows = table([[1.0, 2.0], [3.0, 2.0]], list("ab"), measured=())
     assert standardize(rows, deal(rows)).source is rows
     assert standardize(rows, deal(rows), "federated").source.train.x.tolist() == [[-1, 0], [1, 0]]

@@ -45,11 +45,11 @@ def test_nothing_left_to_test_on_is_a_mistake():
         split_rows([0, 1, 2, 3, 4], 0.2)
 
 
-def test_combined_tells_pairs_apart():
+def test_combined_strata_distinguish_pairs():
     assert combine_strata(["x", "x", "y", "y"], [0, 1, 0, 0]).tolist() == [0, 1, 2, 2]
 
 
-def test_equal_shares_are_broken_by_chance_and_not_by_order():
+def test_ties_between_strata_are_random():
     """Each of 100 classes has two rows, so 40 of them give one; of the first 40 the median would be below 20."""
     labels = np.repeat(np.arange(100), 2)
     _, test = split_rows(labels, 0.2)
@@ -64,7 +64,7 @@ def test_clients_with_one_row_of_each_class_give_their_share():
     assert [sum(ids[i] == str(k) for i in test) for k in range(20)] == [2] * 20
 
 
-def test_clients_with_enough_rows_give_of_each_class():
+def test_clients_with_enough_rows_give_rows_of_each_class():
     """Two clients with ten rows of each of two classes: two of each; without ids, four of each class."""
     labels, ids = np.arange(40) % 2, ["a"] * 20 + ["b"] * 20
     _, test = split_rows(strata_by_client(labels, ids), 0.2)

@@ -1,4 +1,4 @@
-"""Sentences about data that can be used."""
+"""Remarks on unusual data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def source(train, test, groups, names=None):
     return Source("toy", Examples(x, y), held_out, 20, groups=groups, label_names=names)
 
 
-def test_nothing_is_said_of_what_is_ordinary():
+def test_ordinary_data_give_no_remark():
     ordinary = source([0, 1, 0, 1], [0, 1], ["a", "a", "b", "b"])
     assert remarks_on_data(ordinary, deal(ordinary)) == []
     made_on_demand = load("synthetic", num_clients=3, examples_per_client=1)

@@ -1,4 +1,4 @@
-"""Partitioners of flwr-datasets; what needs the package is skipped where it is not installed."""
+"""Partitioners of flwr-datasets; tests that need the package are skipped if it is not installed."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_partitioner_deals_a_shared_pool_repeatably(partitioners):
     assert sum(len(e) for e in deal(source, partition=partitioner, examples_per_client=1).values()) == 4
 
 
-def test_parts_are_by_the_label_the_client_and_the_features(partitioners):
+def test_partitioners_see_labels_clients_and_features(partitioners):
     """Label 0, 1, 2 in turn; clients a, b, c, d in turn; ages 0 to 59 in order."""
     by_label = deal(toy(), partition=partitioners.PathologicalPartitioner(3, "label", 1, "deterministic"))
     assert sorted(set(e.labels().tolist()).pop() for e in by_label.values()) == [0, 1, 2]
@@ -66,14 +66,14 @@ def test_parts_are_by_the_label_the_client_and_the_features(partitioners):
     assert young.tensors()[0].max() < old.tensors()[0].min()
 
 
-def test_rows_are_shuffled_before_as_flower_does(partitioners):
+def test_rows_are_shuffled_first_as_in_flower(partitioners):
     """Sixty rows in order, cut in two as they come, would be 0 to 29 and 30 to 59."""
     first, _ = content(deal(toy(), partition=partitioners.IidPartitioner(2))).values()
     assert len(first) == 30
     assert first != list(map(float, range(30)))
 
 
-def test_a_file_says_what_a_partitioner_takes(partitioners):
+def test_a_partitioner_is_named_with_its_own_arguments(partitioners):
     assert not inspect.signature(partitions.find_partition("flwr:IidPartitioner")).parameters
     make = partitions.find_partition("flwr:DirichletPartitioner")
     taken = inspect.signature(make).parameters
@@ -86,7 +86,7 @@ def test_a_file_says_what_a_partitioner_takes(partitioners):
     assert content(by_name) == content(a)
 
 
-def test_what_a_partitioner_refuses_is_one_sentence(partitioners):
+def test_a_partitioner_that_cannot_deal_gives_one_sentence(partitioners):
     made = partitioners.IidPartitioner(2)
     made.dataset = importlib.import_module("datasets").Dataset.from_dict({"a": [1, 2]})
     for partitioner, arguments, says in (

@@ -1,4 +1,4 @@
-"""What holds for every partition, and what each of them promises besides."""
+"""Properties of every partition, and of each one."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def test_shards_deals_runs_of_the_sorted_examples(labels, num_clients, each, see
 
 
 def test_shards_on_two_labels_by_hand():
-    """Labels 0 0 0 0 1 1 1 1, two clients, one shard each: whatever the draw, one holds 0-3 and the other 4-7."""
+    """Labels 0 0 0 0 1 1 1 1, two clients, one shard each: for any draw, one holds 0-3 and the other 4-7."""
     parts = shards(1)(np.array([0, 0, 0, 0, 1, 1, 1, 1]), 2, rng())
     assert sorted(p.tolist() for p in parts) == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
 @settings(max_examples=50)
 @given(some_labels, st.integers(1, 5), some_alpha, st.integers(1, 2), st.integers(0, 9))
-def test_dirichlet_ends_with_a_partition_or_a_sentence(labels, num_clients, alpha, least, seed):
+def test_dirichlet_gives_a_partition_or_a_mistake(labels, num_clients, alpha, least, seed):
     try:
         parts = dirichlet(alpha, least)(labels, num_clients, rng(seed))
     except Mistake as mistake:
@@ -93,7 +93,7 @@ def test_dirichlet_goes_from_even_to_one_client_per_class():
         assert max(np.count_nonzero(labels[p] == c) for p in parts) >= 990
 
 
-def test_dirichlet_says_what_to_try_when_nobody_can_be_served():
+def test_dirichlet_suggests_what_to_change_if_no_draw_serves_every_client():
     """With alpha = 1e-6 two classes have two owners at most, so a third client gets nothing in any draw."""
     with pytest.raises(Mistake, match=r"alpha = 1e-06.*num_clients = 3.*min_examples = 1.*raise alpha"):
         dirichlet(1e-6)(np.repeat([0, 1], 20), 3, rng())
@@ -134,7 +134,7 @@ def test_label_holds_every_label_evenly(num_labels, num_clients, data):
 
 
 @given(st.lists(st.sampled_from(["ward", "7", "10", "é"]), min_size=1))
-def test_natural_groups_by_id_in_sorted_order(groups):
+def test_rows_are_grouped_by_id_in_sorted_order(groups):
     parts = rows_by_client(groups)
     assert list(parts) == sorted(set(groups))
     assert_partition(list(parts.values()), len(groups))
@@ -167,7 +167,7 @@ LABELS = np.repeat(np.arange(3), 10)
         (lambda: label(1)(LABELS, 31, rng()), "num_clients = 31: label . has 10 examples for 11"),
     ],
 )
-def test_what_cannot_be_dealt_is_a_mistake_that_names_the_key(call, says):
+def test_a_partition_that_cannot_be_dealt_names_the_argument(call, says):
     with pytest.raises(Mistake, match=f"^{says}"):
         call()
 
@@ -177,7 +177,7 @@ OWN = {"shards_per_client": 3, "alpha": 1.0, "min_examples": 2, "labels_per_clie
 
 @pytest.mark.parametrize("name", PARTITIONS)
 def test_a_partition_is_a_frozen_value(name):
-    """Made twice from the same arguments it is the same; it is named as the registry names it, and in its own file."""
+    """Two partitions made from the same arguments are equal; the registry knows them by their name."""
     make = PARTITIONS[name]
     arguments = {key: OWN[key] for key in inspect.signature(make).parameters}
     made = make(**arguments)
@@ -192,6 +192,6 @@ def test_a_partition_is_a_frozen_value(name):
     assert getattr(partitions, name) is make
 
 
-def test_what_is_no_partition_is_no_attribute():
+def test_other_names_are_not_attributes():
     with pytest.raises(AttributeError, match="halves"):
         partitions.halves  # noqa: B018

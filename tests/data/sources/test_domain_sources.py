@@ -1,4 +1,4 @@
-"""Sources whose clients are domains: any images turned, and MNIST beside MNIST-M."""
+"""Sources whose clients are domains: any images turned, and MNIST with MNIST-M."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def write_idx(folder: Path) -> None:
 
 
 def levels(x: torch.Tensor) -> torch.Tensor:
-    """The grey level at the middle of each image, which says which image it was."""
+    """Return the grey level at the middle of each image, which identifies the image."""
     return (x[:, 0, 16, 16] * 255).round().long()
 
 
-def test_both_digits_are_clients_of_the_same_shape_and_size(home):
+def test_both_domains_are_clients_of_the_same_shape_and_size(home):
     source = load("digits_mix")
     clients = deal(source)
     assert {c: len(e) for c, e in clients.items()} == {"mnist": 9, "mnist_m": 9}
@@ -56,7 +56,7 @@ def test_both_digits_are_clients_of_the_same_shape_and_size(home):
     assert levels(coloured).tolist() == list(range(200, 209))
 
 
-def test_fewer_of_either_follow_the_rng_seed_and_the_test_set_does_not(home):
+def test_a_part_of_each_domain_depends_on_the_rng_seed_but_the_test_set_does_not(home):
     one, same, other = (load("digits_mix", examples_per_client=5, rng_seed=seed) for seed in (1, 1, 2))
     assert one.groups == ["mnist"] * 5 + ["mnist_m"] * 5
     assert torch.equal(one.train.x, same.train.x)
@@ -80,12 +80,12 @@ def test_any_images_can_be_turned(home):
     assert len(own_test(source, clients)["90"]) == 6
 
 
-def test_they_are_turned_by_the_client_s_angle(home):
+def test_images_are_turned_by_the_angle_of_the_client(home):
     whole, turned = load("mnist"), load("rotated", of="mnist", angles=[30])
     assert torch.equal(turned.train.x, rotate_images(whole.train.x, 30))
 
 
-def test_what_cannot_be_turned(home, tmp_path, monkeypatch):
+def test_sources_that_cannot_be_turned_are_refused(home, tmp_path, monkeypatch):
     code = "import torch; from coterie import Examples; from coterie.data import Source\n"
     code += "def rows(): return Source('rows', Examples(torch.zeros(4, 3)), None, None)\n"
     (tmp_path / "source_of_rows.py").write_text(code)

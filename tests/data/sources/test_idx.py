@@ -1,4 +1,4 @@
-"""MNIST and its relatives, from tiny files in the official format."""
+"""MNIST and data sets in its form, from tiny files in the official format."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_official_files_become_images_from_0_to_1(home, name):
 
 
 def damage(kind: str, folder: Path) -> str:
-    """Spoils one file, and says which."""
+    """Damage one file, and return its name."""
     images, labels = folder / "train-images-idx3-ubyte.gz", folder / "t10k-labels-idx1-ubyte.gz"
     if kind == "truncated gzip":
         images.write_bytes(images.read_bytes()[:-20])
@@ -118,7 +118,7 @@ def test_each_angle_is_a_client_with_images_of_its_own(home):
     assert {c: len(e) for c, e in own_test(source, clients).items()} == {"0": 4, "22.5": 4, "90": 4}
 
 
-def test_rotated_training_images_follow_the_rng_seed_and_the_test_set_does_not(home):
+def test_rotated_training_images_depend_on_the_rng_seed_but_the_test_set_does_not(home):
     write_four(home / "mnist")
     one, same, other = (load("rotated_mnist", angles=[0, 30], rng_seed=seed) for seed in (1, 1, 2))
     assert torch.equal(one.train.x, same.train.x)
@@ -129,7 +129,7 @@ def test_rotated_training_images_follow_the_rng_seed_and_the_test_set_does_not(h
 
 
 @pytest.mark.parametrize("angles", [[], [0, 0], [15, 15.0], ["left"], 30, [float("nan")], "0", [True]])
-def test_angles_that_cannot_be_used(home, angles):
+def test_angles_that_cannot_be_used_are_refused(home, angles):
     write_four(home / "mnist")
     with pytest.raises(Mistake, match=r"^angles"):
         load("rotated_mnist", angles=angles)

@@ -91,7 +91,7 @@ class Evil:
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
-def test_a_batch_that_would_run_something_is_refused_and_does_not_run(home, protocol):
+def test_a_batch_that_would_run_code_is_refused_and_runs_nothing(home, protocol):
     write_cifar10(home / "cifar10" / "cifar-10-batches-py")
     mark = home / "it_ran"
     path = home / "cifar10" / "cifar-10-batches-py" / "data_batch_2"
@@ -102,7 +102,7 @@ def test_a_batch_that_would_run_something_is_refused_and_does_not_run(home, prot
 
 
 def codec(name: str) -> bytes:
-    """A pickle that asks `_codecs.encode` for another codec than the one that old pickles spell bytes in."""
+    """A pickle that asks `_codecs.encode` for a codec other than that of bytes in old pickles."""
     return b"\x80\x02c_codecs\nencode\n(X\x01\x00\x00\x00aX" + bytes([len(name), 0, 0, 0]) + name.encode() + b"tR."
 
 

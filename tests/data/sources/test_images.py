@@ -15,7 +15,7 @@ Image = pytest.importorskip("PIL.Image")
 
 
 def write(path, level, size=(6, 4), mode="RGB"):
-    """A picture of one level everywhere, 6 wide and 4 high."""
+    """Write a picture of one level, 6 wide and 4 high."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new(mode, size, level if mode == "L" else (level, 0, 0)).save(path)
 
@@ -85,12 +85,12 @@ def test_pictures_without_labels(tmp_path):
         load("images", path=tmp_path / "deep", labels=False)
 
 
-def test_one_colour_picture_makes_all_of_them_colour(by_class):
+def test_one_picture_in_colour_makes_all_pictures_colour(by_class):
     write(by_class / "dog" / "grey.png", 51, mode="L")
     assert load("images", path=by_class).train.x.shape[1] == 3
 
 
-def test_grey_pictures_may_be_see_through(tmp_path):
+def test_grey_pictures_may_have_transparency(tmp_path):
     for i in range(5):
         write(tmp_path / "cat" / f"{i}.png", 51, mode="L")
     Image.new("LA", (6, 4), (51, 128)).save(tmp_path / "cat" / "through.png")
@@ -99,7 +99,7 @@ def test_grey_pictures_may_be_see_through(tmp_path):
     assert x.unique().tolist() == [pytest.approx(0.2)]
 
 
-def test_a_picture_lies_as_its_camera_was_held(by_class):
+def test_a_picture_is_turned_by_its_orientation(by_class):
     """Its file holds it turned (orientation 6: the first row is the right side), as phones write them."""
     upright = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
     turned = Image.fromarray(np.ascontiguousarray(np.rot90(upright)))
@@ -140,7 +140,7 @@ def test_sixteen_bits_a_channel(by_class):
         load("images", path=by_class)
 
 
-def test_folders_of_other_forms(tmp_path):
+def test_folders_of_another_form_are_refused(tmp_path):
     with pytest.raises(Mistake, match=r"there is no such folder"):
         load("images", path=tmp_path / "none")
     with pytest.raises(Mistake, match=r"holds no pictures"):
@@ -157,7 +157,7 @@ def test_folders_of_other_forms(tmp_path):
 
 @pytest.mark.parametrize("file", [None, ".gitkeep", "scan.dcm"])
 def test_a_folder_without_pictures_is_named(tmp_path, file):
-    """Such as a hospital's whose pictures were not copied, or are of a kind that is not read."""
+    """For example a hospital's whose pictures were not copied, or have an unknown suffix."""
     for i in range(5):
         write(tmp_path / "a" / "cat" / f"{i}.png", i)
     (tmp_path / "b" / "cat").mkdir(parents=True)

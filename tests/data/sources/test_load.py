@@ -10,7 +10,7 @@ from coterie.data import SOURCES, load
 from coterie.data.sources import options
 
 
-def test_digits_are_split_once_and_for_all():
+def test_digits_always_have_the_same_split():
     """1,797 images, round(0.2 * 1797) = 359 of them for testing, each digit's share to the nearest."""
     source = load("digits")
     assert source.train.tensors()[0].shape == (1438, 1, 8, 8)
@@ -38,7 +38,7 @@ def test_a_source_of_the_users_own(tmp_path):
         load("no_such_module:f")
 
 
-def test_an_unknown_name_lists_the_names_and_the_nearest():
+def test_an_unknown_name_gives_all_names_and_the_nearest():
     with pytest.raises(Mistake, match=r'^source = "mnits": did you mean "mnist"') as raised:
         load("mnits")
     assert all(name in str(raised.value) for name in SOURCES)

@@ -55,7 +55,7 @@ def test_pixels_are_scaled_and_channels_moved(save):
     assert images.count_nonzero() == 1
 
 
-def test_the_test_rows_are_those_marked(save):
+def test_marked_rows_are_for_testing(save):
     is_test = np.arange(20) >= 15
     source = load("npz", path=save(x=np.arange(20.0), y=Y, test=is_test))
     assert source.test.tensors()[0].flatten().tolist() == [15, 16, 17, 18, 19]
@@ -63,7 +63,7 @@ def test_the_test_rows_are_those_marked(save):
     assert source.num_classes == 4
 
 
-def test_without_marks_a_fixed_part_of_each_class_is_taken(save):
+def test_without_marks_a_fixed_part_of_each_class_is_for_testing(save):
     """Five of each of four classes at 0.2: one test row of each class."""
     source = load("npz", path=save(x=np.arange(20.0), y=Y))
     assert sorted(source.test.tensors()[1].tolist()) == [0, 1, 2, 3]
@@ -127,7 +127,7 @@ NAN[3, 1], INF[4, 0] = np.nan, np.inf
         ({"x": np.float64(3), "y": np.int64(1)}, "x: has shape"),
     ],
 )
-def test_what_cannot_be_used_is_a_mistake_that_names_the_file(save, arrays, says):
+def test_arrays_that_cannot_be_used_give_a_mistake_that_names_the_file(save, arrays, says):
     with pytest.raises(Mistake, match=says) as raised:
         load("npz", path=save(**arrays))
     assert "mine.npz" in str(raised.value)
@@ -135,7 +135,7 @@ def test_what_cannot_be_used_is_a_mistake_that_names_the_file(save, arrays, says
 
 
 @pytest.mark.parametrize("key", ["client_column", "test_column"])
-def test_a_column_that_is_not_there(save, key):
+def test_a_missing_column_is_named(save, key):
     with pytest.raises(Mistake, match=rf"^{key} = \"hospital\": .*mine.npz holds no such array; it holds x, y, ward"):
         load("npz", path=save(x=np.zeros(20), y=Y, ward=Y), **{key: "hospital"})
 
@@ -153,7 +153,7 @@ def test_every_example_has_one_client_id(save, column, says):
         load("npz", path=save(x=np.zeros(20), y=Y, ward=column), client_column="ward")
 
 
-def test_files_that_are_no_archives(tmp_path):
+def test_other_files_than_archives_are_refused(tmp_path):
     (tmp_path / "text.npz").write_text("x,y\n1,2\n")
     (tmp_path / "empty.npz").write_bytes(b"")
     (tmp_path / "pickle.npz").write_bytes(pickle.dumps({"x": [1]}))

@@ -36,7 +36,7 @@ def test_columns_of_numbers_are_measured_and_of_text_coded(write):
     assert y.tolist() == [0]
 
 
-def test_a_client_column_makes_natural_clients_and_is_no_feature(write):
+def test_a_client_column_makes_natural_clients_and_is_not_a_feature(write):
     source = load("csv", path=write(HEADER, *ROWS), client_column="ward")
     clients = deal(source)
     assert {c: len(e) for c, e in clients.items()} == {"north": 8, "south": 8}
@@ -61,7 +61,7 @@ def test_separators_byte_order_marks_quotes_and_gaps(write):
 
 
 @pytest.mark.parametrize(("header", "separator"), [('"age, years";label', ";"), ('"a;b;c",label', ",")])
-def test_what_separates_does_not_stand_in_quotes(write, header, separator):
+def test_separators_in_quotes_do_not_count(write, header, separator):
     source = load("csv", path=write(header, *(f"{i}{separator}{i % 2}" for i in range(10))))
     assert source.feature_names == [header.split('"')[1]]
 
@@ -77,7 +77,7 @@ def test_what_separates_does_not_stand_in_quotes(write, header, separator):
     ],
 )
 def test_classes_are_the_distinct_labels_in_order(write, labels, names, first):
-    """Numbers in numerical order, 3 before 12; names in alphabetical order, as which codes too long for a number go."""
+    """Numbers in numerical order, 3 before 12; names in alphabetical order, as are codes too long for a number."""
     rows = [f"{i},{label}" for i, label in enumerate(labels * 5)]
     source = load("csv", path=write("x,label", *rows))
     assert source.label_names == names
@@ -98,8 +98,8 @@ def test_a_client_with_one_example_keeps_it(write):
     assert clients["small"].tensors()[0].tolist() == [[0]]
 
 
-def test_rows_without_labels_are_all_there_to_learn_from(write):
-    """A label column that is there is passed over, not learned from."""
+def test_rows_without_labels_are_all_for_training(write):
+    """A label column is ignored, not a feature."""
     source = load("csv", path=write(HEADER, *ROWS), labels=False, client_column="ward")
     assert source.feature_names == ["age", "sex=f", "sex=m"]
     assert (len(source.train), source.train.y, source.test, source.num_classes) == (20, None, None, None)
@@ -152,13 +152,13 @@ MANY = [f"{i},text {i},{i % 2}" for i in range(40)]
         (["x,label", "1,0", "2,1"], {"test_fraction": 0.2}, "none would be left to test on"),
     ],
 )
-def test_what_cannot_be_used_is_one_sentence(write, lines, arguments, says):
+def test_data_that_cannot_be_used_give_one_sentence(write, lines, arguments, says):
     with pytest.raises(Mistake, match=says) as raised:
         load("csv", path=write(*lines), **arguments)
     assert "\n" not in str(raised.value)
 
 
-def test_files_that_are_no_text(tmp_path):
+def test_files_without_text_are_refused(tmp_path):
     (tmp_path / "binary.csv").write_bytes(b"a,label\n\xff\xfe,1\n")
     (tmp_path / "empty.csv").write_bytes(b"")
     for name, says in (
@@ -212,8 +212,8 @@ def test_parquet_columns_keep_their_types(write_parquet):
     assert x[0].tolist() == [1.5, 0, 1, 0, 1]
 
 
-def test_an_ordered_column_as_the_label_keeps_its_order_and_what_no_row_has(write_parquet):
-    """Unordered, its order is that in which some writer met the values, and the names' own is taken."""
+def test_an_ordered_column_as_the_label_keeps_its_order_and_unused_classes(write_parquet):
+    """If it is unordered, its order is that of the file's writer, so the classes are sorted by name."""
     pyarrow = pytest.importorskip("pyarrow")
     codes, names = pyarrow.array([2, 0] * 10), pyarrow.array(["mild", "grave", "fatal"])
     found = {}
@@ -226,13 +226,13 @@ def test_an_ordered_column_as_the_label_keeps_its_order_and_what_no_row_has(writ
     assert found[False].label_names == ["fatal", "mild"]
 
 
-def test_parquet_strings_are_no_features(write_parquet):
+def test_parquet_strings_are_refused_as_features(write_parquet):
     path = write_parquet(name=["a", "b"] * 10, label=[0, 1] * 10)
     with pytest.raises(Mistake, match=r"mine.parquet: name holds strings"):
         load("parquet", path=path)
 
 
-def test_what_is_no_parquet_file(tmp_path):
+def test_other_files_than_parquet_are_refused(tmp_path):
     pytest.importorskip("pyarrow")
     (tmp_path / "text.parquet").write_text("a,b\n")
     with pytest.raises(Mistake, match=r"text.parquet: cannot be read as a Parquet file"):

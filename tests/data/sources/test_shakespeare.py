@@ -86,7 +86,7 @@ def test_long_parts_take_several_windows(folder):
     assert source.groups == ["p:r"] * 5
 
 
-def test_the_tiny_file_is_read_where_the_speeches_are_absent(folder):
+def test_the_tiny_file_is_read_if_the_speeches_are_missing(folder):
     text = "First Citizen:\nSpeak.\nSpeak, I say.\n\nAll:\nSpeak, speak.\n\nFirst Citizen:\nYou are resolved?\n"
     (folder / "tinyshakespeare_input.txt").write_text(text)
     assert list(deal(load("shakespeare"))) == ["First Citizen"]
