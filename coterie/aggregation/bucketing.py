@@ -12,15 +12,16 @@ from coterie.core.errors import require
 
 
 def bucketing(num_byzantine: int, bucket_size: int | None = None) -> Mixing:
-    """The updates are shuffled, and each s successive ones replaced by their mean; the last bucket may be smaller.
+    """Return the step that shuffles the updates and replaces every s successive ones by their mean.
 
         y_b = 1 / s sum_{i = (b - 1) s + 1}^{b s} x_{pi(i)},    b = 1 ... ceil(n / s),    pi at random
 
+    The last bucket may be smaller.
+
     Args:
         num_byzantine: f.
-        bucket_size: s. By default the largest with which attackers cannot be half of the buckets, however they fall,
-            ceil(n / s) > 2 f: the paper's bound n / 2 f, rounded down, and one less where 2 f divides n; or n itself
-            with f = 0.
+        bucket_size: s. By default the largest s with ceil(n / s) > 2 f, so that attackers are never half of the
+            buckets. This is the paper's bound n / 2 f, rounded down, and one less if 2 f divides n; it is n if f = 0.
 
     Raises:
         Mistake: a parameter is out of range; in a round, that it has too few updates (n <= 2 f).
@@ -37,8 +38,8 @@ def bucketing(num_byzantine: int, bucket_size: int | None = None) -> Mixing:
         size = bucket_size or (-(-n // (2 * f)) - 1 if f else n)
         order = rng.bits(key, [n]).argsort(stable=True).to(gram.device)
         bucket = torch.arange(n, device=gram.device) // size
-        members = torch.zeros(int(bucket[-1]) + 1, n, dtype=torch.float64, device=gram.device)
-        members[bucket, order] = 1
-        return members / members.sum(1, keepdim=True)
+        in_bucket = torch.zeros(int(bucket[-1]) + 1, n, dtype=torch.float64, device=gram.device)
+        in_bucket[bucket, order] = 1
+        return in_bucket / in_bucket.sum(1, keepdim=True)
 
     return Mixing(matrix)

@@ -1,4 +1,4 @@
-"""Clipping before a rule, at a length that is given or that follows from the round."""
+"""Clipping before a rule, at a given length or at one that follows from the round."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from coterie.core.errors import require
 
 
 def clip(clip_length: float) -> Mixing:
-    """Every update longer than a given length is shortened to it.
+    """Return the step that shortens every update longer than a given length to that length.
 
         y_i = min(1, c / ||x_i||) x_i
 
-    It presumes that zero is a harmless update, so it does not apply to what is no difference: robust FBN leaves it out
-    for its statistics.
+    It makes sense only if zero is a harmless update, as it is for differences of weights. Robust FBN leaves it out for
+    its statistics.
 
     Args:
         clip_length: c.
@@ -26,11 +26,11 @@ def clip(clip_length: float) -> Mixing:
     """
     require("clip_length", clip_length, 0 < clip_length < float("inf"), "a number above 0")
     length = torch.tensor(clip_length, dtype=torch.float64)
-    return Mixing(lambda gram, key: torch.diag(_cut(gram, length)), of_differences=True)
+    return Mixing(lambda gram, key: torch.diag(_shortening(gram, length)), of_differences=True)
 
 
 def arc(num_byzantine: int) -> Mixing:
-    """Adaptive robust clipping: the k longest updates are shortened to the length of the next.
+    """Return the step of adaptive robust clipping: it shortens the k longest updates to the length of the next.
 
         k = floor(2 f / n (n - f)),    y_i = min(1, ||x_(k + 1)|| / ||x_i||) x_i,    ||x_(1)|| >= ... >= ||x_(n)||
 
@@ -50,12 +50,12 @@ def arc(num_byzantine: int) -> Mixing:
         require_updates("arc", n, f)
         clipped = 2 * f * (n - f) // n
         lengths = gram.diagonal().clamp(min=0).sqrt().sort(descending=True).values
-        return torch.diag(_cut(gram, lengths[clipped]))
+        return torch.diag(_shortening(gram, lengths[clipped]))
 
     return Mixing(matrix)
 
 
-def _cut(gram: Tensor, length: Tensor) -> Tensor:
-    """The factor that shortens each update to a length: float64 [n], 1 for those that are no longer."""
+def _shortening(gram: Tensor, length: Tensor) -> Tensor:
+    """Return the factor that shortens each update to a length, float64 [n]; 1 for updates that are not longer."""
     lengths = gram.diagonal().clamp(min=0).sqrt()
     return torch.where(lengths > length, length.to(lengths) / lengths.clamp(min=1e-300), 1.0)

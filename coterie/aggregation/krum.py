@@ -1,4 +1,4 @@
-"""Krum and Multi-Krum: the updates that lie closest to most others."""
+"""Krum and Multi-Krum: choose the updates that lie closest to most others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from coterie.aggregation.checks import require_number, require_updates
-from coterie.aggregation.distances import evenly, squared_distances
+from coterie.aggregation.distances import even_coefficients, squared_distances
 from coterie.core.aggregators import Geometric
 from coterie.core.errors import require
 
@@ -16,13 +16,13 @@ Neighbours = Literal["n-f-1", "n-f-2"]
 
 
 def krum(num_byzantine: int, neighbours: Neighbours = "n-f-1") -> Geometric:
-    """The one update with the lowest score; of equal ones the first.
+    """Return the rule that chooses the one update with the lowest score; of equal ones the first.
 
         score_i = sum of the k smallest ||x_i - x_j||^2 over j != i
         x_{i*},   i* = argmin_i score_i
 
-    Libraries called Krum differ by one neighbour, so it is a parameter. k = n - f - 1, with which n > 2 f updates are
-    enough, is that of Allouah et al. and of ByzFL ("the n - f nearest", x_i itself among them); k = n - f - 2, with
+    Libraries' Krums differ by one neighbour, so it is a parameter. k = n - f - 1, which needs n > 2 f updates, is that
+    of Allouah et al. and of ByzFL ("the n - f nearest", x_i itself among them). k = n - f - 2, which needs
     n >= 2 f + 3, is that of the original.
 
     Args:
@@ -39,13 +39,13 @@ def krum(num_byzantine: int, neighbours: Neighbours = "n-f-1") -> Geometric:
     _check(num_byzantine, neighbours)
 
     def coefficients(gram: Tensor) -> Tensor:  # [n, n] -> [n]
-        return evenly(_ordered("krum", gram, num_byzantine, neighbours)[:1], len(gram))
+        return even_coefficients(_order_by_score("krum", gram, num_byzantine, neighbours)[:1], len(gram))
 
     return Geometric(coefficients)
 
 
 def multi_krum(num_byzantine: int, neighbours: Neighbours = "n-f-1") -> Geometric:
-    """The mean of the n - f updates with the lowest scores; see `krum`.
+    """Return the rule that averages the n - f updates with the lowest scores; see `krum`.
 
     Args:
         num_byzantine: f.
@@ -59,8 +59,8 @@ def multi_krum(num_byzantine: int, neighbours: Neighbours = "n-f-1") -> Geometri
     _check(num_byzantine, neighbours)
 
     def coefficients(gram: Tensor) -> Tensor:  # [n, n] -> [n]
-        order = _ordered("multi_krum", gram, num_byzantine, neighbours)
-        return evenly(order[: len(gram) - num_byzantine], len(gram))
+        order = _order_by_score("multi_krum", gram, num_byzantine, neighbours)
+        return even_coefficients(order[: len(gram) - num_byzantine], len(gram))
 
     return Geometric(coefficients)
 
@@ -70,8 +70,8 @@ def _check(num_byzantine: int, neighbours: Neighbours) -> None:
     require("neighbours", neighbours, neighbours in ("n-f-1", "n-f-2"), '"n-f-1" or "n-f-2"')
 
 
-def _ordered(rule: str, gram: Tensor, f: int, neighbours: Neighbours) -> Tensor:
-    """The updates, best first: int64 [n]."""
+def _order_by_score(rule: str, gram: Tensor, f: int, neighbours: Neighbours) -> Tensor:
+    """Return the updates' numbers, those with the lowest scores first, int64 [n]."""
     n = len(gram)
     require_updates(rule, n, f, least=2 * f + 1 if neighbours == "n-f-1" else 2 * f + 3)
     k = n - f - (1 if neighbours == "n-f-1" else 2)

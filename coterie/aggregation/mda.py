@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from coterie.aggregation.checks import require_number, require_updates
-from coterie.aggregation.distances import evenly, squared_distances
+from coterie.aggregation.distances import even_coefficients, squared_distances
 from coterie.core.aggregators import Geometric
 from coterie.core.errors import Mistake
 
@@ -17,11 +17,11 @@ MAX_SETS = 1_000_000
 
 
 def mda(num_byzantine: int) -> Geometric:
-    """The mean of those n - f updates whose largest distance from one another is the smallest.
+    """Return the rule that averages the n - f updates whose largest distance from one another is the smallest.
 
         S* = argmin_{S, |S| = n - f} max_{i, j in S} ||x_i - x_j||,    1 / (n - f) sum_{i in S*} x_i
 
-    All C(n, f) sets are tried; of sets of the same diameter, the one with the least sum of squared distances is taken.
+    All C(n, f) sets are tried. Of sets of the same diameter, the one with the smallest sum of squared distances counts.
 
     Args:
         num_byzantine: f.
@@ -45,21 +45,21 @@ def mda(num_byzantine: int) -> Geometric:
                 key="name",
                 value="mda",
             )
-        return evenly(_tightest(squared_distances(gram), n - f), n)
+        return even_coefficients(_find_tightest(squared_distances(gram), n - f), n)
 
     return Geometric(coefficients)
 
 
-def _tightest(distances: Tensor, k: int) -> Tensor:
+def _find_tightest(distances: Tensor, k: int) -> Tensor:
     """Return the set of k updates with the smallest diameter: int64 [k]."""
     sets = combinations(range(len(distances)), k)
     best: tuple[float, float] = (float("inf"), float("inf"))
     found = torch.arange(k)
     while block := list(islice(sets, 4096)):
-        members = torch.tensor(block)  # [b, k]
-        within = distances[members[:, :, None], members[:, None, :]].flatten(1)  # [b, k * k]
+        rows = torch.tensor(block)  # [b, k]
+        within = distances[rows[:, :, None], rows[:, None, :]].flatten(1)  # [b, k * k]
         spread = list(zip(within.amax(1).tolist(), within.sum(1).tolist(), strict=True))
         least = min(range(len(spread)), key=spread.__getitem__)
         if spread[least] < best:
-            best, found = spread[least], members[least]
+            best, found = spread[least], rows[least]
     return found

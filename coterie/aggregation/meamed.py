@@ -10,7 +10,7 @@ from coterie.core.aggregators import Coordinatewise
 
 
 def meamed(num_byzantine: int) -> Coordinatewise:
-    """The mean of those n - f values of every coordinate that are nearest to its median.
+    """Return the rule that averages the n - f values of every coordinate that are nearest to its median.
 
         m_k = 1 / (n - f) sum_{j = 1}^{n - f} x_(j)k,    |x_(1)k - median_k| <= ... <= |x_(n)k - median_k|
 

@@ -9,12 +9,12 @@ from coterie.core.aggregators import Coordinatewise
 
 
 def median(num_byzantine: int = 0) -> Coordinatewise:
-    """The median of every coordinate by itself; of an even number the mean of the two in the middle.
+    """Return the rule that takes the median of every coordinate; of an even number, the mean of the two in the middle.
 
         m_k = median(x_1k, ..., x_nk)
 
     Args:
-        num_byzantine: f, which changes nothing but that a round with n <= 2 f updates is refused.
+        num_byzantine: f. It only makes the rule refuse a round with n <= 2 f updates.
 
     Raises:
         Mistake: a parameter is out of range; in a round, that it has too few updates.
@@ -36,7 +36,7 @@ def median(num_byzantine: int = 0) -> Coordinatewise:
 
 
 def middle(x: Tensor) -> Tensor:
-    """The median over the rows of [n, d]."""
+    """Return the median [d] over the rows of [n, d]."""
     n = len(x)
     ordered = x.sort(dim=0).values
     return ordered[(n - 1) // 2] / 2 + ordered[n // 2] / 2

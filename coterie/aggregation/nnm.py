@@ -11,11 +11,11 @@ from coterie.core.aggregators import Mixing
 
 
 def nnm(num_byzantine: int) -> Mixing:
-    """Every update is replaced by the mean of the n - f updates nearest to it, itself included.
+    """Return the step that replaces every update by the mean of the n - f updates nearest to it, itself included.
 
         y_i = 1 / (n - f) sum_{j in N_i} x_j,    N_i: the n - f nearest to x_i
 
-    It takes out most of what honest clients differ by, and so what an attack can hide behind.
+    It removes most of the differences between honest clients, behind which an attack can hide.
 
     Args:
         num_byzantine: f.

@@ -10,11 +10,11 @@ from coterie.core.aggregators import Coordinatewise
 
 
 def trimmed_mean(num_byzantine: int) -> Coordinatewise:
-    """The mean of what is left of every coordinate without its f smallest and its f largest values.
+    """Return the rule that averages every coordinate without its f smallest and its f largest values.
 
         m_k = 1 / (n - 2 f) sum_{j = f + 1}^{n - f} x_(j)k,    x_(1)k <= ... <= x_(n)k
 
-    With f = 0 it is the mean, every client alike.
+    With f = 0 it is the mean, with equal weights.
 
     Args:
         num_byzantine: f.

@@ -1,4 +1,4 @@
-"""What attackers send, for measuring how well a federation withstands them.
+"""Attacks, to measure how well a federation withstands them.
 
 >>> from coterie.attacks import attack
 >>> two_liars = attack("sign_flip", num_clients=2, on="statistics")

@@ -1,4 +1,4 @@
-"""Attacks on the data that attackers train on."""
+"""Attacks that change the data on which attackers train."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from coterie.loop.attack import Poison
 
 
 def label_flip() -> Poison:
-    """Class y becomes C - 1 - y; what is sent is honest training on that.
+    """Return the attack that trains honestly on labels C - 1 - y instead of y.
 
     Raises:
-        Mistake: on the first round, that examples have no class labels.
+        Mistake: in the first round, if examples have no class labels.
 
     Tolpegin, Truex, Gursoy, Liu: Data Poisoning Attacks Against Federated Learning Systems, ESORICS 2020; the flip of
     all classes as in Allouah et al., AISTATS 2023.

@@ -11,7 +11,7 @@ from coterie.core.registry import Registry
 if TYPE_CHECKING:
     from coterie.loop.attack import Attack
 
-FORGED = {
+UPDATE_ATTACKS = {
     "alie": "coterie.attacks.updates:alie",
     "gaussian": "coterie.attacks.updates:gaussian",
     "ipm": "coterie.attacks.updates:ipm",
@@ -19,12 +19,12 @@ FORGED = {
     "mimic": "coterie.attacks.updates:mimic",
     "sign_flip": "coterie.attacks.updates:sign_flip",
 }
-"""Attacks on what is sent."""
+"""Attacks that replace updates."""
 
-POISONED = {"label_flip": "coterie.attacks.labels:label_flip"}
-"""Attacks on what is trained on."""
+DATA_ATTACKS = {"label_flip": "coterie.attacks.labels:label_flip"}
+"""Attacks that change training data."""
 
-ATTACKS = Registry("name", FORGED | POISONED)
+ATTACKS = Registry("name", UPDATE_ATTACKS | DATA_ATTACKS)
 """Every attack by name, as a function of its parameters."""
 
 
@@ -36,8 +36,8 @@ def attack(
     Args:
         name: a key of `ATTACKS`.
         num_clients: how many clients attack; the same ones in every round, drawn from the rng seed.
-        on: what is forged: all that is sent ("update"), all but statistics of normalisation layers ("parameters"), or
-            only those ("statistics").
+        on: what is forged: the whole update ("update"), all of it except statistics of normalisation layers
+            ("parameters"), or only these ("statistics").
         **parameters: the attack's own.
 
     Raises:
@@ -50,8 +50,8 @@ def attack(
     for key, value in parameters.items():
         if key not in taken:
             raise Mistake(f"{name} does not take it; it takes {', '.join(taken) or 'nothing'}", key=key, value=value)
-    if name not in POISONED:
+    if name not in DATA_ATTACKS:
         return Attack(num_clients, forge=function(**parameters), on=on)
     if on != "update":
-        raise Mistake(f"{name} changes data, not what is sent; leave it out", key="on", value=on)
+        raise Mistake(f"{name} changes data, not updates; leave it out", key="on", value=on)
     return Attack(num_clients, poison=function(**parameters), on=on)

@@ -1,4 +1,4 @@
-"""How strongly to attack: a line search for the factor that harms most.
+"""The line search for the factor with which an attack does most harm.
 
 Legend: f attackers, d numbers in a part of the update.
 """
@@ -12,16 +12,16 @@ from torch import Tensor
 from coterie.loop.attack import Sight
 
 
-def strongest(harm: Callable[[float], float], tries: int = 16, step: float = 1.0, ratio: float = 0.8) -> float:
-    """A factor x >= 0 for which harm(x) is large, found by `tries` evaluations.
+def find_strongest(harm: Callable[[float], float], tries: int = 16, step: float = 1.0, ratio: float = 0.8) -> float:
+    """Find a factor x >= 0 for which harm(x) is large, by `tries` evaluations.
 
-    From 0 the step is doubled as long as harm grows. From then on the place that is tried moves towards the best one by
-    steps that shrink by `ratio`, never below 0.
+    From 0, the step doubles as long as the harm grows. After that, each try moves towards the best one by a step that
+    shrinks by `ratio`, and never goes below 0.
 
-    El Mhamdi, Guerraoui, Rouault: Distributed Momentum for Byzantine-resilient Stochastic Gradient Descent, ICLR 2021,
-    from whose published code the phases and the defaults are.
+    The phases and the defaults are those of the published code of El Mhamdi, Guerraoui, Rouault: Distributed Momentum
+    for Byzantine-resilient Stochastic Gradient Descent, ICLR 2021.
 
-    >>> round(strongest(lambda x: -((x - 7) ** 2), tries=100), 2)
+    >>> round(find_strongest(lambda x: -((x - 7) ** 2), tries=100), 2)
     7.0
     """
     best, most = 0.0, harm(0.0)
@@ -39,14 +39,15 @@ def strongest(harm: Callable[[float], float], tries: int = 16, step: float = 1.0
     return best
 
 
-def farthest(sight: Sight, direction: Callable[[float], Tensor]) -> float:
-    """The factor for which what the server makes of direction(factor) [d], sent by every attacker, lies farthest from
-    the honest mean.
+def find_farthest(sight: Sight, direction: Callable[[float], Tensor]) -> float:
+    """Find the factor that drives the server's aggregate farthest from the honest mean.
+
+    Every attacker sends direction(factor) [d].
     """
     honest = sight.honest.mean(0)
 
     def harm(factor: float) -> float:
-        sent = direction(factor).expand_as(sight.own)
-        return float((sight.outcome(sent) - honest).norm())
+        forgeries = direction(factor).expand_as(sight.own)
+        return float((sight.outcome(forgeries) - honest).norm())
 
-    return strongest(harm)
+    return find_strongest(harm)

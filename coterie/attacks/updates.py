@@ -1,6 +1,6 @@
-"""What attackers send in place of their updates.
+"""Attacks that replace the attackers' updates.
 
-In all of these but `gaussian` the attackers send the same vector. mu and sd are the mean and the standard deviation
+All attackers send the same vector, except with `gaussian`. mu and sd are the mean and the standard deviation
 (divided by h - 1) of the honest updates, coordinate by coordinate.
 
 Legend: h honest and f attacking clients of a round, d numbers in a part of the update.
@@ -11,14 +11,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from coterie.attacks.search import farthest
+from coterie.attacks.search import find_farthest
 from coterie.core import rng
 from coterie.core.errors import require
 from coterie.loop.attack import Forge, Sight
 
 
 def sign_flip() -> Forge:
-    """-mu.
+    """Return the attack that sends -mu.
 
     Li, Xu, Chen, Giannakis, Ling: RSA: Byzantine-Robust Stochastic Aggregation Methods for Distributed Learning from
     Heterogeneous Datasets, AAAI 2019; in the form of Allen-Zhu, Ebrahimianghazani, Li, Alistarh, ICLR 2021.
@@ -27,11 +27,11 @@ def sign_flip() -> Forge:
 
 
 def ipm(factor: float = 2.0, line_search: bool = False) -> Forge:
-    """Inner-product manipulation: -factor mu, so that the aggregate points away from mu.
+    """Return the attack of inner-product manipulation: it sends -factor mu, so that the aggregate points away from mu.
 
     Args:
         factor: how far.
-        line_search: look for the factor that drives the server's aggregate farthest from mu instead.
+        line_search: search for the factor that drives the server's aggregate farthest from mu instead.
 
     Raises:
         Mistake: a value is out of its range.
@@ -42,18 +42,18 @@ def ipm(factor: float = 2.0, line_search: bool = False) -> Forge:
 
     def forge(sight: Sight) -> Tensor:
         mean = sight.honest.mean(0)
-        size = farthest(sight, lambda x: -x * mean) if line_search else factor
+        size = find_farthest(sight, lambda x: -x * mean) if line_search else factor
         return (-size * mean).expand_as(sight.own)
 
     return forge
 
 
 def alie(factor: float = 1.5, line_search: bool = False) -> Forge:
-    """A little is enough: mu + factor sd, which hides among the honest updates.
+    """Return the attack "a little is enough": it sends mu + factor sd, which hides among the honest updates.
 
     Args:
         factor: how far, in standard deviations.
-        line_search: look for the factor that drives the server's aggregate farthest from mu instead.
+        line_search: search for the factor that drives the server's aggregate farthest from mu instead.
 
     Raises:
         Mistake: a value is out of its range.
@@ -65,17 +65,17 @@ def alie(factor: float = 1.5, line_search: bool = False) -> Forge:
 
     def forge(sight: Sight) -> Tensor:
         mean, sd = sight.honest.mean(0), _deviation(sight.honest)
-        size = farthest(sight, lambda x: mean + x * sd) if line_search else factor
+        size = find_farthest(sight, lambda x: mean + x * sd) if line_search else factor
         return (mean + size * sd).expand_as(sight.own)
 
     return forge
 
 
 def mimic(client: int = 0) -> Forge:
-    """The update of one honest client, so that it counts f + 1 times; the others seem outliers.
+    """Return the attack that copies one honest client's update, so that the others seem to be outliers.
 
     Args:
-        client: which of a round's honest clients, in the cohort's order from 0; the last where there are fewer.
+        client: the number of a round's honest client, from 0 in the cohort's order; the last one if there are fewer.
 
     Raises:
         Mistake: a value is out of its range.
@@ -87,10 +87,10 @@ def mimic(client: int = 0) -> Forge:
 
 
 def large_values(size: float = 1e10) -> Forge:
-    """The same large number everywhere. It is finite, since the server refuses what is not.
+    """Return the attack that sends the same large number everywhere. It is finite, so that the server accepts it.
 
     Args:
-        size: the number; cut to what the update's type holds.
+        size: the number; cut to the range of the update's type.
 
     Raises:
         Mistake: a value is out of its range.
@@ -105,7 +105,7 @@ def large_values(size: float = 1e10) -> Forge:
 
 
 def gaussian(sd: float = 1.0, mean: float = 0.0) -> Forge:
-    """Normal noise, each attacker's its own.
+    """Return the attack that sends normal noise, different for each attacker.
 
     Args:
         sd, mean: of every coordinate.
@@ -123,11 +123,11 @@ def _check_factor(factor: float) -> None:
 
 
 def _deviation(honest: Tensor) -> Tensor:
-    """sd [d] of [h, d]; 0 for a single honest client."""
+    """Return sd [d] of [h, d]; 0 for a single honest client."""
     return honest.std(0) if len(honest) > 1 else torch.zeros_like(honest[0])
 
 
 def _normal(key: Tensor, like: Tensor) -> Tensor:
-    """Standard normal numbers by Box and Muller, a function of the key alone."""
+    """Return standard normal numbers by Box and Muller, which depend on the key alone."""
     radius, angle = (rng.uniform(rng.fold(key, k), like.shape).to(like) for k in (0, 1))
     return torch.sqrt(-2 * torch.log(1 - radius)) * torch.cos(2 * torch.pi * angle)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from coterie.aggregation import aggregation
 from coterie.attacks import ATTACKS, attack
-from coterie.attacks.search import strongest
+from coterie.attacks.search import find_strongest
 from coterie.core import rng
 from coterie.core.aggregators import Aggregator, Sum
 from coterie.loop.attack import Sight
@@ -92,8 +92,8 @@ def test_the_search_finds_a_peak(peak: float) -> None:
     def harm(x: float) -> float:
         return 1 / (1 + (x - peak) ** 2)
 
-    assert abs(strongest(harm, tries=60) - peak) < 0.03
-    assert abs(strongest(harm) - peak) < 1
+    assert abs(find_strongest(harm, tries=60) - peak) < 0.03
+    assert abs(find_strongest(harm) - peak) < 1
 
 
 def test_the_search_asks_no_more_than_it_may_and_never_below_zero() -> None:
@@ -103,14 +103,14 @@ def test_the_search_asks_no_more_than_it_may_and_never_below_zero() -> None:
         asked.append(x)
         return -x
 
-    assert strongest(harm, tries=16) == 0.0
+    assert find_strongest(harm, tries=16) == 0.0
     assert len(asked) == 16
     assert min(asked) == 0.0
 
 
 def test_the_search_goes_on_doubling_while_harm_grows() -> None:
     """0, 1, 3, 7, 15, ...: after sixteen tries 2^15 - 1."""
-    assert strongest(lambda x: x) == 2**15 - 1
+    assert find_strongest(lambda x: x) == 2**15 - 1
 
 
 @pytest.mark.parametrize("name", ["ipm", "alie"])
