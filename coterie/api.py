@@ -164,12 +164,12 @@ def plan(
     models, scales = {name: _placed(m, engine) for name, m in given.items()}, lr_scales(given, lr_scale or {})
     classes = num_classes or _num_classes(test)
     measures: dict[str, Score] = {"accuracy": accuracy} if metrics is None else dict(metrics)
-    tasks = {
-        name: engine.prepare(
-            make_task(m, loss=loss, metrics=measures, num_classes=classes, augment=augment, lr_scale=scales[name])
-        )
-        for name, m in models.items()
-    }
+    tasks = engine.prepare(
+        {
+            name: make_task(m, loss=loss, metrics=measures, num_classes=classes, augment=augment, lr_scale=scales[name])
+            for name, m in models.items()
+        }
+    )
     algorithms = _bind(algorithm, tasks, probe)
     first = next(iter(algorithms.values()))
     if first.traits.pooled and len(models) > 1:
@@ -233,7 +233,7 @@ def _codec(chosen: Transform | None, algorithms_own: Transform | None) -> Transf
 
 def on_engine(plan: Plan, engine: Engine) -> Plan:
     """Return the same plan on another engine, of the same device and type of number as the plan's own."""
-    tasks = {name: engine.prepare(task) for name, task in plan.tasks.items()}
+    tasks = engine.prepare(plan.tasks)
     return replace(plan, engine=engine, tasks=tasks, algorithms=_bind(plan.recipe, tasks, plan.probe))
 
 

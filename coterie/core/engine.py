@@ -1,4 +1,4 @@
-"""What an engine is to the loop: something that runs `start`, `step` ... and `finish` for the clients of a cohort."""
+"""The engine's contract: it runs `start`, `step` ... and `finish` for the clients of a cohort."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Job(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What one client's work gave."""
+    """The result of one client's work in one round."""
 
     client: str
     update: Tree  # U_i
@@ -40,7 +40,7 @@ class Reply(NamedTuple):
 
 
 class Engine(Protocol):
-    """Runs clients' work. Engines differ in speed and in rounding, in nothing else."""
+    """Runs clients' work. Engines differ only in speed and in rounding."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -50,24 +50,31 @@ class Engine(Protocol):
     def device(self) -> torch.device:
         """Where weights and batches live."""
 
-    def prepare(self, task: Task) -> Task:
-        """The task with its gradients taken the way this engine needs."""
+    def prepare(self, tasks: Mapping[str, Task]) -> dict[str, Task]:
+        """Return a federation's tasks, by architecture, with the kind of gradient that this engine needs."""
 
     def run(self, algorithms: Mapping[str, Algorithm], broadcast: Tree, jobs: Sequence[Job]) -> Iterator[Reply]:
-        """One reply per job, each when it is there, in an order that depends on the jobs alone; `algorithms` is by
-        architecture.
+        """Yield one reply per job as soon as it is ready, in an order that depends on the jobs alone.
+
+        Args:
+            algorithms: architecture -> the algorithm bound to it.
+            broadcast: what the server sends.
+            jobs: the work of the cohort, or of a part of it.
         """
 
 
-def planned_steps(algorithm: Algorithm, job: Job) -> int:
-    """K_i: the first stream decides."""
+def count_steps(algorithm: Algorithm, job: Job) -> int:
+    """Return K_i, the number of steps of a job; the first stream sets it."""
     name, stream = next(iter(algorithm.client.streams.items()))
     return num_steps(stream, len(job.data[name]))
 
 
-def planned_examples(algorithm: Algorithm, sizes: Mapping[str, int]) -> int:
-    """How many examples pass through a client's steps in a round, about, given those of each stream: what its work
-    costs. 0 where there is no work, for want of examples.
+def count_examples(algorithm: Algorithm, sizes: Mapping[str, int]) -> int:
+    """Return about how many examples a client's steps process in a round: the cost of its work.
+
+    Args:
+        algorithm: the client's.
+        sizes: stream -> its number of examples. If one is 0, the client has no work and the result is 0.
     """
     if not all(sizes.values()):
         return 0
@@ -75,8 +82,8 @@ def planned_examples(algorithm: Algorithm, sizes: Mapping[str, int]) -> int:
     return num_steps(stream, sizes[name]) * batch_size(stream, sizes[name])
 
 
-def planned_rows(algorithm: Algorithm, job: Job, steps: int) -> dict[str, list[Tensor]]:
-    """For each stream, the row numbers [B] of each of `steps` batches."""
+def batch_rows(algorithm: Algorithm, job: Job, steps: int) -> dict[str, list[Tensor]]:
+    """Return the row numbers [B] of each of `steps` batches, by stream."""
     return {
         name: batches(
             stream, len(job.data[name]), 1 if stream.once else steps, job.rng_seed, job.round, job.client, name
@@ -85,43 +92,43 @@ def planned_rows(algorithm: Algorithm, job: Job, steps: int) -> dict[str, list[T
     }
 
 
-def planned_keys(algorithm: Algorithm, job: Job, steps: int) -> dict[str, Tensor]:
-    """For each stream, the key of each step: int64 [K]."""
+def step_keys(algorithm: Algorithm, job: Job, steps: int) -> dict[str, Tensor]:
+    """Return the key of each step, int64 [K], by stream."""
     return {
         name: rng.keys(steps, job.rng_seed, job.round, job.client, name, "step") for name in algorithm.client.streams
     }
 
 
-def context(algorithm: Algorithm, job: Job, steps: int, engine: Engine) -> Context:
-    """The round's facts for one client, as tensors of the engine's type and device."""
+def client_context(algorithm: Algorithm, job: Job, steps: int, engine: Engine) -> Context:
+    """Return what one client knows about the round, as tensors of the engine's type and device."""
     first = next(iter(algorithm.client.streams))
     kind = engine.dtype, engine.device
     return Context(
-        round=_number(job.round, *kind),
-        examples=_number(len(job.data[first]), *kind),
-        steps=_number(steps, *kind),
-        lr=_number(algorithm.client.lr(job.round), *kind),
+        round=_scalar(job.round, *kind),
+        examples=_scalar(len(job.data[first]), *kind),
+        steps=_scalar(steps, *kind),
+        lr=_scalar(algorithm.client.lr(job.round), *kind),
         key=rng.key(job.rng_seed, job.round, job.client, "algorithm").to(engine.device),
-        seed_set=whole(job.seed_set, engine),
+        seed_set=seed_set_batch(job.seed_set, engine),
     )
 
 
 @functools.lru_cache(1024)
-def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Made once for all clients of whom it is a fact: nobody writes into a context."""
+def _scalar(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return a scalar tensor, cached and shared between clients; contexts are read only."""
     return torch.tensor(value, dtype=dtype, device=device)
 
 
-def whole(seed_set: Examples | None, engine: Engine) -> Batch | None:
-    """The seed set in its order, where there is one."""
+def seed_set_batch(seed_set: Examples | None, engine: Engine) -> Batch | None:
+    """Return the whole seed set in its order as a batch, or None."""
     if seed_set is None:
         return None
     x, y = seed_set.tensors()
-    rows, key = torch.arange(len(seed_set)), rng.key("public")  # the word is part of the draw: never change it
+    rows, key = torch.arange(len(seed_set)), rng.key("public")  # this word is part of the draw; never change it
     labels = None if y is None else as_input(y, engine)
     return Batch(as_input(x, engine), labels, rows.to(engine.device), None, key.to(engine.device))
 
 
 def as_input(x: Tensor, engine: Engine) -> Tensor:
-    """x where the engine computes; floats in its type, integers (tokens, labels) as they are."""
+    """Return x on the engine's device; floats have its type, integers (tokens, labels) keep theirs."""
     return x.to(engine.device, engine.dtype if x.is_floating_point() else x.dtype)

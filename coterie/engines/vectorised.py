@@ -1,13 +1,13 @@
-"""Many clients at once: a chunk of the cohort is one stacked tensor per leaf, and every step one batched call.
+"""Run many clients at once: a chunk of the cohort is one stacked tensor per leaf, and every step one batched call.
 
-Clients of a chunk are sorted by their number of steps, so that those still at work are always the first ones: a client
-that is done is cut off rather than dragged along, and nothing is computed for it. Within a step, short batches are
-padded and masked, which changes nothing (see `coterie.core.task.masked_sums` and
+Clients of a chunk are sorted by their number of steps, most first, so that those still at work are always the first
+ones. A finished client is cut off, and nothing is computed for it. Within a step, short batches are padded and masked,
+which changes nothing (see `coterie.core.task.masked_sums` and
 `coterie.models.layers.MaskedBatchNorm`).
 
-A compiled step is made for one number of clients. So that few are needed, a chunk is then filled up to a round number
-with clients that have nothing to do, and cut at powers of two only: who is done earlier is part of the step until then,
-but keeps what it has.
+A compiled step serves one number of clients. To need few of them, a chunk is then filled up to a round number with
+clients that have no steps, and cut at powers of two only. Until the next cut, a finished client is still part of the
+step, but its carry stays unchanged.
 
 Legend: n clients of the chunk, a of them still at work, K steps of the longest, B the largest batch of a step.
 """
@@ -26,7 +26,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from coterie.core import tree
 from coterie.core.algorithm import Algorithm, Batches, Context, Logs
-from coterie.core.engine import Job, Reply, as_input, context, planned_keys, planned_rows, planned_steps
+from coterie.core.engine import Job, Reply, as_input, batch_rows, client_context, count_steps, step_keys
+from coterie.core.errors import Mistake, reason
 from coterie.core.examples import Examples, pool_examples
 from coterie.core.task import Batch, Differentiate, Task, gradient_by_func, gradient_by_tape
 from coterie.core.tree import Tree
@@ -35,36 +36,39 @@ from coterie.engines.malloc import keep_freed_memory
 from coterie.engines.sequential import CPU, Sequential
 
 log = logging.getLogger(__name__)
-BUDGET = 2**30
-"""Bytes that the carries of a chunk may take, where `chunk` does not set its size."""
+CHUNK_BYTES = 2**30
+"""How much memory the carries of a chunk may take, if `chunk` does not set its size."""
 
 
 @dataclass(frozen=True)
 class Vectorised:
-    """The vectorised engine. Models that cannot be batched are left to the sequential one, and the log says why.
+    """The vectorised engine. The sequential engine runs models that cannot be batched, and the log says why.
 
     Attributes:
-        chunk: how many clients at once; by default as many as fit a budget of memory.
-        compile: compile the step for all clients at once; a step with a "full" batch runs as it is.
-        left: architectures of the federation last prepared that turned out not to be batchable, and why.
+        chunk: how many clients run at once; by default as many as fit into `CHUNK_BYTES`.
+        compile: compile the step for all clients at once. A step with a "full" batch is not compiled.
+        unbatched: architecture -> why it cannot be batched, for the federation that was prepared last.
     """
 
     device: torch.device = CPU
     dtype: torch.dtype = torch.float32
     chunk: int | None = None
     compile: bool = False
-    left: dict[str, str] = field(default_factory=dict, repr=False)
+    unbatched: dict[str, str] = field(default_factory=dict, repr=False)
     _compiled: dict[Any, Compiled] = field(default_factory=dict, repr=False, compare=False)
     _sequential: Sequential = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_sequential", Sequential(self.device, self.dtype, self.compile))
 
-    def prepare(self, task: Task) -> Task:
-        """Gradients by `torch.func.grad`, which can be batched; by the tape where the model cannot."""
-        self.left.clear()  # what was learnt about another federation's models says nothing about these
-        differentiate = _one_at_a_time(task.unbatchable) if task.unbatchable else gradient_by_func
-        return replace(self._sequential.prepare(task), autodiff=differentiate)
+    def prepare(self, tasks: Mapping[str, Task]) -> dict[str, Task]:
+        """Return the tasks with gradients by `torch.func.grad`, which can be batched, or else by the tape."""
+        self.unbatched.clear()  # an earlier federation's models have no say
+        prepared = self._sequential.prepare(tasks)
+        return {
+            name: replace(t, autodiff=_unbatchable_gradient(t.unbatchable) if t.unbatchable else gradient_by_func)
+            for name, t in prepared.items()
+        }
 
     def run(self, algorithms: Mapping[str, Algorithm], broadcast: Tree, jobs: Sequence[Job]) -> Iterator[Reply]:
         """See `coterie.core.engine.Engine.run`."""
@@ -72,68 +76,89 @@ class Vectorised:
         for architecture in dict.fromkeys(job.architecture for job in jobs):
             mine = [job for job in jobs if job.architecture == architecture]
             for part in self._chunks(algorithms[architecture], broadcast, mine):
-                yield from self._alike(algorithms, architecture, broadcast, part)
+                yield from self._run_chunk(algorithms, architecture, broadcast, part)
 
-    def _alike(
+    def _run_chunk(
         self, algorithms: Mapping[str, Algorithm], architecture: str, broadcast: Tree, jobs: list[Job]
     ) -> Iterable[Reply]:
-        """The replies of a chunk of clients of one architecture."""
-        if architecture not in self.left:
+        """Return the replies of a chunk of clients of one architecture."""
+        if architecture not in self.unbatched:
             try:
-                return self._work(algorithms[architecture], broadcast, jobs)
-            except (
-                RuntimeError,
-                ValueError,
-                NotImplementedError,
-            ) as error:  # what torch.func raises at what it cannot batch
-                self.left[architecture] = (str(error).splitlines() or [type(error).__name__])[0]
-                log.warning(
-                    "clients run one after another, since this model cannot be batched: %s", self.left[architecture]
-                )
+                return self._run_batched(algorithms[architecture], broadcast, jobs)
+            except MemoryError as error:
+                exhausted = reason(error)
+            except (RuntimeError, ValueError, NotImplementedError) as error:  # torch.func's, if it cannot batch a model
+                exhausted = reason(error) if _is_out_of_memory(error) else ""
+                if not exhausted:
+                    self._note_unbatched(architecture, error)
+            if exhausted:
+                return self._run_halves(algorithms, architecture, broadcast, jobs, exhausted)
         return self._sequential.run(algorithms, broadcast, jobs)
 
+    def _run_halves(
+        self, algorithms: Mapping[str, Algorithm], architecture: str, broadcast: Tree, jobs: list[Job], why: str
+    ) -> Iterator[Reply]:
+        """Yield the replies of a chunk that did not fit into memory, in two smaller chunks."""
+        if len(jobs) == 1:
+            raise Mistake(
+                f"the memory of {self.device} is too small for the work of one client ({why}); lower `batch_size` or "
+                "choose a smaller model"
+            )
+        half = -(-len(jobs) // 2)
+        log.warning(
+            "%d clients at once do not fit into memory: running %d at once; set chunk = %d", len(jobs), half, half
+        )
+        for part in (jobs[:half], jobs[half:]):
+            yield from self._run_chunk(algorithms, architecture, broadcast, part)
+
+    def _note_unbatched(self, architecture: str, error: Exception) -> None:
+        self.unbatched[architecture] = (str(error).splitlines() or [type(error).__name__])[0]
+        log.warning(
+            "clients run one after another, since this model cannot be batched: %s", self.unbatched[architecture]
+        )
+
     def _chunks(self, algorithm: Algorithm, broadcast: Tree, jobs: list[Job]) -> Iterator[list[Job]]:
-        """Clients with most steps first, in chunks whose sizes differ by one at most."""
-        jobs = sorted(jobs, key=lambda job: planned_steps(algorithm, job), reverse=True)
+        """Yield chunks of clients, those with most steps first; the chunks' sizes differ by at most one."""
+        jobs = sorted(jobs, key=lambda job: count_steps(algorithm, job), reverse=True)
         each = 4 * (tree.nbytes(broadcast) + tree.nbytes(jobs[0].state)) + 1  # carry, gradient, its predecessor, update
-        most = self.chunk or max(1, BUDGET // each)
+        most = self.chunk or max(1, CHUNK_BYTES // each)
         number = -(-len(jobs) // most)
         return (jobs[k * len(jobs) // number : (k + 1) * len(jobs) // number] for k in range(number))
 
     @torch.no_grad()
-    def _work(self, algorithm: Algorithm, broadcast: Tree, jobs: list[Job]) -> list[Reply]:
-        idle = _roomy(len(jobs)) - len(jobs) if self.compile else 0
-        steps = [planned_steps(algorithm, job) for job in jobs] + [0] * idle  # descending
+    def _run_batched(self, algorithm: Algorithm, broadcast: Tree, jobs: list[Job]) -> list[Reply]:
+        idle = _round_up(len(jobs)) - len(jobs) if self.compile else 0
+        steps = [count_steps(algorithm, job) for job in jobs] + [0] * idle  # descending
         real, jobs = len(jobs), jobs + [jobs[-1]] * idle
-        ctx, states = self._contexts(algorithm, jobs, steps), tree.stack([job.state for job in jobs])
-        carry = tree.clone(vmap(algorithm.client.start, in_dims=(None, 0, CONTEXT))(broadcast, states, ctx))
-        streams = {name: _Stacked.of(name, algorithm, jobs, steps, self) for name in algorithm.client.streams}
+        ctx, states = self._stack_contexts(algorithm, jobs, steps), tree.stack([job.state for job in jobs])
+        carry = tree.clone(vmap(algorithm.client.start, in_dims=(None, 0, CONTEXT_DIMS))(broadcast, states, ctx))
+        streams = {name: _StackedStream.stack(name, algorithm, jobs, steps, self) for name in algorithm.client.streams}
         logs: Logs = {}
         done: list[Tree] = []  # the carries of those who are finished, shortest first
         active, working = len(jobs), ctx
         for k in range(steps[0]):
-            left = self._kept(sum(s > k for s in steps), active)
+            left = self._count_active(sum(s > k for s in steps), active)
             if left < active:
-                carry, active = _cut(carry, active, left, done)
-                working = _first_of(ctx, active)
+                carry, active = _cut_finished(carry, active, left, done)
+                working = _first_clients(ctx, active)
             now = {name: s for name, s in streams.items() if k < s.lengths.shape[1]}
             step = self._step(algorithm, {name: s.dims for name, s in now.items()})
             carry, new = step(carry, {name: s.batch(k, active, self) for name, s in now.items()}, working)
-            logs = _added(logs, new, len(jobs))
-        carry = _joined([carry, *reversed(done)])
-        updates, kept = vmap(algorithm.client.finish, in_dims=(None, 0, CONTEXT))(broadcast, carry, ctx)
-        return _replies(jobs, updates, kept, logs, next(iter(streams.values())).counts())[:real]
+            logs = _add_logs(logs, new, len(jobs))
+        carry = _concatenate([carry, *reversed(done)])
+        updates, states_after = vmap(algorithm.client.finish, in_dims=(None, 0, CONTEXT_DIMS))(broadcast, carry, ctx)
+        return _replies(jobs, updates, states_after, logs, next(iter(streams.values())).counts())[:real]
 
-    def _kept(self, working: int, active: int) -> int:
-        """How many clients a step is done for, of whom so many are still at work."""
+    def _count_active(self, working: int, active: int) -> int:
+        """Return how many clients the next step computes, given how many of them still have steps."""
         return min(active, 1 << (working - 1).bit_length()) if self.compile else working
 
     def _step(self, algorithm: Algorithm, dims: dict[str, Any]) -> Step:
-        """The step for all clients at once, whose batches are stacked in these places."""
+        """Return the step for all clients at once, given the dimensions along which batches are stacked."""
         if not self.compile:
-            return vmap(algorithm.client.step, in_dims=(0, dims, CONTEXT))
+            return vmap(algorithm.client.step, in_dims=(0, dims, CONTEXT_DIMS))
         batched = vmap(
-            _unless_done(algorithm.client.step, next(iter(algorithm.client.streams))), in_dims=(0, dims, CONTEXT)
+            _skip_finished(algorithm.client.step, next(iter(algorithm.client.streams))), in_dims=(0, dims, CONTEXT_DIMS)
         )
         if any(algorithm.client.streams[name].is_full for name in dims):
             return batched
@@ -142,8 +167,8 @@ class Vectorised:
             self._compiled[key] = Compiled(batched, self.device)
         return self._compiled[key]
 
-    def _contexts(self, algorithm: Algorithm, jobs: list[Job], steps: list[int]) -> Context:
-        each = [context(algorithm, job, k, self) for job, k in zip(jobs, steps, strict=True)]
+    def _stack_contexts(self, algorithm: Algorithm, jobs: list[Job], steps: list[int]) -> Context:
+        each = [client_context(algorithm, job, k, self) for job, k in zip(jobs, steps, strict=True)]
         shared = each[0]
         return Context(
             round=shared.round,
@@ -155,17 +180,17 @@ class Vectorised:
         )
 
 
-CONTEXT: Any = Context(round=None, examples=0, steps=0, lr=None, key=0, seed_set=None)  # type: ignore[arg-type]
-"""Which entries of a chunk's context differ between clients."""
+CONTEXT_DIMS: Any = Context(round=None, examples=0, steps=0, lr=None, key=0, seed_set=None)  # type: ignore[arg-type]
+"""The dimension of each entry of a chunk's context along which clients are stacked; None: all clients share it."""
 
 
-def _first_of(ctx: Context, n: int) -> Context:
-    """The context of a chunk's first n clients."""
+def _first_clients(ctx: Context, n: int) -> Context:
+    """Return the context of a chunk's first n clients."""
     return ctx._replace(examples=ctx.examples[:n], steps=ctx.steps[:n], key=ctx.key[:n])
 
 
-class _Stacked(NamedTuple):
-    """One stream of a chunk: which rows of a common pool each client's steps take."""
+class _StackedStream(NamedTuple):
+    """One stream of a chunk: the rows of a common pool that each client's steps use."""
 
     pool: Examples
     rows: Tensor  # [n, K, B] int64, within a client's own data; padded with 0
@@ -174,27 +199,29 @@ class _Stacked(NamedTuple):
     keys: Tensor  # [n, K]
 
     @classmethod
-    def of(cls, name: str, algorithm: Algorithm, jobs: list[Job], steps: list[int], engine: Vectorised) -> _Stacked:
+    def stack(
+        cls, name: str, algorithm: Algorithm, jobs: list[Job], steps: list[int], engine: Vectorised
+    ) -> _StackedStream:
         parts = [job.data[name] for job in jobs]
         pool, looked_up = _common_pool(parts)
-        planned = [planned_rows(algorithm, job, k)[name] for job, k in zip(jobs, steps, strict=True)]
+        planned = [batch_rows(algorithm, job, k)[name] for job, k in zip(jobs, steps, strict=True)]
         width = max(len(rows) for client in planned for rows in client)
         filler = torch.zeros(width, dtype=torch.int64)
         rows = [pad_sequence([*client, filler], batch_first=True)[:-1] for client in planned]  # [K_i, B] each
         places = [lookup[own] for lookup, own in zip(looked_up, rows, strict=True)]
         lengths = [torch.tensor([len(batch) for batch in client], dtype=torch.int64) for client in planned]
-        keys = [planned_keys(algorithm, job, k)[name] for job, k in zip(jobs, steps, strict=True)]
+        keys = [step_keys(algorithm, job, k)[name] for job, k in zip(jobs, steps, strict=True)]
         padded = (pad_sequence(each, batch_first=True) for each in (rows, places, lengths, keys))
         return cls(pool, *padded)
 
     @property
     def dims(self) -> Any:
-        """Which entries of a batch are stacked."""
+        """Return the dimension of each entry of a batch along which clients are stacked."""
         ragged = bool((self.lengths != self.rows.shape[2]).any())
         return Batch(0, None if self.pool.y is None else 0, 0, 0 if ragged else None, 0)  # type: ignore[arg-type]
 
     def batch(self, k: int, active: int, engine: Vectorised) -> Batch:
-        """Step k of the first `active` clients: x [a, B, ...], y [a, B, ...], rows and mask [a, B], keys [a]."""
+        """Return step k's batch of the first `active` clients: x, y [a, B, ...], rows and mask [a, B], keys [a]."""
         lengths = self.lengths[:active, k]
         width = self.rows.shape[2] if engine.compile else int(lengths.max())
         x, y = self.pool.batch(self.places[:active, k, :width].reshape(-1))
@@ -208,12 +235,12 @@ class _Stacked(NamedTuple):
         )
 
     def counts(self) -> list[float]:
-        """Examples that each client processes."""
+        """Return how many examples each client processes."""
         return [float(c) for c in self.lengths.sum(1)]
 
 
 def _common_pool(parts: list[Examples]) -> tuple[Examples, list[Tensor]]:
-    """One pool for all clients, and for each client where its examples stand in it, int64 [n_i]."""
+    """Return one pool for all clients, and the positions of each client's examples in it, int64 [n_i]."""
     first = parts[0]
     if all(p.x is first.x and p.y is first.y for p in parts):
         return Examples(first.x, first.y), [torch.arange(len(p.x)) if p.rows is None else p.rows for p in parts]
@@ -221,8 +248,8 @@ def _common_pool(parts: list[Examples]) -> tuple[Examples, list[Tensor]]:
     return pool, list(torch.split(torch.arange(len(pool)), [len(p) for p in parts]))
 
 
-def _one_at_a_time(why: str) -> Differentiate:
-    """The tape, for a model that cannot be batched; in a batched call it says why."""
+def _unbatchable_gradient(why: str) -> Differentiate:
+    """Return the tape's gradient for a model that cannot be batched; in a batched call it raises the reason."""
 
     def differentiate(f: Callable[[Tree], tuple[Tensor, Any]], params: Tree) -> tuple[Tree, Any]:
         try:
@@ -234,20 +261,24 @@ def _one_at_a_time(why: str) -> Differentiate:
     return differentiate
 
 
-def _roomy(n: int) -> int:
-    """The least number from n on that is 4, 5, 6 or 7 times a power of two, or less than 4; at most a quarter more.
+def _is_out_of_memory(error: Exception) -> bool:
+    """Return whether PyTorch ran out of memory; on a CPU it raises a plain RuntimeError."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text or "out of memory" in text
 
-    >>> [_roomy(n) for n in (1, 3, 7, 9, 17, 21, 29)]
+
+def _round_up(n: int) -> int:
+    """Return the least number from n on that is below 4, or 4 to 7 times a power of two: at most a quarter more.
+
+    >>> [_round_up(n) for n in (1, 3, 7, 9, 17, 21, 29)]
     [1, 3, 7, 10, 20, 24, 32]
     """
     unit = 1 << max(n.bit_length() - 3, 0)
     return -(-n // unit) * unit
 
 
-def _unless_done(step: Step, first: str) -> Step:
-    """The step of one client, which changes nothing where the client is done: where no example of its first stream is
-    real.
-    """
+def _skip_finished(step: Step, first: str) -> Step:
+    """Return a step that changes nothing if the client is finished: if no example of its first stream is real."""
 
     def guarded(carry: Tree, batches: Batches, ctx: Context) -> tuple[Tree, Logs]:
         mask = batches[first].mask
@@ -261,34 +292,34 @@ def _unless_done(step: Step, first: str) -> Step:
     return guarded
 
 
-def _cut(carry: Tree, active: int, left: int, done: list[Tree]) -> tuple[Tree, int]:
-    """Set the carries of those who are finished aside."""
+def _cut_finished(carry: Tree, active: int, left: int, done: list[Tree]) -> tuple[Tree, int]:
+    """Return the carries of the clients that go on and their number; append the others' to `done`."""
     done.append(tree.map(lambda c: c[left:active], carry))
     return tree.map(lambda c: c[:left], carry), left
 
 
-def _joined(parts: list[Tree]) -> Tree:
+def _concatenate(parts: list[Tree]) -> Tree:
     return parts[0] if len(parts) == 1 else tree.map(lambda *xs: torch.cat(xs), *parts)
 
 
-def _added(logs: Logs, new: Logs, n: int) -> Logs:
-    """Sums of each client's logs [n]; clients that are done add nothing."""
+def _add_logs(logs: Logs, new: Logs, n: int) -> Logs:
+    """Return each client's sums of logs [n]; finished clients add nothing."""
     padded = {name: torch.cat([value, value.new_zeros(n - len(value))]) for name, value in new.items()}
     return {name: logs[name] + value for name, value in padded.items()} if logs else padded
 
 
-def _replies(jobs: list[Job], updates: Tree, kept: Tree, logs: Logs, processed: list[float]) -> list[Reply]:
+def _replies(jobs: list[Job], updates: Tree, states: Tree, logs: Logs, processed: list[float]) -> list[Reply]:
     n = len(jobs)
     numbers = {name: value.tolist() for name, value in logs.items()}
     return [
         Reply(
             job.client,
             update,
-            tree.clone(state),  # it is kept for long; a view would keep the whole chunk's states with it
+            tree.clone(state),  # a view would keep the states of the whole chunk in memory
             {"examples": float(len(next(iter(job.data.values())))), "processed": count, "one": 1.0},
             {name: values[i] for name, values in numbers.items()},
         )
         for i, (job, update, state, count) in enumerate(
-            zip(jobs, tree.unstack(updates, n), tree.unstack(kept, n), processed, strict=True)
+            zip(jobs, tree.unstack(updates, n), tree.unstack(states, n), processed, strict=True)
         )
     ]

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from coterie.core import tree
-from coterie.core.engine import Job, planned_examples
+from coterie.core.engine import Job, count_examples
 from coterie.core.examples import Examples, sizes
 from coterie.core.tree import Tree
 from coterie.loop import faults
@@ -48,7 +48,7 @@ def jobs_of_cohort(
     silent = {client: faults.REASONS.get(plan.faults.of(plan.rng_seed, number, client)) for client in tally.cohort}
     data = _ClientData(plan)
     own = data.counts([c for c in tally.cohort if silent[c] is None and owns(plan.team, c)])
-    costs = _gather_dicts(plan.team, {client: planned_examples(plan.algorithm, each) for client, each in own.items()})
+    costs = _gather_dicts(plan.team, {client: count_examples(plan.algorithm, each) for client, each in own.items()})
     for client in tally.cohort:
         if not costs.get(client):
             tally.silent.append({"client": client, "why": silent[client] or "has no examples"})

@@ -18,7 +18,7 @@ from torch import Tensor
 from coterie.core import rng
 from coterie.core.aggregators import Aggregator
 from coterie.core.algorithm import RoundInfo, ServerHalf
-from coterie.core.engine import Reply, whole
+from coterie.core.engine import Reply, seed_set_batch
 from coterie.core.errors import Mistake
 from coterie.core.tree import Tree
 from coterie.loop.jobs import Assignment, jobs_of_cohort, return_states
@@ -118,7 +118,7 @@ def _reject_too_few(rules: Iterable[Aggregator], tally: Tally) -> None:
 def update_server(plan: Plan, number: int, state: Tree, aggregate: Tree, tally: Tally, population: int) -> Tree:
     """Return the server's state after a round with this aggregate."""
     key = rng.key(plan.rng_seed, number, "server").to(plan.engine.device)
-    seed_set = whole(plan.seed_set, plan.engine)
+    seed_set = seed_set_batch(plan.seed_set, plan.engine)
     info = RoundInfo(number, tally.reached, population, tally.weighting(), key, seed_set)
     return plan.algorithm.server.update(state, aggregate, info)
 

@@ -9,7 +9,7 @@ import torch
 
 from coterie.core import rng, tree
 from coterie.core.algorithm import Algorithm, ClientHalf, Weighting
-from coterie.core.engine import Job, context
+from coterie.core.engine import Job, client_context
 from coterie.core.errors import Mistake
 from coterie.core.tree import Tree
 from coterie.loop.check_update import is_finite
@@ -81,7 +81,7 @@ def _payload(plan: Plan, algorithm: Algorithm, broadcast: Tree, job: Job) -> Tre
     Raises:
         Mistake: the algorithm's `finish` and its `weighting` do not name the same parts, or a weighting is unknown.
     """
-    ctx = context(algorithm, job, 1, plan.engine)
+    ctx = client_context(algorithm, job, 1, plan.engine)
     carry = tree.clone(algorithm.client.start(broadcast, job.state, ctx))
     update, _ = algorithm.client.finish(broadcast, carry, ctx)
     weighting = algorithm.server.weighting

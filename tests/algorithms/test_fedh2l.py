@@ -138,7 +138,7 @@ def test_engines_agree_with_two_architectures(options, engine):
         run(recipe, engine=e, model=[dense(), models()["1"]], **given)
         for e in (Sequential(dtype=torch.float64), batched)
     ]
-    assert batched.left == {}
+    assert batched.unbatched == {}
     for client in ends[0].plan.ids:
         assert distance(ends[0].weights(client), ends[1].weights(client)) < 1e-10
     assert distance(ends[0].state, ends[1].state) < 1e-10

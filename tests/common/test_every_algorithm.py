@@ -52,7 +52,7 @@ def test_engines_agree_to_rounding(recipe: Recipe, engine: str, model: str) -> N
     batched = ENGINES[engine]()
     other = run(recipe, batched, model)
     assert isinstance(batched, Vectorised)
-    assert batched.left == {}
+    assert batched.unbatched == {}
     assert distance(all_weights(reference[-1]), all_weights(other[-1])) < 1e-10
     assert [r.dropped for r in reference] == [r.dropped for r in other]
     assert [r.bytes_up for r in reference] == [r.bytes_up for r in other]

@@ -38,7 +38,7 @@ def test_two_architectures_and_a_second_stream_agree(engine: Vectorised) -> None
     reference, other = run_mutual(Sequential(dtype=torch.float64)), run_mutual(engine)
     for client in reference.plan.ids:
         assert distance(reference.weights(client), other.weights(client)) < 1e-10
-    assert engine.left == {}
+    assert engine.unbatched == {}
     assert distance(reference.state, other.state) < 1e-10
 
 

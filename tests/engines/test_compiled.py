@@ -51,7 +51,7 @@ def test_a_compiled_step_of_many_clients_agrees_to_rounding() -> None:
     fast = run(RECIPES["fedprox"], engine, **options)
     (programs,) = (compiled._programs for compiled in engine._compiled.values())
     assert [program is not None for program in programs.values()] == [True, True]
-    assert engine.left == {}
+    assert engine.unbatched == {}
     assert distance(all_weights(plain[-1]), all_weights(fast[-1])) < 1e-10
 
 
@@ -68,7 +68,7 @@ def test_what_fills_a_step_changes_nothing(
     plain = run(RECIPES[recipe], Sequential(dtype=torch.float64), **options)
     engine = Vectorised(dtype=torch.float64, compile=True)
     filled = run(RECIPES[recipe], engine, **options)
-    assert engine.left == {}
+    assert engine.unbatched == {}
     assert distance(all_weights(plain[-1]), all_weights(filled[-1])) < 1e-10
     assert [r.train_loss for r in plain] == pytest.approx([r.train_loss for r in filled], abs=1e-10)
 

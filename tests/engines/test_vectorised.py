@@ -79,8 +79,8 @@ def test_a_model_that_cannot_be_batched_is_run_client_by_client(
     engine = Vectorised(dtype=torch.float64)
     with caplog.at_level(logging.WARNING):
         batched = run(engine, make(kind))
-    assert list(engine.left) == ["model"]
-    assert why in engine.left["model"]
+    assert list(engine.unbatched) == ["model"]
+    assert why in engine.unbatched["model"]
     assert sum("cannot be batched" in record.message for record in caplog.records) == 1
     assert distance(batched.weights(), run(Sequential(dtype=torch.float64), make(kind)).weights()) < 1e-12
 
@@ -117,12 +117,22 @@ def test_what_would_count_padding_is_given_none(
         assert any("uncompiled" in r.message and "would count padding" in r.message for r in caplog.records)
 
 
+def test_a_model_that_would_count_padding_does_not_keep_others_from_being_compiled() -> None:
+    """Neither another model of the same federation, nor the model of a later one."""
+    engine, clients = Sequential(dtype=torch.float64, compile=True), ragged((7, 12))
+    normed, plain = make(COUNTING["BatchNorm"]), make(Branching)
+    coterie.plan(coterie.independent(lr=0.1), [normed, plain], clients, rounds=1, engine=engine)
+    assert [engine._compiles(architecture) for architecture in "01"] == [False, True]
+    coterie.plan(coterie.fedavg(lr=0.1), plain, clients, rounds=1, engine=engine)
+    assert engine._compiles("model")
+
+
 def test_another_federation_starts_without_prejudice() -> None:
     engine = Vectorised(dtype=torch.float64)
     run(engine, make(Branching))
-    assert engine.left
+    assert engine.unbatched
     run(engine, dense())
-    assert engine.left == {}
+    assert engine.unbatched == {}
 
 
 def test_what_is_wrong_with_an_algorithm_is_not_hidden_by_the_way_out() -> None:
@@ -159,17 +169,63 @@ def test_the_size_of_a_chunk_changes_rounding_at_most(model: Callable[[], nn.Mod
     engine = Vectorised(dtype=torch.float64, chunk=chunk)
     reference = run(Sequential(dtype=torch.float64), model(), clients=clients)
     assert distance(reference.weights(), run(engine, model(), clients=clients).weights()) < 1e-10
-    assert engine.left == {}
+    assert engine.unbatched == {}
 
 
 def test_a_small_budget_makes_chunks_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    real = Vectorised._work
-    monkeypatch.setattr(Vectorised, "_work", lambda self, a, b, jobs: sizes.append(len(jobs)) or real(self, a, b, jobs))
+    real = Vectorised._run_batched
+    monkeypatch.setattr(
+        Vectorised, "_run_batched", lambda self, a, b, jobs: sizes.append(len(jobs)) or real(self, a, b, jobs)
+    )
     run(Vectorised(), dense(), rounds=1)
-    monkeypatch.setattr(vectorised, "BUDGET", 1)
+    monkeypatch.setattr(vectorised, "CHUNK_BYTES", 1)
     run(Vectorised(), dense(), rounds=1)
     assert sizes == [6, 1, 1, 1, 1, 1, 1]
+
+
+def limit_memory(monkeypatch: pytest.MonkeyPatch, most: int, error: Exception) -> list[int]:
+    """Let batched work fail for more than `most` clients; return the list to which the sizes of chunks are added."""
+    sizes: list[int] = []
+    real = Vectorised._run_batched
+
+    def run_batched(self: Vectorised, algorithm: Algorithm, broadcast: Any, jobs: list[Any]) -> Any:
+        sizes.append(len(jobs))
+        if len(jobs) > most:
+            raise error
+        return real(self, algorithm, broadcast, jobs)
+
+    monkeypatch.setattr(Vectorised, "_run_batched", run_batched)
+    return sizes
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried"),
+        MemoryError(),
+    ],
+    ids=["on a GPU", "on a CPU", "in Python"],
+)
+def test_a_chunk_that_does_not_fit_into_memory_is_run_in_halves(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Six clients do not fit, three do. The model can be batched, so nothing is left to the sequential engine."""
+    sizes, engine = limit_memory(monkeypatch, 3, error), Vectorised(dtype=torch.float64)
+    with caplog.at_level(logging.WARNING):
+        halved = run(engine, dense(), rounds=1)
+    assert sizes == [6, 3, 3]
+    assert engine.unbatched == {}
+    assert "6 clients at once do not fit into memory: running 3 at once; set chunk = 3" in caplog.text
+    plain = run(Sequential(dtype=torch.float64), dense(), rounds=1)
+    assert distance(halved.weights(), plain.weights()) < 1e-10
+
+
+def test_one_client_that_does_not_fit_into_memory_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit_memory(monkeypatch, 0, torch.OutOfMemoryError("CUDA out of memory."))
+    with pytest.raises(Mistake, match="the memory of cpu is too small for the work of one client"):
+        run(Vectorised(), dense(), rounds=1)
 
 
 def test_memory_of_one_s_own_or_a_common_pool_is_the_same_bit_for_bit() -> None:
@@ -241,6 +297,6 @@ def test_a_step_may_write_into_its_carry(engine: Callable[..., Engine]) -> None:
     writing = engine(dtype=torch.float64)
     plain = run(engine(dtype=torch.float64), dense(), coterie.fedavg(lr=0.1, batch_size=5))
     written = run(writing, start, in_place)
-    assert getattr(writing, "left", {}) == {}
+    assert getattr(writing, "unbatched", {}) == {}
     assert distance(plain.weights(), written.weights()) < 1e-12
     assert distance(dict(start.state_dict()), dict(dense().state_dict())) == 0

@@ -63,5 +63,5 @@ def test_your_algorithm_runs_on_every_engine() -> None:
         list(federate(recipe, model, ragged(), rounds=3, engine=engine))[-1].weights()
         for engine in (Sequential(dtype=torch.float64), batched)
     ]
-    assert batched.left == {}
+    assert batched.unbatched == {}
     assert distance(*ends) < 1e-12
