@@ -113,7 +113,7 @@ def test_a_later_stage_counts_its_rounds_from_its_own_first() -> None:
 
 @pytest.mark.parametrize("parts", [[], [("a", 3)], [("a", None), ("b", None)], [("a", -1), ("b", None)]])
 def test_stages_without_their_rounds(parts) -> None:
-    with pytest.raises(Mistake, match="each needs its number of rounds"):
+    with pytest.raises(Mistake, match="every stage except the last needs a number of rounds"):
         stages(parts)
 
 

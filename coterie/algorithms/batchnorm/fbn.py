@@ -206,7 +206,7 @@ def fbn(
             ),
             warnings=warnings,
         )
-        measuring = measuring_round(training, task, local)
+        measuring = measuring_round(training, task)
         return replace(training, stage=lambda round: measuring if round <= warm_start else training)
 
     return bind

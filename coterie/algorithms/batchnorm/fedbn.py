@@ -20,7 +20,6 @@ from dataclasses import replace
 from typing import Unpack
 
 from coterie.algorithms.fedavg import fedavg
-from coterie.algorithms.local import LocalSGD, delta
 from coterie.algorithms.local_options import LocalOptions
 from coterie.algorithms.optimizers import Optimizer
 from coterie.core.algorithm import Algorithm, Context, Federation, Recipe, one_architecture
@@ -39,7 +38,6 @@ def fedbn(*, server_lr: float = 1.0, server: Optimizer | None = None, **local_op
     Raises:
         Mistake: a value is out of its range; when bound to a model, that it has no normalisation layer.
     """
-    local = LocalSGD(**local_options)
     average = fedavg(server_lr=server_lr, server=server, **local_options)
 
     def bind(task: Task) -> Algorithm:
@@ -51,14 +49,14 @@ def fedbn(*, server_lr: float = 1.0, server: Optimizer | None = None, **local_op
             return base.server.initial_state(split(one_architecture(weights), task.norm_leaves)[0], federation)
 
         def initial_client_state(weights: Tree) -> Tree:
-            return {"own": split(weights, task.norm_leaves)[1], **local.initial_client_state(weights)}
+            return {"own": split(weights, task.norm_leaves)[1], **base.client.initial_state(weights)}
 
         def start(sent: Tree, state: Tree, ctx: Context) -> Tree:
-            return local.initial_carry(join(sent, state["own"]), state)
+            return base.client.start(join(sent, state["own"]), state, ctx)
 
         def finish(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
-            own = split(carry, task.norm_leaves)[1]
-            return {"delta": delta(sent, carry)}, {"own": own, **local.client_state(carry)}
+            update, state = base.client.finish(sent, carry, ctx)
+            return update, {"own": split(carry, task.norm_leaves)[1], **state}
 
         return replace(
             base,

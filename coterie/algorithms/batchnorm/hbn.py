@@ -41,7 +41,6 @@ from coterie.algorithms.batchnorm import statistics
 from coterie.algorithms.batchnorm.measuring_round import measuring_round
 from coterie.algorithms.batchnorm.tasks import with_normaliser
 from coterie.algorithms.fedavg import fedavg
-from coterie.algorithms.local import LocalSGD, delta
 from coterie.algorithms.local_options import LocalOptions
 from coterie.algorithms.optimizers import Optimizer
 from coterie.core.algorithm import Algorithm, Batches, Context, Federation, Logs, Recipe, RoundInfo, Stream
@@ -82,7 +81,6 @@ def hbn(
     size, share = statistics_batch, statistics_momentum
     require("statistics_batch", size, isinstance(size, int) and size >= 1, "1 or more")
     require("statistics_momentum", share, 0 <= share <= 1, "from 0 to 1")
-    local = LocalSGD(**local_options)
     average = fedavg(server_lr=server_lr, server=server, **local_options)
 
     def bind(task: Task) -> Algorithm:
@@ -96,7 +94,7 @@ def hbn(
 
         def initial_client_state(weights: Tree) -> Tree:
             phi = {name: torch.zeros_like(weights["buffers"][mean]) for name, mean in means.items()}
-            return {"phi": phi, **local.initial_client_state({"params": {**weights["params"], **phi}})}
+            return {"phi": phi, **base.client.initial_state({"params": {**weights["params"], **phi}})}
 
         def broadcast(state: Tree) -> Tree:
             other = statistics.other_buffers(state["buffers"], layers)
@@ -104,27 +102,22 @@ def hbn(
 
         def start(sent: Tree, state: Tree, ctx: Context) -> Tree:
             params, buffers = {**sent["params"], **state["phi"]}, statistics.fill(sent["buffers"], sent["statistics"])
-            return local.initial_carry({"params": params, "buffers": buffers}, state)
+            return base.client.start({"params": params, "buffers": buffers}, state, ctx)
 
         def step(carry: Tree, batch: Batches, ctx: Context) -> tuple[Tree, Logs]:
-            grads, after, logs = task.gradient(carry["params"], carry["buffers"], batch["private"])
-            buffers = statistics.fill(after, statistics.running_statistics(carry["buffers"], layers))
-            return local.descend(carry, grads, buffers, ctx), logs
-
-        def client_state(carry: Tree) -> Tree:
-            return {"phi": {name: carry["params"][name] for name in means}, **local.client_state(carry)}
+            after, logs = base.client.step(carry, batch, ctx)  # its buffers hold what the layers reported
+            running = statistics.running_statistics(carry["buffers"], layers)
+            return {**after, "buffers": statistics.fill(after["buffers"], running)}, logs
 
         def finish(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
-            return {"delta": delta(sent, carry)}, client_state(carry)
+            update, state = base.client.finish(sent, carry, ctx)
+            return update, {"phi": {name: carry["params"][name] for name in means}, **state}
 
         def update(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
             return {**base.server.update(state, aggregate, info), "mixed": state["mixed"]}
 
         def start_measuring(sent: Tree, state: Tree, ctx: Context) -> Tree:
             return {**start(sent, state, ctx), "seen": statistics.initial_statistics(sent["statistics"])}
-
-        def finish_measuring(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
-            return {"statistics": carry["seen"]}, client_state(carry)
 
         def adopt(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
             old, pooled = statistics.fill(state["buffers"], state["mixed"]), aggregate["statistics"]
@@ -142,15 +135,11 @@ def hbn(
                 aggregation={"statistics": statistics.three_stages},
             ),
         )
-        measuring = measuring_round(training, task, local)
+        measuring = measuring_round(training, task)
+        one_batch = {"private": Stream(size, steps=1)}
         measuring = replace(
             measuring,
-            client=replace(
-                measuring.client,
-                start=start_measuring,
-                finish=finish_measuring,
-                streams={"private": Stream(size, steps=1)},
-            ),
+            client=replace(measuring.client, start=start_measuring, streams=one_batch),
             server=replace(measuring.server, update=adopt),
         )
         return replace(training, stage=lambda round: training if round % 2 else measuring)

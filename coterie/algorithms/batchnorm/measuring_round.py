@@ -5,19 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from coterie.algorithms.batchnorm import statistics
-from coterie.algorithms.local import LocalSGD
 from coterie.core.algorithm import Algorithm, Batches, Context, Logs, RoundInfo
 from coterie.core.task import Task, masked_sums
 from coterie.core.tree import Tree
 
 
-def measuring_round(training: Algorithm, task: Task, local: LocalSGD) -> Algorithm:
+def measuring_round(training: Algorithm, task: Task) -> Algorithm:
     """Return the algorithm of a round that sets (M, V) to the statistics of the pooled batch.
 
     Args:
         training: gives everything else. Its `start` puts `initial_statistics` into the carry, as "seen".
         task: its BatchNorm layers call a normaliser.
-        local: says what a client keeps.
     """
 
     def step(carry: Tree, batch: Batches, ctx: Context) -> tuple[Tree, Logs]:
@@ -29,7 +27,7 @@ def measuring_round(training: Algorithm, task: Task, local: LocalSGD) -> Algorit
         return {**carry, "buffers": buffers, "seen": seen}, logs
 
     def finish(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
-        return {"statistics": carry["seen"]}, local.client_state(carry)
+        return {"statistics": carry["seen"]}, training.client.finish(sent, carry, ctx)[1]
 
     def update(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
         return {**state, "buffers": statistics.move(state["buffers"], aggregate["statistics"], 1.0)}
