@@ -1,8 +1,8 @@
-"""A step as one compiled program that writes the new carry over the old one.
+"""Compile a step into one program that writes the new carry over the old one.
 
-A step is traced once for each shape of what it is given (`make_fx`), and TorchInductor compiles the trace. Since the
-engine knows those shapes and owns the carry, nothing has to be checked, looked up or allocated between two steps. Where
-compiling fails or would not end, the step runs as it is, and the log says why.
+A step is traced once for each combination of shapes of its arguments (`make_fx`), and TorchInductor compiles the trace.
+The engine knows those shapes and owns the carry, so nothing has to be checked, looked up or allocated between two
+steps. If compiling fails or would take too long, the step runs uncompiled, and the log says why.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ Step = Callable[[Tree, Batches, Context], tuple[Tree, Logs]]
 Program = Callable[[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]], Logs]
 """(leaves of the carry, written over; tensors of the batches; tensors of the context) -> logs."""
 
-OPTIONS = {"size_asserts": False, "alignment_asserts": False}
-"""TorchInductor need not check at each call what the engine knows."""
+INDUCTOR_OPTIONS = {"size_asserts": False, "alignment_asserts": False}
+"""Do not check sizes and alignment at each call, since the engine knows them."""
 
-OPERATIONS = 6000
-"""The longest trace that is compiled, which takes some 20 ms an operation."""
+MAX_OPERATIONS = 6000
+"""The longest trace that is compiled; compiling takes some 20 ms per operation."""
 
 
 class Compiled:
-    """A step that is compiled at its first call with arguments of some shape."""
+    """A step that is compiled at its first call with each combination of shapes."""
 
     def __init__(self, step: Step, device: torch.device) -> None:
         self.step = step
@@ -49,71 +49,76 @@ class Compiled:
         self._context: Context | None = None
         self._facts: list[Tensor] = []
         self._shape: Any = None
-        self._given_up = _unusable(device)
-        if self._given_up:
-            log.warning("steps run uncompiled: %s", self._given_up)
+        self._failure = _obstacle(device)
+        if self._failure:
+            log.warning("steps run uncompiled: %s", self._failure)
 
     def __call__(self, carry: Tree, batches: Batches, ctx: Context) -> tuple[Tree, Logs]:
-        """The step. The carry that is given is the one that is returned, written over, where a program exists."""
+        """Run the step. If there is a program, the given carry is written over and returned."""
         if carry is not self._carry or ctx is not self._context:
-            self._carry, self._leaves, self._context, self._facts = carry, tree.leaves(carry), ctx, _facts(ctx)
-            self._shape = tuple(map(_shape, (*self._leaves, *self._facts)))
-        tensors = _tensors(batches)
-        key = (self._shape, tuple(batches), tuple(map(_shape, tensors)))
+            self._carry, self._leaves, self._context, self._facts = (
+                carry,
+                tree.leaves(carry),
+                ctx,
+                _context_tensors(ctx),
+            )
+            self._shape = tuple(map(_layout, (*self._leaves, *self._facts)))
+        tensors = _batch_tensors(batches)
+        key = (self._shape, tuple(batches), tuple(map(_layout, tensors)))
         if key not in self._programs:
-            self._programs[key] = self._made(carry, batches, ctx)
+            self._programs[key] = self._make_program(carry, batches, ctx)
         program = self._programs[key]
         return (carry, program(self._leaves, tensors, self._facts)) if program else self.step(carry, batches, ctx)
 
-    def _made(self, carry: Tree, batches: Batches, ctx: Context) -> Program | None:
-        """A program for arguments of these shapes, tried on a copy of them; None where there can be none."""
-        if self._given_up:
+    def _make_program(self, carry: Tree, batches: Batches, ctx: Context) -> Program | None:
+        """Return a program for arguments of these shapes, tried on a copy of them; None if they cannot be compiled."""
+        if self._failure:
             return None
         log.info("compiling a local step for batches of this size; this takes seconds to minutes, once")
         try:
-            program = _program(self.step, carry, batches, ctx)
-            program(tree.leaves(tree.clone(carry)), _tensors(batches), _facts(ctx))
-        except Exception as error:  # compilers fail in many ways; the plain step then raises what is the user's own
-            self._given_up = str(error).splitlines()[0] if str(error) else type(error).__name__
-            log.warning("steps run uncompiled: %s", self._given_up)
+            program = _compile(self.step, carry, batches, ctx)
+            program(tree.leaves(tree.clone(carry)), _batch_tensors(batches), _context_tensors(ctx))
+        except Exception as error:  # compilers fail in many ways; the plain step raises the user's own mistakes
+            self._failure = str(error).splitlines()[0] if str(error) else type(error).__name__
+            log.warning("steps run uncompiled: %s", self._failure)
             return None
         return program
 
 
-def _unusable(device: torch.device) -> str:
-    """Why nothing can be compiled for this device, or an empty text."""
+def _obstacle(device: torch.device) -> str:
+    """Return why nothing can be compiled for this device, or an empty text."""
     if device.type != "cpu" or cpp_compiler() is not None:
         return ""
-    return f"torch.compile needs a C++ compiler, and {_named()} is not there (install it, or name another in CXX)"
+    return (
+        f"torch.compile needs a C++ compiler, and {_compiler_name()} is not there (install it, or name another in CXX)"
+    )
 
 
 def cpp_compiler() -> str | None:
-    """Where the C++ compiler is that TorchInductor would use on a CPU; None where there is none. PyTorch's own function
-    takes seconds to import.
-    """
-    return shutil.which(_named())
+    """Return the path of the C++ compiler that TorchInductor uses on a CPU, or None."""
+    return shutil.which(_compiler_name())  # PyTorch's own function takes seconds to import
 
 
-def _named() -> str:
+def _compiler_name() -> str:
     return os.environ.get("CXX", {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++"))
 
 
-def _shape(x: Tensor) -> Any:
+def _layout(x: Tensor) -> Any:
     return x.shape, x.stride(), x.dtype
 
 
-def _tensors(batches: Batches) -> list[Tensor]:
-    """Dense, so that slices of longer tables are of the same shape, whatever they were cut from."""
+def _batch_tensors(batches: Batches) -> list[Tensor]:
+    """Return the tensors of batches, contiguous, so that slices of longer tables have the same strides."""
     return [x.contiguous() for batch in batches.values() for x in batch if x is not None]
 
 
-def _facts(ctx: Context) -> list[Tensor]:
-    """The tensors of a context."""
+def _context_tensors(ctx: Context) -> list[Tensor]:
+    """Return the tensors of a context."""
     return [x for x in (*ctx._replace(seed_set=None), *(ctx.seed_set or ())) if x is not None]
 
 
-def _program(step: Step, carry: Tree, batches: Batches, ctx: Context) -> Program:
-    """The step, compiled for arguments of these shapes.
+def _compile(step: Step, carry: Tree, batches: Batches, ctx: Context) -> Program:
+    """Return the step, compiled for arguments of these shapes.
 
     Raises:
         RuntimeError: the trace is too long to be compiled in reasonable time.
@@ -123,31 +128,32 @@ def _program(step: Step, carry: Tree, batches: Batches, ctx: Context) -> Program
     from torch._subclasses import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-    leaves, tensors, facts = tree.leaves(carry), _tensors(batches), _facts(ctx)
-    trace, names = _traced(step, carry, batches, ctx, tensors)
-    if len(trace.graph.nodes) > OPERATIONS:
+    leaves, tensors, facts = tree.leaves(carry), _batch_tensors(batches), _context_tensors(ctx)
+    trace, names = _trace(step, carry, batches, ctx, tensors)
+    if len(trace.graph.nodes) > MAX_OPERATIONS:
         raise RuntimeError(f"a step of {len(trace.graph.nodes)} operations would take too long to compile")
-    images = _images(trace, tensors)
+    images = _image_positions(trace, tensors)
     if images:
-        tensors = _channels_last(tensors, images)
-        trace, names = _traced(step, carry, batches, ctx, tensors)
+        tensors = _to_channels_last(tensors, images)
+        trace, names = _trace(step, carry, batches, ctx, tensors)
     fuse_updates(trace, [node for node in trace.graph.nodes if node.op == "placeholder"][: len(leaves)])
     mode = FakeTensorMode(shape_env=ShapeEnv())  # TorchInductor's cache on disk asks for one
     with tracing(TracingContext(mode)):  # real tensors would be taken for examples of any size
         given: list[Any] = [mode.from_tensor(x, static_shapes=True) for x in (*leaves, *tensors, *facts)]
-        fast = compiled(trace, given, options=OPTIONS)
+        fast = compiled(trace, given, options=INDUCTOR_OPTIONS)
 
     def program(carry: Sequence[Tensor], batch: Sequence[Tensor], facts: Sequence[Tensor]) -> Logs:
-        return dict(zip(names, fast(*carry, *_channels_last(batch, images), *facts), strict=True))
+        return dict(zip(names, fast(*carry, *_to_channels_last(batch, images), *facts), strict=True))
 
     return program
 
 
-def _traced(
+def _trace(
     step: Step, carry: Tree, batches: Batches, ctx: Context, tensors: Sequence[Tensor]
 ) -> tuple[GraphModule, list[str]]:
-    """The step as a graph over the leaves of a carry, which it writes over, and the tensors of batches; the names of
-    the logs that it gives.
+    """Return the step as a graph, and the names of its logs.
+
+    The graph's arguments are the leaves of the carry, which it writes over, and the tensors of batches and context.
     """
     from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -158,9 +164,9 @@ def _traced(
     def flat(*arguments: Tensor) -> list[Tensor]:
         old = arguments[: len(leaves)]
         new, logs = step(
-            _filled(carry, old),
-            _filled_batches(batches, arguments[len(leaves) : end]),
-            _filled_context(ctx, arguments[end:]),
+            _fill_carry(carry, old),
+            _fill_batches(batches, arguments[len(leaves) : end]),
+            _fill_context(ctx, arguments[end:]),
         )
         if tree.structure(new) != tree.structure(carry):
             raise RuntimeError("a step that adds to its carry, or takes from it, cannot be compiled")
@@ -172,39 +178,41 @@ def _traced(
 
     exact = {torch.ops.aten.add.Tensor: _add}
     traced = make_fx(flat, decomposition_table=exact, tracing_mode="fake", _allow_non_fake_inputs=True)
-    return traced(*leaves, *tensors, *_facts(ctx)), names
+    return traced(*leaves, *tensors, *_context_tensors(ctx)), names
 
 
 def _add(x: Tensor, y: Tensor, *, alpha: float = 1) -> Any:
-    """x + alpha y as two operations: TorchInductor forgets alpha where one of them is a product of matrices."""
+    """Compute x + alpha y as two operations: TorchInductor forgets alpha if one of them is a matrix product."""
     return NotImplemented if alpha == 1 else x + y * alpha
 
 
-def _images(trace: GraphModule, tensors: Sequence[Tensor]) -> frozenset[int]:
-    """Which tensors a convolution on a CPU may want channels last; given so to the program, all that follows is."""
+def _image_positions(trace: GraphModule, tensors: Sequence[Tensor]) -> frozenset[int]:
+    """Return the positions of images that convolutions on a CPU read faster with channels last; what follows from them
+    then has channels last too.
+    """
     convolves = any(node.target is torch.ops.aten.convolution.default for node in trace.graph.nodes)
     on_cpu = (k for k, x in enumerate(tensors) if x.dim() == 4 and x.is_floating_point() and x.device.type == "cpu")
     return frozenset(on_cpu if convolves else ())
 
 
-def _channels_last(tensors: Sequence[Tensor], images: frozenset[int]) -> list[Tensor]:
+def _to_channels_last(tensors: Sequence[Tensor], images: frozenset[int]) -> list[Tensor]:
     return [channels_last(x) if k in images else x for k, x in enumerate(tensors)]
 
 
-def _filled(carry: Tree, leaves: Sequence[Tensor]) -> Tree:
-    """A carry of the same structure with these leaves."""
+def _fill_carry(carry: Tree, leaves: Sequence[Tensor]) -> Tree:
+    """Return a carry of the same structure with these leaves."""
     rest = iter(leaves)
     return tree.map(lambda _: next(rest), carry)
 
 
-def _filled_batches(batches: Batches, tensors: Sequence[Tensor]) -> Batches:
-    """Batches of the same structure with these tensors."""
+def _fill_batches(batches: Batches, tensors: Sequence[Tensor]) -> Batches:
+    """Return batches of the same structure with these tensors."""
     rest = iter(tensors)
     return {name: Batch._make(None if x is None else next(rest) for x in batch) for name, batch in batches.items()}
 
 
-def _filled_context(ctx: Context, tensors: Sequence[Tensor]) -> Context:
-    """A context of the same structure with these tensors."""
+def _fill_context(ctx: Context, tensors: Sequence[Tensor]) -> Context:
+    """Return a context of the same structure with these tensors."""
     rest = iter(tensors)
     facts: dict[str, Tensor] = {name: next(rest) for name in ctx._fields if name != "seed_set"}
     seed_set = None if ctx.seed_set is None else Batch._make(None if x is None else next(rest) for x in ctx.seed_set)

@@ -1,8 +1,8 @@
-"""Updates of a compiled step that need no gradient in memory.
+"""Fuse updates of a compiled step, so that no gradient is written to memory.
 
-The gradient of a linear layer's weight is a product, dy' x: as large as the weight, from two factors as thin as a
-batch. Plain descent looks at it once, in w + s dy' x. BLAS does both in one call that adds the product to w where it
-lies. The gradient and a second weight are then never written down, which for a large layer takes longer than the
+The gradient of a linear layer's weight is a product dy' x. It is as large as the weight, and its two factors are as
+thin as a batch. Plain descent reads it once, in w + s dy' x. BLAS does both in one call, which adds the product to w in
+place. The gradient and a second weight are then never written to memory, which for a large layer takes longer than the
 arithmetic.
 """
 
@@ -20,7 +20,7 @@ aten = torch.ops.aten
 
 
 def add_product(w: Tensor, a: Tensor, b: Tensor) -> None:
-    """w [m, n] <- w + a b, with a [m, k] and b [k, n]."""
+    """Add a product to a weight in place: w [m, n] <- w + a b, with a [m, k] and b [k, n]."""
     torch.addmm(w, a, b, out=w)
 
 
@@ -32,18 +32,18 @@ _library.impl("add_product", lambda w, a, b: None, "Meta")  # type: ignore[no-un
 
 
 def fuse_updates(trace: GraphModule, carry: Collection[Node]) -> None:
-    """Let a trace add products to weights where it says w <- w + s (a b), with a number s.
+    """Replace w <- w + s (a b) in a trace, with a number s, by the addition of a product in place.
 
     Args:
         trace: changed in place. It ends with copies into leaves of the carry, each from a clone made before the first.
-        carry: the leaves' places in it.
+        carry: the placeholders of the carry's leaves.
     """
     graph = trace.graph
     for copy in list(graph.nodes):
-        update = _update(copy, carry)
+        update = _find_update(copy, carry)
         if update is None:
             continue
-        with graph.inserting_before(update.total):  # where nothing is written over yet
+        with graph.inserting_before(update.total):  # before anything is written over
             scaled = graph.call_function(aten.mul.Tensor, (update.a, update.scale))
         with graph.inserting_before(copy):
             graph.call_function(torch.ops.coterie.add_product.default, (update.weight, scaled, update.b))
@@ -62,35 +62,35 @@ class _Update(NamedTuple):
     scale: Node
 
 
-def _update(copy: Node, carry: Collection[Node]) -> _Update | None:
-    """What a copy writes over a leaf of the carry, where it is such a sum and used nowhere else."""
+def _find_update(copy: Node, carry: Collection[Node]) -> _Update | None:
+    """Return the sum that a copy writes over a leaf of the carry; None if it is another value or used elsewhere."""
     if copy.target is not aten.copy_.default or copy.args[0] not in carry:
         return None
     weight, clone = _arguments(copy)[:2]
-    total = _only(clone, aten.clone.default)
-    if total is None or _only(total, aten.addcmul.default) is not weight or total.kwargs:
+    total = _source_of(clone, aten.clone.default)
+    if total is None or _source_of(total, aten.addcmul.default) is not weight or total.kwargs:
         return None
     _, gradient, scale = _arguments(total)
     factors = _factors(gradient)
-    if factors is None or scale.meta["val"].dim() or _seen_in(factors[1]) in carry:
+    if factors is None or scale.meta["val"].dim() or _viewed_tensor(factors[1]) in carry:
         return None
     return _Update(total, weight, *factors, scale)
 
 
 def _factors(gradient: Node) -> tuple[Node, Node] | None:
-    """a and b of a gradient a b that is used nowhere else. Autograd transposes it, and then once more."""
-    turned = False
-    while source := _only(gradient, aten.t.default, aten.detach.default):
-        turned ^= gradient.target is aten.t.default
+    """Return a and b of a gradient a b that is used only here. Autograd transposes it twice."""
+    transposed = False
+    while source := _source_of(gradient, aten.t.default, aten.detach.default):
+        transposed ^= gradient.target is aten.t.default
         gradient = source
-    if turned or _only(gradient, aten.mm.default) is None:
+    if transposed or _source_of(gradient, aten.mm.default) is None:
         return None
     a, b = _arguments(gradient)
     return a, b
 
 
-def _only(node: Node, *targets: object) -> Node | None:
-    """The first argument of a node that is one of these calls and used once."""
+def _source_of(node: Node, *targets: object) -> Node | None:
+    """Return the first argument of a node that is one of these calls and is used once; otherwise None."""
     return _arguments(node)[0] if node.target in targets and len(node.users) == 1 else None
 
 
@@ -98,8 +98,8 @@ def _arguments(node: Node) -> tuple[Node, ...]:
     return node.args  # type: ignore[return-value]
 
 
-def _seen_in(node: Node) -> Node:
-    """The tensor that a view looks into."""
+def _viewed_tensor(node: Node) -> Node:
+    """Return the tensor that a view belongs to."""
     while node.target is operator.getitem or getattr(node.target, "is_view", False):
         node = _arguments(node)[0]
     return node

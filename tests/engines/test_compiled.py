@@ -129,7 +129,7 @@ def test_without_a_compiler_nothing_is_compiled(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    monkeypatch.setattr(compiled, "_program", None)
+    monkeypatch.setattr(compiled, "_compile", None)
     plain = run(RECIPES["fedavg"], Sequential(dtype=torch.float64))
     same = run(RECIPES["fedavg"], Sequential(dtype=torch.float64, compile=True))
     assert distance(all_weights(plain[-1]), all_weights(same[-1])) < 1e-10
@@ -154,7 +154,7 @@ def test_each_shape_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
         made.append(len(batches["private"].x))
         return lambda leaves, tensors, facts: {}
 
-    monkeypatch.setattr(compiled, "_program", program)
+    monkeypatch.setattr(compiled, "_compile", program)
     monkeypatch.setattr(compiled, "cpp_compiler", lambda: "g++")
     step = Compiled(failing, CPU)
     for size in (1, 2, 3, 3, 2, 1):
@@ -168,7 +168,7 @@ def test_a_step_of_too_many_operations_is_not_compiled(
     def many(c: Tree, batches: Batches, ctx: Context) -> tuple[Tree, dict[str, Tensor]]:
         return {**c, "a": c["a"] * 2 + 1 + batches["private"].x.sum()}, {}
 
-    monkeypatch.setattr(compiled, "OPERATIONS", 3)
+    monkeypatch.setattr(compiled, "MAX_OPERATIONS", 3)
     monkeypatch.setattr(compiled, "cpp_compiler", lambda: "g++")
     after, _ = Compiled(many, CPU)(carry(), batch(), CONTEXT)
     assert torch.equal(after["a"], torch.arange(3.0) * 2 + 16)

@@ -12,7 +12,7 @@ from coterie.core import tree
 from coterie.core.algorithm import Algorithm
 from coterie.core.task import Batch
 from coterie.engines import compiled
-from coterie.engines.compiled import Compiled, _traced
+from coterie.engines.compiled import Compiled, _trace
 from coterie.engines.fused import fuse_updates
 from coterie.models.functional import make_task
 from coterie.objectives import cross_entropy
@@ -55,7 +55,7 @@ def test_where_it_applies(model: Callable[[], nn.Module], options: dict[str, Any
     """To the weight of every linear layer that is used once, in plain descent."""
     algorithm, carry = bound(model, **options)
     with torch.no_grad():
-        trace, _ = _traced(algorithm.client.step, carry, BATCHES, CONTEXT, compiled._tensors(BATCHES))
+        trace, _ = _trace(algorithm.client.step, carry, BATCHES, CONTEXT, compiled._batch_tensors(BATCHES))
         fuse_updates(trace, [n for n in trace.graph.nodes if n.op == "placeholder"][: len(tree.leaves(carry))])
     calls = [node for node in trace.graph.nodes if node.target is torch.ops.coterie.add_product.default]
     assert len(calls) == fused
