@@ -26,9 +26,9 @@ def test_the_loop_runs_and_learns() -> None:
 
 
 def test_the_file_is_a_valid_experiment() -> None:
-    from coterie.experiment.settings import parse
+    from coterie.experiment.settings import parse_settings
 
-    assert parse(tomllib.loads(block("toml")), [ROOT]).rounds == 200
+    assert parse_settings(tomllib.loads(block("toml")), [ROOT]).rounds == 200
 
 
 def test_links_lead_somewhere() -> None:

@@ -17,7 +17,7 @@ import torch
 
 import coterie
 from coterie.core import rng
-from coterie.experiment.engine import this_machine
+from coterie.experiment.resolve_engine import this_machine
 from coterie.pretrain.fps import FPS
 from coterie.pretrain.fractals import orbit, render
 from coterie.pretrain.iterated_functions import Systems, draw_systems, jitter_systems

@@ -41,8 +41,8 @@ from coterie import Recipe, Round
 from coterie.core.examples import Clients, Examples
 from coterie.core.rng import generator
 from coterie.data import Source, deal, load
-from coterie.experiment.pretraining import parse
 from coterie.experiment.pretraining_run import pretrain
+from coterie.experiment.pretraining_settings import parse_pretraining
 from coterie.models.registry import build
 
 HERE = Path(__file__).resolve().parent
@@ -180,7 +180,7 @@ def fractal_weights(budget: Budget, minutes: int) -> Path:
         "model": {"name": "resnet20", "width": budget.width},
     }
     with lock(folder):
-        pretrain(parse(tables, [HERE]), folder, resume=True)
+        pretrain(parse_pretraining(tables, [HERE]), folder, resume=True)
     return folder / "model.safetensors"
 
 

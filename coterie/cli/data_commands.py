@@ -89,9 +89,9 @@ def show(
 
 def _show_source(name: str, overrides: Sequence[str], out: Path) -> None:
     from coterie.data import deal, load
-    from coterie.experiment.file import overridden
+    from coterie.experiment.toml_file import apply_overrides
 
-    options, _ = overridden({}, [o.removeprefix("data.") for o in overrides])
+    options, _ = apply_overrides({}, [o.removeprefix("data.") for o in overrides])
     with mistakes_in("data"):
         source = load(name, folders=[Path.cwd()], **options)
     _print_source(source)
@@ -100,10 +100,10 @@ def _show_source(name: str, overrides: Sequence[str], out: Path) -> None:
 
 
 def _show_experiment(file: Path, overrides: Sequence[str], out: Path) -> None:
-    from coterie.experiment.dealing import load_and_deal
-    from coterie.experiment.settings import load
+    from coterie.experiment.load_data import load_and_deal
+    from coterie.experiment.settings import load_settings
 
-    settings, ready = load_and_deal(load(file, overrides))
+    settings, ready = load_and_deal(load_settings(file, overrides))
     _print_source(ready.source)
     _show_clients(ready.source, ready.clients, settings.data["partition"], out)
 

@@ -90,9 +90,9 @@ def _run_first_process(file: Path, overrides: list[str], folder: Path, resume: b
     """Run an experiment in this process and in the other processes of the team, if there are any."""
     from coterie.cli.run_display import RunDisplay, show_logs
     from coterie.experiment.run import run as run_experiment
-    from coterie.experiment.settings import load
+    from coterie.experiment.settings import load_settings
 
-    settings = load(file, overrides)
+    settings = load_settings(file, overrides)
     display = RunDisplay()
     with show_logs(display):
         outcome = run_experiment(settings, folder, resume, display, team)

@@ -15,7 +15,7 @@ from coterie.cli.text_table import print_table
 from coterie.core.errors import Mistake
 from coterie.core.files import write_atomic
 from coterie.data.new_examples import NewExamples
-from coterie.experiment.trained import trained
+from coterie.experiment.trained_model import load_trained_model
 
 
 def write_predictions(folder: Path, file: Path, client: str | None, out: Path) -> None:
@@ -30,7 +30,7 @@ def write_predictions(folder: Path, file: Path, client: str | None, out: Path) -
     Raises:
         Mistake: the run, the examples or the table cannot be used.
     """
-    model = trained(folder, client)
+    model = load_trained_model(folder, client)
     examples = model.read(file)
     probabilities = model.probabilities(examples.x)
     classes = model.inputs.classes or ()

@@ -12,8 +12,8 @@ from torch import nn
 
 from coterie.cli.interrupts import handle_interrupts
 from coterie.cli.progress_line import ProgressLine
-from coterie.experiment.pretraining import Pretraining, load
 from coterie.experiment.pretraining_run import pretrain
+from coterie.experiment.pretraining_settings import Pretraining, load_pretraining
 from coterie.report.formats import format_duration, format_number, format_spread
 from coterie.track.rounds_file import Record
 from coterie.track.summary import MAX_COLLAPSED_SPREAD
@@ -34,7 +34,7 @@ def run_pretraining(file: Path, overrides: Sequence[str], out: Path | None, resu
         Mistake: the file or the folder cannot be used.
     """
     folder = out or Path("runs") / file.stem
-    settings = load(file, overrides)
+    settings = load_pretraining(file, overrides)
     command = shlex.join(["coterie", "pretrain", str(file), *overrides, "--out", str(folder), "--resume"])
     display = PretrainingDisplay()
     with handle_interrupts(command, "interval"):
@@ -50,7 +50,7 @@ def run_pretraining(file: Path, overrides: Sequence[str], out: Path | None, resu
 
 
 class PretrainingDisplay:
-    """Shows a pre-training; it is a `coterie.experiment.pretraining_run.Watch`."""
+    """Shows a pre-training; it is a `coterie.experiment.pretraining_run.PretrainingWatch`."""
 
     def __init__(self) -> None:
         self.progress = ProgressLine("step", PAUSE_SECONDS)

@@ -13,7 +13,7 @@ from coterie.core.errors import require
 from coterie.report.formats import format_number
 
 if TYPE_CHECKING:
-    from coterie.experiment.finished import Finished, On, Statistics
+    from coterie.experiment.finished_run import FinishedRun, On, Statistics
 
 app = typer.Typer(
     help="Measure the loss between and around the models of finished runs.", no_args_is_help=True, rich_markup_mode=None
@@ -39,14 +39,14 @@ def line(
     statistics: Norms = "measured",
 ) -> None:
     """Measure the loss along the line through two runs' models."""
-    from coterie.experiment.finished import surface, together
+    from coterie.experiment.finished_run import load_comparable_runs, loss_surface
     from coterie.probes import line as measure_line
     from coterie.report.loss_pages import write_line_page
 
     chosen = _check_options(on, examples, statistics)
-    runs = together([first, second])
+    runs = load_comparable_runs([first, second])
     a, b = (run.end for run in runs)
-    losses = measure_line(surface(runs[0], *chosen), a, b, progress=_with_progress_bar)
+    losses = measure_line(loss_surface(runs[0], *chosen), a, b, progress=_with_progress_bar)
     loss = dict(zip(losses.t, losses.measures["loss"], strict=True))
     print(f"loss {format_number(loss[0.0])} and {format_number(loss[1.0])}, midway {format_number(loss[0.5])}")
     barrier, distance = format_number(losses.barrier), format_number(losses.distance)
@@ -67,16 +67,16 @@ def plane(
     statistics: Norms = "measured",
 ) -> None:
     """Measure the loss on the plane through three runs' models."""
-    from coterie.experiment.finished import surface, together
+    from coterie.experiment.finished_run import load_comparable_runs, loss_surface
     from coterie.probes import plane as measure_plane
     from coterie.report.loss_pages import write_plane_page
 
     chosen = _check_options(on, examples, statistics)
     with mistakes_in_options():
         require("points", points, points >= 2, "2 or more")  # before the runs are read
-    runs = together([first, second, third])
+    runs = load_comparable_runs([first, second, third])
     a, b, c = (run.end for run in runs)
-    losses = measure_plane(surface(runs[0], *chosen), a, b, c, points, progress=_with_progress_bar)
+    losses = measure_plane(loss_surface(runs[0], *chosen), a, b, c, points, progress=_with_progress_bar)
     names = (_folder_name(first), _folder_name(second), _folder_name(third))
     print(write_plane_page(losses, names, [*_facts(runs, *chosen), ("places", f"{points} x {points}")], out))
 
@@ -93,13 +93,13 @@ def curvature(
     It prints the largest eigenvalue of the Hessian at the start and at the end, and the distance between the two.
     """
     from coterie.core import tree
-    from coterie.experiment.finished import finished, surface
+    from coterie.experiment.finished_run import load_finished_run, loss_surface
     from coterie.probes import curvature as measure_curvature
     from coterie.probes.update_geometry import length
 
     chosen = _check_options(on, examples, statistics)
-    for run in map(finished, folders):
-        loss = surface(run, *chosen)
+    for run in map(load_finished_run, folders):
+        loss = loss_surface(run, *chosen)
         for name, weights in (("start", run.start), ("end", run.end)):
             largest = measure_curvature(loss, weights)
             print(f"{run.folder}: {name} {format_number(largest.value)} (residual {largest.residual:.1e})")
@@ -116,15 +116,15 @@ def _check_options(on: str, examples: int, statistics: str) -> tuple[On, int, St
     return on, examples, statistics  # type: ignore[return-value]
 
 
-def _facts(runs: Sequence[Finished], on: On, examples: int, statistics: Statistics) -> list[tuple[str, str]]:
+def _facts(runs: Sequence[FinishedRun], on: On, examples: int, statistics: Statistics) -> list[tuple[str, str]]:
     """Return what was measured on which data, for the table on the page."""
-    from coterie.experiment.finished import same_start
+    from coterie.experiment.finished_run import have_same_start
 
     task = next(iter(runs[0].experiment.plan.tasks.values()))
     norms = {"measured": "measured on training examples at every place", "averaged": "averaged with the weights"}
     return [
         *(("run", str(run.folder)) for run in runs),
-        ("began with the same weights", "yes" if same_start(runs) else "no"),
+        ("began with the same weights", "yes" if have_same_start(runs) else "no"),
         ("data", f"{runs[0].experiment.source.name}, {on}, at most {examples:,} examples"),
         ("BatchNorm's statistics", norms[statistics] if task.batch_norms else "none"),
     ]

@@ -13,9 +13,9 @@ from rich.table import Table
 
 from coterie.cli.progress_line import ProgressLine
 from coterie.core.errors import few
-from coterie.experiment.build import Experiment
+from coterie.experiment.build_experiment import Experiment
 from coterie.experiment.settings import model_names
-from coterie.experiment.start import Start
+from coterie.experiment.starting_weights import Start
 from coterie.report.formats import format_bytes, format_duration, format_number, format_percent, format_spread
 from coterie.track.rounds_file import Record
 
@@ -23,7 +23,7 @@ PAUSE_SECONDS = 1.0
 
 
 class RunDisplay(logging.Handler):
-    """Shows a run, and the messages that the library logs; it is a `coterie.experiment.run.Watch`."""
+    """Shows a run, and the messages that the library logs; it is a `coterie.experiment.run_recorder.RunWatch`."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)

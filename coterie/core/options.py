@@ -50,10 +50,11 @@ class Option(NamedTuple):
 
 def options_of(options: type) -> dict[str, Option]:
     """Return the options of an options class, by name."""
-    return {name: _option(kind) for name, kind in typing.get_type_hints(options, include_extras=True).items()}
+    return {name: option_of(kind) for name, kind in typing.get_type_hints(options, include_extras=True).items()}
 
 
-def _option(annotation: Any) -> Option:
+def option_of(annotation: Any) -> Option:
+    """Return the option that an annotation of an options class describes."""
     optional = typing.get_origin(annotation) is typing.NotRequired
     kind = typing.get_args(annotation)[0] if optional else annotation
     bare, *metadata = typing.get_args(kind) if typing.get_origin(kind) is typing.Annotated else (kind,)

@@ -1,4 +1,7 @@
-"""Which keys a table takes: those that a function takes, so that no list of them is kept anywhere else."""
+"""Which keys a table takes: the arguments of the function that the table is for, so that no other list of them is kept.
+
+For a function of ours they are read from its source (see `read_keys`), so that PyTorch is not imported.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from coterie.core.options import options_of
+from coterie.core.options import Option, options_of
 
 REQUIRED: Any = inspect.Parameter.empty
 """The default of a key that must be given."""
@@ -20,8 +23,8 @@ class Key(NamedTuple):
     """One key of a table.
 
     Attributes:
-        kind: the annotation of its value; `Any` where there is none.
-        default: its value when it is left out; None means that it then has no say, `REQUIRED` that it must be given.
+        kind: the annotation of its value, with its range; `Any` where there is none.
+        default: its value where it is left out; None where it then has no effect, `REQUIRED` where it must be given.
     """
 
     kind: Any
@@ -30,74 +33,77 @@ class Key(NamedTuple):
     @property
     def type(self) -> Any:
         """The kind without its range."""
-        return strip_range(self.kind)
+        return _strip_range(self.kind)
 
 
 class Keys(dict[str, Key]):
-    """The keys of a table by name; `open` where it takes any others besides."""
+    """The keys of a table by name.
+
+    Attributes:
+        open: whether the table takes any other keys too.
+    """
 
     open: bool = False
 
-    def and_those_of(self, other: Keys) -> Keys:
-        """These keys, and the others after them."""
+    def join(self, other: Keys) -> Keys:
+        """Return these keys, and the others after them."""
         both = Keys(self | other)
         both.open = self.open or other.open
         return both
 
-    def closed(self) -> Keys:
-        """These keys and no others."""
+    def close(self) -> Keys:
+        """Return these keys, for a table that takes no others."""
         return Keys(self)
 
     def without(self, names: Iterable[str]) -> Keys:
-        """These keys but for some."""
+        """Return these keys except some."""
         fewer = Keys({name: key for name, key in self.items() if name not in set(names)})
         fewer.open = self.open
         return fewer
 
 
-def strip_range(kind: Any) -> Any:
-    """Return an annotation without what `Annotated` adds to it.
-
-    >>> from coterie.core.kinds import Count
-    >>> strip_range(Count | None)
-    int | None
-    """
-    origin, inside = typing.get_origin(kind), typing.get_args(kind)
-    if origin is typing.Annotated:
-        return strip_range(inside[0])
-    if origin in (typing.Union, types.UnionType):
-        return functools.reduce(operator.or_, map(strip_range, inside))
-    return kind
-
-
 def keys_of(function: Callable[..., Any]) -> Keys:
-    """The keys of a table that becomes the arguments of `function`, a dataclass included.
+    """Return the keys of a table whose values become the arguments of a function or the fields of a dataclass.
 
     >>> from coterie.algorithms import fedsgd
-    >>> keys_of(fedsgd)["lr_decay"]
-    Key(kind=<class 'float'>, default=1.0)
+    >>> keys_of(fedsgd)["lr_decay"].default
+    1.0
     """
     parameters = inspect.signature(function).parameters.values()
-    kinds = _hints(function)
+    kinds = _annotations(function)
     keys = Keys()
     for parameter in parameters:
         kind = kinds.get(parameter.name, Any)
         if parameter.kind is parameter.VAR_KEYWORD:
             options = typing.get_args(kind)[0] if typing.get_origin(kind) is typing.Unpack else None
-            keys = keys.and_those_of(_options(options)) if options else keys
+            keys = keys.join(_keys_of_options(options)) if options else keys
             keys.open = keys.open or options is None
         elif parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             keys[parameter.name] = Key(kind, parameter.default)
     return keys
 
 
-def _options(options: Any) -> Keys:
-    """Return the keys of a `TypedDict`."""
-    found = options_of(options).items()
-    return Keys({name: Key(o.kind, REQUIRED if o.required else o.default) for name, o in found})
+def _keys_of_options(options: Any) -> Keys:
+    """Return the keys of an options class."""
+    return Keys({name: key_of_option(option) for name, option in options_of(options).items()})
 
 
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+def key_of_option(option: Option) -> Key:
+    """Return an option as the key of a table."""
+    return Key(option.kind, REQUIRED if option.required else option.default)
+
+
+def _strip_range(kind: Any) -> Any:
+    """Return an annotation without what `Annotated` adds to it."""
+    origin, inside = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        return _strip_range(inside[0])
+    if origin in (typing.Union, types.UnionType):
+        return functools.reduce(operator.or_, map(_strip_range, inside))
+    return kind
+
+
+def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
     """Return the annotations by argument; `Any` for one that cannot be evaluated, as in code of the user's own."""
     function = function.func if isinstance(function, functools.partial) else function
     function = function.__init__ if inspect.isclass(function) else function

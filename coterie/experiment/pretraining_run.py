@@ -14,12 +14,12 @@ from typing import Any, Protocol
 from torch import nn
 
 from coterie.core.errors import Mistake
-from coterie.experiment import file, pretraining
-from coterie.experiment.engine import this_machine
+from coterie.experiment.config_toml import changed_keys, current_versions
 from coterie.experiment.folder_jobs import Outcome, start_or_resume, write_end
-from coterie.experiment.pretraining import Pretraining
-from coterie.experiment.resolved import difference, versions
+from coterie.experiment.pretraining_settings import Pretraining, build_trainer, load_pretraining, resolve_pretraining
+from coterie.experiment.resolve_engine import this_machine
 from coterie.experiment.save_checkpoints import CheckpointSaver
+from coterie.experiment.toml_file import read_toml
 from coterie.loop.plan import Resume
 from coterie.loop.store import Store
 from coterie.pretrain.example_sheet import draw_example_sheet
@@ -29,10 +29,10 @@ from coterie.track.rounds_file import Record
 from coterie.track.summary import last_spread
 from coterie.track.weights_file import pack_weights
 
-SHEET = "sheet.png"
+SHEET_FILE = "sheet.png"
 
 
-class Watch(Protocol):
+class PretrainingWatch(Protocol):
     """An object that is told how a pre-training goes on."""
 
     def begin(self, settings: Pretraining, model: nn.Module, folder: Path, records: list[Record]) -> None:
@@ -45,7 +45,7 @@ class Watch(Protocol):
         """Something that the user should know; the training goes on."""
 
 
-class Silent:
+class SilentPretraining:
     """A watch that does nothing."""
 
     def begin(self, settings: Pretraining, model: nn.Module, folder: Path, records: list[Record]) -> None:
@@ -58,7 +58,7 @@ class Silent:
         """Do nothing."""
 
 
-def pretrain(settings: Pretraining, out: Path, resume: bool = False, watch: Watch | None = None) -> Outcome:
+def pretrain(settings: Pretraining, out: Path, resume: bool = False, watch: PretrainingWatch | None = None) -> Outcome:
     """Pre-train into the folder `out`, or continue what was stopped there.
 
     Args:
@@ -71,10 +71,10 @@ def pretrain(settings: Pretraining, out: Path, resume: bool = False, watch: Watc
     Raises:
         Mistake: the settings cannot be used, or the folder cannot. In the first case nothing is written.
     """
-    folder, watch = RunFolder(out, "interval"), watch or Silent()
+    folder, watch = RunFolder(out, "interval"), watch or SilentPretraining()
 
     def prepare() -> _TrainingJob:
-        return _TrainingJob(pretraining.resolved(settings, this_machine()), folder, watch)
+        return _TrainingJob(resolve_pretraining(settings, this_machine()), folder, watch)
 
     def prepare_rest() -> _TrainingJob | None:
         adopted = _adopt_settings(settings, folder)
@@ -89,11 +89,11 @@ def _adopt_settings(settings: Pretraining, folder: RunFolder) -> Pretraining:
     Raises:
         Mistake: they differ from those of the run.
     """
-    earlier = pretraining.load(folder.config)
+    earlier = load_pretraining(folder.config)
     left_open = {name: getattr(earlier.pretrain, name) for name, v in asdict(settings.pretrain).items() if v is None}
     device = earlier.device if settings.device == "auto" else settings.device
     settings = replace(settings, pretrain=replace(settings.pretrain, **left_open), device=device)
-    changed = difference(settings, earlier)
+    changed = changed_keys(settings, earlier)
     if changed:
         raise Mistake(f"{', '.join(changed)}: changed since the run in {folder.path} began; start another with --out")
     return settings
@@ -105,11 +105,11 @@ class _TrainingJob:
 
     settings: Pretraining
     folder: RunFolder
-    watch: Watch
+    watch: PretrainingWatch
     records: list[Record] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.model, self.trainer = pretraining.build(self.settings)
+        self.model, self.trainer = build_trainer(self.settings)
         self.saver = CheckpointSaver(self.folder)
 
     def carry_out(self) -> dict[str, Any]:
@@ -138,10 +138,12 @@ class _TrainingJob:
         self.records = self.folder.rounds.cut(self.saver.saved)
         if found is not None:
             self.trainer.restore(min(found.round * self.settings.pretrain.interval, self.steps), found.state)
-        now = versions(this_machine())
-        began = file.read(self.folder.config).get("versions", now) if self.folder.config.is_file() else now
-        self.folder.write_config(self.settings.text(began))
-        write_file(self.folder.path / SHEET, draw_example_sheet(self.settings.pretrain.sizes, self.settings.rng_seed))
+        now = current_versions(this_machine())
+        began = read_toml(self.folder.config).get("versions", now) if self.folder.config.is_file() else now
+        self.folder.write_config(self.settings.format_config(began))
+        write_file(
+            self.folder.path / SHEET_FILE, draw_example_sheet(self.settings.pretrain.sizes, self.settings.rng_seed)
+        )
         return found.elapsed if found else 0.0
 
     def train_interval(self) -> Record:
@@ -183,5 +185,5 @@ class _TrainingJob:
         return summary
 
     def withdraw(self) -> None:
-        (self.folder.path / SHEET).unlink(missing_ok=True)
+        (self.folder.path / SHEET_FILE).unlink(missing_ok=True)
         self.folder.withdraw()

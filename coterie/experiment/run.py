@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from coterie.core.errors import Mistake
-from coterie.experiment import resolved
-from coterie.experiment.build import build
-from coterie.experiment.engine import this_machine
+from coterie.experiment.build_experiment import build_experiment
+from coterie.experiment.config_toml import adopt_choices, changed_keys
 from coterie.experiment.folder_jobs import Outcome, start_or_resume, write_missing_report
-from coterie.experiment.run_recorder import RunRecorder, Silent, Watch
-from coterie.experiment.settings import Settings, load
+from coterie.experiment.resolve_engine import this_machine
+from coterie.experiment.run_recorder import RunRecorder, RunWatch, SilentRun
+from coterie.experiment.settings import Settings, load_settings
 from coterie.experiment.shared_run import carry_out, follow, set_workers
 from coterie.processes.process_group import launcher_size
 from coterie.processes.spawn import lead_processes
@@ -22,7 +22,9 @@ from coterie.track import RunFolder
 from coterie.track.rounds_file import Record
 
 
-def run(settings: Settings, out: Path, resume: bool = False, watch: Watch | None = None, team: Team = ALONE) -> Outcome:
+def run(
+    settings: Settings, out: Path, resume: bool = False, watch: RunWatch | None = None, team: Team = ALONE
+) -> Outcome:
     """Run an experiment into the folder `out`, or continue what was stopped there.
 
     Args:
@@ -38,19 +40,19 @@ def run(settings: Settings, out: Path, resume: bool = False, watch: Watch | None
         Mistake: the settings cannot be used, or the folder cannot. In the first case nothing is written.
         Lost: another process of the run has ended.
     """
-    folder, watch = RunFolder(out), watch or Silent()
+    folder, watch = RunFolder(out), watch or SilentRun()
     size = launcher_size()
     settings = settings if size is None else set_workers(settings, size)
 
     def prepare() -> _RunJob:
-        return _RunJob(RunRecorder(build(settings, this_machine()), folder, watch), team)
+        return _RunJob(RunRecorder(build_experiment(settings, this_machine()), folder, watch), team)
 
     def prepare_rest() -> _RunJob | None:
         adopted = _adopt_settings(settings, folder)
         if _is_finished(folder, adopted):
             carry_out(team)  # without a recorder: the other processes end
             return None
-        return _RunJob(RunRecorder(build(adopted, this_machine(), folder.start), folder, watch), team)
+        return _RunJob(RunRecorder(build_experiment(adopted, this_machine(), folder.start), folder, watch), team)
 
     return start_or_resume(folder, resume, prepare, prepare_rest)
 
@@ -83,9 +85,9 @@ def _adopt_settings(settings: Settings, folder: RunFolder) -> Settings:
     Raises:
         Mistake: they differ from those of the run.
     """
-    earlier = load(folder.config)
-    settings = resolved.adopting(settings, earlier)
-    changed = [key for key in resolved.difference(settings, earlier) if key != "rounds"]
+    earlier = load_settings(folder.config)
+    settings = adopt_choices(settings, earlier)
+    changed = [key for key in changed_keys(settings, earlier) if key != "rounds"]
     if changed:
         raise Mistake(
             f"{', '.join(changed)}: changed since the run in {folder.path} began; "

@@ -7,18 +7,20 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from coterie.core.errors import Mistake
-from coterie.experiment import file, resolved, start
-from coterie.experiment.build import Experiment
-from coterie.experiment.engine import this_machine
+from coterie.experiment.build_experiment import Experiment
+from coterie.experiment.config_toml import current_versions, format_config
 from coterie.experiment.folder_jobs import write_end
+from coterie.experiment.resolve_engine import this_machine
 from coterie.experiment.settings import Settings
+from coterie.experiment.starting_weights import measure_starts, start_files
+from coterie.experiment.toml_file import read_toml
 from coterie.loop.plan import Resume, Round
 from coterie.track import RunFolder, summarise
 from coterie.track.rounds_file import Record
 from coterie.track.weights_file import pack_weights
 
 
-class Watch(Protocol):
+class RunWatch(Protocol):
     """An object that is told how a run goes on."""
 
     def begin(self, experiment: Experiment, folder: Path, records: list[Record]) -> None:
@@ -31,7 +33,7 @@ class Watch(Protocol):
         """Something that the user should know; the run goes on."""
 
 
-class Silent:
+class SilentRun:
     """A watch that does nothing."""
 
     def begin(self, experiment: Experiment, folder: Path, records: list[Record]) -> None:
@@ -68,7 +70,7 @@ class RunRecorder:
 
     experiment: Experiment
     folder: RunFolder
-    watch: Watch
+    watch: RunWatch
     records: list[Record] = field(default_factory=list)
 
     @property
@@ -93,7 +95,7 @@ class RunRecorder:
         self.folder.reopen()
         self._write_config()
         own = self.experiment.plan.algorithm.traits.own_models
-        self.folder.write_clients(self.experiment.described(), self.experiment.model_of if own else None)
+        self.folder.write_clients(self.experiment.described_clients(), self.experiment.model_of if own else None)
         self.folder.write_inputs(self.experiment.inputs.to_record())
         self._write_start()
         self.watch.begin(self.experiment, self.folder.path, list(self.records))
@@ -105,19 +107,19 @@ class RunRecorder:
         if not self.experiment.starts:
             return
         plan, models = self.experiment.plan, list(self.experiment.models.values())
-        self.experiment = replace(self.experiment, starts=start.measured(self.experiment.starts, plan))
+        self.experiment = replace(self.experiment, starts=measure_starts(self.experiment.starts, plan))
         packages = [pack_weights(model, dict(model.state_dict())) for model in models]
-        files = dict(zip(start.files(self.folder.start, len(models)), packages, strict=True))
+        files = dict(zip(start_files(self.folder.start, len(models)), packages, strict=True))
         self.folder.write_start(files, [each.record() for each in self.experiment.starts])
 
     def _write_config(self) -> None:
         """Write config.toml. A run keeps the versions that it began with."""
-        now = resolved.versions(this_machine())
-        began = file.read(self.folder.config).get("versions", now) if self.folder.config.is_file() else now
+        now = current_versions(this_machine())
+        began = read_toml(self.folder.config).get("versions", now) if self.folder.config.is_file() else now
         changed = [f"{name} {began.get(name)} is now {now[name]}" for name in now if began.get(name) != now[name]]
         if changed:
             self.watch.say(f"since this run began, {', '.join(changed)}: its numbers may differ in the last digits")
-        self.folder.write_config(resolved.text(self.experiment.settings, began))
+        self.folder.write_config(format_config(self.experiment.settings, began))
 
     def reached_target(self) -> bool:
         """Return whether the last round on record reached the target accuracy."""

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from coterie.core.errors import Mistake
 from coterie.core.tree import Tree
-from coterie.experiment.build import Experiment, build
-from coterie.experiment.engine import this_machine
+from coterie.experiment.build_experiment import Experiment, build_experiment
+from coterie.experiment.resolve_engine import this_machine
 from coterie.experiment.run_recorder import RunRecorder
 from coterie.experiment.save_checkpoints import CheckpointSaver
 from coterie.experiment.settings import Settings
@@ -63,7 +63,10 @@ def carry_out(team: Team, recorder: RunRecorder | None = None) -> dict[str, Any]
     if order is None:
         return {}
     folder = RunFolder(order.folder) if recorder is None else recorder.folder
-    experiment = build(order.settings, this_machine(), folder.start) if recorder is None else recorder.experiment
+    if recorder is None:
+        experiment = build_experiment(order.settings, this_machine(), folder.start)
+    else:
+        experiment = recorder.experiment
     team.gather(None)  # nothing is written before every process has built the experiment
     saver = CheckpointSaver(folder, team)
     found = saver.newest = saver.load()

@@ -1,4 +1,7 @@
-"""Which keys each table takes, given the choices made in it: most follow from the signature of what takes them."""
+"""Which keys each table takes, given the choices made in it. Most are the arguments of the function behind the table.
+
+The keys can be read without PyTorch; only functions of the user's own are imported.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +10,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, MinLen
+from annotated_types import MinLen
 
 from coterie.aggregation import AGGREGATORS, PRE
 from coterie.algorithms import ALGORITHMS
-from coterie.algorithms.optimizers import Optimizer
-from coterie.attacks import ATTACKS, attack
+from coterie.attacks import ATTACKS
 from coterie.core.errors import Mistake, mistakes_in
-from coterie.data import AUGMENTATIONS, PARTITIONS, SOURCES, deal, partitions
-from coterie.data.standardize import STANDARDIZATIONS
-from coterie.experiment.file import Raw
+from coterie.core.kind_checks import describe_kind
+from coterie.core.kinds import Count, NonNegativeInt, PositiveFraction
+from coterie.core.registry import Registry
+from coterie.core.toml_text import toml_text
+from coterie.data import AUGMENTATIONS, PARTITIONS, SOURCES, partitions
+from coterie.experiment.check_values import check_value, missing_key
 from coterie.experiment.keys import REQUIRED, Key, Keys, keys_of
-from coterie.experiment.lookup import find, offered
-from coterie.experiment.refuse import full, nearest, shown, value_of
-from coterie.loop.cohort import Cohort
-from coterie.loop.faults import Faults
-from coterie.models.libraries import library_prefix
+from coterie.experiment.read_keys import read_constant, read_keys, registry_keys
+from coterie.experiment.toml_file import Raw
+from coterie.models.libraries import LIBRARY_MODELS, library_prefix
 from coterie.models.registry import MODELS
-from coterie.probes import Probe
 
 _NOT_KEYS = ("rng_seed", "in_shape", "num_classes", "source")
 """Arguments that such functions get from us, not from their table."""
@@ -32,10 +34,16 @@ _NOT_KEYS = ("rng_seed", "in_shape", "num_classes", "source")
 
 @dataclass(frozen=True)
 class Evaluate:
-    """[evaluate]: in every how manyth round; the accuracy that ends the run; whether each client's own is measured."""
+    """[evaluate]
 
-    every: Annotated[int, Ge(1)] = 1
-    target_accuracy: Annotated[float, Gt(0), Le(1)] | None = None
+    Attributes:
+        every: evaluate every N rounds, and always the last one.
+        target_accuracy: the test accuracy at which the run ends.
+        clients: whether each client's own accuracy is measured too.
+    """
+
+    every: Count = 1
+    target_accuracy: PositiveFraction | None = None
     clients: bool = False
 
 
@@ -46,18 +54,18 @@ class Engine:
     name: Literal["auto", "sequential", "vectorised"] = "auto"
     device: str = "auto"
     dtype: Literal["float32", "float64"] = "float32"
-    chunk: Annotated[int, Ge(1)] | None = None
+    chunk: Count | None = None
     compile: bool | Literal["auto"] = "auto"
-    workers: Annotated[int, Ge(1)] | Literal["auto"] = "auto"
+    workers: Count | Literal["auto"] = "auto"
 
 
 @dataclass(frozen=True)
 class Pretrain:
-    """[pretrain]: which weights a run starts from, what of them stays as it is, and what moves more slowly.
+    """[pretrain]: which weights a run starts from, which of them are frozen, and which are trained more slowly.
 
     Attributes:
         weights: a safetensors file, or a folder with a model.safetensors; "published" or "published:TAG" for those of
-            a library's model, which its name, or NAME.TAG, says too; "none". For several models a table, from a
+            a library's model, which its name, or NAME.TAG, means too; "none". For several models a table, from a
             model's name to its weights.
         head, prefix, skip: see `coterie.pretrain.pretrained_weights.load_weights`.
         freeze: see `coterie.models.model_parts.freeze_parts`. lr_scale: see `coterie.models.model_parts.lr_scales`.
@@ -72,23 +80,29 @@ class Pretrain:
 
 
 PUBLISHED = "published"
-"""What `pretrain.weights` begins with where a library is to give them."""
+"""How `pretrain.weights` begins where they are a library's."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """[origin]: where a "package.module:function" and a relative path are looked for first. Written by a run."""
+    """[origin]: where a "package.module:function" and a relative path are looked for first. A run writes it."""
 
     folders: list[str] = field(default_factory=list)
 
 
-FIXED = {"cohort": Cohort, "evaluate": Evaluate, "pretrain": Pretrain, "engine": Engine, "faults": Faults}
-"""The tables whose keys do not depend on a choice, as what they become."""
-
-TOP = Keys(
-    rng_seed=Key(Annotated[int, Ge(0)], 0),
-    rounds=Key(Annotated[int, Ge(1)], REQUIRED),
+FIXED = Registry(
+    "table",
+    {
+        "cohort": "coterie.loop.cohort:Cohort",
+        "evaluate": "coterie.experiment.tables:Evaluate",
+        "pretrain": "coterie.experiment.tables:Pretrain",
+        "engine": "coterie.experiment.tables:Engine",
+        "faults": "coterie.loop.faults:Faults",
+    },
 )
+"""The tables whose keys do not depend on a choice, and the dataclass that each becomes."""
+
+TOP = Keys(rng_seed=Key(NonNegativeInt, 0), rounds=Key(Count, REQUIRED))
 TABLES = (
     "data",
     "model",
@@ -107,104 +121,116 @@ TABLES = (
 
 
 def data_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
-    """[data]: how the source is dealt, the partition's own, and the source's own."""
-    own = keys_of(find("data.source", _choice("data", "source", raw, offered(SOURCES)), SOURCES, folders))
+    """Return the keys of [data]: those of dealing, of the partition and of the source."""
+    own = _keys_of_choice("data", "source", raw, SOURCES, folders)
     if "partition" in raw:
-        value_of("data.partition", raw["partition"], str)
-    dealt = keys_of(deal).without(_NOT_KEYS).closed()
-    ours = Keys(source=Key(str, REQUIRED)).and_those_of(dealt.without(["examples_per_client"]))
-    ours = ours.and_those_of(partition_keys(raw.get("partition"))).and_those_of(dealt)
+        check_value("data", "partition", raw["partition"], str)
+    dealing = read_keys("coterie.data.deal:deal").without(_NOT_KEYS).close()
+    ours = Keys(source=Key(str, REQUIRED)).join(dealing.without(["examples_per_client"]))
+    ours = ours.join(partition_keys(raw.get("partition"))).join(dealing)
     ours["partition"] = Key(str | None, None)
-    ours["standardize"] = Key(Literal[STANDARDIZATIONS] | dict[str, list[float]] | None, None)
+    how = read_constant("coterie.data.standardize:STANDARDIZATIONS")
+    ours["standardize"] = Key(Literal[how] | dict[str, list[float]] | None, None)
     ours["augment"] = Key(Literal[tuple(AUGMENTATIONS)], "none")
-    return ours.and_those_of(own.without([*_NOT_KEYS, *ours]))
+    return ours.join(own.without([*_NOT_KEYS, *ours]))
 
 
 def model_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
-    """[model]: its name and its own; or the names of several, dealt or by client, which have none."""
+    """Return the keys of [model]: the name and the model's own; or the names of several, which have no other keys."""
     given = [key for key in MODEL_CHOICES if key in raw]
     if len(given) > 1:
-        raise Mistake(f"model.{given[0]} and model.{given[1]} are both given; keep one of them")
+        raise Mistake(f"`{given[0]}` and `{given[1]}` are both given; keep one of them", table="model")
     if "names" in raw:
-        for name in value_of("model.names", raw["names"], Annotated[list[str], MinLen(1)]):
-            model_function("model.names", name, folders)
+        for name in check_value("model", "names", raw["names"], Annotated[list[str], MinLen(1)]):
+            model_function_keys(name, folders, "names")
         return Keys(names=Key(list[str], REQUIRED))
     if "clients" in raw:
-        for client, name in value_of("model.clients", raw["clients"], Annotated[dict[str, Any], MinLen(1)]).items():
-            key = f"model.clients.{client}"
-            model_function(key, value_of(key, name, str), folders)
+        named = check_value("model", "clients", raw["clients"], Annotated[dict[str, Any], MinLen(1)])
+        for client, name in named.items():
+            key = f"clients.{client}"
+            model_function_keys(check_value("model", key, name, str), folders, key)
         return Keys(clients=Key(dict[str, str], REQUIRED))
-    name = _choice("model", "name", raw, MODELS.offer())
-    function = model_function("model.name", name, folders)
-    keys = _named(function).and_those_of(normalisation_keys(function))
+    name = _choice("model", "name", raw, MODELS)
+    own = model_function_keys(name, folders)
+    keys = _name_and(own).join(normalisation_keys(own))
     return keys.without(["published"]) if library_prefix(name) else keys
 
 
-def model_function(key: str, name: str, folders: Sequence[Path]) -> Callable[..., Any]:
-    """What makes the model of that name."""
-    return MODELS.find(name, folders, key)
+def model_function_keys(name: str, folders: Sequence[Path], key: str = "name") -> Keys:
+    """Return the arguments of the function that makes the model called `name`.
+
+    Raises:
+        Mistake: there is no such model.
+    """
+    prefix = library_prefix(name)
+    if prefix is not None:
+        keys = read_keys(LIBRARY_MODELS.places[prefix])
+        return keys.without([next(iter(keys))])  # the library's own name of the model
+    with mistakes_in("model"):
+        return registry_keys(MODELS, name, folders, key)
 
 
-def normalisation_keys(function: Callable[..., Any]) -> Keys:
-    """[model]: what its BatchNorm layers become, unless the model takes keys of these names itself."""
-    own = keys_of(function)
+def normalisation_keys(own: Keys) -> Keys:
+    """Return the keys of [model] that convert BatchNorm layers, except those that the model takes itself."""
     ours = Keys(
         normalisation=Key(Literal["batch", "group", "layer"] | None, None),
-        groups=Key(Annotated[int, Ge(1)] | None, None),
+        groups=Key(Count | None, None),
     )
     return Keys() if own.open else ours.without(own)
 
 
 def algorithm_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
-    """[algorithm]: its name, how many examples each client gives to a seed set, and its own."""
-    keys = _named(find("algorithm.name", _choice("algorithm", "name", raw, offered(ALGORITHMS)), ALGORITHMS, folders))
-    if "server" in keys and keys["server"].kind == Optimizer | None:  # a value that no file can hold
+    """Return the keys of [algorithm]: the name, the examples that each client gives to a seed set, and its own."""
+    keys = _name_and(_keys_of_choice("algorithm", "name", raw, ALGORITHMS, folders))
+    if "server" in keys and describe_kind(keys["server"].kind) == "Optimizer":  # a value that no file can hold
         if "server" in raw:
             raise Mistake(
-                f"algorithm.server = {shown(raw['server'])}: a server optimiser is given from Python; in a file it is "
-                "chosen by algorithm.name: fedavgm, fedadagrad, fedadam or fedyogi"
+                "a server optimiser is given from Python; in a file it is chosen by `name`: fedavgm, fedadagrad, "
+                "fedadam or fedyogi",
+                key="server",
+                value=raw["server"],
+                table="algorithm",
             )
         keys = keys.without(["server"])
-    keys.setdefault("seed_examples_per_client", Key(Annotated[int, Ge(1)] | None, None))
+    keys.setdefault("seed_examples_per_client", Key(Count | None, None))
     return keys
 
 
 def seed_set_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
-    """[seed_set]: whether it keeps its labels; and where it is not the clients', its source, its size, and the source's
-    own.
-    """
+    """Return the keys of [seed_set]: whether it has labels; and if it has a source, its size and the source's own."""
     if "source" not in raw:
         return Keys(source=Key(str | None, None), labels=Key(bool | None, None))
-    own = keys_of(find("seed_set.source", _choice("seed_set", "source", raw, offered(SOURCES)), SOURCES, folders))
-    ours = Keys(source=Key(str, REQUIRED), examples=Key(Annotated[int, Ge(1)] | None, None), labels=Key(bool, True))
+    own = _keys_of_choice("seed_set", "source", raw, SOURCES, folders)
+    ours = Keys(source=Key(str, REQUIRED), examples=Key(Count | None, None), labels=Key(bool, True))
     not_taken = ["test_fraction"] if "path" in own else []  # all of such a file is the seed set
-    return ours.and_those_of(own.without([*_NOT_KEYS, *ours, *not_taken]))
+    return ours.join(own.without([*_NOT_KEYS, *ours, *not_taken]))
 
 
 def aggregation_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
-    """[aggregation]: its name, the steps before it, and what they take together."""
-    steps = value_of("aggregation.pre", raw.get("pre", []), list[str])
+    """Return the keys of [aggregation]: the name, the steps before it, and what they take together."""
     keys = Keys(name=Key(str, "mean"), pre=Key(list[str], None))
-    keys = keys.and_those_of(keys_of(_one_of("aggregation", "name", raw.get("name", "mean"), AGGREGATORS)))
-    for step in steps:
-        keys = keys.and_those_of(keys_of(_one_of("aggregation", "pre", step, PRE)))
+    with mistakes_in("aggregation"):
+        name = check_value("aggregation", "name", raw.get("name", "mean"), str)
+        keys = keys.join(registry_keys(AGGREGATORS, name))
+        for step in check_value("aggregation", "pre", raw.get("pre", []), list[str]):
+            keys = keys.join(registry_keys(PRE, step))
     return keys
 
 
 def attack_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
-    """[attack]: nothing where there is none; else its name, how many attack, what they forge, and its own."""
+    """Return the keys of [attack]: the name; and where there is an attack, how many attack, what, and its own."""
     if not raw or raw.get("name") == "none":
         return Keys(name=Key(str, "none"))
-    function = _one_of("attack", "name", _choice("attack", "name", raw, f"one of {', '.join(ATTACKS)}"), ATTACKS)
-    return keys_of(attack).without(["parameters"]).and_those_of(keys_of(function)).closed()
+    own = _keys_of_choice("attack", "name", raw, ATTACKS)
+    return read_keys("coterie.attacks.registry:attack").join(own).close()
 
 
 def probe_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
-    """[probe]: nothing where there is none; else which probes, how often, and on how many test examples."""
-    return keys_of(Probe) if raw else Keys()
+    """Return the keys of [probe]; none where there is no probe."""
+    return read_keys("coterie.probes.probe:Probe") if raw else Keys()
 
 
-CHOSEN = {
+CHOSEN: Mapping[str, Callable[[Raw, Sequence[Path]], Keys]] = {
     "data": data_keys,
     "model": model_keys,
     "algorithm": algorithm_keys,
@@ -228,25 +254,24 @@ CHOICES = {
 
 
 def refuse_other_partitions(raw: Raw) -> None:
-    """A key of [data] that the chosen partition would ignore is refused.
+    """Refuse keys of [data] that the chosen partition would ignore.
 
     Raises:
         Mistake: there is one.
     """
-    for key in sorted(_of_other_partitions(raw) & raw.keys()):
+    for key in sorted(_keys_of_other_partitions(raw) & raw.keys()):
         takers = " and ".join(name for name in PARTITIONS if key in partition_keys(name))
-        chosen = f"the partition {shown(raw['partition'])}" if "partition" in raw else "a file without data.partition"
-        raise Mistake(f"data.{key} = {shown(raw[key])}: {chosen} does not take it; it belongs to {takers}")
+        chosen = f"the partition {toml_text(raw['partition'])}" if "partition" in raw else "a file without `partition`"
+        raise Mistake(f"{chosen} does not take it; it belongs to {takers}", key=key, value=raw[key], table="data")
 
 
-def _of_other_partitions(raw: Raw) -> set[str]:
-    """The keys that belong to a partition, but not to the one chosen."""
+def _keys_of_other_partitions(raw: Raw) -> set[str]:
     everyones = {key for name in PARTITIONS for key in partition_keys(name)}
     return everyones - partition_keys(raw.get("partition")).keys()
 
 
 def partition_keys(name: object) -> Keys:
-    """The keys of the partition called `name`; none where none is chosen, or `name` is no text.
+    """Return the keys of the partition called `name`; none where `name` is not text.
 
     Raises:
         Mistake: there is no such partition.
@@ -254,24 +279,22 @@ def partition_keys(name: object) -> Keys:
     if not isinstance(name, str):
         return Keys()
     with mistakes_in("data"):
-        return keys_of(partitions.find_partition(name))
+        return read_keys(PARTITIONS.places[name]) if name in PARTITIONS else keys_of(partitions.find_partition(name))
 
 
-def _choice(table: str, key: str, raw: Raw, allowed: str) -> str:
+def _choice(table: str, key: str, raw: Raw, registry: Registry) -> str:
     if key not in raw:
-        raise Mistake(f"{full(table, key)} is missing; it must be {allowed}")
-    value: str = value_of(full(table, key), raw[key], str)
+        raise missing_key(table, key, registry.offer())
+    value: str = check_value(table, key, raw[key], str)
     return value
 
 
-def _one_of(table: str, key: str, name: Any, known: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
-    """One of ours; there are none of the user's own."""
-    if name not in known:
-        near = nearest(str(name), known)
-        hint = f'did you mean "{near}"? It' if near else "it"
-        raise Mistake(f"{full(table, key)} = {shown(name)}: {hint} must be one of {', '.join(known)}")
-    return known[name]
+def _keys_of_choice(table: str, key: str, raw: Raw, registry: Registry, folders: Sequence[Path] = ()) -> Keys:
+    """Return the keys of the function of a registry that a key of a table names."""
+    name = _choice(table, key, raw, registry)
+    with mistakes_in(table):
+        return registry_keys(registry, name, folders, key)
 
 
-def _named(function: Callable[..., Any]) -> Keys:
-    return Keys(name=Key(str, REQUIRED)).and_those_of(keys_of(function).without(_NOT_KEYS))
+def _name_and(own: Keys) -> Keys:
+    return Keys(name=Key(str, REQUIRED)).join(own.without(_NOT_KEYS))

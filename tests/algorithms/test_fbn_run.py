@@ -11,7 +11,7 @@ import torch
 from coterie import Mistake
 from coterie.experiment import folder_jobs
 from coterie.experiment.run import run
-from coterie.experiment.settings import load
+from coterie.experiment.settings import load_settings
 
 MODEL = """
 from torch import nn
@@ -50,7 +50,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     pooled = SETTINGS.replace('"label"', '"iid"').replace("labels_per_client = 1\n", "")
     (tmp_path / "pooled.toml").write_text(pooled.replace("num_clients = 10", "num_clients = 1"))
     for name in ("one_label", "pooled"):
-        run(load(tmp_path / f"{name}.toml"), tmp_path / name)
+        run(load_settings(tmp_path / f"{name}.toml"), tmp_path / name)
     return tmp_path
 
 
@@ -75,27 +75,30 @@ def test_ten_clients_of_one_label_end_where_one_client_with_everything_does(fold
 def test_a_file_says_what_batchnorm_becomes(folder: Path) -> None:
     """FedAvg of the same model with GroupNorm: the same names, but no running statistics."""
     overrides = ["algorithm.name=fedavg", "model.normalisation=group", "model.groups=3", "rounds=1"]
-    settings = load(folder / "one_label.toml", overrides)
+    settings = load_settings(folder / "one_label.toml", overrides)
     with pytest.raises(Mistake, match=r"model\.groups = 3: it must divide the channels of every layer, and one has 16"):
         run(settings, folder / "grouped")
-    run(load(folder / "one_label.toml", [*overrides[:2], "rounds=1"]), folder / "grouped")
+    run(load_settings(folder / "one_label.toml", [*overrides[:2], "rounds=1"]), folder / "grouped")
     batch, group = (
         safetensors.torch.load_file(folder / name / "model.safetensors") for name in ("one_label", "grouped")
     )
     assert {name for name in batch if name not in group} == {
         f"{layer}.{name}" for layer in (1, 5) for name in ("running_mean", "running_var", "num_batches_tracked")
     }
-    assert load(folder / "grouped" / "config.toml").model["normalisation"] == "group"
+    assert load_settings(folder / "grouped" / "config.toml").model["normalisation"] == "group"
 
 
 def test_groups_of_nothing(folder: Path) -> None:
     with pytest.raises(Mistake, match=r'model\.groups = 3: it belongs to model\.normalisation = "group"'):
-        run(load(folder / "one_label.toml", ["model.groups=3"]), folder / "grouped")
+        run(load_settings(folder / "one_label.toml", ["model.groups=3"]), folder / "grouped")
 
 
 def test_a_model_that_has_such_a_key_gets_it(folder: Path) -> None:
     """It is called with it, and nothing is converted."""
     text = MODEL.replace("num_classes):", "num_classes, normalisation='batch'):\n    assert normalisation == 'mine'", 1)
     (folder / "other_model.py").write_text(text)
-    run(load(folder / "one_label.toml", ["model.name=other_model:net", "model.normalisation=mine"]), folder / "own")
+    run(
+        load_settings(folder / "one_label.toml", ["model.name=other_model:net", "model.normalisation=mine"]),
+        folder / "own",
+    )
     assert "1.running_mean" in safetensors.torch.load_file(folder / "own" / "model.safetensors")

@@ -93,7 +93,7 @@ def test_an_error_that_is_not_the_users_leaves_a_traceback(monkeypatch: pytest.M
     def broken(*arguments: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(module, "build", broken)
+    monkeypatch.setattr(module, "build_experiment", broken)
     with pytest.raises(ZeroDivisionError):
         main(["run", "digits.toml"])
 

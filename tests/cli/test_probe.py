@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from coterie.experiment.finished import finished, surface, together
+from coterie.experiment.finished_run import load_comparable_runs, load_finished_run, loss_surface
 from coterie.experiment.run import run
-from coterie.experiment.settings import load
+from coterie.experiment.settings import load_settings
 from coterie.probes import line
 from tests.cli.test_main import exit_status
 from tests.experiment.files import DIGITS, written
@@ -32,7 +32,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "normed": ("model.name=normed_net:net",),
         "own": ("algorithm.name=independent",),
     }.items():
-        run(load(file, list(overrides)), home / name)
+        run(load_settings(file, list(overrides)), home / name)
     return home
 
 
@@ -45,8 +45,8 @@ def test_a_line_between_two_runs(capsys: pytest.CaptureFixture[str]) -> None:
     """The printed numbers are those that the functions return."""
     assert exit_status("probe", "line", "a", "b", "--out", "pages/line.html") == 0
     out = capsys.readouterr().out
-    a, b = together([Path("a"), Path("b")])
-    found = line(surface(a, "test", 1000, "measured"), a.end, b.end)
+    a, b = load_comparable_runs([Path("a"), Path("b")])
+    found = line(loss_surface(a, "test", 1000, "measured"), a.end, b.end)
     printed = re.search(r"barrier ([\d.e-]+), distance ([\d.]+)", out)
     assert printed is not None
     assert float(printed[1]) == pytest.approx(found.barrier, rel=1e-3, abs=1e-8)
@@ -60,10 +60,10 @@ def test_a_line_between_two_runs(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_loss_at_the_end_is_the_loss_in_the_summary() -> None:
     """This holds on all test examples, with the statistics that the run saved."""
     for name in ("a", "normed"):
-        it = finished(Path(name))
+        it = load_finished_run(Path(name))
         measured = [float(x) for x in re.findall(r'"test_loss": ([\d.]+)', Path(name, "summary.json").read_text())]
-        assert surface(it, "test", 10_000, "averaged").at(it.end)["loss"] == pytest.approx(measured[0], rel=1e-5)
-    assert surface(it, "test", 100, "measured").measure is not None
+        assert loss_surface(it, "test", 10_000, "averaged").at(it.end)["loss"] == pytest.approx(measured[0], rel=1e-5)
+    assert loss_surface(it, "test", 100, "measured").measure is not None
 
 
 def test_a_plane_through_three_runs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,7 +107,7 @@ def test_a_run_without_a_model_is_not_finished(runs: Path, capsys: pytest.Captur
     content = saved.read_bytes()
     saved.unlink()
     assert exit_status("probe", "line", "a", "c") == 2
-    assert "so it is not finished" in capsys.readouterr().err
+    assert "so the run is not finished" in capsys.readouterr().err
     saved.write_bytes(b"not a model")
     assert exit_status("probe", "line", "a", "c") == 2
     assert "is not the model that its config.toml describes" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from coterie.data import PARTITIONS, SOURCES, partitions
-from coterie.experiment.settings import parse
+from coterie.experiment.settings import parse_settings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8")
 ROWS = [line for line in PAGE.splitlines() if line.startswith("| ")]
@@ -22,7 +22,7 @@ def test_every_table_shown_is_valid(block, tmp_path):
     shown = tomllib.loads(block)
     if partitions.is_flower_name(shown["data"].get("partition")):
         pytest.importorskip("flwr_datasets")
-    settings = parse(shown | REST, [tmp_path])
+    settings = parse_settings(shown | REST, [tmp_path])
     assert settings.data["source"] == shown["data"]["source"]
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from coterie import Mistake
 from coterie.experiment import folder_jobs
-from coterie.experiment.build import build
-from coterie.experiment.engine import this_machine
-from coterie.experiment.run import Silent, run
-from coterie.experiment.settings import load
+from coterie.experiment.build_experiment import build_experiment
+from coterie.experiment.resolve_engine import this_machine
+from coterie.experiment.run import SilentRun, run
+from coterie.experiment.settings import load_settings
 from tests.experiment.files import written
 
 WARDS = """
@@ -56,7 +56,7 @@ def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_standardising_sends_is_counted_once(
     path: Path, tmp_path: Path, options: list[str], expected: dict[str, int]
 ) -> None:
-    outcome = run(load(path, options), tmp_path / "run")
+    outcome = run(load_settings(path, options), tmp_path / "run")
     assert json.loads((outcome.folder / "summary.json").read_text())["bytes_once"] == expected
 
 
@@ -65,9 +65,9 @@ def test_a_partitioner_of_another_library_is_named_with_its_own_keys(path: Path,
     pytest.importorskip("flwr_datasets")
     options = ["data.partition=flwr:DirichletPartitioner", "data.num_clients=4", "data.alpha=0.5"]
     options += ["data.min_partition_size=2"]
-    first = run(load(path, options), tmp_path / "first").folder
-    assert load(first / "config.toml").data["self_balancing"] is False
-    again = run(load(first / "config.toml"), tmp_path / "again").folder
+    first = run(load_settings(path, options), tmp_path / "first").folder
+    assert load_settings(first / "config.toml").data["self_balancing"] is False
+    again = run(load_settings(first / "config.toml"), tmp_path / "again").folder
     assert (again / "clients.json").read_bytes() == (first / "clients.json").read_bytes()
     assert (again / "model.safetensors").read_bytes() == (first / "model.safetensors").read_bytes()
     for wrong, says in (
@@ -76,7 +76,7 @@ def test_a_partitioner_of_another_library_is_named_with_its_own_keys(path: Path,
         (["data.partition=flower"], r'data.partition = "flower": it must be one of iid, .* or "flwr:NAME"'),
     ):
         with pytest.raises(Mistake, match=says):
-            load(path, ["data.num_clients=4", *wrong])
+            load_settings(path, ["data.num_clients=4", *wrong])
 
 
 def test_whose_test_rows_are_says_nothing_of_clients_that_were_made_up(tmp_path: Path) -> None:
@@ -84,11 +84,11 @@ def test_whose_test_rows_are_says_nothing_of_clients_that_were_made_up(tmp_path:
     rows = [f"{i % 7},{i % 3},{i // 3 % 2}" for i in range(60)]
     (tmp_path / "wards.csv").write_text("\n".join(["dose,ward,label", *rows]) + "\n")
     path = written(tmp_path, WARDS, "wards.toml")
-    natural = build(load(path), this_machine()).plan.evaluation.own
+    natural = build_experiment(load_settings(path), this_machine()).plan.evaluation.own
     assert natural is not None
     assert [len(natural[c]) for c in "012"] == [4, 4, 4]
-    dealt = load(path, ["data.partition=iid", "data.num_clients=3", "data.standardize=local"])
-    assert build(dealt, this_machine()).plan.evaluation.own is None
+    dealt = load_settings(path, ["data.partition=iid", "data.num_clients=3", "data.standardize=local"])
+    assert build_experiment(dealt, this_machine()).plan.evaluation.own is None
 
 
 def test_data_without_labels_are_for_algorithms_that_need_none(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_data_without_labels_are_for_algorithms_that_need_none(tmp_path: Path) -
         WARDS.replace('"csv"', '"npz"').replace("wards.csv", "wards.npz").replace("[model]", "labels = false\n[model]")
     )
     path = written(tmp_path, npz, "wards.toml")
-    learned = load(path, ["algorithm.name=fedssl", "model.name=mlp", "algorithm.projection=4"])
+    learned = load_settings(path, ["algorithm.name=fedssl", "model.name=mlp", "algorithm.projection=4"])
     end = run(learned, tmp_path / "run").summary
     assert end["rounds"] == 2
     assert end["test_accuracy"] is None
@@ -107,18 +107,18 @@ def test_data_without_labels_are_for_algorithms_that_need_none(tmp_path: Path) -
     with pytest.raises(
         Mistake, match="there are no labels to learn from or to test on; give some, or an algorithm that"
     ):
-        build(load(path), this_machine())
+        build_experiment(load_settings(path), this_machine())
     with pytest.raises(Mistake, match=r'wards.npz holds no array "y"; it holds x, ward'):
-        build(load(path, ["data.labels=true"]), this_machine())
+        build_experiment(load_settings(path, ["data.labels=true"]), this_machine())
 
 
 def test_a_run_says_what_is_worth_saying_of_its_data(path: Path, tmp_path: Path) -> None:
     with (tmp_path / "wards.csv").open("a") as file:
         file.write("50,3,m,lonely,1\n")
-    remarks = build(load(path), this_machine()).remarks
+    remarks = build_experiment(load_settings(path), this_machine()).remarks
     assert [sentence.split(",")[0] for sentence in remarks] == ["client lonely holds a single example"]
     said: list[str] = []
-    watch = Silent()
+    watch = SilentRun()
     watch.say = said.append  # type: ignore[method-assign]
-    run(load(path), tmp_path / "run", watch=watch)
+    run(load_settings(path), tmp_path / "run", watch=watch)
     assert said == list(remarks)

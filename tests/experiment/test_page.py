@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from coterie.algorithms import independent
+from coterie.core.toml_text import toml_text
 from coterie.experiment.keys import REQUIRED, Keys, keys_of
-from coterie.experiment.refuse import shown
+from coterie.experiment.read_keys import read_keys
 from coterie.experiment.tables import FIXED, TABLES
 from coterie.models import build
 from coterie.models.registry import MODELS
@@ -29,13 +30,14 @@ def told(keys: Keys) -> dict[str, str]:
     """Defaults by key, as the page writes them."""
     words = {REQUIRED: "required", None: "none"}
     return {
-        f"`{name}`": words[key.default] if key.default in words else shown(key.default) for name, key in keys.items()
+        f"`{name}`": words[key.default] if key.default in words else toml_text(key.default)
+        for name, key in keys.items()
     }
 
 
 @pytest.mark.parametrize("table", ["cohort", "evaluate", "engine", "faults"])
 def test_a_table_has_its_keys_and_defaults(table: str) -> None:
-    assert {key: default for key, default, *_ in rows(table.capitalize())} == told(keys_of(FIXED[table]))
+    assert {key: default for key, default, *_ in rows(table.capitalize())} == told(read_keys(FIXED.places[table]))
 
 
 def test_what_all_algorithms_share() -> None:
@@ -59,7 +61,7 @@ def test_every_model_is_there_with_its_keys_and_its_size() -> None:
         keys = keys_of(MODELS[name]).without(["in_shape", "num_classes"])
         defaults = dict(re.findall(r"`(\w+)` \[(\[.*?\]|[^\]]*)\]", own))
         values = {key: list(k.default) if isinstance(k.default, tuple) else k.default for key, k in keys.items()}
-        assert defaults == {key: "the classes" if v is None else shown(v) for key, v in values.items()}
+        assert defaults == {key: "the classes" if v is None else toml_text(v) for key, v in values.items()}
         shape, classes = sizes[size.split()[-1]]
         parameters = sum(p.numel() for p in build(name, shape, classes, rng_seed=0).parameters())
         assert size.split()[0] == f"{parameters:,}"

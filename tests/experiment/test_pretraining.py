@@ -17,11 +17,11 @@ from torch import nn
 
 from coterie import Mistake
 from coterie.cli.main import main
-from coterie.experiment import folder_jobs, pretraining, save_checkpoints, settings
+from coterie.experiment import folder_jobs, pretraining_settings, save_checkpoints, settings
 from coterie.experiment import pretraining_run as module
 from coterie.experiment.folder_jobs import Outcome
-from coterie.experiment.pretraining import Pretraining, load
-from coterie.experiment.pretraining_run import Silent, pretrain
+from coterie.experiment.pretraining_run import SilentPretraining, pretrain
+from coterie.experiment.pretraining_settings import Pretraining, build_trainer, load_pretraining
 from coterie.models.registry import build
 from coterie.report import compare_runs, write_report
 from coterie.track.rounds_file import Record
@@ -49,8 +49,10 @@ def start(tmp_path: Path) -> Start:
     """Trains what the file says, with overrides, into a folder of tmp_path."""
     path = written(tmp_path, FILE, "fractals.toml")
 
-    def started(*overrides: str, out: str = "run", resume: bool = False, watch: module.Watch | None = None) -> Outcome:
-        return pretrain(load(path, overrides), tmp_path / out, resume, watch)
+    def started(
+        *overrides: str, out: str = "run", resume: bool = False, watch: module.PretrainingWatch | None = None
+    ) -> Outcome:
+        return pretrain(load_pretraining(path, overrides), tmp_path / out, resume, watch)
 
     return started
 
@@ -84,7 +86,7 @@ def same(a: Path, b: Path) -> None:
     assert (a / "model.safetensors").read_bytes() == (b / "model.safetensors").read_bytes()
 
 
-class StopAfter(Silent):
+class StopAfter(SilentPretraining):
     """Ctrl-C after an interval."""
 
     def __init__(self, interval: int) -> None:
@@ -136,7 +138,7 @@ def test_config_is_an_input_that_makes_it_again(start: Start, tmp_path: Path) ->
     assert tables["pretrain"]["lr"] == 0.05
     assert (tables["pretrain"]["render_size"], tables["pretrain"]["max_objects"]) == (8, 2)
     assert tables["engine"] == {"device": "cpu"} or tables["engine"] == {"device": "cuda"}
-    second = pretrain(load(first / "config.toml"), tmp_path / "again").folder
+    second = pretrain(load_pretraining(first / "config.toml"), tmp_path / "again").folder
     same(first, second)
     assert (first / "config.toml").read_bytes() == (second / "config.toml").read_bytes()
 
@@ -175,7 +177,7 @@ def test_a_training_that_was_killed_ends_like_one_that_was_not(start: Start, tmp
     assert process.wait() == -signal.SIGKILL, "the training was over before it could be killed"
     seen: list[int] = []
 
-    class Look(Silent):
+    class Look(SilentPretraining):
         def begin(self, settings: Pretraining, model: nn.Module, folder: Path, records: list[Record]) -> None:
             seen.append(len(records))
 
@@ -217,24 +219,24 @@ def test_a_finished_training_is_left_alone(start: Start) -> None:
 
 def test_minutes_become_steps_once(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step that takes 0.25 s fits 12 times into 0.05 minutes; a resume does not look at the time again."""
-    monkeypatch.setattr(pretraining, "_seconds", lambda trainer: 0.25)
+    monkeypatch.setattr(pretraining_settings, "_seconds_per_step", lambda trainer: 0.25)
     with pytest.raises(KeyboardInterrupt):
         start("pretrain.minutes=0.05", watch=StopAfter(2))
     tables = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
     assert (tables["pretrain"]["minutes"], tables["pretrain"]["steps"]) == (0.05, 12)
-    monkeypatch.setattr(pretraining, "_seconds", lambda trainer: 99.0)
+    monkeypatch.setattr(pretraining_settings, "_seconds_per_step", lambda trainer: 99.0)
     end = start("pretrain.minutes=0.05", resume=True).summary
     assert end["steps"] == 12
     same(start("pretrain.steps=12", out="whole").folder, tmp_path / "run")
 
 
 def test_the_first_steps_are_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(pretraining, "FIRST_SECONDS", 0.0)
-    _, trainer = pretraining.build(load(written(tmp_path, FILE), ["engine.device=cpu"]))
+    monkeypatch.setattr(pretraining_settings, "MIN_TIMED_SECONDS", 0.0)
+    _, trainer = build_trainer(load_pretraining(written(tmp_path, FILE), ["engine.device=cpu"]))
     began = time.perf_counter()
-    seconds = pretraining._seconds(trainer)
+    seconds = pretraining_settings._seconds_per_step(trainer)
     assert 0 < seconds <= time.perf_counter() - began
-    assert trainer.step == pretraining.FIRST_STEPS
+    assert trainer.step == pretraining_settings.MIN_TIMED_STEPS
 
 
 def test_a_collapse_is_said(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
@@ -293,7 +295,7 @@ WRONG = [
     ("model={name='own_misfit:net'}", "cannot take images of shape [3, 8, 8]"),
     ("engine.device=warp", 'engine.device = "warp": cannot be used here'),
     ("engine.dtype=float64", "engine.dtype"),
-    ("algorithm.lr=0.1", "is an experiment, and no pre-training; `coterie run` runs it"),
+    ("algorithm.lr=0.1", "is an experiment, not a pre-training; `coterie run` runs it"),
     ("cohort.size=2", "[cohort]: there is no such table"),
 ]
 
@@ -317,26 +319,26 @@ def test_a_mistake_is_status_2_and_nothing_is_written(
 
 
 def test_an_experiment_s_file_is_refused_and_minutes_and_steps_replace_one_another(tmp_path: Path) -> None:
-    with pytest.raises(Mistake, match="is an experiment, and no pre-training; `coterie run` runs it"):
-        load(written(tmp_path, DIGITS))
-    with pytest.raises(Mistake, match="is a pre-training, and no experiment; `coterie pretrain` runs it"):
-        settings.load(written(tmp_path, FILE))
+    with pytest.raises(Mistake, match="is an experiment, not a pre-training; `coterie run` runs it"):
+        load_pretraining(written(tmp_path, DIGITS))
+    with pytest.raises(Mistake, match="is a pre-training, not an experiment; `coterie pretrain` runs it"):
+        settings.load_settings(written(tmp_path, FILE))
     path = written(tmp_path, FILE)
-    assert load(path, ["pretrain.minutes=3"]).pretrain.steps is None
-    assert load(path, ["pretrain.steps=7"]).pretrain.steps == 7
-    assert "hidden" not in load(path, ["model.name=cnn"]).model  # mlp's own
+    assert load_pretraining(path, ["pretrain.minutes=3"]).pretrain.steps is None
+    assert load_pretraining(path, ["pretrain.steps=7"]).pretrain.steps == 7
+    assert "hidden" not in load_pretraining(path, ["model.name=cnn"]).model  # mlp's own
 
 
 def test_a_checkpoint_s_folder_is_looked_for_where_the_file_is(tmp_path: Path) -> None:
     (tmp_path / "vit").mkdir()
     path = written(tmp_path, FILE.replace('"mlp"\nhidden = [16]', '"huggingface:vit"'))
-    assert load(path).model["name"] == f"huggingface:{(tmp_path / 'vit').resolve()}"
-    assert load(path, ["model.name=huggingface:on/the_hub"]).model["name"] == "huggingface:on/the_hub"
+    assert load_pretraining(path).model["name"] == f"huggingface:{(tmp_path / 'vit').resolve()}"
+    assert load_pretraining(path, ["model.name=huggingface:on/the_hub"]).model["name"] == "huggingface:on/the_hub"
 
 
 def test_batchnorm_may_become_another_normalisation(tmp_path: Path) -> None:
     changed = ["pretrain.image_size=8", "model.name=resnet20", "model.normalisation=group", "engine.device=cpu"]
-    model, _ = pretraining.build(load(written(tmp_path, FILE), changed))
+    model, _ = build_trainer(load_pretraining(written(tmp_path, FILE), changed))
     kinds = [type(module).__name__ for module in model.modules()]
     assert kinds.count("GroupNorm") == 19  # one behind each of ResNet-20's convolutions
     assert "BatchNorm2d" not in kinds
@@ -345,6 +347,6 @@ def test_batchnorm_may_become_another_normalisation(tmp_path: Path) -> None:
 @pytest.mark.parametrize("minutes", [5, 15, 30])
 def test_the_experiments_last_as_long_as_they_say(minutes: int) -> None:
     folder = Path(__file__).parents[2] / "experiments"
-    found = load(folder / f"fps-{minutes}min.toml")
+    found = load_pretraining(folder / f"fps-{minutes}min.toml")
     assert found.pretrain.minutes == minutes
     assert found.model["name"] == "resnet20"

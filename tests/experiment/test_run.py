@@ -16,12 +16,14 @@ import safetensors.torch
 
 from coterie import Mistake
 from coterie.data.sources.synthetic import Synthetic
-from coterie.experiment import build, folder_jobs, save_checkpoints, shared_run
+from coterie.experiment import build_experiment as build_module
+from coterie.experiment import folder_jobs, save_checkpoints, shared_run
 from coterie.experiment import run as run_module
-from coterie.experiment.build import Experiment
-from coterie.experiment.engine import Machine, this_machine
-from coterie.experiment.run import Silent, run
-from coterie.experiment.settings import load
+from coterie.experiment.build_experiment import Experiment, build_experiment
+from coterie.experiment.engine_choice import Machine
+from coterie.experiment.resolve_engine import this_machine
+from coterie.experiment.run import SilentRun, run
+from coterie.experiment.settings import load_settings
 from coterie.report.clients_page import clients_sentence
 from coterie.track.file_writing import client_id
 from coterie.track.rounds_file import Record
@@ -59,7 +61,7 @@ def same(a: Path, b: Path) -> None:
     assert end(a) == end(b)
 
 
-class StopAfter(Silent):
+class StopAfter(SilentRun):
     """Ctrl-C after a round."""
 
     def __init__(self, round: int) -> None:
@@ -104,7 +106,7 @@ def test_config_is_an_input_that_makes_the_run_again(start: Start, tmp_path: Pat
     assert tables["engine"]["name"] in ("sequential", "vectorised")
     assert tables["engine"]["device"] in ("cpu", "cuda")
     assert "torch" in tables["versions"]
-    second = run(load(first / "config.toml"), tmp_path / "again").folder
+    second = run(load_settings(first / "config.toml"), tmp_path / "again").folder
     same(first, second)
     assert (first / "config.toml").read_bytes() == (second / "config.toml").read_bytes()
 
@@ -127,10 +129,10 @@ def test_parts_of_the_users_own_are_found_from_anywhere(tmp_path: Path, monkeypa
     )
     text = text.replace('"label"', '"iid"').replace("labels_per_client = 2", "n = 60")
     text = text.replace('"fedavg"', '"own_parts_of_run:algorithm"')
-    first = run(load(written(home, text)), tmp_path / "first").folder
+    first = run(load_settings(written(home, text)), tmp_path / "first").folder
     monkeypatch.chdir(elsewhere)
     sys.modules.pop("own_parts_of_run")
-    same(first, run(load(first / "config.toml"), tmp_path / "second").folder)
+    same(first, run(load_settings(first / "config.toml"), tmp_path / "second").folder)
 
 
 @pytest.mark.parametrize("algorithm", ["fedavg", "scaffold"])
@@ -167,7 +169,7 @@ def test_a_run_that_was_killed_ends_like_one_that_was_not(start: Start, tmp_path
     assert process.wait() == -signal.SIGKILL, "the run was over before it could be killed"
     seen: list[int] = []
 
-    class Look(Silent):
+    class Look(SilentRun):
         def begin(self, experiment: Experiment, folder: Path, records: list[Record]) -> None:
             seen.append(len(records))
 
@@ -332,7 +334,7 @@ def test_clients_with_models_of_their_own_have_a_file_each(tmp_path: Path) -> No
         'rounds = 1\n[data]\nsource = "npz"\npath = "d.npz"\nclient_column = "hospital"\n[model]\nname = "logistic"\n'
     )
     path = written(tmp_path, text + '[algorithm]\nname = "independent"\nlr = 0.1\n')
-    folder = run(load(path), tmp_path / "run").folder
+    folder = run(load_settings(path), tmp_path / "run").folder
     assert {client_id(p.stem) for p in (folder / "clients").iterdir()} == {"St. Mary's", "a/b", "ü"}
     assert not (folder / "model.safetensors").exists()
     end = json.loads((folder / "summary.json").read_text())
@@ -356,7 +358,7 @@ def test_clients_of_different_architectures_learn_from_one_another(
     assert shapes[0] == shapes[2]
     assert shapes[1] == {"1.weight": (10, 64), "1.bias": (10,)}
     assert len(lines(folder)) == 2
-    again = run(load(folder / "config.toml"), tmp_path / "again").folder
+    again = run(load_settings(folder / "config.toml"), tmp_path / "again").folder
     assert lines(again) == lines(folder)
 
 
@@ -364,7 +366,7 @@ def test_a_seed_set_joins_the_training_data_of_an_algorithm_that_has_no_other_us
     """With one epoch in batches of one, a client's steps are its private examples and the 20 of the seed set."""
     taken: list[Experiment] = []
 
-    class Look(Silent):
+    class Look(SilentRun):
         def begin(self, experiment: Experiment, folder: Path, records: list[Record]) -> None:
             taken.append(experiment)
 
@@ -393,7 +395,7 @@ def test_of_a_large_population_those_asked_first_are_described(tmp_path: Path, m
     made: set[str] = set()
     make = Synthetic.__getitem__
     monkeypatch.setattr(Synthetic, "__getitem__", lambda self, c: (self.test or made.add(c), make(self, c))[1])
-    folder = run(load(written(tmp_path, POPULATION)), tmp_path / "run").folder
+    folder = run(load_settings(written(tmp_path, POPULATION)), tmp_path / "run").folder
     described = json.loads((folder / "clients.json").read_text())
     asked = [c["id"] for c in described]
     assert len(asked) == len(set(asked)) == 12
@@ -403,8 +405,8 @@ def test_of_a_large_population_those_asked_first_are_described(tmp_path: Path, m
     sentence = clients_sentence(described, 30000)
     assert sentence is not None
     assert "30,000 clients; those that were asked first are shown. 12 clients with" in sentence
-    monkeypatch.setattr(build, "MOST_DESCRIBED", 5)
-    few = run(load(written(tmp_path, POPULATION)), tmp_path / "few").folder
+    monkeypatch.setattr(build_module, "MAX_DESCRIBED_CLIENTS", 5)
+    few = run(load_settings(written(tmp_path, POPULATION)), tmp_path / "few").folder
     assert [c["id"] for c in json.loads((few / "clients.json").read_text())] == asked[:5]
 
 
@@ -440,7 +442,7 @@ def test_a_full_disk_is_one_sentence_and_the_run_can_go_on(start: Start, monkeyp
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    class FullAfter(Silent):
+    class FullAfter(SilentRun):
         def round(self, record: Record) -> None:
             if record["round"] == 3:
                 monkeypatch.setattr("os.fsync", full)
@@ -529,5 +531,5 @@ def test_a_truncated_file_of_mnist_is_named(start: Start, tmp_path: Path, monkey
 @pytest.mark.parametrize(("warm_start", "said"), [(2, []), (3, ["algorithm.warm_start = 3 with rounds = 3"])])
 def test_a_run_that_would_only_measure_says_so(tmp_path: Path, warm_start: int, said: list[str]) -> None:
     text = DIGITS.replace('"fedavg"', f'"fbn"\nwarm_start = {warm_start}').replace('"mlp"\nhidden = [16]', '"resnet20"')
-    remarks = build.build(load(written(tmp_path, text)), this_machine()).remarks
+    remarks = build_experiment(load_settings(written(tmp_path, text)), this_machine()).remarks
     assert [sentence.split(":")[0] for sentence in remarks] == said

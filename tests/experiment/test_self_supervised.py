@@ -9,7 +9,7 @@ import safetensors.torch
 from coterie import Mistake
 from coterie.experiment import folder_jobs
 from coterie.experiment.run import run
-from coterie.experiment.settings import load
+from coterie.experiment.settings import load_settings
 from tests.experiment.files import written
 
 OVERRIDES = ("algorithm={name='fedssl', lr=0.05, batch_size=32, projection=16}", "rounds=2")
@@ -17,7 +17,7 @@ OVERRIDES = ("algorithm={name='fedssl', lr=0.05, batch_size=32, projection=16}",
 
 @pytest.mark.parametrize("loss", ["simsiam", "moco"])
 def test_a_run_ends_in_weights_of_the_whole_model(tmp_path: Path, loss: str) -> None:
-    settings = load(written(tmp_path), (*OVERRIDES, f"algorithm.loss={loss}"))
+    settings = load_settings(written(tmp_path), (*OVERRIDES, f"algorithm.loss={loss}"))
     folder = run(settings, tmp_path / "run").folder
     assert set(safetensors.torch.load_file(folder / "model.safetensors")) == {
         "1.weight",
@@ -39,7 +39,7 @@ def test_a_run_ends_in_weights_of_the_whole_model(tmp_path: Path, loss: str) -> 
 
 def test_a_target_accuracy_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folder_jobs, "write_report", lambda folder: None)
-    settings = load(written(tmp_path), (*OVERRIDES, "evaluate.target_accuracy=0.9"))
+    settings = load_settings(written(tmp_path), (*OVERRIDES, "evaluate.target_accuracy=0.9"))
     with pytest.raises(Mistake, match=r"evaluate.target_accuracy = 0.9: fedssl trains no classifier"):
         run(settings, tmp_path / "run")
     assert not (tmp_path / "run").exists()

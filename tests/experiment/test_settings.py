@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 
 from coterie import Mistake
-from coterie.experiment import pretraining
-from coterie.experiment.file import overridden
-from coterie.experiment.settings import load, parse
+from coterie.experiment.pretraining_settings import load_pretraining
+from coterie.experiment.settings import load_settings, parse_settings
+from coterie.experiment.toml_file import apply_overrides
 from tests.experiment.files import DIGITS, written
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_defaults_are_those_of_the_public_face(tmp_path: Path) -> None:
-    tables = load(written(tmp_path)).tables()
+    tables = load_settings(written(tmp_path)).tables()
     assert (tables["rng_seed"], tables["rounds"]) == (0, 3)
     assert tables["data"]["test_fraction"] == 0.2
     expected = {"local_epochs": 1, "batch_size": 32, "momentum": 0.0, "weight_decay": 0.0, "lr_decay": 1.0}
@@ -29,7 +29,7 @@ def test_defaults_are_those_of_the_public_face(tmp_path: Path) -> None:
 
 
 def test_without_a_cohort_table_everyone_takes_part(tmp_path: Path) -> None:
-    settings = load(written(tmp_path, DIGITS.replace("[cohort]\nfraction = 0.5", "")))
+    settings = load_settings(written(tmp_path, DIGITS.replace("[cohort]\nfraction = 0.5", "")))
     assert settings.cohort.count(17) == 17
     assert "cohort" not in settings.tables()
 
@@ -52,46 +52,46 @@ def test_without_a_cohort_table_everyone_takes_part(tmp_path: Path) -> None:
 def test_overrides_are_read_as_toml_and_a_bare_word_as_text(
     tmp_path: Path, override: str, table: str | None, key: str, value: object
 ) -> None:
-    tables = load(written(tmp_path), [override]).tables()
+    tables = load_settings(written(tmp_path), [override]).tables()
     assert (tables if table is None else tables[table])[key] == value
 
 
 def test_an_override_of_a_choice_takes_the_old_choices_keys_with_it(tmp_path: Path) -> None:
     path = written(tmp_path, DIGITS.replace('"fedavg"', '"scaffold"\nobjective = "clients"'))
-    tables = load(
+    tables = load_settings(
         path, ["algorithm.name=fedavg", "data.partition=dirichlet", "data.alpha=1", "model.name=2nn"]
     ).tables()
     assert "objective" not in tables["algorithm"]
     assert "labels_per_client" not in tables["data"]
     assert tables["data"]["alpha"] == 1.0
     assert "hidden" not in tables["model"]
-    assert load(path, ["cohort.size=2"]).tables()["cohort"] == {"size": 2}
-    assert "num_clients" not in load(path, ["data.partition=natural"]).tables()["data"]
+    assert load_settings(path, ["cohort.size=2"]).tables()["cohort"] == {"size": 2}
+    assert "num_clients" not in load_settings(path, ["data.partition=natural"]).tables()["data"]
     stepping = written(tmp_path, DIGITS.replace("lr = 0.1", "lr = 0.1\nlocal_steps = 3"))
-    assert "local_steps" not in load(stepping, ["algorithm.local_epochs=2"]).tables()["algorithm"]
+    assert "local_steps" not in load_settings(stepping, ["algorithm.local_epochs=2"]).tables()["algorithm"]
 
 
 def test_an_attack_can_be_called_off(tmp_path: Path) -> None:
     path = written(tmp_path, DIGITS + '[attack]\nname = "ipm"\nnum_clients = 2\nfactor = 3\n')
-    assert load(path).tables()["attack"] == {
+    assert load_settings(path).tables()["attack"] == {
         "name": "ipm",
         "num_clients": 2,
         "on": "update",
         "factor": 3.0,
         "line_search": False,
     }
-    assert load(path, ["attack.name=none"]).tables()["attack"] == {"name": "none"}
+    assert load_settings(path, ["attack.name=none"]).tables()["attack"] == {"name": "none"}
 
 
 def test_a_model_for_each_client_replaces_one_for_all(tmp_path: Path) -> None:
     path = written(tmp_path)
-    assert load(path, ["model.names=['mlp', '2nn']"]).tables()["model"] == {"names": ["mlp", "2nn"]}
+    assert load_settings(path, ["model.names=['mlp', '2nn']"]).tables()["model"] == {"names": ["mlp", "2nn"]}
 
 
 def test_an_override_does_not_excuse_a_misspelt_key_of_the_file(tmp_path: Path) -> None:
     path = written(tmp_path, DIGITS.replace("lr = 0.1", "lr = 0.1\nmometum = 0.9"))
     with pytest.raises(Mistake, match=r"algorithm\.mometum = 0\.9: .*did you mean algorithm\.momentum\?"):
-        load(path, ["algorithm.name=scaffold"])
+        load_settings(path, ["algorithm.name=scaffold"])
 
 
 MISTAKES = [
@@ -158,7 +158,7 @@ MISTAKES = [
 @pytest.mark.parametrize(("override", "sentence"), MISTAKES, ids=[m[0] for m in MISTAKES])
 def test_a_mistake_is_answered_by_one_sentence(tmp_path: Path, override: str, sentence: str) -> None:
     with pytest.raises(Mistake) as caught:
-        load(written(tmp_path), [override])
+        load_settings(written(tmp_path), [override])
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -175,13 +175,13 @@ def test_a_mistake_is_answered_by_one_sentence(tmp_path: Path, override: str, se
 )
 def test_what_is_required_is_missed(tmp_path: Path, line: str, sentence: str) -> None:
     with pytest.raises(Mistake) as caught:
-        load(written(tmp_path, DIGITS.replace(line, "")))
+        load_settings(written(tmp_path, DIGITS.replace(line, "")))
     assert str(caught.value).startswith(sentence)
 
 
 def test_a_file_that_is_no_toml_is_answered_with_the_line(tmp_path: Path) -> None:
     with pytest.raises(Mistake, match=r"digits\.toml: is not valid TOML: .*line 3"):
-        load(written(tmp_path, "rounds = 3\n[data]\nsource digits\n"))
+        load_settings(written(tmp_path, "rounds = 3\n[data]\nsource digits\n"))
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])
@@ -190,7 +190,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | No
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(Mistake, match=r"absent\.toml: "):
-        load(path)
+        load_settings(path)
 
 
 def test_relative_paths_are_the_files_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,13 +202,15 @@ def test_relative_paths_are_the_files_own(tmp_path: Path, monkeypatch: pytest.Mo
             (folder / name).touch()
     monkeypatch.chdir(here)
     text = DIGITS.replace('"digits"', '"npz"\npath = "PATH"')
-    found = [load(written(there, text.replace("PATH", name))).data["path"] for name in ("a.npz", "b.npz", "c.npz")]
+    found = [
+        load_settings(written(there, text.replace("PATH", name))).data["path"] for name in ("a.npz", "b.npz", "c.npz")
+    ]
     assert found == [str(there / "a.npz"), str(here / "b.npz"), str(there / "c.npz")]
 
 
 def test_an_override_leaves_the_content_it_was_given_alone() -> None:
     raw = {"cohort": {"size": 3}}
-    assert overridden(raw, ["cohort.size=4"]) == ({"cohort": {"size": 4}}, {"cohort.size"})
+    assert apply_overrides(raw, ["cohort.size=4"]) == ({"cohort": {"size": 4}}, {"cohort.size"})
     assert raw == {"cohort": {"size": 3}}
 
 
@@ -225,11 +227,11 @@ def mine(*, lr: float, boldness: float = 2.0):
 def test_functions_of_the_users_own_bring_their_keys(tmp_path: Path) -> None:
     (tmp_path / "my_parts.py").write_text(OWN)
     path = written(tmp_path)
-    tables = load(path, ["model.name=my_parts:small", "algorithm.name=my_parts:mine"]).tables()
+    tables = load_settings(path, ["model.name=my_parts:small", "algorithm.name=my_parts:mine"]).tables()
     assert tables["model"] == {"name": "my_parts:small", "width": 4}
     assert tables["algorithm"] == {"name": "my_parts:mine", "lr": 0.1, "boldness": 2.0}
     with pytest.raises(Mistake, match=r"did you mean algorithm\.boldness"):
-        load(path, ["algorithm.name=my_parts:mine", "algorithm.boldnes=1"])
+        load_settings(path, ["algorithm.name=my_parts:mine", "algorithm.boldnes=1"])
 
 
 def test_two_folders_may_hold_modules_of_the_same_name(tmp_path: Path) -> None:
@@ -237,7 +239,7 @@ def test_two_folders_may_hold_modules_of_the_same_name(tmp_path: Path) -> None:
         folder = tmp_path / str(width)
         folder.mkdir()
         (folder / "namesake.py").write_text(OWN.replace("width: int = 4", f"width: int = {width}"))
-        tables = load(written(folder), ["model.name=namesake:small"]).tables()
+        tables = load_settings(written(folder), ["model.name=namesake:small"]).tables()
         assert tables["model"]["width"] == width
 
 
@@ -246,20 +248,20 @@ def test_a_function_that_is_not_there_is_a_mistake(tmp_path: Path, name: str) ->
     (tmp_path / "my_parts.py").write_text(OWN)
     (tmp_path / "broken_parts.py").write_text("def f(:\n")
     with pytest.raises(Mistake, match=r'model\.name = "'):
-        load(written(tmp_path), [f"model.name={name}"])
+        load_settings(written(tmp_path), [f"model.name={name}"])
 
 
 def test_what_a_run_writes_for_the_reader_is_ignored() -> None:
-    raw, _ = overridden({}, [])
+    raw, _ = apply_overrides({}, [])
     text = {"rounds": 1, "data": {"source": "digits"}, "model": {"name": "mlp"}}
     content = raw | text | {"algorithm": {"name": "fedsgd", "lr": 1.0}, "versions": {"torch": "0"}}
-    assert parse(content, [Path.cwd()]).rounds == 1
+    assert parse_settings(content, [Path.cwd()]).rounds == 1
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.toml")), ids=lambda path: path.stem)
 def test_every_experiment_of_the_project_is_valid(path: Path) -> None:
     """Those that train an encoder on fractals are read by `coterie pretrain`."""
     if "algorithm" in tomllib.loads(path.read_text()):
-        assert load(path).rounds > 0
+        assert load_settings(path).rounds > 0
     else:
-        assert pretraining.load(path).pretrain.minutes
+        assert load_pretraining(path).pretrain.minutes

@@ -15,7 +15,7 @@ import safetensors.torch
 from coterie import Mistake
 from coterie.experiment import stop_requests as module
 from coterie.experiment.run import run
-from coterie.experiment.settings import load
+from coterie.experiment.settings import load_settings
 from coterie.experiment.shared_run import set_workers
 from coterie.experiment.stop_requests import stop_requests
 from coterie.processes.process_group import Group, launcher_size
@@ -53,11 +53,11 @@ def test_two_processes_end_like_one_also_when_one_of_them_is_killed(tmp_path: Pa
     assert "process 1 of this run was killed by signal 9" in said
     assert "Traceback" not in said
     assert "--resume" in said
-    resumed = run(load(path, OVERRIDES), tmp_path / "killed", resume=True).folder
+    resumed = run(load_settings(path, OVERRIDES), tmp_path / "killed", resume=True).folder
     assert tomllib.loads((resumed / "config.toml").read_text())["engine"]["workers"] == 2
-    whole = run(load(path, (*OVERRIDES, "engine.workers=2")), tmp_path / "whole").folder
+    whole = run(load_settings(path, (*OVERRIDES, "engine.workers=2")), tmp_path / "whole").folder
     assert (resumed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-    one = run(load(path, (*OVERRIDES, "engine.workers=1")), tmp_path / "one").folder
+    one = run(load_settings(path, (*OVERRIDES, "engine.workers=1")), tmp_path / "one").folder
     ours, theirs = (safetensors.torch.load_file(f / "model.safetensors") for f in (whole, one))
     assert max(float((ours[name] - theirs[name]).abs().max()) for name in theirs) < 1e-4
     ends = [json.loads((f / "summary.json").read_text()) for f in (whole, one)]
@@ -66,11 +66,11 @@ def test_two_processes_end_like_one_also_when_one_of_them_is_killed(tmp_path: Pa
 
 def test_a_mistake_is_one_sentence_whoever_starts_the_processes(tmp_path: Path) -> None:
     with pytest.raises(Mistake, match=r"engine\.workers = 0"):
-        load(written(tmp_path), ["engine.workers=0"])
-    settings = load(written(tmp_path), ["engine.workers=3"])
+        load_settings(written(tmp_path), ["engine.workers=0"])
+    settings = load_settings(written(tmp_path), ["engine.workers=3"])
     with pytest.raises(Mistake, match=r"engine\.workers = 3: the launcher has started 2 processes"):
         set_workers(settings, 2)
-    assert set_workers(load(written(tmp_path)), 2).engine.workers == 2
+    assert set_workers(load_settings(written(tmp_path)), 2).engine.workers == 2
 
 
 def test_a_launcher_is_known_by_what_it_sets(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ from coterie import Mistake
 from coterie.cli.run_display import RunDisplay
 from coterie.experiment import folder_jobs
 from coterie.experiment.run import run
-from coterie.experiment.settings import load
-from coterie.experiment.trained import trained
+from coterie.experiment.settings import load_settings
+from coterie.experiment.trained_model import load_trained_model
 from coterie.models import huggingface_models, registry
 from coterie.models.model_parts import head_names
 from tests.experiment.files import written
@@ -82,7 +82,7 @@ def test_a_model_of_images_runs_and_loads_back(vit: Path, tmp_path: Path, capsys
     """The head is new, since there are ten digits. The run's folder says how images are normalised, like the
     checkpoint's. A resume and a prediction do not read the checkpoint's weights again."""
     keys = ["model.name=huggingface:vit", "rounds=2", 'pretrain.freeze=["vit.embeddings"]']
-    settings = load(written(tmp_path), keys)
+    settings = load_settings(written(tmp_path), keys)
     run(settings, tmp_path / "run", watch=RunDisplay())
     model = load_back(transformers.ViTForImageClassification, tmp_path / "run" / "huggingface")
     ended, began = (tensors(tmp_path / "run" / name) for name in ("model.safetensors", "start/model.safetensors"))
@@ -97,14 +97,16 @@ def test_a_model_of_images_runs_and_loads_back(vit: Path, tmp_path: Path, capsys
     said = "38 of 40 loaded; new for its size: classifier.weight ([7, 16] there, [10, 16] here), "
     assert said in capsys.readouterr().out
     (vit / "model.safetensors").unlink()
-    run(load(tmp_path / "run" / "config.toml", ["rounds=3"]), tmp_path / "run", resume=True)
+    run(load_settings(tmp_path / "run" / "config.toml", ["rounds=3"]), tmp_path / "run", resume=True)
     x = torch.rand(2, 1, 8, 8)
     model = load_back(transformers.ViTForImageClassification, tmp_path / "run" / "huggingface")
     pixels = (x.expand(-1, 3, -1, -1) - torch.tensor([0.1, 0.2, 0.3]).reshape(1, 3, 1, 1)) / 0.5
-    assert torch.allclose(trained(tmp_path / "run").probabilities(x), model(pixels).logits.softmax(1), atol=1e-6)
+    assert torch.allclose(
+        load_trained_model(tmp_path / "run").probabilities(x), model(pixels).logits.softmax(1), atol=1e-6
+    )
     name = f"huggingface:{tmp_path / 'run' / 'huggingface'}"
     again = {"model.name": name, "pretrain.weights": name, "rounds": 1}
-    run(load(written(tmp_path), [f"{key}={value}" for key, value in again.items()]), tmp_path / "second")
+    run(load_settings(written(tmp_path), [f"{key}={value}" for key, value in again.items()]), tmp_path / "second")
     assert tensors(tmp_path / "second" / "start" / "model.safetensors").keys() == ended.keys()
 
 
@@ -126,7 +128,7 @@ def test_a_model_of_text_runs_and_loads_back(bert: Path, tmp_path: Path) -> None
     x[y == 1, 3] = 7
     x[:, 9:] = 0
     np.savez(tmp_path / "tokens.npz", x=x, y=y)
-    run(load(written(tmp_path, TEXT)), tmp_path / "run")
+    run(load_settings(written(tmp_path, TEXT)), tmp_path / "run")
     (about,) = json.loads((tmp_path / "run" / "start" / "start.json").read_text())
     new = {f"{part}.{kind}" for part in ("bert.pooler.dense", "classifier") for kind in ("weight", "bias")}
     assert set(about["loaded"]["new"]) == new
@@ -170,7 +172,7 @@ def test_code_in_a_checkpoint_is_never_run(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the variable is read once, on import
     change(vit)
     with pytest.raises(Mistake, match=sentence):
-        run(load(written(tmp_path), ["model.name=huggingface:vit"]), tmp_path / "run")
+        run(load_settings(written(tmp_path), ["model.name=huggingface:vit"]), tmp_path / "run")
     assert not (vit / "sprung").exists()
     assert not (tmp_path / "run").exists()
 
@@ -188,13 +190,13 @@ def test_keys_that_do_not_fit_a_checkpoint_are_refused(
     keys: list[str], sentence: str, vit: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(Mistake, match=sentence):
-        run(load(written(tmp_path), ["model.name=huggingface:vit", *keys]), tmp_path / "run")
+        run(load_settings(written(tmp_path), ["model.name=huggingface:vit", *keys]), tmp_path / "run")
 
 
 def test_a_missing_folder_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the variable is read once, on import
     with pytest.raises(Mistake, match=r'"huggingface:vti": .* \(there is no such folder, and on the Hub: '):
-        run(load(written(tmp_path), ["model.name=huggingface:vti"]), tmp_path / "run")
+        run(load_settings(written(tmp_path), ["model.name=huggingface:vti"]), tmp_path / "run")
 
 
 def test_a_checkpoint_of_images_cannot_classify_text(vit: Path) -> None:
@@ -203,5 +205,8 @@ def test_a_checkpoint_of_images_cannot_classify_text(vit: Path) -> None:
 
 
 def test_a_run_without_weights_starts_at_random(vit: Path, tmp_path: Path) -> None:
-    run(load(written(tmp_path), ["model.name=huggingface:vit", "rounds=1", "pretrain.weights=none"]), tmp_path / "run")
+    run(
+        load_settings(written(tmp_path), ["model.name=huggingface:vit", "rounds=1", "pretrain.weights=none"]),
+        tmp_path / "run",
+    )
     assert not (tmp_path / "run" / "start").exists()

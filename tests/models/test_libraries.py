@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from coterie import Mistake
 from coterie.experiment import folder_jobs
 from coterie.experiment.run import run
-from coterie.experiment.settings import load
+from coterie.experiment.settings import load_settings
 from coterie.models import libraries, registry
 from coterie.models.model_parts import head_names
 from tests.experiment.files import written
@@ -134,7 +134,7 @@ def test_a_run_starts_from_published_weights(
     """Its model loads into the library's class unchanged, and a resume fetches no weights."""
     monkeypatch.setattr(folder_jobs, "write_report", lambda folder: (folder / "report.html").write_text("page"))
     weights = weights.replace("LIBRARY", library)
-    settings = load(
+    settings = load_settings(
         written(tmp_path),
         [f"model.name={library}:small", "rounds=1", f"pretrain.weights={weights}", 'pretrain.freeze=["conv1"]'],
     )
@@ -151,7 +151,7 @@ def test_a_run_starts_from_published_weights(
         raise AssertionError("a resume loads no published weights")
 
     monkeypatch.setattr(libraries, "published_weights", refuse)
-    run(load(tmp_path / "run" / "config.toml", ["rounds=2"]), tmp_path / "run", resume=True)
+    run(load_settings(tmp_path / "run" / "config.toml", ["rounds=2"]), tmp_path / "run", resume=True)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_examples_that_are_not_images_are_refused(library: str) -> None:
 @every_library
 def test_an_image_size_is_one_or_more(library: str, tmp_path: Path) -> None:
     with pytest.raises(Mistake, match=r"model\.image_size = 0: it must be a whole number, 1 or more"):
-        load(written(tmp_path), [f"model.name={library}:small", "model.image_size=0"])
+        load_settings(written(tmp_path), [f"model.name={library}:small", "model.image_size=0"])
 
 
 @pytest.mark.parametrize("library", [*STAND_INS, "huggingface"])

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from coterie.experiment import pretraining, settings
+from coterie.experiment.pretraining_settings import parse_pretraining
+from coterie.experiment.settings import load_settings, parse_settings
 from coterie.experiment.tables import Pretrain
 from coterie.pretrain.fps import FPS
 
@@ -18,7 +19,7 @@ HOW_TO = (ROOT / "docs" / "how-to" / "start_from_weights.md").read_text("utf-8")
 
 def test_the_file_shown_is_valid() -> None:
     (block,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
-    assert pretraining.parse(tomllib.loads(block), [ROOT]).pretrain.minutes == 15
+    assert parse_pretraining(tomllib.loads(block), [ROOT]).pretrain.minutes == 15
 
 
 def test_every_key_is_in_the_table() -> None:
@@ -29,7 +30,7 @@ def test_every_key_is_in_the_table() -> None:
 @pytest.mark.parametrize("name", ["cifar10-fedssl", "cifar10-dirichlet"])
 def test_the_files_of_the_chain_are_valid(name: str) -> None:
     assert f"experiments/{name}.toml pretrain.weights=" in PAGE
-    model = settings.load(ROOT / "experiments" / f"{name}.toml").model
+    model = load_settings(ROOT / "experiments" / f"{name}.toml").model
     given = {key: value for key, value in model.items() if value is not None}
     assert given == {"name": "resnet20", "width": 16, "norm": "batch"}
 
@@ -41,7 +42,7 @@ def test_every_table_of_starting_from_weights_is_valid(block: str, tmp_path: Pat
         pytest.importorskip(shown["model"]["name"].partition(":")[0])
     rest = {"rounds": 1, "data": {"source": "digits"}, "model": {"name": "resnet20"}}
     rest["algorithm"] = {"name": "fedavg", "lr": 0.1}
-    assert settings.parse(rest | shown, [tmp_path]).pretrain.weights
+    assert parse_settings(rest | shown, [tmp_path]).pretrain.weights
 
 
 def test_every_key_of_starting_from_weights_is_explained() -> None:

@@ -12,9 +12,9 @@ import torch
 from coterie import Mistake
 from coterie.cli.run_display import RunDisplay
 from coterie.experiment import folder_jobs
-from coterie.experiment.finished import finished
-from coterie.experiment.run import Silent, run
-from coterie.experiment.settings import load
+from coterie.experiment.finished_run import load_finished_run
+from coterie.experiment.run import SilentRun, run
+from coterie.experiment.settings import load_settings
 from coterie.models import registry
 from coterie.track.weights_file import pack_weights
 from tests.experiment.conftest import Start
@@ -49,7 +49,7 @@ def test_a_run_starts_where_another_ended(start: Start, tmp_path: Path, capsys: 
     assert f"start: {tmp_path / 'first'}: 4 of 4 loaded\nbefore the first round: accuracy " in out
     config = tomllib.loads((second / "config.toml").read_text())
     assert config["pretrain"] == {"weights": str(tmp_path / "first")}
-    run(load(second / "config.toml"), tmp_path / "again")
+    run(load_settings(second / "config.toml"), tmp_path / "again")
     same(second, tmp_path / "again")
 
 
@@ -90,7 +90,7 @@ def test_what_is_frozen_is_neither_sent_nor_moved(start: Start, capsys: pytest.C
     assert "mlp with 1,210 parameters" in out
     assert "frozen: 1.weight, 1.bias (1,040 of 1,210 numbers)" in out
     assert "before the first round" not in out
-    probed = finished(frozen.folder)
+    probed = load_finished_run(frozen.folder)
     assert probed.start["params"].keys() == {"3.weight", "3.bias"}
 
 
@@ -120,7 +120,10 @@ def test_each_of_several_models_has_weights_of_its_own(start: Start, tmp_path: P
     [
         (["pretrain.weights=absent.safetensors"], r'pretrain.weights = ".*absent.safetensors": there is no such file'),
         (["pretrain.weights=published"], "nobody has published weights of mlp"),
-        (["pretrain.weights=timm:resnet18"], 'weights = "timm:resnet18": belong to a model of that name, .* is "mlp"'),
+        (
+            ["pretrain.weights=timm:resnet18"],
+            'weights = "timm:resnet18": these weights belong to a model of that name, .* is "mlp"',
+        ),
         (["pretrain.weights=3"], "pretrain.weights = 3: it must be text in quotes, or a table"),
         (['pretrain.weights={"cnn"="a"}'], 'pretrain.weights."cnn": there is no such model here; there is mlp'),
         (["pretrain.head=new"], 'pretrain.head = "new": it must be "fresh"'),
@@ -146,5 +149,5 @@ def test_a_mistake_is_one_sentence_and_nothing_is_written(
 def test_weights_that_were_named_can_be_left_out_again(tmp_path: Path) -> None:
     path = written(tmp_path, name="from.toml")
     path.write_text(path.read_text() + '[pretrain]\nweights = "gone.safetensors"\n')
-    run(load(path, ["pretrain.weights=none", "rounds=1"]), tmp_path / "run", watch=Silent())
+    run(load_settings(path, ["pretrain.weights=none", "rounds=1"]), tmp_path / "run", watch=SilentRun())
     assert not (tmp_path / "run" / "start").exists()

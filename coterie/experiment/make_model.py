@@ -1,4 +1,4 @@
-"""The model that a [model] table describes, of a run or of a pre-training."""
+"""Make the model that a [model] table describes, for a run or a pre-training."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import nn
 
 from coterie.core.errors import Mistake
 from coterie.experiment.settings import Settings
-from coterie.experiment.start import mistakes_about_models, published
-from coterie.experiment.tables import MODEL_CHOICES, model_function, normalisation_keys
+from coterie.experiment.starting_weights import mistakes_about_models, published_tag
+from coterie.experiment.tables import MODEL_CHOICES, model_function_keys, normalisation_keys
 from coterie.models import registry
 from coterie.models.libraries import library_prefix
 from coterie.models.normalisation import Normalisation, convert_normalisation
 
 
-def made(
+def make_model(
     table: Mapping[str, Any],
     name: str,
     shape: Sequence[int],
@@ -25,7 +25,7 @@ def made(
     rng_seed: int,
     folders: Sequence[Path],
 ) -> nn.Module:
-    """A model with its initial weights, its BatchNorm layers turned into what the table says.
+    """Return a model with its initial weights, its BatchNorm layers converted as the table says.
 
     Args:
         table: the keys of [model]; None stands for one that was left out.
@@ -38,20 +38,20 @@ def made(
         Mistake: the model cannot be made so.
     """
     given = {key: value for key, value in table.items() if value is not None and key not in MODEL_CHOICES}
-    function = model_function("model.name", name, folders)
-    how = {key: given.pop(key) for key in normalisation_keys(function) if key in given}
+    converting = normalisation_keys(model_function_keys(name, folders))
+    how = {key: given.pop(key) for key in converting if key in given}
     with mistakes_about_models():
         model = registry.build(name, list(shape), num_classes, rng_seed, folders=folders, **given)
-        return _normalised(model, **how)
+        return _convert(model, **how)
 
 
-def of_run(settings: Settings, name: str, shape: Sequence[int], num_classes: int | None) -> nn.Module:
-    """One of the models that a run's settings name, with its initial weights; see `made`."""
-    theirs = {"published": published(settings.pretrain, name)} if library_prefix(name) else {}
-    return made(settings.model | theirs, name, shape, num_classes, settings.rng_seed, settings.folders)
+def make_run_model(settings: Settings, name: str, shape: Sequence[int], num_classes: int | None) -> nn.Module:
+    """Return one of the models that a run's settings name, with its initial weights; see `make_model`."""
+    theirs = {"published": published_tag(settings.pretrain, name)} if library_prefix(name) else {}
+    return make_model(settings.model | theirs, name, shape, num_classes, settings.rng_seed, settings.folders)
 
 
-def _normalised(model: nn.Module, normalisation: Normalisation = "batch", groups: int | None = None) -> nn.Module:
+def _convert(model: nn.Module, normalisation: Normalisation = "batch", groups: int | None = None) -> nn.Module:
     if groups is not None and normalisation != "group":
         raise Mistake('it belongs to `normalisation` = "group"; leave it out', key="groups", value=groups)
     return model if normalisation == "batch" else convert_normalisation(model, normalisation, groups or 2)

@@ -1,4 +1,4 @@
-"""An experiment's TOML file, and the overrides of the command line on top of it, as plain nested dicts."""
+"""Read a TOML file, and apply the overrides of the command line, as plain nested dicts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 from coterie.core.errors import Mistake
 
 Raw = dict[str, Any]
-"""What a file says, before anything is checked."""
+"""The content of a file, before anything is checked."""
 
 
-def read(path: Path) -> Raw:
-    """The file's content.
+def read_toml(path: Path) -> Raw:
+    """Return the content of a file.
 
     Raises:
         Mistake: it cannot be read, or is not valid TOML; then the message names the line.
@@ -32,15 +32,15 @@ def read(path: Path) -> Raw:
         raise Mistake(f"{path}: is not valid TOML: {error}") from error
 
 
-def overridden(raw: Raw, overrides: Sequence[str]) -> tuple[Raw, set[str]]:
-    """The content with `table.key=value` put in, and the full names of the keys that were.
+def apply_overrides(raw: Raw, overrides: Sequence[str]) -> tuple[Raw, set[str]]:
+    """Return the content with overrides such as `table.key=value`, and the full names of the overridden keys.
 
     Raises:
         Mistake: an override is not of that form, or treats a key as a table.
     """
     result, changed = copy.deepcopy(raw), set()
     for override in overrides:
-        name, value = _parsed(override)
+        name, value = _parse_override(override)
         *path, key = name.split(".")
         table = result.setdefault(path[0], {}) if path else result
         if not isinstance(table, dict):
@@ -50,20 +50,20 @@ def overridden(raw: Raw, overrides: Sequence[str]) -> tuple[Raw, set[str]]:
     return result, changed
 
 
-def _parsed(override: str) -> tuple[str, Any]:
+def _parse_override(override: str) -> tuple[str, Any]:
     name, equals, value = (part.strip() for part in override.partition("="))
     parts = name.split(".")
     if not equals or not value or len(parts) > 2 or not all(part.isidentifier() for part in parts):
         raise Mistake(f'"{override}": an override is written table.key=value, or key=value at the top level')
-    return name, _value(override, value)
+    return name, _parse_value(override, value)
 
 
-def _value(override: str, text: str) -> Any:
-    """The value as TOML reads it; a bare word is text."""
+def _parse_value(override: str, text: str) -> Any:
+    """Return the value as TOML reads it; a bare word is text."""
     try:
-        read_as = tomllib.loads(f"value = {text}")
+        parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError as error:
         if text[0] in "[{\"'":
             raise Mistake(f'"{override}": the value is not valid TOML: {error}') from error
         return text
-    return read_as["value"] if len(read_as) == 1 else text
+    return parsed["value"] if len(parsed) == 1 else text

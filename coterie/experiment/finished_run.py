@@ -1,4 +1,4 @@
-"""Finished runs as probes need them: their models before and after, and the data and the network rebuilt."""
+"""Load finished runs for probes: their weights before and after, and their data and model, made again."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from safetensors import SafetensorError
 from coterie.core import tree
 from coterie.core.errors import Mistake
 from coterie.core.tree import Tree
-from coterie.experiment import resolved
-from coterie.experiment.build import Experiment, build
-from coterie.experiment.engine import this_machine
-from coterie.experiment.settings import load
+from coterie.experiment.build_experiment import Experiment, build_experiment
+from coterie.experiment.config_toml import changed_keys
+from coterie.experiment.resolve_engine import this_machine
+from coterie.experiment.settings import load_settings
 from coterie.models.batchnorm_statistics import recalibration
 from coterie.probes import Surface, draw_subset
 from coterie.report.run_reader import is_pretraining
@@ -27,12 +27,12 @@ On = Literal["test", "train"]
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A run that is over.
+class FinishedRun:
+    """A run that is finished.
 
     Attributes:
-        experiment: rebuilt from its config.toml.
-        start, end: {"params", "buffers"} of the model that it began with and of the one that it ended with.
+        experiment: built again from its config.toml.
+        start, end: {"params", "buffers"} of the model at the start and at the end.
     """
 
     folder: Path
@@ -41,27 +41,27 @@ class Finished:
     end: Tree
 
 
-def finished(folder: Path) -> Finished:
-    """The run in a folder.
+def load_finished_run(folder: Path) -> FinishedRun:
+    """Load the run in a folder.
 
     Raises:
-        Mistake: it is no run folder, is not finished, has a model for each client, or its data cannot be had.
+        Mistake: it is not a run folder, is not finished, has a model for each client, or its data cannot be had.
     """
     if is_pretraining(folder):
         raise Mistake(f"{folder}: is a pre-training; give the folder of a run")
-    settings = load(folder / "config.toml")
+    settings = load_settings(folder / "config.toml")
     machine = this_machine()
     here = settings.engine.device if settings.engine.device == machine.device else "auto"  # it may come from elsewhere
     plain = replace(settings.engine, name="sequential", device=here, chunk=None, compile=False, workers=1)
-    experiment = build(replace(settings, engine=plain, probe={}), machine, RunFolder(folder).start)
+    experiment = build_experiment(replace(settings, engine=plain, probe={}), machine, RunFolder(folder).start)
     if len(experiment.models) > 1 or experiment.plan.algorithm.traits.own_models:
         raise Mistake(f"{folder}: each of its clients has a model of its own; give a run that ends with one for all")
     (start,) = experiment.plan.initial.values()
-    return Finished(folder, experiment, start, _saved(folder / "model.safetensors", start))
+    return FinishedRun(folder, experiment, start, _load_end(folder / "model.safetensors", start))
 
 
-def _saved(path: Path, like: Tree) -> Tree:
-    """The weights in a file, as the model's own are arranged."""
+def _load_end(path: Path, like: Tree) -> Tree:
+    """Load the weights in a file into a tree like the model's own."""
     try:
         flat = safetensors.torch.load_file(path)
         return {
@@ -69,21 +69,23 @@ def _saved(path: Path, like: Tree) -> Tree:
             for kind, leaves in like.items()
         }
     except FileNotFoundError as error:
-        raise Mistake(f"{path.parent}: has no {path.name}, so it is not finished; continue it with --resume") from error
+        raise Mistake(
+            f"{path.parent}: has no {path.name}, so the run is not finished; continue it with --resume"
+        ) from error
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         raise Mistake(f"{path}: is not the model that its config.toml describes ({error})") from error
 
 
-def together(folders: Sequence[Path]) -> list[Finished]:
-    """Runs whose models can be combined.
+def load_comparable_runs(folders: Sequence[Path]) -> list[FinishedRun]:
+    """Load runs whose models can be combined.
 
     Raises:
-        Mistake: as `finished`; or their models or data sets differ.
+        Mistake: as `load_finished_run`; or their models or data sets differ.
     """
-    runs = [finished(folder) for folder in folders]
+    runs = [load_finished_run(folder) for folder in folders]
     first = runs[0]
     for run in runs[1:]:
-        keys = resolved.difference(run.experiment.settings, first.experiment.settings)
+        keys = changed_keys(run.experiment.settings, first.experiment.settings)
         apart = [key for key in keys if key.startswith("model.") or key == "data.source"]
         if apart:
             raise Mistake(
@@ -93,15 +95,15 @@ def together(folders: Sequence[Path]) -> list[Finished]:
     return runs
 
 
-def surface(run: Finished, on: On, examples: int, statistics: Statistics) -> Surface:
-    """The loss of a run's model on some of its test or training examples.
+def loss_surface(run: FinishedRun, on: On, examples: int, statistics: Statistics) -> Surface:
+    """Return the loss of a run's model, as a function of the weights, on some of its test or training examples.
 
     Args:
-        run: whose data and network are taken.
+        run: gives the data and the model.
         on: "test" or "train".
-        examples: so many, drawn by the rng seed.
-        statistics: BatchNorm's are "measured" on as many training examples wherever the loss is, or taken as they
-            stand, which between models is "averaged".
+        examples: how many, drawn by the rng seed.
+        statistics: BatchNorm's are "measured" on that many training examples wherever the loss is measured, or taken
+            unchanged, which between models is "averaged".
 
     Raises:
         Mistake: the source has no test examples.
@@ -111,12 +113,12 @@ def surface(run: Finished, on: On, examples: int, statistics: Statistics) -> Sur
     if chosen is None:
         raise Mistake(f"--on test: the source {source.name} has no test examples; choose --on train")
     (task,), (model,) = plan.tasks.values(), run.experiment.models.values()
-    seen = draw_subset(source.train, examples, plan.rng_seed)
-    measure = recalibration(model, seen, plan.engine) if statistics == "measured" and task.batch_norms else None
+    training = draw_subset(source.train, examples, plan.rng_seed)
+    measure = recalibration(model, training, plan.engine) if statistics == "measured" and task.batch_norms else None
     return Surface(task, plan.engine, draw_subset(chosen, examples, plan.rng_seed), measure)
 
 
-def same_start(runs: Sequence[Finished]) -> bool:
-    """Whether the runs began with the same weights, bit for bit."""
+def have_same_start(runs: Sequence[FinishedRun]) -> bool:
+    """Return whether the runs started from the same weights, bit for bit."""
     leaves = [tree.leaves(run.start) for run in runs]
     return all(bool((a == b).all()) for other in leaves[1:] for a, b in zip(leaves[0], other, strict=True))

@@ -1,4 +1,4 @@
-"""What a run trained, ready to be used: its model, and how examples become the model's inputs.
+"""Load the model that a run trained, ready to be used: it also says how examples become its inputs.
 
 Legend: N examples, C classes.
 """
@@ -19,17 +19,17 @@ from torch import Tensor, nn
 from coterie.core.errors import Mistake, few, reason
 from coterie.data.model_inputs import Inputs, inputs_from_record
 from coterie.data.new_examples import NewExamples, read_new_examples
-from coterie.experiment.model import of_run
-from coterie.experiment.settings import Settings, load, model_names
+from coterie.experiment.make_model import make_run_model
+from coterie.experiment.settings import Settings, load_settings, model_names
 from coterie.report.run_reader import is_pretraining
 from coterie.track.file_writing import client_file_name
 from coterie.track.run_folder import INPUTS_FILE
 
-BATCH = 1000
+BATCH_EXAMPLES = 1000
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedModel:
     """A trained model.
 
     Attributes:
@@ -43,51 +43,51 @@ class Trained:
     label_column: str | None = None
 
     def read(self, path: str | Path) -> NewExamples:
-        """The examples in a table, an archive, a picture or a folder of pictures, as the model takes them.
+        """Read the examples in a table, an archive, a picture or a folder of pictures, as the model takes them.
 
         Raises:
-            Mistake: they cannot be read, or are of another kind than the model learned from.
+            Mistake: they cannot be read, or are of a kind that the model was not trained on.
         """
         return read_new_examples(Path(path), self.inputs, self.label_column)
 
     @torch.no_grad()
     def probabilities(self, x: Tensor) -> Tensor:
-        """The probability of each class [N, C] for x [N, ...] as `read` gives it.
+        """Return the probability of each class [N, C] for x [N, ...] as `read` gives it.
 
         Raises:
-            Mistake: the model predicts no class of a whole example.
+            Mistake: the model does not predict one class for each example.
         """
-        scores = torch.cat([self.model(part) for part in torch.split(x, BATCH)])
+        scores = torch.cat([self.model(part) for part in torch.split(x, BATCH_EXAMPLES)])
         if not self.inputs.predicts or scores.dim() != 2:
             what = "a class for each position" if scores.dim() > 2 else "no classes"
             raise Mistake(f"the model predicts {what}, not one for each example; in Python call its `model` yourself")
         return scores.softmax(1)
 
 
-def trained(folder: str | Path, client: str | None = None) -> Trained:
-    """The model that a run ended with.
+def load_trained_model(folder: str | Path, client: str | None = None) -> TrainedModel:
+    """Load the model that a run ended with.
 
     Args:
-        folder: the run's.
+        folder: the run's folder.
         client: whose model, where each client has one of its own.
 
     Raises:
-        Mistake: it is no run folder or not finished, a file in it is damaged, or there is no such client's model.
+        Mistake: it is not a run folder or not finished, a file in it is damaged, or there is no such client's model.
     """
     folder = Path(folder)
     if is_pretraining(folder):
         raise Mistake(f"{folder}: is a pre-training, which predicts nothing; give the folder of a run")
-    settings, inputs = load(folder / "config.toml"), _inputs(folder)
-    name, weights = _which(folder, settings, client)
-    model = of_run(settings, name, inputs.shape, inputs.outputs)
+    settings, inputs = load_settings(folder / "config.toml"), _read_inputs(folder)
+    name, weights = _find_weights(folder, settings, client)
+    model = make_run_model(settings, name, inputs.shape, inputs.outputs)
     try:
         model.load_state_dict(safetensors.torch.load_file(weights))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise Mistake(f"{weights}: is not the model that config.toml describes ({reason(error)})") from error
-    return Trained(model.eval(), inputs, settings.data.get("label_column"))
+    return TrainedModel(model.eval(), inputs, settings.data.get("label_column"))
 
 
-def _inputs(folder: Path) -> Inputs:
+def _read_inputs(folder: Path) -> Inputs:
     path = folder / INPUTS_FILE
     try:
         return inputs_from_record(json.loads(path.read_bytes()))
@@ -97,8 +97,8 @@ def _inputs(folder: Path) -> Inputs:
         raise Mistake(f"{path}: is damaged ({reason(error)}); run it again") from error
 
 
-def _which(folder: Path, settings: Settings, client: str | None) -> tuple[str, Path]:
-    """The name of the model, and the file of its weights."""
+def _find_weights(folder: Path, settings: Settings, client: str | None) -> tuple[str, Path]:
+    """Return the name of the model, and the file of its weights."""
     if not (folder / "summary.json").is_file():
         raise Mistake(f"{folder}: is not finished; continue it with --resume")
     names, one = model_names(settings), folder / "model.safetensors"
@@ -106,17 +106,17 @@ def _which(folder: Path, settings: Settings, client: str | None) -> tuple[str, P
         if client is not None:
             raise Mistake(f"--client {client}: {folder} ended with one model for all clients; leave it out")
         return names[0], one
-    of = _models(folder, names[0])
-    if client is None or client not in of:
-        asked = "each client has a model of its own; say whose" if client is None else "there is no such client"
-        raise Mistake(f"--client {client or 'ID'}: {asked}: {few(list(of), 10)}")
-    return of[client], folder / "clients" / f"{client_file_name(client)}.safetensors"
+    by_client = _models_by_client(folder, names[0])
+    if client is None or client not in by_client:
+        problem = "each client has a model of its own; say whose" if client is None else "there is no such client"
+        raise Mistake(f"--client {client or 'ID'}: {problem}: {few(list(by_client), 10)}")
+    return by_client[client], folder / "clients" / f"{client_file_name(client)}.safetensors"
 
 
-def _models(folder: Path, only: str) -> Mapping[str, str]:
-    """The name of each client's model."""
+def _models_by_client(folder: Path, only: str) -> Mapping[str, str]:
+    """Return the name of each client's model, which is `only` where there is one architecture."""
     try:
-        who: list[dict[str, Any]] = json.loads((folder / "clients.json").read_bytes())
-        return {c["id"]: c.get("model", only) for c in who}
+        clients: list[dict[str, Any]] = json.loads((folder / "clients.json").read_bytes())
+        return {c["id"]: c.get("model", only) for c in clients}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Mistake(f"{folder / 'clients.json'}: is damaged ({reason(error)}); run it again") from error

@@ -1,12 +1,11 @@
-"""Where a run's models start: from weights of a file or a library, and what of them is frozen.
+"""The weights that a run's models start from, of a file or a library, and which of their parts are frozen.
 
-The folder keeps what a run began with, so that a resumed run needs the weights' file no more, and so that what was
-frozen, which no checkpoint holds, is there.
+The run folder keeps the weights that a run started from. So a resumed run does not need their file again, and finds the
+frozen ones, which are in no checkpoint.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +15,8 @@ from typing import Any
 from torch import nn
 
 from coterie.core.errors import Mistake, mistakes_in
-from coterie.experiment.refuse import shown
+from coterie.core.registry import nearest
+from coterie.core.toml_text import toml_text
 from coterie.experiment.settings import Settings, model_names
 from coterie.experiment.tables import PUBLISHED, Pretrain
 from coterie.loop import evaluate
@@ -34,7 +34,7 @@ class Start:
 
     Attributes:
         model: its name.
-        loaded: what came from where; None: it has initial weights of its own.
+        loaded: which weights came from where; None where the model has initial weights of its own.
         frozen: names of frozen parameters. size: numbers in them. total: numbers in all parameters.
         test_loss, test_accuracy: before the first round, where they can be measured.
     """
@@ -48,26 +48,31 @@ class Start:
     test_accuracy: float | None = None
 
     def record(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return it as plain values, for start.json."""
         return asdict(self)
 
 
-def settled(settings: Settings) -> Settings:
-    """The settings with the weights that a model's name means: a checkpoint of Hugging Face is its weights too.
+def fill_in_weights(settings: Settings) -> Settings:
+    """Return the settings with the weights that a model's name means: a checkpoint of Hugging Face has weights too.
 
     Raises:
-        Mistake: [pretrain] names a model that there is not, or one file for several models.
+        Mistake: [pretrain] names a model that is not in [model], or one file for several models.
     """
     names, given = model_names(settings), settings.pretrain.weights
     if isinstance(given, str) and len(names) > 1 and not given.startswith(PUBLISHED):
         raise Mistake(
-            f"pretrain.weights = {shown(given)}: there are several models; give a table, such as "
-            f'{{"{names[0]}" = {shown(given)}}}'
+            f"there are several models; give a table, such as {{{toml_text(names[0])} = {toml_text(given)}}}",
+            key="weights",
+            value=given,
+            table="pretrain",
         )
     for name in given if isinstance(given, Mapping) else ():
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=1) or names
-            raise Mistake(f'pretrain.weights."{name}": there is no such model here; there is {", ".join(near)}')
+            near = nearest(name, names)
+            known = ", ".join([near] if near else names)
+            raise Mistake(
+                f"there is no such model here; there is {known}", key=f"weights.{toml_text(name)}", table="pretrain"
+            )
     meant = {name: PUBLISHED for name in names if libraries.is_checkpoint(name)}
     if given is not None or not meant:
         return settings
@@ -87,76 +92,79 @@ def mistakes_about_models() -> Iterator[None]:
         raise Mistake(mistake.sentence, key="weights", value=written, table="pretrain") from mistake.__cause__
 
 
-def wanted(pretrain: Pretrain, name: str) -> str | None:
-    """Which weights a model is to start from, None for its own."""
+def weights_for(pretrain: Pretrain, name: str) -> str | None:
+    """Return which weights a model starts from; None for its own."""
     given = pretrain.weights.get(name) if isinstance(pretrain.weights, Mapping) else pretrain.weights
     return None if given == "none" else given
 
 
-def published(pretrain: Pretrain, name: str) -> str | None:
-    """Which of a library's weights a model is to start from; "" for those that its name means, None for others."""
-    given = wanted(pretrain, name)
+def published_tag(pretrain: Pretrain, name: str) -> str | None:
+    """Return which of a library's weights a model starts from; "" for its usual ones, None for other weights."""
+    given = weights_for(pretrain, name)
     return given.removeprefix(PUBLISHED).removeprefix(":") if given and given.startswith(PUBLISHED) else None
 
 
-def begin(settings: Settings, models: Mapping[str, nn.Module], kept: Path | None) -> list[Start]:
-    """Give models, by name and in place, what they start from, and freeze what is to be.
+def load_starting_weights(settings: Settings, models: Mapping[str, nn.Module], folder: Path | None) -> list[Start]:
+    """Load into models, in place, the weights that they start from, and freeze the parts that are to be frozen.
 
     Args:
-        settings: settled.
-        models: with initial weights of their own.
-        kept: the folder in which the run keeps what it began with. What is there is taken, and is no start.
+        settings: filled in by `fill_in_weights`.
+        models: by name, with initial weights of their own.
+        folder: where a run that has begun keeps the weights that it started from. They are loaded if there are any.
+
+    Returns:
+        How each model starts; nothing where all have initial weights of their own, or where the run had begun.
 
     Raises:
         Mistake: weights cannot be had or do not fit, or a part that is to be frozen is unknown.
     """
-    again = kept is not None and (kept / START_FILE).is_file()  # it is written last
+    begun = folder is not None and (folder / START_FILE).is_file()  # it is written last
     with mistakes_in("pretrain"):
-        for file, model in zip(files(kept, len(models)), models.values(), strict=True) if kept and again else ():
-            pretrained_weights.load_weights_file(model, file)
-        loaded = {n: None if again else _given(settings.pretrain, n, model) for n, model in models.items()}
+        if folder is not None and begun:
+            for file, model in zip(start_files(folder, len(models)), models.values(), strict=True):
+                pretrained_weights.load_weights_file(model, file)
+        loaded = {n: None if begun else _load_weights(settings.pretrain, n, model) for n, model in models.items()}
         if settings.pretrain.freeze is not None:
             freeze_parts(models, settings.pretrain.freeze)
-    starts = [_start(name, model, loaded[name]) for name, model in models.items()]
-    return [] if again or not any(s.loaded or s.frozen for s in starts) else starts
+    starts = [_describe_start(name, model, loaded[name]) for name, model in models.items()]
+    return [] if begun or not any(s.loaded or s.frozen for s in starts) else starts
 
 
-def _given(pretrain: Pretrain, name: str, model: nn.Module) -> LoadReport | None:
-    """What a model was given."""
-    source, which = wanted(pretrain, name), published(pretrain, name)
+def _load_weights(pretrain: Pretrain, name: str, model: nn.Module) -> LoadReport | None:
+    source, tag = weights_for(pretrain, name), published_tag(pretrain, name)
     options: dict[str, Any] = {"head": pretrain.head, "prefix": pretrain.prefix, "skip": pretrain.skip or ()}
     if source is None:
         return None
-    if which is None:
+    if tag is None:
         return pretrained_weights.load_weights_file(model, source, **options)
     with mistakes_about_models():
-        found = libraries.published_weights(name, which, model)
+        found = libraries.published_weights(name, tag, model)
     if found is None:
         raise Mistake(
             f"nobody has published weights of {name}; name a safetensors file, or a model of a library",
             key="weights",
             value=source,
         )
-    return pretrained_weights.load_weights(model, found, f"{name}, {which or 'its'} published weights", **options)
+    return pretrained_weights.load_weights(model, found, f"{name}, {tag or 'its'} published weights", **options)
 
 
-def _start(name: str, model: nn.Module, loaded: LoadReport | None) -> Start:
+def _describe_start(name: str, model: nn.Module, loaded: LoadReport | None) -> Start:
     frozen = {n: p.numel() for n, p in model.named_parameters() if not p.requires_grad}
     return Start(name, loaded, tuple(frozen), sum(frozen.values()), sum(p.numel() for p in model.parameters()))
 
 
-def files(kept: Path, number: int) -> list[Path]:
-    """Where a run keeps what each of its models began with, in their order."""
-    return [kept / (pretrained_weights.WEIGHTS_FILE if number == 1 else f"{k}.safetensors") for k in range(number)]
+def start_files(folder: Path, number: int) -> list[Path]:
+    """Return the files of the weights that a run's models started from, in the order of the models."""
+    return [folder / (pretrained_weights.WEIGHTS_FILE if number == 1 else f"{k}.safetensors") for k in range(number)]
 
 
-def measured(starts: Sequence[Start], plan: Plan) -> list[Start]:
-    """The starts with how good the models are before the first round, on the test data of all."""
+def measure_starts(starts: Sequence[Start], plan: Plan) -> list[Start]:
+    """Return the starts with loss and accuracy before the first round, on the test data of all."""
     test = plan.evaluation.test
     if test is None or not plan.algorithm.traits.predicts or not any(start.loaded for start in starts):
         return list(starts)
-    found = []
+    measured = []
     for start, (architecture, task) in zip(starts, plan.tasks.items(), strict=True):
         means = evaluate.mean(evaluate.scores(task, plan.initial[architecture], test, plan.engine))
-        found.append(replace(start, test_loss=means["loss"], test_accuracy=means.get("accuracy")))
-    return found
+        measured.append(replace(start, test_loss=means["loss"], test_accuracy=means.get("accuracy")))
+    return measured

@@ -1,4 +1,4 @@
-"""From settings to data: the source that a file names, and each client's part of it."""
+"""Load the data that a file names, and deal them to the clients."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 from coterie import data
 from coterie.core.errors import mistakes_in
-from coterie.data import Source
+from coterie.data import SOURCES, Source
 from coterie.data.standardize import Standardized, standardize
-from coterie.experiment.keys import keys_of
+from coterie.experiment.read_keys import read_keys, registry_keys
 from coterie.experiment.settings import Settings
 from coterie.experiment.tables import partition_keys
 
@@ -21,7 +21,8 @@ def load_and_deal(settings: Settings) -> tuple[Settings, Standardized]:
     Raises:
         Mistake: data are missing or damaged, or cannot be dealt so.
     """
-    keys_of_dealing = {*_DEAL_KEYS, *partition_keys(settings.data["partition"])}
+    dealing = read_keys("coterie.data.deal:deal").without(["source", "rng_seed"])
+    keys_of_dealing = {*dealing, *partition_keys(settings.data["partition"])}
     with mistakes_in("data"):
         source = _load(settings, settings.data, {*keys_of_dealing, "standardize", "augment"})
         settings = replace(settings, data=settings.data | _fill_in(settings, source))
@@ -33,7 +34,7 @@ def load_and_deal(settings: Settings) -> tuple[Settings, Standardized]:
         return settings, standardize(source, clients, settings.data["standardize"])
 
 
-def seed_source(settings: Settings) -> Source:
+def load_seed_source(settings: Settings) -> Source:
     """Return the source that [seed_set] names.
 
     Raises:
@@ -43,13 +44,10 @@ def seed_source(settings: Settings) -> Source:
         return _load(settings, settings.seed_set, {"examples", "labels"})
 
 
-_DEAL_KEYS = keys_of(data.deal).without(["source", "rng_seed"])
-
-
 def _load(settings: Settings, table: Mapping[str, Any], not_its_own: Collection[str]) -> Source:
     """Load the source that a table names, with the keys of the table that are the source's own."""
     name = table["source"]
-    taken = keys_of(data.sources.find(name, settings.folders))
+    taken = registry_keys(SOURCES, name, settings.folders)
     ours = {*not_its_own, "source"} - taken.keys()
     options = {k: v for k, v in table.items() if v is not None and k not in ours}
     if "rng_seed" in taken:

@@ -13,10 +13,10 @@ from coterie import Mistake
 from coterie.data import load as load_source
 from coterie.data.seed_set import count_bytes
 from coterie.experiment import folder_jobs
-from coterie.experiment.build import Experiment, build
-from coterie.experiment.engine import this_machine
+from coterie.experiment.build_experiment import Experiment, build_experiment
+from coterie.experiment.resolve_engine import this_machine
 from coterie.experiment.run import run
-from coterie.experiment.settings import load
+from coterie.experiment.settings import load_settings
 from tests.experiment.files import written
 
 WARDS = """
@@ -50,7 +50,7 @@ def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def built(path: Path, *overrides: str) -> Experiment:
-    return build(load(path, overrides), this_machine())
+    return build_experiment(load_settings(path, overrides), this_machine())
 
 
 def model_in(file: Path) -> str:
@@ -72,12 +72,12 @@ def test_a_table_says_which_client_has_which_model(path: Path, tmp_path: Path) -
     experiment = built(path, *SEED)
     assert len(experiment.plan.tasks) == 2
     assert experiment.plan.architecture("north") == experiment.plan.architecture("St. Mary's")
-    folder = run(load(path, SEED), tmp_path / "run").folder
+    folder = run(load_settings(path, SEED), tmp_path / "run").folder
     expected = {"north": "mlp", "south": "logistic", "St. Mary's": "mlp"}
     assert models_of(folder) == expected
     files = {"north": "north", "south": "south", "St. Mary's": "St.%20Mary%27s"}
     assert {client: model_in(folder / "clients" / f"{file}.safetensors") for client, file in files.items()} == expected
-    again = run(load(folder / "config.toml"), tmp_path / "again").folder
+    again = run(load_settings(folder / "config.toml"), tmp_path / "again").folder
     for name in ("config.toml", "clients.json", *(f"clients/{file}.safetensors" for file in files.values())):
         assert (folder / name).read_bytes() == (again / name).read_bytes()
 
@@ -85,13 +85,13 @@ def test_a_table_says_which_client_has_which_model(path: Path, tmp_path: Path) -
 def test_names_are_dealt_in_turn_and_a_name_that_returns_is_one_architecture(path: Path, tmp_path: Path) -> None:
     options = (*SEED, "model.names=['mlp', 'logistic', 'mlp']")
     assert len(built(path, *options).plan.tasks) == 2
-    folder = run(load(path, options), tmp_path / "run").folder
+    folder = run(load_settings(path, options), tmp_path / "run").folder
     assert list(models_of(folder).values()) == ["mlp", "logistic", "mlp"]
 
 
 def test_one_model_for_all_needs_no_name_beside_a_client(path: Path, tmp_path: Path) -> None:
     one = ("model.name=logistic", "algorithm={name='fedavg', lr=0.1}")
-    folder = run(load(path, one), tmp_path / "run").folder
+    folder = run(load_settings(path, one), tmp_path / "run").folder
     assert all("model" not in client for client in json.loads((folder / "clients.json").read_text()))
     with safetensors.safe_open(folder / "model.safetensors", "pt") as opened:
         assert opened.metadata() == {"format": "pt"}
@@ -123,7 +123,7 @@ def test_labels_can_be_left_out_of_either(path: Path, tmp_path: Path) -> None:
         experiment = built(path, *options, "seed_set.labels=false")
         assert experiment.plan.seed_set is not None
         assert experiment.plan.seed_set.y is None
-    run(load(path, (*SEED, "seed_set.labels=false")), tmp_path / "run")
+    run(load_settings(path, (*SEED, "seed_set.labels=false")), tmp_path / "run")
     np.savez(tmp_path / "seed.npz", x=np.zeros((7, 3)))  # such a file needs no y
     bare = built(path, *SEED, "seed_set.labels=false").plan.seed_set
     assert bare is not None
@@ -145,7 +145,7 @@ def test_handing_it_out_is_counted_once(path: Path, tmp_path: Path) -> None:
         (("algorithm.name=independent",), {}),
     ]
     for k, (options, expected) in enumerate(cases):
-        outcome = run(load(path, options), tmp_path / str(k))
+        outcome = run(load_settings(path, options), tmp_path / str(k))
         assert outcome.summary["bytes_once"] == expected
         assert json.loads((outcome.folder / "summary.json").read_text())["bytes_once"] == expected
     seed_set = built(path, *SEED).plan.seed_set
@@ -172,14 +172,14 @@ def test_a_table_of_numbers_is_put_on_the_clients_scale(path: Path, tmp_path: Pa
 @pytest.mark.parametrize(("send_as", "each"), [("float32", 4), ("float16", 2), ("uint8", 1)])
 def test_posteriors_are_rounded_by_a_key(path: Path, tmp_path: Path, send_as: str, each: int) -> None:
     """Three clients, ten seed examples, two classes, two rounds."""
-    end = run(load(path, (*SEED, f"algorithm.send_as={send_as}")), tmp_path / send_as).summary
+    end = run(load_settings(path, (*SEED, f"algorithm.send_as={send_as}")), tmp_path / send_as).summary
     assert end["bytes_up"] == 2 * 3 * 10 * 2 * each
 
 
 WRONG: list[tuple[tuple[str, ...], str]] = [
     (
         ("model.clients={north='mlp', south='mlp'}",),
-        "model.clients.St. Mary's is missing; name a model for each of the",
+        "model.clients.St. Mary's: missing; name a model for each of the",
     ),
     (
         ("model.clients={north='mlp', south='mlp', \"St. Mary's\"='mlp', est='mlp'}",),

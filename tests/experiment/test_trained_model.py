@@ -11,8 +11,8 @@ from coterie import Mistake
 from coterie.cli.main import main
 from coterie.experiment import folder_jobs
 from coterie.experiment.run import run
-from coterie.experiment.settings import load
-from coterie.experiment.trained import trained
+from coterie.experiment.settings import load_settings
+from coterie.experiment.trained_model import load_trained_model
 from coterie.report.run_page import run_page
 from coterie.report.run_reader import read_run
 from tests.experiment.files import written
@@ -83,8 +83,8 @@ def held_out(path: Path) -> Path:
 @pytest.mark.parametrize("how", ["federated", "none", "{mean = [50.0, 2.0], deviation = [10.0, 1.0]}"])
 def test_predictions_of_the_test_rows_are_those_that_the_run_measured(wards: Path, tmp_path: Path, how: str) -> None:
     """Loss and accuracy of summary.json, from the probabilities: -log p of the label, and the likeliest class."""
-    outcome = run(load(wards, [f"data.standardize={how}"]), tmp_path / "run")
-    model = trained(outcome.folder)
+    outcome = run(load_settings(wards, [f"data.standardize={how}"]), tmp_path / "run")
+    model = load_trained_model(outcome.folder)
     rows = model.read(held_out(tmp_path / "wards.csv"))
     likely = model.probabilities(rows.x)
     y = torch.tensor([["no", "yes"].index(label or "") for label in rows.labels])
@@ -99,7 +99,7 @@ def test_the_command_writes_a_row_for_each_example(
     wards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    accuracy = run(load(wards), tmp_path / "run").summary["test_accuracy"]
+    accuracy = run(load_settings(wards), tmp_path / "run").summary["test_accuracy"]
     with pytest.raises(SystemExit) as status:
         main(["predict", "run", str(held_out(tmp_path / "wards.csv"))])
     assert status.value.code == 0
@@ -116,7 +116,7 @@ def test_the_command_writes_a_row_for_each_example(
 
 
 def test_a_row_without_a_label_and_a_drug_that_nobody_knew(wards: Path, tmp_path: Path) -> None:
-    model = trained(run(load(wards), tmp_path / "run").folder)
+    model = load_trained_model(run(load_settings(wards), tmp_path / "run").folder)
     (tmp_path / "new.csv").write_text("age,dose,drug\n40,1,w\n,2,x\n")
     rows = model.read(tmp_path / "new.csv")
     assert rows.labels == [None, None]
@@ -127,7 +127,7 @@ def test_a_row_without_a_label_and_a_drug_that_nobody_knew(wards: Path, tmp_path
 
 def test_each_client_by_its_own_scale_means_new_rows_by_theirs(wards: Path, tmp_path: Path) -> None:
     """Doses 1 and 3 have mean 2 and deviation 1."""
-    model = trained(run(load(wards, ["data.standardize=local"]), tmp_path / "run").folder)
+    model = load_trained_model(run(load_settings(wards, ["data.standardize=local"]), tmp_path / "run").folder)
     (tmp_path / "new.csv").write_text("age,dose,drug\n40,1,x\n40,3,x\n")
     rows = model.read(tmp_path / "new.csv")
     assert rows.x[:, 2].tolist() == [-1, 1]
@@ -142,8 +142,8 @@ def test_pixels_of_an_archive(tmp_path: Path) -> None:
     np.savez(tmp_path / "pixels.npz", x=x, y=y, test=test)
     np.savez(tmp_path / "new.npz", x=x[40:], y=y[40:])
     options = ["model.name=resnet20", "algorithm.batch_size=10"]
-    outcome = run(load(written(tmp_path, ARCHIVE), options), tmp_path / "run")
-    model = trained(outcome.folder)
+    outcome = run(load_settings(written(tmp_path, ARCHIVE), options), tmp_path / "run")
+    model = load_trained_model(outcome.folder)
     found = model.read(tmp_path / "new.npz")
     likely, labels = model.probabilities(found.x), [int(label or -1) for label in found.labels]
     assert labels == y[40:].tolist()
@@ -160,7 +160,7 @@ def test_pictures_in_folders_named_like_classes(tmp_path: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         image.new("RGB", (8, 6), (100 * (k % 2) + k, k, 0)).save(folder / f"{k}.png")
     text = ARCHIVE.replace('"npz"', '"images"').replace("pixels.npz", "scans").replace('normalisation = "batch"', "")
-    model = trained(run(load(written(tmp_path, text), ["model.name=mlp"]), tmp_path / "run").folder)
+    model = load_trained_model(run(load_settings(written(tmp_path, text), ["model.name=mlp"]), tmp_path / "run").folder)
     found = model.read(tmp_path / "scans")
     assert found.names[0] == "dark/0.png"
     assert found.labels == ["dark"] * 20 + ["light"] * 20
@@ -175,19 +175,21 @@ def test_pictures_in_folders_named_like_classes(tmp_path: Path) -> None:
 
 def test_a_client_with_a_model_of_its_own_is_named(wards: Path, tmp_path: Path) -> None:
     options = ["algorithm.name=independent", 'model.names=["mlp", "logistic"]']
-    folder = run(load(wards, options), tmp_path / "run").folder
-    assert len(list(trained(folder, "a").model.parameters())) > len(list(trained(folder, "b").model.parameters()))
+    folder = run(load_settings(wards, options), tmp_path / "run").folder
+    assert len(list(load_trained_model(folder, "a").model.parameters())) > len(
+        list(load_trained_model(folder, "b").model.parameters())
+    )
     for client, says in (
         (None, r"--client ID: each client has a model of its own; say whose: a, b"),
         ("c", r"--client c: there is no such client: a, b"),
     ):
         with pytest.raises(Mistake, match=says):
-            trained(folder, client)
+            load_trained_model(folder, client)
 
 
 def test_what_cannot_be_used_is_said_in_a_sentence(wards: Path, tmp_path: Path) -> None:
-    folder = run(load(wards), tmp_path / "run").folder
-    model = trained(folder)
+    folder = run(load_settings(wards), tmp_path / "run").folder
+    model = load_trained_model(folder)
     files = {
         "absent.csv": (None, r"there is no such file or folder"),
         "model.pt": ("", r"must be a .csv, .parquet or .npz file, a picture, or a folder of pictures"),
@@ -202,7 +204,7 @@ def test_what_cannot_be_used_is_said_in_a_sentence(wards: Path, tmp_path: Path) 
         with pytest.raises(Mistake, match=says):
             model.read(tmp_path / name)
     with pytest.raises(Mistake, match=r"--client a: .* ended with one model for all clients; leave it out"):
-        trained(folder, "a")
+        load_trained_model(folder, "a")
     with pytest.raises(SystemExit) as status:
         main(["predict", str(folder), str(tmp_path / "few.csv"), "--out", str(tmp_path / "out.csv")])
     assert status.value.code == 2
@@ -210,20 +212,20 @@ def test_what_cannot_be_used_is_said_in_a_sentence(wards: Path, tmp_path: Path) 
 
 
 def test_a_folder_that_cannot_be_used(wards: Path, tmp_path: Path) -> None:
-    folder = run(load(wards), tmp_path / "run").folder
+    folder = run(load_settings(wards), tmp_path / "run").folder
     (folder / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(Mistake, match=r"model.safetensors: is not the model that config.toml describes"):
-        trained(folder)
+        load_trained_model(folder)
     for damaged in ("{}", "[]", "{"):
         (folder / "inputs.json").write_text(damaged)
-        for use in (trained, read_run):
+        for use in (load_trained_model, read_run):
             with pytest.raises(Mistake, match=r"inputs.json: is damaged"):
                 use(folder)
     (folder / "inputs.json").unlink()
     with pytest.raises(Mistake, match=r"has no inputs.json"):
-        trained(folder)
+        load_trained_model(folder)
     with pytest.raises(Mistake, match=r"is not a run folder"):
-        trained(tmp_path)
+        load_trained_model(tmp_path)
 
 
 def test_a_model_of_text_predicts_no_class_of_a_whole_example(tmp_path: Path) -> None:
@@ -231,7 +233,7 @@ def test_a_model_of_text_predicts_no_class_of_a_whole_example(tmp_path: Path) ->
     text = text.replace('normalisation = "batch"', "vocabulary = 5\nhidden = 4")
     x = np.arange(40 * 6).reshape(40, 6) % 5
     np.savez(tmp_path / "text.npz", x=x, y=np.roll(x, -1, axis=1))
-    model = trained(run(load(written(tmp_path, text)), tmp_path / "run").folder)
+    model = load_trained_model(run(load_settings(written(tmp_path, text)), tmp_path / "run").folder)
     found = model.read(tmp_path / "text.npz")
     assert model.model(found.x).shape == (40, 6, 5)
     with pytest.raises(Mistake, match=r"the model predicts a class for each position, not one for each example"):
@@ -240,7 +242,7 @@ def test_a_model_of_text_predicts_no_class_of_a_whole_example(tmp_path: Path) ->
 
 def test_the_report_calls_labels_by_their_names(wards: Path, tmp_path: Path) -> None:
     """In the order of their classes; clients.json keeps numbers."""
-    found = read_run(run(load(wards), tmp_path / "run").folder)
+    found = read_run(run(load_settings(wards), tmp_path / "run").folder)
     assert found.labels == ["no", "yes"]
     assert found.clients[0]["label_counts"].keys() == {"0", "1"}
     text = run_page(found)

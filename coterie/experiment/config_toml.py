@@ -10,15 +10,15 @@ from typing import Any, Protocol
 
 import tomlkit
 
-from coterie.experiment.engine import Machine
-from coterie.experiment.refuse import full
+from coterie.experiment.check_values import full_name
+from coterie.experiment.engine_choice import Machine
 from coterie.experiment.settings import Settings, model_names
 
 PACKAGES = ("coterie", "torch", "numpy", "safetensors")
 
 
-def versions(machine: Machine) -> dict[str, str]:
-    """What a run was made with."""
+def current_versions(machine: Machine) -> dict[str, str]:
+    """Return the versions of Python and of packages, and the machine."""
     return {"python": platform.python_version(), **{p: _version(p) for p in PACKAGES}, "machine": str(machine)}
 
 
@@ -29,8 +29,8 @@ def _version(package: str) -> str:
         return "unknown"
 
 
-def text(settings: Settings, written_with: dict[str, str]) -> str:
-    """The content of config.toml.
+def format_config(settings: Settings, versions: dict[str, str]) -> str:
+    """Return the content of config.toml.
 
     Functions of the user's own are found again from anywhere, since [origin] says where to look.
     """
@@ -38,15 +38,15 @@ def text(settings: Settings, written_with: dict[str, str]) -> str:
     sources = [settings.data["source"], settings.seed_set.get("source") or ""]
     if any(":" in name for name in [*sources, settings.algorithm["name"], *model_names(settings)]):
         document["origin"] = {"folders": [str(folder) for folder in settings.folders]}
-    document["versions"] = written_with
+    document["versions"] = versions
     return (
         "# Every setting of this run, defaults included. `coterie run` on this file runs it again.\n"
         + tomlkit.dumps(document)
     )
 
 
-def adopting(settings: Settings, earlier: Settings) -> Settings:
-    """The settings with what they leave open as an earlier run has resolved it: a resumed run never chooses anew."""
+def adopt_choices(settings: Settings, earlier: Settings) -> Settings:
+    """Return the settings with what they leave open as an earlier run has it: a resumed run never chooses again."""
     engine = replace(
         settings.engine,
         name=earlier.engine.name if settings.engine.name == "auto" else settings.engine.name,
@@ -56,33 +56,33 @@ def adopting(settings: Settings, earlier: Settings) -> Settings:
         chunk=earlier.engine.chunk if settings.engine.chunk is None else settings.engine.chunk,
     )
     left_open = {k: settings.data[k] or earlier.data[k] for k in ("partition", "standardize")}
-    weights = _gone(settings.pretrain.weights, earlier.pretrain.weights)
+    weights = _adopt_weights(settings.pretrain.weights, earlier.pretrain.weights)
     pretrain = replace(settings.pretrain, weights=weights)
     return replace(settings, engine=engine, data=settings.data | left_open, pretrain=pretrain)
 
 
-def _gone(weights: Any, earlier: Any) -> Any:
-    """The weights, or those that the run began with: where none are named, or where a file of that name is no more."""
+def _adopt_weights(weights: Any, earlier: Any) -> Any:
+    """Return the weights; or those of the earlier run, where none are named or where a file of that name is gone."""
     names = [Path(w) for w in (weights, earlier) if isinstance(w, str)]
     gone = len(names) == 2 and names[0].name == names[1].name and not any(name.exists() for name in names)
     return earlier if weights is None or gone else weights
 
 
-class Tabled(Protocol):
-    """Settings of some kind."""
+class HasTables(Protocol):
+    """Settings of a run or of a pre-training."""
 
     def tables(self) -> dict[str, Any]:
-        """As nested dicts."""
+        """Return the settings as nested dicts."""
 
 
-def difference(settings: Tabled, other: Tabled) -> list[str]:
-    """The full names of the keys in which two settings differ."""
-    a, b = _flat(settings.tables()), _flat(other.tables())
+def changed_keys(settings: HasTables, other: HasTables) -> list[str]:
+    """Return the full names of the keys in which two settings differ."""
+    a, b = _flatten(settings.tables()), _flatten(other.tables())
     return sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
 
 
-def _flat(tables: dict[str, Any]) -> dict[str, Any]:
+def _flatten(tables: dict[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in tables.items():
-        flat |= {full(name, k): v for k, v in value.items()} if isinstance(value, dict) else {name: value}
+        flat |= {full_name(name, k): v for k, v in value.items()} if isinstance(value, dict) else {name: value}
     return flat

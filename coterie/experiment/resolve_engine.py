@@ -1,4 +1,4 @@
-"""Which engine runs the clients' work: "auto" resolved from the file and the machine, never from a timing."""
+"""The [engine] table: "auto" resolved from the work and the machine, and the engine that it then describes."""
 
 from __future__ import annotations
 
@@ -14,83 +14,83 @@ from coterie.core.machine import memory_bytes
 from coterie.engines.compiled import cpp_compiler
 from coterie.engines.sequential import Sequential
 from coterie.engines.vectorised import Vectorised
-from coterie.experiment.automatic import Choice, Machine, Work, choose, fitting
+from coterie.experiment.engine_choice import EngineChoice, Machine, Work, choose_engine, max_chunk
 from coterie.experiment.tables import Engine
-
-__all__ = ["Machine", "Resolved", "device_called", "make_engine", "reference", "resolve_engine", "this_machine"]
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 def this_machine() -> Machine:
-    """The machine that we run on."""
+    """Return the machine that this process runs on."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return Machine(cores, memory_bytes(), device, cpp_compiler() is not None)
 
 
-class Resolved(NamedTuple):
-    """[engine] with nothing left open, and what was chosen why; empty where nothing was."""
+class ResolvedEngine(NamedTuple):
+    """[engine] with nothing left open, and what was chosen why; empty where nothing was chosen."""
 
     engine: Engine
     why: str
 
 
-def resolve_engine(engine: Engine, machine: Machine, work: Work) -> Resolved:
-    """[engine] with every "auto" replaced: a function of the file and the machine alone; see
-    `coterie.experiment.automatic`.
+def resolve_engine(engine: Engine, machine: Machine, work: Work) -> ResolvedEngine:
+    """Replace every "auto" of [engine], from the work and the machine alone; see `coterie.experiment.engine_choice`.
 
     >>> laptop = Machine(cores=2, memory=2**34, device="cpu", compiler=True)
     >>> resolve_engine(Engine(), laptop, Work(cohort=10, steps=1000, flops=1e7, layers=6)).engine
     Engine(name='sequential', device='cpu', dtype='float32', chunk=None, compile=False, workers=1)
     """
     machine = replace(machine, device=_device_name(engine, machine))
-    choice = choose(work, machine)
+    choice = choose_engine(work, machine)
     name = engine.name
     if name == "auto":
         name = choice.name if engine.chunk is None else "vectorised"
-    chunk = engine.chunk or (fitting(work, machine) if name == "vectorised" else None)
+    chunk = engine.chunk or (max_chunk(work, machine) if name == "vectorised" else None)
     compiled = choice.compile if engine.compile == "auto" else engine.compile
     workers = choice.workers if engine.workers == "auto" else engine.workers
     resolved = Engine(name, machine.device, engine.dtype, chunk, compiled, workers)
-    return Resolved(resolved, _why(engine, choice, workers))
+    return ResolvedEngine(resolved, _explain(engine, choice, workers))
 
 
-def _why(asked: Engine, choice: Choice, workers: int) -> str:
-    """What was chosen, and why; what the file asks for needs no reason."""
+def _explain(asked: Engine, choice: EngineChoice, workers: int) -> str:
+    """Return what was chosen, and why; what the file asks for needs no reason."""
     chosen = [choice.order] if asked.name == "auto" and asked.chunk is None else []
     chosen += [choice.steps] if asked.compile == "auto" else []
     chosen += [f"{workers} processes" if workers > 1 else "one process"] if asked.workers == "auto" else []
     return ", ".join(chosen)
 
 
-def reference(engine: Engine, machine: Machine) -> Sequential:
-    """The plain loop, on the device and in the type of number that [engine] names.
+def check_engine(engine: Engine, machine: Machine) -> None:
+    """Refuse an [engine] that this machine cannot run.
 
     Raises:
         Mistake: there is no such device here, or not one for each process, or a key has no meaning for the engine.
     """
-    _shareable(replace(engine, device=_device_name(engine, machine)))
+    _check_devices(replace(engine, device=_device_name(engine, machine)))
     if engine.chunk is not None and engine.name == "sequential":
         raise Mistake(
-            f'engine.chunk = {engine.chunk}: the engine "{engine.name}" does not take it; only "vectorised" does'
+            f'the engine "{engine.name}" does not take it; only "vectorised" does',
+            key="chunk",
+            value=engine.chunk,
+            table="engine",
         )
-    return Sequential(device_called(_device_name(engine, machine)), DTYPES[engine.dtype])
+    find_device(_device_name(engine, machine))
 
 
 def make_engine(engine: Engine) -> core.Engine:
-    """The engine that a resolved [engine] describes."""
+    """Return the engine that a resolved [engine] describes."""
     device, dtype = torch.device(engine.device), DTYPES[engine.dtype]
     if engine.name == "vectorised":
         return Vectorised(device, dtype, engine.chunk, engine.compile is True)
     return Sequential(device, dtype, engine.compile is True)
 
 
-def _shareable(engine: Engine) -> None:
-    """Several processes compute on the host, or on a GPU each.
+def _check_devices(engine: Engine) -> None:
+    """Refuse several processes on a GPU unless each can have one of its own.
 
     Raises:
-        Mistake: there are not so many GPUs.
+        Mistake: there are too few GPUs.
     """
     if engine.workers in ("auto", 1) or engine.device == "cpu":
         return
@@ -98,8 +98,11 @@ def _shareable(engine: Engine) -> None:
     found = torch.cuda.device_count() if engine.device == "cuda" else 1
     if here > found:
         raise Mistake(
-            f"engine.workers = {engine.workers}: each process needs a device of its own, and engine.device = "
-            f'"{engine.device}" is {found or "none"} on this machine'
+            f'each process needs a device of its own, and `device` = "{engine.device}" is {found or "none"} on this '
+            "machine",
+            key="workers",
+            value=engine.workers,
+            table="engine",
         )
 
 
@@ -107,8 +110,8 @@ def _device_name(engine: Engine, machine: Machine) -> str:
     return machine.device if engine.device == "auto" else engine.device
 
 
-def device_called(name: str) -> torch.device:
-    """The device that engine.device names.
+def find_device(name: str) -> torch.device:
+    """Return the device that engine.device names.
 
     Raises:
         Mistake: there is no such device here.
@@ -118,5 +121,7 @@ def device_called(name: str) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         why = str(error).splitlines()[0]
-        raise Mistake(f'engine.device = "{name}": cannot be used here ({why}); "cpu" always can') from error
+        raise Mistake(
+            f'cannot be used here ({why}); "cpu" always can', key="device", value=name, table="engine"
+        ) from error
     return device

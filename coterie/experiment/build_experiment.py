@@ -1,0 +1,313 @@
+"""Build a federation that is ready to run from settings. Nothing is written, and every mistake is found."""
+
+from __future__ import annotations
+
+import itertools
+from collections import ChainMap
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from coterie import api, attacks, data
+from coterie.aggregation import aggregation
+from coterie.algorithms import ALGORITHMS
+from coterie.core.aggregators import Aggregator
+from coterie.core.algorithm import Algorithm, Recipe
+from coterie.core.errors import Mistake, few, mistakes_in
+from coterie.core.examples import Clients, Examples, pool_examples
+from coterie.data import Source
+from coterie.data.augment import Augment, augmentation
+from coterie.data.model_inputs import Inputs, count_outputs, describe_inputs
+from coterie.data.seed_set import SeedSet
+from coterie.data.standardize import Standardized
+from coterie.data.unusual_data import remarks_on_data
+from coterie.experiment.check_fit import check_fit
+from coterie.experiment.choose_seed_set import choose_seed_set, place_seed_set
+from coterie.experiment.engine_choice import Machine
+from coterie.experiment.estimate_work import estimate_work
+from coterie.experiment.load_data import load_and_deal
+from coterie.experiment.make_model import make_run_model
+from coterie.experiment.read_keys import registry_keys
+from coterie.experiment.resolve_engine import DTYPES, ResolvedEngine, check_engine, make_engine, resolve_engine
+from coterie.experiment.settings import Settings, model_names
+from coterie.experiment.starting_weights import Start, fill_in_weights, load_starting_weights
+from coterie.loop.attack import Attack
+from coterie.loop.plan import Plan
+from coterie.models.functional import make_task
+from coterie.models.model_parts import lr_scales
+from coterie.objectives import accuracy, cross_entropy
+from coterie.probes import Probe
+from coterie.track.clients_json import MAX_LAZY_CLIENTS
+
+MAX_DESCRIBED_CLIENTS = 1000
+"""How many clients are described of a population that is made on demand: each of them has to be made for it."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A federation, and what it was made from.
+
+    Attributes:
+        settings: with nothing left open.
+        models: by architecture, as their authors wrote them, with the initial weights. names: by architecture.
+        clients: as they were dealt. Those of the plan differ where an algorithm pools them.
+        starts: how each model starts; empty where all have initial weights of their own, or where the run had begun.
+        inputs: what the models take, and what their outputs mean.
+        bytes_once: what is sent once, before the first round, by what it is.
+        remarks: on the data and on the settings, a sentence each.
+        why: why the engine was chosen; empty where the file chooses it.
+    """
+
+    settings: Settings
+    plan: Plan
+    source: Source
+    models: Mapping[str, nn.Module]
+    names: Mapping[str, str]
+    clients: Clients
+    starts: Sequence[Start]
+    inputs: Inputs
+    bytes_once: Mapping[str, int]
+    remarks: Sequence[str]
+    why: str
+
+    def model_of(self, client: str) -> str:
+        """Return the name of the client's model."""
+        return self.names[self.plan.architecture(client)]
+
+    def described_clients(self) -> Clients:
+        """Return the clients that the run folder describes: all of them, or the first of a population made on demand.
+
+        The first are those that the first rounds ask; which ones that are is known before a run.
+        """
+        if isinstance(self.clients, dict) or len(self.clients) <= MAX_LAZY_CLIENTS:
+            return self.clients
+        plan = self.plan
+        cohorts = (plan.cohort.draw(plan.ids, plan.rng_seed, k, plan.available) for k in range(1, plan.rounds + 1))
+        asked = iter(self.clients) if plan.algorithm.traits.pooled else itertools.chain.from_iterable(cohorts)
+        first = dict.fromkeys(itertools.islice(asked, MAX_DESCRIBED_CLIENTS))
+        return {client: self.clients[client] for client in first}
+
+
+def build_experiment(settings: Settings, machine: Machine, start_folder: Path | None = None) -> Experiment:
+    """Return the federation that the settings describe.
+
+    The parts come first; from them follow the work, the engine and then, once, the plan.
+
+    Args:
+        settings: what to run.
+        machine: where it runs.
+        start_folder: where a run that has begun keeps the weights that it started from.
+
+    Raises:
+        Mistake: a value cannot be used, data are missing or damaged, or the model does not fit them.
+    """
+    check_engine(settings.engine, machine)
+    recipe, aggregator, attack, probe = _recipe(settings), _aggregator(settings), _attack(settings), _probe(settings)
+    settings, ready = load_and_deal(settings)
+    source, seed = ready.source, choose_seed_set(settings, ready)
+    held = seed.clients if seed else ready.clients
+    _check_target(settings, source)
+    settings = fill_in_weights(settings)
+    shape, outputs = source.train.x.shape[1:], count_outputs(source)
+    models = {name: make_run_model(settings, name, shape, outputs) for name in model_names(settings)}
+    starts = load_starting_weights(settings, models, start_folder)
+    with mistakes_in("pretrain"):
+        scales = lr_scales(models, settings.pretrain.lr_scale or {})
+    dealt = _deal_models(settings, models, ready.clients)
+    algorithm = _bind(recipe, next(iter(models.values())), source, scales)
+    clients, seed_set = place_seed_set(settings, algorithm, seed, held)
+    chosen, why = _choose_engine(settings, machine, algorithm, list(models.values()), clients, seed_set)
+    settings = replace(settings, engine=chosen)
+    with mistakes_in("algorithm"), _mistakes_about_evaluation():
+        plan = api.plan(
+            recipe,
+            dealt,
+            clients,
+            rounds=settings.rounds,
+            cohort=settings.cohort,
+            rng_seed=settings.rng_seed,
+            test=source.test,
+            own_test=_own_test(source, ready.clients),
+            evaluate_every=settings.evaluate.every,
+            evaluate_clients=settings.evaluate.clients,
+            num_classes=source.num_classes,
+            augment=_augment(settings, source),
+            aggregation=aggregator,
+            faults=settings.faults,
+            seed_set=seed_set,
+            attack=attack,
+            probe=probe,
+            lr_scale=settings.pretrain.lr_scale,
+            engine=make_engine(chosen),
+        )
+    check_fit(settings, plan, source)
+    return Experiment(
+        settings=settings,
+        plan=plan,
+        source=source,
+        models=dict(zip(plan.tasks, models.values(), strict=True)),
+        names=dict(zip(plan.tasks, models, strict=True)),
+        clients=held,
+        starts=starts,
+        inputs=describe_inputs(source, ready.scaling, plan.algorithm.traits.predicts),
+        bytes_once={} if plan.algorithm.traits.pooled else _bytes_sent_once(ready, seed),
+        remarks=[
+            *remarks_on_data(source, ready.clients),
+            *plan.algorithm.warnings(settings.rounds),
+            *([] if probe is None else [probe.cost]),
+        ],
+        why=why,
+    )
+
+
+@contextmanager
+def _mistakes_about_evaluation() -> Iterator[None]:
+    """Name the keys of [evaluate] as a file does, where `coterie.plan` has other names for these arguments."""
+    try:
+        yield
+    except Mistake as mistake:
+        if mistake.key not in ("evaluate_every", "evaluate_clients"):
+            raise
+        key = mistake.key.removeprefix("evaluate_")
+        sentence, value, allowed = mistake.sentence, mistake.value, mistake.allowed
+        raise Mistake(sentence, key=key, value=value, allowed=allowed, table="evaluate") from mistake
+
+
+def _recipe(settings: Settings) -> Recipe:
+    with mistakes_in("algorithm"):
+        function = ALGORITHMS.find(settings.algorithm["name"], settings.folders)
+        taken = registry_keys(ALGORITHMS, settings.algorithm["name"], settings.folders)
+        ours = {"name", "seed_examples_per_client"} - taken.keys()
+        recipe: Recipe = function(**{k: v for k, v in _given(settings.algorithm).items() if k not in ours})
+    return recipe
+
+
+def _aggregator(settings: Settings) -> Aggregator:
+    with mistakes_in("aggregation"):
+        return aggregation(**_given(settings.aggregation))
+
+
+def _attack(settings: Settings) -> Attack | None:
+    if settings.attack["name"] == "none":
+        return None
+    with mistakes_in("attack"):
+        return attacks.attack(**_given(settings.attack))
+
+
+def _probe(settings: Settings) -> Probe | None:
+    with mistakes_in("probe"):
+        return Probe(**settings.probe) if settings.probe else None
+
+
+def _given(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table without the keys that were left out."""
+    return {k: v for k, v in table.items() if v is not None}
+
+
+def _check_target(settings: Settings, source: Source) -> None:
+    if source.test is None and settings.evaluate.target_accuracy is not None:
+        raise Mistake(
+            f"the source {source.name} has no test examples to measure it on",
+            key="target_accuracy",
+            value=settings.evaluate.target_accuracy,
+            table="evaluate",
+        )
+
+
+def _bind(recipe: Recipe, model: nn.Module, source: Source, scales: Mapping[str, Mapping[str, float]]) -> Algorithm:
+    """Bind the algorithm to one model, to know what it needs and how many steps clients take."""
+    task = make_task(
+        model,
+        loss=cross_entropy,
+        metrics={"accuracy": accuracy},
+        num_classes=source.num_classes,
+        lr_scale=next(iter(scales.values())),
+    )
+    with mistakes_in("algorithm"):
+        return recipe(task)
+
+
+def _choose_engine(
+    settings: Settings,
+    machine: Machine,
+    algorithm: Algorithm,
+    models: Sequence[nn.Module],
+    clients: Clients,
+    seed_set: Examples | None,
+) -> ResolvedEngine:
+    """Resolve [engine] for the work that these parts make."""
+    if algorithm.traits.pooled:
+        clients, cohort = {"pooled": pool_examples(clients.values())}, 1
+    else:
+        with mistakes_in("cohort"):
+            cohort = settings.cohort.count(len(clients))
+    work = estimate_work(
+        algorithm,
+        models,
+        clients,
+        rounds=settings.rounds,
+        cohort=cohort,
+        seed_set=seed_set,
+        dtype=DTYPES[settings.engine.dtype],
+    )
+    return resolve_engine(settings.engine, machine, work)
+
+
+def _bytes_sent_once(ready: Standardized, seed: SeedSet | None) -> dict[str, int]:
+    """Return the bytes that all clients together send and receive before the first round, by what they are for."""
+    once = {"standardize": len(ready.clients) * (ready.bytes_up + ready.bytes_down)}
+    if seed is not None:
+        once["seed_set"] = seed.bytes_up + seed.bytes_down
+    return {what: sent for what, sent in once.items() if sent}
+
+
+def _augment(settings: Settings, source: Source) -> Augment | None:
+    name = settings.data["augment"]
+    if name != "none" and source.train.x.dim() != 4:
+        raise Mistake(
+            f"the examples of the source {source.name} are not images; leave it out",
+            key="augment",
+            value=name,
+            table="data",
+        )
+    return None if name == "none" else augmentation(name)
+
+
+def _own_test(source: Source, clients: Clients) -> Mapping[str, Examples] | None:
+    """Return each client's own test examples, if every client has some."""
+    found = data.own_test(source, clients)
+    if not found or source.test is None or not all(client in found for client in clients):
+        return None
+    # "pooled" is the one client of an algorithm that pools all data; the others may be made on demand, so none is made
+    return ChainMap(found, {"pooled": source.test})  # type: ignore[arg-type]
+
+
+def _deal_models(settings: Settings, models: Mapping[str, nn.Module], clients: Clients) -> api.Models:
+    """Return the one model of all clients; or several, dealt in turn, or by client.
+
+    Raises:
+        Mistake: a client has no model, or a model no client.
+    """
+    by_client: dict[str, str] = settings.model.get("clients", {})
+    unknown = [client for client in by_client if client not in clients]
+    missing = [client for client in clients if client not in by_client] if by_client else []
+    if unknown:
+        raise Mistake(
+            f"there is no such client; there are {few(list(clients), 10)}",
+            key=f"clients.{unknown[0]}",
+            value=by_client[unknown[0]],
+            table="model",
+        )
+    if missing:
+        raise Mistake(
+            f"missing; name a model for each of the {len(clients)} clients", key=f"clients.{missing[0]}", table="model"
+        )
+    if len(models) == 1:
+        return next(iter(models.values()))
+    if by_client:
+        return {client: models[name] for client, name in by_client.items()}
+    return [models[name] for name in settings.model["names"]]
