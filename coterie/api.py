@@ -1,11 +1,10 @@
-"""The library's front door: a federation from a model, an algorithm and clients."""
+"""The entry points of the library: make a federation from an algorithm, a model and clients, and run it."""
 
 from __future__ import annotations
 
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Required, SupportsIndex, TypedDict, Unpack
 
 from torch import Tensor, nn
@@ -69,17 +68,17 @@ def federate(
     keep_updates: bool = False,
     **options: Unpack[PlanOptions],
 ) -> Iterator[Round]:
-    """Run a federation, yielding each round when it is complete.
+    """Run a federation, and yield each round when it is complete.
 
     Args:
-        algorithm: `coterie.fedavg(lr=0.1)`, say, or a recipe of your own.
-        model: an `nn.Module`, whose current weights are the start; it is copied, never changed. Several models are
-            dealt to the clients in turn, and a mapping says which client has which, for algorithms that allow clients
-            to differ.
+        algorithm: an algorithm with its options, such as `coterie.fedavg(lr=0.1)`, or a recipe of your own.
+        model: an `nn.Module`, whose current weights are the start. It is copied, never changed. For algorithms that
+            allow clients to differ, several models, which are dealt to the clients in turn, or a mapping from client to
+            model.
         clients: client id -> `Examples`; the mapping may be lazy.
-        resume: continue a stopped run from here.
-        keep_updates: let each round carry the accepted updates.
-        **options: the arguments of `plan`.
+        resume: where a stopped run continues.
+        keep_updates: whether each round carries the accepted updates.
+        **options: the other arguments of `plan`.
 
     Raises:
         Mistake: an argument cannot be used.
@@ -124,45 +123,50 @@ def plan(
     team: Team = ALONE,
     public: Examples | None = None,
 ) -> Plan:
-    """A federation, ready for `coterie.loop.federate`.
+    """Return a federation that is ready for `coterie.loop.federate`.
 
     Args:
-        rounds: how many.
-        cohort: clients asked in a round: a fraction (float), a number (int), or everyone. Where all data are pooled,
-            neither it nor `available`, `aggregation`, `up`, `faults` and `attack` have a say.
-        rng_seed: everything random derives from it.
-        test: the test data of all. own_test: each client's own. evaluate_every: in every how manyth round they are
-            used, and always in the last. evaluate_clients: also measure each client's own accuracy.
+        algorithm, model, clients: see `federate`.
+        rounds: how many rounds there are.
+        cohort: which clients a round asks: a fraction of them (a float), a number (an int), or all by default. An
+            algorithm that pools all data ignores it, and `available`, `aggregation`, `up`, `faults` and `attack`.
+        rng_seed: everything random follows from it.
+        test: the test data of all. own_test: each client's own. evaluate_every: evaluate every N rounds, and always the
+            last one. evaluate_clients: measure each client's own accuracy too.
         loss, metrics: see `Score`; cross-entropy and accuracy unless given.
-        num_classes: where it cannot be told from the test labels.
-        augment: what is done to training examples; `coterie.data.augmentation("crop_flip")`, say.
-        aggregation: how updates become one; the weighted mean unless given.
-        up: what is done to updates before they travel; what the algorithm itself does comes after it.
-        faults: what the cohort suffers. available: (round, client) -> whether it can be asked.
+        num_classes: how many classes there are, where test labels do not show it.
+        augment: changes training examples at random, such as `coterie.data.augmentation("crop_flip")`.
+        aggregation: how updates are aggregated; by default their weighted mean.
+        up: encodes updates before they travel; a codec of the algorithm's own comes after it.
+        faults: the probabilities that a client of the cohort fails. available: (round, client) -> whether it can be
+            asked.
         seed_set: examples that every client holds.
-        attack: what some of the clients do to harm the others, to see how well the aggregator withstands it.
-        probe: what else is measured of some rounds, as `coterie.probes.Probe` does; such a round keeps its whole
+        attack: harm that some clients do, to measure how well the aggregator withstands it.
+        probe: further measures of some rounds, such as a `coterie.probes.Probe`. A probed round keeps its whole
             cohort's updates in memory.
         lr_scale: factors on the learning rate by part of the model, as in `coterie.models.model_parts.lr_scales`.
-        engine: how clients' work is run; one after another unless given.
-        team: the processes that run it together; see `coterie.processes.process_group`. All must be given the same.
-        public: the earlier name of `seed_set`, which still works for one version.
+        engine: runs the clients' work; by default one client after another.
+        team: the processes that run the federation together; see `coterie.processes.process_group`. All of them must be
+            given the same arguments.
+        public: the earlier name of `seed_set`. It still works in this version, with a warning.
 
     Raises:
-        Mistake: something given cannot be used.
+        Mistake: an argument cannot be used.
     """
     require("rounds", rounds, rounds >= 1, "1 or more")
     if public is not None:
-        require("public", "...", seed_set is None, "left out beside `seed_set`, its new name")
+        if seed_set is not None:
+            raise Mistake("it is the earlier name of `seed_set`; give one of the two", key="public")
         warnings.warn("coterie: public= is now called seed_set=", FutureWarning, stacklevel=2)
         seed_set = public
     engine = engine or Sequential()
     ids: Sequence[str] = tuple(clients)
     if not ids or not all(isinstance(client, str) for client in ids):
         raise Mistake("clients must map ids, which are strings, to examples, and there must be at least one")
-    given, architecture = _by_architecture(model, ids)
-    models, scales = {name: _placed(m, engine) for name, m in given.items()}, lr_scales(given, lr_scale or {})
-    classes = num_classes or _num_classes(test)
+    given, architecture = _name_architectures(model, ids)
+    models = {name: _copy_to_engine(m, engine) for name, m in given.items()}
+    scales = lr_scales(given, lr_scale or {})
+    classes = num_classes or _count_classes(test)
     measures: dict[str, Score] = {"accuracy": accuracy} if metrics is None else dict(metrics)
     tasks = engine.prepare(
         {
@@ -180,11 +184,11 @@ def plan(
             ("pooled",),
             lambda client: next(iter(models)),
         )
-        # what a federation's clients are asked, do and suffer is nothing to data in one place
+        # these arguments are about many clients, and now there is one
         cohort = available = aggregation = up = faults = attack = None
     wants_own = own_test is None and (evaluate_clients or first.traits.own_models)
     shares = label_shares(clients, classes) if wants_own and classes and "accuracy" in measures else None
-    made = Plan(
+    federation = Plan(
         recipe=algorithm,
         tasks=tasks,
         algorithms=algorithms,
@@ -195,10 +199,10 @@ def plan(
         engine=engine,
         rounds=rounds,
         rng_seed=rng_seed,
-        cohort=_cohort(cohort),
+        cohort=_as_cohort(cohort),
         available=available,
         aggregator=aggregation or Sum(),
-        codec=_codec(up, first.codec),
+        codec=_join_codecs(up, first.codec),
         faults=faults or Faults(),
         evaluation=_evaluation(test, evaluate_every, evaluate_clients, own_test, shares),
         seed_set=seed_set,
@@ -207,8 +211,8 @@ def plan(
         team=team,
     )
     if probe is not None:
-        probe.check_plan(made)
-    return made
+        probe.check_plan(federation)
+    return federation
 
 
 def _evaluation(
@@ -225,16 +229,10 @@ def _evaluation(
         raise Mistake(mistake.sentence, key=key, value=mistake.value, allowed=mistake.allowed) from mistake
 
 
-def _codec(chosen: Transform | None, algorithms_own: Transform | None) -> Transform:
-    """What is done to updates: what the user chose first, so that it sees the numbers as they are."""
+def _join_codecs(chosen: Transform | None, algorithms_own: Transform | None) -> Transform:
+    """Return the user's codec followed by the algorithm's, so that the user's gets the numbers unchanged."""
     given = [transform for transform in (chosen, algorithms_own) if transform is not None]
     return chain(*given) if len(given) > 1 else given[0] if given else identity()
-
-
-def on_engine(plan: Plan, engine: Engine) -> Plan:
-    """Return the same plan on another engine, of the same device and type of number as the plan's own."""
-    tasks = engine.prepare(plan.tasks)
-    return replace(plan, engine=engine, tasks=tasks, algorithms=_bind(plan.recipe, tasks, plan.probe))
 
 
 def _bind(algorithm: Recipe, tasks: Mapping[str, Task], probe: Probe | None) -> dict[str, Algorithm]:
@@ -242,13 +240,14 @@ def _bind(algorithm: Recipe, tasks: Mapping[str, Task], probe: Probe | None) -> 
     return {name: recipe(task) for name, task in tasks.items()}
 
 
-def _by_architecture(model: Models, ids: Sequence[str]) -> tuple[dict[str, nn.Module], Callable[[str], str]]:
+def _name_architectures(model: Models, ids: Sequence[str]) -> tuple[dict[str, nn.Module], Callable[[str], str]]:
+    """Return the models by architecture, and the function from a client to its architecture."""
     if isinstance(model, nn.Module):
         return {"model": model}, lambda client: "model"
     given = list(model.values() if isinstance(model, Mapping) else model)
     if not given:
         raise Mistake("there is no model; give at least one")
-    names = {id(m): str(k) for k, m in enumerate(dict.fromkeys(given))}  # one that is given twice is one architecture
+    names = {id(m): str(k) for k, m in enumerate(dict.fromkeys(given))}  # a model that is given twice counts once
     models = {names[id(m)]: m for m in given}
     if isinstance(model, Mapping):
         missing = [client for client in ids if client not in model]
@@ -259,19 +258,19 @@ def _by_architecture(model: Models, ids: Sequence[str]) -> tuple[dict[str, nn.Mo
     return models, lambda client: dealt[client]
 
 
-def _placed(model: nn.Module, engine: Engine) -> nn.Module:
-    """A copy where the engine computes, in its type of number."""
+def _copy_to_engine(model: nn.Module, engine: Engine) -> nn.Module:
+    """Return a copy of the model on the engine's device, in its type of number."""
     require_known_sizes(model, "model")
     return copy.deepcopy(model).to(engine.device, engine.dtype)
 
 
-def _num_classes(test: Examples | None) -> int | None:
+def _count_classes(test: Examples | None) -> int | None:
     if test is None or test.y is None or test.y.is_floating_point() or not len(test):
         return None
     return int(test.y.max()) + 1
 
 
-def _cohort(cohort: float | int | Cohort | None) -> Cohort:
+def _as_cohort(cohort: float | int | Cohort | None) -> Cohort:
     if isinstance(cohort, Cohort):
         return cohort
     with mistakes_in("cohort"):

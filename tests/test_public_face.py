@@ -1,13 +1,17 @@
 """What `import coterie` offers, when it imports PyTorch, and that the functions' arguments are written once."""
 
 import importlib
+import inspect
 import subprocess
 import sys
+from typing import Any, Required, get_origin, get_type_hints
 
 import pytest
+import torch
 
 import coterie
-from coterie import algorithms
+from coterie import algorithms, api
+from tests.federations import dense, ragged
 
 
 def without_torch(program: str) -> None:
@@ -59,3 +63,27 @@ def test_rooms_are_attributes_and_other_names_are_not() -> None:
     assert coterie.data is importlib.import_module("coterie.data")
     with pytest.raises(AttributeError, match="module 'coterie' has no attribute 'nothing'"):
         _ = coterie.nothing
+
+
+def test_the_options_of_federate_are_the_arguments_of_plan() -> None:
+    """`federate` passes them on, so its types are written in `PlanOptions`: names, types, and which must be given."""
+    arguments = inspect.signature(api.plan, eval_str=True).parameters.values()
+    options = [p for p in arguments if p.kind is p.KEYWORD_ONLY]
+    kinds = get_type_hints(api.PlanOptions)
+    assert {p.name: p.annotation for p in options} == kinds
+    assert [p.name for p in options] == list(kinds)
+    written = get_type_hints(api.PlanOptions, include_extras=True)
+    required = {name for name, kind in written.items() if get_origin(kind) is Required}
+    assert {p.name for p in options if p.default is p.empty} == required
+
+
+def test_the_earlier_name_of_the_seed_set_still_works() -> None:
+    """`public=` warns, and gives the plan that `seed_set=` gives."""
+    seed_set = coterie.Examples(torch.zeros(4, 6), torch.zeros(4, dtype=torch.int64))
+    recipe = coterie.fedh2l(lr=0.1)
+    options: dict[str, Any] = {"rounds": 1}
+    with pytest.warns(FutureWarning, match="public= is now called seed_set="):
+        earlier = coterie.plan(recipe, dense(), ragged(), public=seed_set, **options)
+    assert earlier.seed_set is coterie.plan(recipe, dense(), ragged(), seed_set=seed_set, **options).seed_set
+    with pytest.raises(coterie.Mistake, match="public: it is the earlier name of seed_set; give one of the two"):
+        coterie.plan(recipe, dense(), ragged(), public=seed_set, seed_set=seed_set, **options)

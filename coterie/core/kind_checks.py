@@ -66,7 +66,7 @@ def describe_kind(kind: Any) -> str:
     """Return an annotation in words.
 
     >>> describe_kind(int | None), describe_kind(typing.Annotated[float, Gt(0), Le(1)])
-    ('a whole number', 'a number above 0, at most 1')
+    ('a whole number', 'a number above 0 and at most 1')
     >>> describe_kind(typing.Any)  # of a value that something else checks: `x` is missing; it must be
     'given'
     >>> describe_kind(typing.Literal["a", "b"] | list[int])
@@ -96,18 +96,18 @@ def _join_with_or(words: list[str]) -> str:
 
 
 def _describe_range(metadata: Iterable[Any]) -> str:
-    words = []
-    for bound in metadata:
-        if isinstance(bound, Gt):
-            words.append(f"above {bound.gt}")
-        elif isinstance(bound, Ge):
-            words.append(f"{bound.ge} or more")
-        elif isinstance(bound, Lt):
-            words.append(f"below {bound.lt}")
-        elif isinstance(bound, Le):
-            words.append(f"at most {bound.le}")
-        elif isinstance(bound, MinLen):
-            words.append(f"{bound.min_length} or more of them")
-    if not words:
-        return ""
-    return (" " if words[0].startswith(("above", "below")) else ", ") + ", ".join(words)
+    """Return a range in words, as they follow "a number"; empty where there is none.
+
+    >>> _describe_range([Ge(0), Lt(1)]), _describe_range([Gt(0), Le(1)]), _describe_range([Ge(1)])
+    (' from 0 to below 1', ' above 0 and at most 1', ', 1 or more')
+    """
+    bounds = {type(bound): bound for bound in metadata}
+    if MinLen in bounds:
+        return f", {bounds[MinLen].min_length} or more of them"
+    highest = f"below {bounds[Lt].lt}" if Lt in bounds else f"at most {bounds[Le].le}" if Le in bounds else ""
+    if Ge in bounds and highest:
+        return f" from {bounds[Ge].ge} to {highest.removeprefix('at most ')}"
+    if Ge in bounds:
+        return f", {bounds[Ge].ge} or more"
+    lowest = f"above {bounds[Gt].gt}" if Gt in bounds else ""
+    return " " * bool(lowest or highest) + " and ".join(filter(None, (lowest, highest)))

@@ -39,7 +39,7 @@ def test_the_page_has_the_table_that_follows_from_the_options() -> None:
         ({"lr": 0.1, "local_epochs": 0}, "local_epochs = 0: it must be a whole number, 1 or more"),
         ({"lr": 0.1, "local_steps": 1.5}, "local_steps = 1.5: it must be a whole number, 1 or more"),
         ({"lr": 0.1, "batch_size": "half"}, 'batch_size = "half": it must be a whole number, 1 or more, or "full"'),
-        ({"lr": 0.1, "momentum": 1.0}, "momentum = 1.0: it must be a number, 0 or more, below 1"),
+        ({"lr": 0.1, "momentum": 1.0}, "momentum = 1.0: it must be a number from 0 to below 1"),
         ({"lr": 0.1, "mometum": 0.9}, "mometum = 0.9: there is no such argument; did you mean momentum?"),
     ],
 )

@@ -456,7 +456,7 @@ def test_a_full_disk_is_one_sentence_and_the_run_can_go_on(start: Start, monkeyp
 WRONG: list[tuple[str, str]] = [
     ("algorithm.lr=-0.1", "algorithm.lr = -0.1: it must be a number above 0"),
     ("algorithm.lr=nan", "algorithm.lr = nan: it must be a number above 0"),
-    ("algorithm.momentum=1.0", "algorithm.momentum = 1.0: it must be from 0 to below 1"),
+    ("algorithm.momentum=1.0", "algorithm.momentum = 1.0: it must be a number from 0 to below 1"),
     ("algorithm.batch_size=0", "algorithm.batch_size = 0: it must be 1 or more"),
     ("data.num_clients=2000", "data.num_clients = 2000: "),
     ("data.labels_per_client=11", "data.labels_per_client = 11: "),
