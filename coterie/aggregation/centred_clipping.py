@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from coterie.aggregation.checks import require_number, require_updates
-from coterie.aggregation.geometric_median import squared_distances_to
+from coterie.aggregation.geometric_median import distances_to
 from coterie.core.aggregators import Geometric
 from coterie.core.errors import require
 
@@ -38,7 +38,7 @@ def centred_clipping(radius: float, iterations: int = 1, num_byzantine: int = 0)
         require_updates("centred_clipping", n, num_byzantine)
         c = torch.zeros(n, dtype=torch.float64, device=gram.device)
         for _ in range(iterations):
-            cut = (radius / squared_distances_to(gram, c).sqrt()).clamp(max=1)  # 1 where the distance is 0
+            cut = (radius / distances_to(gram, c).sqrt()).clamp(max=1)  # 1 where the distance is 0
             c = c * (1 - cut.mean()) + cut / n
         return c
 

@@ -40,14 +40,14 @@ def geometric_median(num_byzantine: int = 0, smoothing: float = 1e-6, iterations
         require_updates("geometric_median", len(gram), num_byzantine)
         c = torch.zeros(len(gram), dtype=torch.float64, device=gram.device)
         for _ in range(iterations):
-            weights = 1 / squared_distances_to(gram, c).sqrt().clamp(min=smoothing)
+            weights = 1 / distances_to(gram, c).sqrt().clamp(min=smoothing)
             c = weights / weights.sum()
         return c
 
     return Geometric(coefficients)
 
 
-def squared_distances_to(gram: Tensor, c: Tensor) -> Tensor:
+def distances_to(gram: Tensor, c: Tensor) -> Tensor:
     """Return ||x_i - z||^2 for z = sum_j c_j x_j, float64 [n]."""
     products = gram @ c
     return (gram.diagonal() - 2 * products + c @ products).clamp(min=0)

@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 Names = Annotated[list[str], typer.Argument(metavar="NAME", help="Data sets, such as mnist.")]
 Shown = Annotated[str, typer.Argument(metavar="NAME", help="A data set, or the TOML file of an experiment.")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="TABLE.KEY=VALUE", help="Keys to change.")]
+Changes = Annotated[list[str] | None, typer.Argument(metavar="TABLE.KEY=VALUE", help="Keys to change.")]
 MAX_ROWS = 100
 
 
@@ -74,7 +74,7 @@ def fetch(names: Names) -> None:
 @app.command()
 def show(
     name: Shown,
-    overrides: Overrides = None,
+    overrides: Changes = None,
     out: Annotated[Path, typer.Option(help="The page to write, if there are clients.")] = Path("clients.html"),
 ) -> None:
     """Show a data set, or the clients' data of an experiment.

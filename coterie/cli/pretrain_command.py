@@ -18,7 +18,7 @@ from coterie.report.formats import format_duration, format_number, format_spread
 from coterie.track.rounds_file import Record
 from coterie.track.summary import MAX_COLLAPSED_SPREAD
 
-PAUSE_SECONDS = 5.0
+STEP_PAUSE_SECONDS = 5.0
 
 
 def run_pretraining(file: Path, overrides: Sequence[str], out: Path | None, resume: bool) -> None:
@@ -53,7 +53,7 @@ class PretrainingDisplay:
     """Shows a pre-training; it is a `coterie.experiment.pretraining_run.PretrainingWatch`."""
 
     def __init__(self) -> None:
-        self.progress = ProgressLine("step", PAUSE_SECONDS)
+        self.progress = ProgressLine("step", STEP_PAUSE_SECONDS)
 
     def begin(self, settings: Pretraining, model: nn.Module, folder: Path, records: list[Record]) -> None:
         """Print what is trained, then start the progress."""

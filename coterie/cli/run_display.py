@@ -19,7 +19,7 @@ from coterie.experiment.starting_weights import Start
 from coterie.report.formats import format_bytes, format_duration, format_number, format_percent, format_spread
 from coterie.track.rounds_file import Record
 
-PAUSE_SECONDS = 1.0
+ROUND_PAUSE_SECONDS = 1.0
 
 
 class RunDisplay(logging.Handler):
@@ -27,7 +27,7 @@ class RunDisplay(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
-        self.progress = ProgressLine("round", PAUSE_SECONDS)
+        self.progress = ProgressLine("round", ROUND_PAUSE_SECONDS)
         self.last: Record | None = None
         self.bytes, self.predicts = 0, True
 

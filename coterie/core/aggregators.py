@@ -277,7 +277,7 @@ class Composite(Aggregator):
 
     def for_statistics(self) -> Aggregator:
         """Refuse to be a stage."""
-        raise Mistake("the statistics of BatchNorm layers need an aggregator that is no rule in stages itself")
+        raise Mistake("the statistics of BatchNorm layers need an aggregator that does not work in stages itself")
 
 
 def mixing_matrix(mixings: Sequence[Mixing], gram: Tensor, key: Tensor | None = None) -> Tensor:

@@ -28,7 +28,7 @@ _WORDS: dict[Any, str] = {
 def is_of_kind(value: Any, kind: Any) -> bool:
     """Whether a value is of a kind: a number, a whole number, true or false, one of some texts, or None.
 
-    Numbers of other libraries will do; True is no number, and neither are "1", nan and inf.
+    Numbers of other libraries are accepted. True, "1", nan and inf do not count as numbers.
 
     >>> from coterie.core.kinds import Positive
     >>> is_of_kind(0.1, Positive), is_of_kind(0, Positive), is_of_kind(float("nan"), Positive)

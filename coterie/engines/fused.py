@@ -72,7 +72,7 @@ def _find_update(copy: Node, carry: Collection[Node]) -> _Update | None:
         return None
     _, gradient, scale = _arguments(total)
     factors = _factors(gradient)
-    if factors is None or scale.meta["val"].dim() or _viewed_tensor(factors[1]) in carry:
+    if factors is None or scale.meta["val"].dim() or _base_tensor(factors[1]) in carry:
         return None
     return _Update(total, weight, *factors, scale)
 
@@ -98,7 +98,7 @@ def _arguments(node: Node) -> tuple[Node, ...]:
     return node.args  # type: ignore[return-value]
 
 
-def _viewed_tensor(node: Node) -> Node:
+def _base_tensor(node: Node) -> Node:
     """Return the tensor that a view belongs to."""
     while node.target is operator.getitem or getattr(node.target, "is_view", False):
         node = _arguments(node)[0]

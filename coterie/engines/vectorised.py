@@ -280,7 +280,7 @@ def _round_up(n: int) -> int:
 def _skip_finished(step: Step, first: str) -> Step:
     """Return a step that changes nothing if the client is finished: if no example of its first stream is real."""
 
-    def guarded(carry: Tree, batches: Batches, ctx: Context) -> tuple[Tree, Logs]:
+    def step_unless_done(carry: Tree, batches: Batches, ctx: Context) -> tuple[Tree, Logs]:
         mask = batches[first].mask
         if mask is None:
             return step(carry, batches, ctx)
@@ -289,7 +289,7 @@ def _skip_finished(step: Step, first: str) -> Step:
         kept = tree.map(lambda new, old: torch.where(working, new, old), after, before)
         return kept, {name: torch.where(working, value, 0.0) for name, value in logs.items()}
 
-    return guarded
+    return step_unless_done
 
 
 def _cut_finished(carry: Tree, active: int, left: int, done: list[Tree]) -> tuple[Tree, int]:

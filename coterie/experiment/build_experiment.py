@@ -78,7 +78,7 @@ class Experiment:
         """Return the name of the client's model."""
         return self.names[self.plan.architecture(client)]
 
-    def described_clients(self) -> Clients:
+    def clients_to_describe(self) -> Clients:
         """Return the clients that the run folder describes: all of them, or the first of a population made on demand.
 
         The first are those that the first rounds ask; which ones that are is known before a run.
@@ -87,8 +87,8 @@ class Experiment:
             return self.clients
         plan = self.plan
         cohorts = (plan.cohort.draw(plan.ids, plan.rng_seed, k, plan.available) for k in range(1, plan.rounds + 1))
-        asked = iter(self.clients) if plan.algorithm.traits.pooled else itertools.chain.from_iterable(cohorts)
-        first = dict.fromkeys(itertools.islice(asked, MAX_DESCRIBED_CLIENTS))
+        clients = iter(self.clients) if plan.algorithm.traits.pooled else itertools.chain.from_iterable(cohorts)
+        first = dict.fromkeys(itertools.islice(clients, MAX_DESCRIBED_CLIENTS))
         return {client: self.clients[client] for client in first}
 
 
@@ -182,20 +182,20 @@ def _recipe(settings: Settings) -> Recipe:
         function = ALGORITHMS.find(settings.algorithm["name"], settings.folders)
         taken = registry_keys(ALGORITHMS, settings.algorithm["name"], settings.folders)
         ours = {"name", "seed_examples_per_client"} - taken.keys()
-        recipe: Recipe = function(**{k: v for k, v in _given(settings.algorithm).items() if k not in ours})
+        recipe: Recipe = function(**{k: v for k, v in _without_none(settings.algorithm).items() if k not in ours})
     return recipe
 
 
 def _aggregator(settings: Settings) -> Aggregator:
     with mistakes_in("aggregation"):
-        return aggregation(**_given(settings.aggregation))
+        return aggregation(**_without_none(settings.aggregation))
 
 
 def _attack(settings: Settings) -> Attack | None:
     if settings.attack["name"] == "none":
         return None
     with mistakes_in("attack"):
-        return attacks.attack(**_given(settings.attack))
+        return attacks.attack(**_without_none(settings.attack))
 
 
 def _probe(settings: Settings) -> Probe | None:
@@ -203,7 +203,7 @@ def _probe(settings: Settings) -> Probe | None:
         return Probe(**settings.probe) if settings.probe else None
 
 
-def _given(table: Mapping[str, Any]) -> dict[str, Any]:
+def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
     """Return a table without the keys that were left out."""
     return {k: v for k, v in table.items() if v is not None}
 

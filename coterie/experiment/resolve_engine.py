@@ -53,11 +53,11 @@ def resolve_engine(engine: Engine, machine: Machine, work: Work) -> ResolvedEngi
     return ResolvedEngine(resolved, _explain(engine, choice, workers))
 
 
-def _explain(asked: Engine, choice: EngineChoice, workers: int) -> str:
+def _explain(settings: Engine, choice: EngineChoice, workers: int) -> str:
     """Return what was chosen, and why; what the file asks for needs no reason."""
-    chosen = [choice.order] if asked.name == "auto" and asked.chunk is None else []
-    chosen += [choice.steps] if asked.compile == "auto" else []
-    chosen += [f"{workers} processes" if workers > 1 else "one process"] if asked.workers == "auto" else []
+    chosen = [choice.order] if settings.name == "auto" and settings.chunk is None else []
+    chosen += [choice.steps] if settings.compile == "auto" else []
+    chosen += [f"{workers} processes" if workers > 1 else "one process"] if settings.workers == "auto" else []
     return ", ".join(chosen)
 
 

@@ -95,7 +95,7 @@ class RunRecorder:
         self.folder.reopen()
         self._write_config()
         own = self.experiment.plan.algorithm.traits.own_models
-        self.folder.write_clients(self.experiment.described_clients(), self.experiment.model_of if own else None)
+        self.folder.write_clients(self.experiment.clients_to_describe(), self.experiment.model_of if own else None)
         self.folder.write_inputs(self.experiment.inputs.to_record())
         self._write_start()
         self.watch.begin(self.experiment, self.folder.path, list(self.records))
@@ -121,7 +121,7 @@ class RunRecorder:
             self.watch.say(f"since this run began, {', '.join(changed)}: its numbers may differ in the last digits")
         self.folder.write_config(format_config(self.experiment.settings, began))
 
-    def reached_target(self) -> bool:
+    def has_reached_target(self) -> bool:
         """Return whether the last round on record reached the target accuracy."""
         accuracy = self.records[-1]["test_accuracy"] if self.records else None
         return self.target is not None and accuracy is not None and bool(accuracy >= self.target)
@@ -132,12 +132,12 @@ class RunRecorder:
 
     def decide(self, stop_wanted: bool, save_due: bool) -> RoundOrder:
         """Return what every process does after the round that is on record last."""
-        stop = stop_wanted or self.reached_target()
+        stop = stop_wanted or self.has_reached_target()
         return RoundOrder(save=save_due or stop or self._was_last_round(), stop=stop)
 
     def is_complete(self) -> bool:
         """Return whether no round is left to run."""
-        return self._was_last_round() or self.reached_target()
+        return self._was_last_round() or self.has_reached_target()
 
     def _was_last_round(self) -> bool:
         return len(self.records) >= self.experiment.settings.rounds

@@ -98,7 +98,7 @@ def weights_for(pretrain: Pretrain, name: str) -> str | None:
     return None if given == "none" else given
 
 
-def published_tag(pretrain: Pretrain, name: str) -> str | None:
+def tag_of_published_weights(pretrain: Pretrain, name: str) -> str | None:
     """Return which of a library's weights a model starts from; "" for its usual ones, None for other weights."""
     given = weights_for(pretrain, name)
     return given.removeprefix(PUBLISHED).removeprefix(":") if given and given.startswith(PUBLISHED) else None
@@ -118,20 +118,20 @@ def load_starting_weights(settings: Settings, models: Mapping[str, nn.Module], f
     Raises:
         Mistake: weights cannot be had or do not fit, or a part that is to be frozen is unknown.
     """
-    begun = folder is not None and (folder / START_FILE).is_file()  # it is written last
+    has_begun = folder is not None and (folder / START_FILE).is_file()  # it is written last
     with mistakes_in("pretrain"):
-        if folder is not None and begun:
+        if folder is not None and has_begun:
             for file, model in zip(start_files(folder, len(models)), models.values(), strict=True):
                 pretrained_weights.load_weights_file(model, file)
-        loaded = {n: None if begun else _load_weights(settings.pretrain, n, model) for n, model in models.items()}
+        loaded = {n: None if has_begun else _load_weights(settings.pretrain, n, model) for n, model in models.items()}
         if settings.pretrain.freeze is not None:
             freeze_parts(models, settings.pretrain.freeze)
     starts = [_describe_start(name, model, loaded[name]) for name, model in models.items()]
-    return [] if begun or not any(s.loaded or s.frozen for s in starts) else starts
+    return [] if has_begun or not any(s.loaded or s.frozen for s in starts) else starts
 
 
 def _load_weights(pretrain: Pretrain, name: str, model: nn.Module) -> LoadReport | None:
-    source, tag = weights_for(pretrain, name), published_tag(pretrain, name)
+    source, tag = weights_for(pretrain, name), tag_of_published_weights(pretrain, name)
     options: dict[str, Any] = {"head": pretrain.head, "prefix": pretrain.prefix, "skip": pretrain.skip or ()}
     if source is None:
         return None

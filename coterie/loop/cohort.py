@@ -58,5 +58,5 @@ class Cohort:
         if wanted == len(ids) and available is None:
             return list(ids)
         order = rng.shuffle(len(ids), rng.python_generator(rng_seed, round, "cohort"))
-        asked = (i for i in order if available is None or available(round, ids[i]))
-        return [ids[i] for i in sorted(islice(asked, wanted))]
+        able = (i for i in order if available is None or available(round, ids[i]))
+        return [ids[i] for i in sorted(islice(able, wanted))]

@@ -69,7 +69,7 @@ class Tally:
     @property
     def reached(self) -> int:
         """How many replies count."""
-        return sum(1 for _ in self._accepted())
+        return sum(1 for _ in self._answers_that_count())
 
     @property
     def bytes_up(self) -> int:
@@ -78,21 +78,21 @@ class Tally:
 
     def client_weights(self) -> dict[str, Mapping[Weighting, float]]:
         """Return the weights of each client whose reply counts, of every kind."""
-        return {answer.client: answer.weighting for answer in self._accepted()}
+        return {answer.client: answer.weighting for answer in self._answers_that_count()}
 
     def weighting(self) -> dict[Weighting, float]:
         """Return the sum of each kind of weight over the replies that count."""
-        return _sums(answer.weighting for answer in self._accepted())
+        return _sums(answer.weighting for answer in self._answers_that_count())
 
     def measures(self) -> dict[str, float | None]:
         """Return train_loss and every further log, each as the mean over all examples of the round's steps."""
-        logs = _sums(answer.logs for answer in self._accepted())
+        logs = _sums(answer.logs for answer in self._answers_that_count())
         own = {name: value for name, value in logs.items() if name not in ("loss", "count")}
         if not logs.get("count"):
             return {"train_loss": None}
         return {"train_loss": logs["loss"] / logs["count"], **{k: value / logs["count"] for k, value in own.items()}}
 
-    def _accepted(self) -> Iterator[Answer]:
+    def _answers_that_count(self) -> Iterator[Answer]:
         return (answer for answer in self.answers if answer.wrong is None)
 
 

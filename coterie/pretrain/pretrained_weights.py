@@ -133,7 +133,7 @@ def load_weights(
     taken = {name: named[name] for name in wanted if name in named and name not in new}
     _require_all(source, list(wanted), absent - new, weights)
     _require_same_shapes(source, {name: pair for name, pair in resized.items() if name not in new})
-    _require_same_model(source, named.keys() - wanted.keys() - _removed_statistics(model), wanted.keys() - heads)
+    _require_same_model(source, named.keys() - wanted.keys() - _statistics_to_remove(model), wanted.keys() - heads)
     _require_usable(source, taken)
     model.load_state_dict(taken, strict=False)
     resized = {} if head == "fresh" else resized
@@ -229,7 +229,7 @@ def _optional_names(model: nn.Module, named: Collection[str]) -> set[str]:
     return {one for one, other in pairs if other in named} | counts
 
 
-def _removed_statistics(model: nn.Module) -> set[str]:
+def _statistics_to_remove(model: nn.Module) -> set[str]:
     """Return the names of the statistics of BatchNorm layers that were converted to another normalisation."""
     converted = [name for name, module in model.named_modules() if hasattr(module, ORIGIN)]
     return {f"{name}.{of}" for name in converted for of in ("running_mean", "running_var", "num_batches_tracked")}

@@ -140,9 +140,9 @@ def _number_of_clients(run: Run) -> int:
 
 def _drop_reasons(run: Run) -> str:
     """Return a table of why updates were dropped, and how many for each reason."""
-    asked = sum(record["cohort_size"] for record in run.rounds)
+    requested = sum(record["cohort_size"] for record in run.rounds)
     reasons = Counter(dropped["why"] for record in run.rounds for dropped in record["dropped"])
     if not reasons:
-        return f"<p>None: all {asked:,} updates that clients were asked for have counted.</p>"
-    rows = [(why, f"{count:,}", format_percent(count / asked)) for why, count in reasons.most_common()]
-    return page_parts.table(rows, ("reason", "updates", f"share of {asked:,} asked for"))
+        return f"<p>None: all {requested:,} updates that clients were asked for have counted.</p>"
+    rows = [(why, f"{count:,}", format_percent(count / requested)) for why, count in reasons.most_common()]
+    return page_parts.table(rows, ("reason", "updates", f"share of {requested:,} asked for"))
