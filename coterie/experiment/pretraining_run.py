@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from coterie.core.errors import Mistake
-from coterie.experiment.config_toml import keys_that_differ, current_versions
+from coterie.experiment.config_toml import current_versions, keys_that_differ
 from coterie.experiment.folder_jobs import Outcome, start_or_resume, write_end
 from coterie.experiment.pretraining_settings import Pretraining, build_trainer, load_pretraining, resolve_pretraining
 from coterie.experiment.resolve_engine import this_machine
