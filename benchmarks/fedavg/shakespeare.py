@@ -54,7 +54,7 @@ def guesses(train: Examples, test: Examples, classes: int) -> dict[str, float]:
     return {"unigram": float(unigram), "bigram": float(bigram)}
 
 
-def recorded() -> list[dict[str, Any]]:
+def read_results() -> list[dict[str, Any]]:
     """The lines of the results so far."""
     return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
 
@@ -62,7 +62,7 @@ def recorded() -> list[dict[str, Any]]:
 def run(source: Source, test: Examples, baseline: dict[str, float], rounds: int, fraction: float, lr: float) -> None:
     """Train from the last checkpoint of the same settings; a line for each evaluated round."""
     setting = {"fraction": fraction, "lr": lr}
-    done = {row["round"] for row in recorded() if setting.items() <= row.items()}
+    done = {row["round"] for row in read_results() if setting.items() <= row.items()}
     if rounds in done:
         return
     checkpoints = Checkpoints(CHECKPOINTS / f"fraction-{fraction:g}-lr-{lr:g}")
@@ -92,7 +92,7 @@ def run(source: Source, test: Examples, baseline: dict[str, float], rounds: int,
 def draw() -> None:
     """The recorded curves, one for each setting, above what the two simple models guess."""
     curves: dict[tuple[float, float], list[dict[str, Any]]] = {}
-    for row in recorded():
+    for row in read_results():
         curves.setdefault((row["fraction"], row["lr"]), []).append(row)
     figure, axis = plt.subplots(figsize=(6, 3.5), layout="constrained")
     for (fraction, lr), rows in sorted(curves.items()):
@@ -100,7 +100,7 @@ def draw() -> None:
         label = f"FedAvg, C = {fraction:g}, lr {lr:g}"
         axis.plot([r["round"] for r in rows], [r["test_accuracy"] for r in rows], marker=".", label=label)
     for name, style in (("bigram", "--"), ("unigram", ":")):
-        axis.axhline(recorded()[-1][name], color="grey", linestyle=style, linewidth=1, label=name)
+        axis.axhline(read_results()[-1][name], color="grey", linestyle=style, linewidth=1, label=name)
     axis.set(xlabel="round", ylabel="accuracy on the next character", ylim=(0, None))
     axis.legend(frameon=False, fontsize="small")
     FIGURE.parent.mkdir(parents=True, exist_ok=True)

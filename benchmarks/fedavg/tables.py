@@ -142,7 +142,7 @@ TABLES: dict[str, list[Cell]] = {
 }
 
 
-def done() -> dict[tuple[object, ...], dict[str, object]]:
+def finished_cells() -> dict[tuple[object, ...], dict[str, object]]:
     """Finished runs by cell and exponent."""
     lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
     return {
@@ -150,7 +150,7 @@ def done() -> dict[tuple[object, ...], dict[str, object]]:
     }
 
 
-def passed(curve: list[tuple[int, float]], below: float) -> dict[str, float]:
+def milestones_passed(curve: list[tuple[int, float]], below: float) -> dict[str, float]:
     """The rounds to each milestone below the target that the curve has passed."""
     each = {str(m): rounds_to_target(curve, m) for m in MILESTONES if m < below}
     return {m: rounds for m, rounds in each.items() if rounds is not None}
@@ -200,7 +200,7 @@ def run(cell: Cell, exponent: int, best: dict[str, object] | None) -> dict[str, 
         "evaluate_every": cell.evaluate_every,
         "rounds_run": ran,
         "best_accuracy": max((accuracy for _, accuracy in curve), default=0.0),
-        "milestones": {m: round_to(rounds) for m, rounds in passed(curve, cell.target).items()},
+        "milestones": {m: round_to(rounds) for m, rounds in milestones_passed(curve, cell.target).items()},
         "seconds": round_to(time.perf_counter() - started),
         "date": time.strftime("%Y-%m-%d"),
         "version": coterie.__version__,
@@ -250,7 +250,7 @@ def main() -> None:
     chosen = parser.parse_args()
     part, parts = map(int, chosen.part.split("/"))
     torch.set_num_threads(1)
-    until, finished = time.time() + 60 * chosen.minutes, done()
+    until, finished = time.time() + 60 * chosen.minutes, finished_cells()
     cells = sorted((cell for name in chosen.tables or TABLES for cell in TABLES[name]), key=Cell.cost)
     if chosen.cell:
         cells = [cell for cell in cells if cell.row == chosen.cell]

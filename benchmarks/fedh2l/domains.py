@@ -166,7 +166,7 @@ def run(row: Row) -> dict[str, Any]:
     }
 
 
-def compared(data: str, **common: Any) -> list[Row]:
+def comparison_rows(data: str, **common: Any) -> list[Row]:
     """FedH2L and what it has to beat."""
     row = Row(data, "fedh2l", **common)
     twice = {"local_steps": 2 * LOCAL["local_steps"]}
@@ -183,7 +183,7 @@ def compared(data: str, **common: Any) -> list[Row]:
     ]
 
 
-def taken_apart(data: str, **common: Any) -> list[Row]:
+def ablation_rows(data: str, **common: Any) -> list[Row]:
     """FedH2L without its peers, without its treatment of conflicts, and with one architecture for all; and the method
     that distils that one at the server.
     """
@@ -226,13 +226,13 @@ def over_rng_seeds(rows: list[Row]) -> list[Row]:
 
 
 SETS: dict[str, list[Row]] = {
-    "main": over_rng_seeds(compared("rotated_mnist") + taken_apart("rotated_mnist")),
+    "main": over_rng_seeds(comparison_rows("rotated_mnist") + ablation_rows("rotated_mnist")),
     "small": over_rng_seeds(
-        compared("rotated_mnist", seed_examples=20) + taken_apart("rotated_mnist", seed_examples=20)
+        comparison_rows("rotated_mnist", seed_examples=20) + ablation_rows("rotated_mnist", seed_examples=20)
     ),
     "effects": effects(),
-    "pacs": over_rng_seeds(compared("pacs", private=1000, rounds=15)),
-    "digits": over_rng_seeds(compared("digits_mix", private=1000)[:5]),
+    "pacs": over_rng_seeds(comparison_rows("pacs", private=1000, rounds=15)),
+    "digits": over_rng_seeds(comparison_rows("digits_mix", private=1000)[:5]),
     "unstable": [
         Row("rotated_mnist", "fedh2l", {"mutual_weight": 2.0} | tamed, seed_examples=20, rng_seed=2)
         for tamed in ({}, {"mutual_lr": 0.025}, {"clip_norm": 1.0})
@@ -245,7 +245,7 @@ def key(row: Row) -> str:
     return json.dumps(asdict(row), sort_keys=True)
 
 
-def done(path: Path = RESULTS) -> Iterator[tuple[Row, dict[str, Any]]]:
+def finished_rows(path: Path = RESULTS) -> Iterator[tuple[Row, dict[str, Any]]]:
     """Each finished row with its result."""
     for line in path.read_text().splitlines() if path.exists() else []:
         entry = json.loads(line)
@@ -263,7 +263,7 @@ def main() -> None:
     rows = [row for name in chosen.sets for row in SETS[name]][part::parts]
     if chosen.quick:
         rows = [replace(row, rounds=1, private=100, seed_examples=20) for row in rows if row.rng_seed == 0]
-    finished = set() if chosen.quick else {key(row) for row, _ in done()}
+    finished = set() if chosen.quick else {key(row) for row, _ in finished_rows()}
     for row in rows:
         if key(row) in finished:
             continue

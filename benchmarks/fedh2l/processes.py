@@ -52,7 +52,7 @@ def write_data(home: Path) -> None:
     np.savez(home / "seed.npz", x=x, y=y)
 
 
-def started(home: Path, client: str) -> subprocess.Popen[bytes]:
+def start_process(home: Path, client: str) -> subprocess.Popen[bytes]:
     """The command that a person types."""
     words = {"id": client, "data": home / f"{client}.npz", "seed-set": home / "seed.npz", "model": MODELS[client]}
     words |= {"mailbox": home / "box", "of": len(MODELS), "rounds": ROUNDS, "local-steps": STEPS, "deadline": 30}
@@ -68,26 +68,26 @@ def lines(home: Path, client: str) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
 
-def until(home: Path, client: str, round: int) -> None:
+def wait_for_round(home: Path, client: str, round: int) -> None:
     while not any(line.startswith(f"round {round}:") for line in lines(home, client)):
         time.sleep(0.02)
 
 
-def by_hand(home: Path, kill: str | None) -> dict[str, dict[str, torch.Tensor]]:
+def run_processes(home: Path, kill: str | None) -> dict[str, dict[str, torch.Tensor]]:
     """The participants' models after all processes have ended."""
-    processes = {client: started(home, client) for client in MODELS}
+    processes = {client: start_process(home, client) for client in MODELS}
     if kill is not None:
-        until(home, kill, 5)
+        wait_for_round(home, kill, 5)
         processes[kill].send_signal(signal.SIGKILL)
         processes[kill].wait()
         other = next(client for client in MODELS if client != kill)
-        until(home, other, 9)
-        processes[kill] = started(home, kill)
+        wait_for_round(home, other, 9)
+        processes[kill] = start_process(home, kill)
     assert all(process.wait() == 0 for process in processes.values()), "a participant failed"
     return {client: load_file(home / client / "model.safetensors") for client in MODELS}
 
 
-def simulated(parts: dict[str, Any], seed: Examples) -> dict[str, dict[str, torch.Tensor]]:
+def simulate(parts: dict[str, Any], seed: Examples) -> dict[str, dict[str, torch.Tensor]]:
     """The same in one process."""
     rounds = coterie.federate(
         coterie.fedh2l(lr=0.05, local_steps=STEPS),
@@ -129,14 +129,14 @@ def main() -> None:
         with TemporaryDirectory() as folder:
             home = Path(folder)
             write_data(home)
-            ours = by_hand(home, kill)
+            ours = run_processes(home, kill)
             parts = {client: load("npz", path=home / f"{client}.npz") for client in MODELS}
             arrays = np.load(home / "seed.npz")
             seed = Examples(torch.from_numpy(arrays["x"]), torch.from_numpy(arrays["y"]))
             heard = {client: [line.split(";")[0].count(",") + 1 for line in lines(home, client)] for client in MODELS}
             result = {"killed": kill, "processes": accuracies(ours, parts, seed), "heard": heard}
             if kill is None:
-                one = simulated(parts, seed)
+                one = simulate(parts, seed)
                 gap = max(float((ours[c][n] - one[c][n]).abs().max()) for c in MODELS for n in one[c])
                 result |= {"simulated": accuracies(one, parts, seed), "largest_difference_of_a_weight": gap}
         print(result, flush=True)

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from domains import SETS, Row, done, key
+from domains import SETS, Row, finished_rows, key
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -145,7 +145,7 @@ def plot(results: Results, path: Path) -> None:
         figure.savefig(path, metadata={"Date": None, "Creator": None})
 
 
-def written(page: str, tables: dict[str, str]) -> str:
+def fill_page(page: str, tables: dict[str, str]) -> str:
     """The page with each table between `<!-- NAME -->` and `<!-- end -->`."""
     for name, text in tables.items():
         page, count = re.subn(f"(<!-- {name} -->\n).*?(<!-- end -->)", rf"\g<1>{text}\n\g<2>", page, flags=re.DOTALL)
@@ -156,10 +156,10 @@ def written(page: str, tables: dict[str, str]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--write", action="store_true")
-    chosen, results = parser.parse_args(), {key(row): result for row, result in done()}
+    chosen, results = parser.parse_args(), {key(row): result for row, result in finished_rows()}
     tables = {name: make(SETS[name], results) for name, make in TABLES.items()}
     if chosen.write:
-        PAGE.write_text(written(PAGE.read_text("utf-8"), tables), "utf-8")
+        PAGE.write_text(fill_page(PAGE.read_text("utf-8"), tables), "utf-8")
         plot(results, FIGURE)
     else:
         print("\n\n".join(f"### {name}\n\n{text}" for name, text in tables.items()))

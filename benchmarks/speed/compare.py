@@ -147,7 +147,7 @@ def operations(model: str) -> float:
     return 3 * work.CLIENTS * work.EXAMPLES[model] * (counter.get_total_flops() / 2 + lstm)
 
 
-def measured(model: str, rounds: int) -> dict[str, Any]:
+def measure(model: str, rounds: int) -> dict[str, Any]:
     """One model's comparison."""
     entered = contestants(model)
     missing = {"Flower", "pfl", "FedJAX"} - {c.name for c in entered}
@@ -191,7 +191,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     chosen = parser.parse_args()
     for model in chosen.model:
-        row = measured(model, chosen.rounds)
+        row = measure(model, chosen.rounds)
         kept = RESULTS.read_text().splitlines() if RESULTS.exists() else []
         lines = [line for line in kept if json.loads(line)["model"] != model] + [json.dumps(row)]
         RESULTS.write_text("\n".join(lines) + "\n")

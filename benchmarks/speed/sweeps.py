@@ -43,7 +43,7 @@ def clients(sizes: Sequence[int]) -> dict[str, coterie.Examples]:
     return {str(k): coterie.Examples(x, y, rows) for k, rows in enumerate(torch.arange(n).split(list(sizes)))}
 
 
-def measured(sizes: Sequence[int], steps: int | None, rounds: int) -> dict[str, float]:
+def measure(sizes: Sequence[int], steps: int | None, rounds: int) -> dict[str, float]:
     """Seconds of a round by engine."""
     data, module = clients(sizes), build("2nn", (1, 28, 28), 10, 0)
     work = {"local_epochs": 1} if steps is None else {"local_steps": steps}
@@ -71,7 +71,7 @@ def main() -> None:
     table = Table("2NN", "sequential, s / round", "vectorised, s / round", title="B = 10, compiled, one thread")
     found = {}
     for name, (sizes, steps) in CASES.items():
-        found[name] = measured(sizes, steps, chosen.rounds)
+        found[name] = measure(sizes, steps, chosen.rounds)
         table.add_row(name, *(f"{s:.3f}" for s in found[name].values()))
     Console().print(table)
     command = f"python benchmarks/speed/sweeps.py --rounds {chosen.rounds} --threads {chosen.threads}"
