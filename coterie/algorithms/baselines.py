@@ -21,7 +21,7 @@ def centralized(**local_options: Unpack[LocalOptions]) -> Recipe:
     `local_steps` steps.
 
     Args:
-        **local_options: see `LocalSGD`. Momentum is always kept between rounds.
+        **local_options: see `LocalOptions`. Momentum is always kept between rounds.
 
     Raises:
         Mistake: a value is out of its range.
@@ -33,7 +33,7 @@ def independent(**local_options: Unpack[LocalOptions]) -> Recipe:
     """Return training of every client on its own data alone: the model it would have without the federation.
 
     Args:
-        **local_options: see `LocalSGD`. Momentum is always kept between rounds.
+        **local_options: see `LocalOptions`. Momentum is always kept between rounds.
 
     Raises:
         Mistake: a value is out of its range.

@@ -39,20 +39,20 @@ from coterie.core.tree import Tree
 
 
 def fedavg(*, server_lr: float = 1.0, server: Optimizer | None = None, **local_options: Unpack[LocalOptions]) -> Recipe:
-    """Federated averaging.
+    """Return federated averaging.
 
     Args:
         server_lr: the share of the averaged difference that the server applies; 1 is the paper's average.
-        server: what the server does with that difference instead; see `coterie.algorithms.optimizers`.
-        **local_options: how clients train; see `LocalSGD`.
+        server: the optimiser that the server uses instead; see `coterie.algorithms.optimizers`.
+        **local_options: how clients train; see `LocalOptions`.
 
     Raises:
-        Mistake: a value is out of its range, `server` is none, or it is given a `server_lr` beside its own.
+        Mistake: a value is out of its range, `server` is not an optimiser, or both `server` and `server_lr` are given.
     """
     local = LocalSGD(**local_options)
     allowed = "a server optimiser, such as coterie.algorithms.optimizers.adam(lr=0.1)"
     require("server", server, server is None or isinstance(server, Optimizer), allowed)
-    require("server_lr", server_lr, server is None or server_lr == 1.0, "left out where `server` has a rate of its own")
+    require("server_lr", server_lr, server is None or server_lr == 1.0, "left out beside `server`, which has its own")
     optimizer = server or sgd(server_lr)
 
     def bind(task: Task) -> Algorithm:
@@ -91,7 +91,8 @@ def fedavg(*, server_lr: float = 1.0, server: Optimizer | None = None, **local_o
 
 
 def fedsgd(*, lr: float, lr_decay: float = 1.0) -> Recipe:
-    """FedSGD, the baseline of McMahan et al. 2017: one full-batch gradient per client and round, which is FedAvg with E
-    = 1 and B = n_i.
+    """Return FedSGD, the baseline of McMahan et al. 2017: one full-batch gradient per client and round.
+
+    It is FedAvg with E = 1 and B = n_i.
     """
     return fedavg(lr=lr, lr_decay=lr_decay, local_epochs=1, batch_size="full")

@@ -57,7 +57,7 @@ def feddf(
         distill_steps: J, the server's steps in a round.
         distill_lr: the learning rate of the first of them, which falls to 0 as half a cosine.
         distill_batch_size: seed examples per step; all of them if there are fewer.
-        **local_options: how clients train; see `LocalSGD`.
+        **local_options: how clients train; see `LocalOptions`.
 
     Raises:
         Mistake: a value is out of its range.

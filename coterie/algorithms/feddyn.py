@@ -51,7 +51,7 @@ def feddyn(
         proximal_weight: alpha > 0: how strongly a client is pulled back to the server's model, and how slowly its
             objective changes.
         objective: whose optimum is sought: "examples" or "clients"; see `coterie.algorithms.objective`.
-        **local_options: how clients train; see `LocalSGD`.
+        **local_options: how clients train; see `LocalOptions`.
 
     Raises:
         Mistake: a value is out of its range.

@@ -70,7 +70,7 @@ def fedh2l(
         mutual_batch_size: seed examples per mutual step; `batch_size` unless given.
         exchange: whether a client gets its peers' posteriors as one "sum" or as "tables", one per peer.
         send_as: the type of number in which posteriors are sent up.
-        **local_options: see `LocalSGD`. Momentum is always kept between rounds.
+        **local_options: see `LocalOptions`. Momentum is always kept between rounds.
 
     Raises:
         Mistake: a value is out of its range, or `conflict` needs both gradients at the same weights.

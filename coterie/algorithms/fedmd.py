@@ -61,7 +61,7 @@ def fedmd(
         match: which scores are averaged: "logits" or "posteriors".
         send_as: the type of number in which scores are sent up; "uint8" only with posteriors.
         temperature: T, used with posteriors only.
-        **local_options: how clients train on private data; see `LocalSGD`. Momentum is always kept between rounds.
+        **local_options: how clients train on private data; see `LocalOptions`. Momentum is always kept between rounds.
 
     Raises:
         Mistake: a value is out of its range.

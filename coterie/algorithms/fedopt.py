@@ -21,12 +21,12 @@ from coterie.core.algorithm import Recipe
 
 
 def fedavgm(*, server_lr: float = 1.0, server_momentum: float = 0.9, **local_options: Unpack[LocalOptions]) -> Recipe:
-    """FedAvg with momentum at the server.
+    """Return FedAvg with momentum at the server.
 
     Args:
         server_lr: the server's learning rate.
-        server_momentum: how much of the last step is taken again; 0 is FedAvg.
-        **local_options: how clients train; see `LocalSGD`.
+        server_momentum: the share of the last step that is repeated; 0 is FedAvg.
+        **local_options: how clients train; see `LocalOptions`.
 
     Raises:
         Mistake: a value is out of its range.
@@ -41,13 +41,13 @@ def fedadagrad(
     server_adaptivity: float = 1e-3,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
-    """FedAvg with Adagrad at the server.
+    """Return FedAvg with Adagrad at the server.
 
     Args:
         server_lr: the server's learning rate.
         server_momentum: beta1; 0 is Adagrad as it was first proposed.
         server_adaptivity: tau, added to the square root of v; the larger, the closer to plain FedAvg.
-        **local_options: how clients train; see `LocalSGD`.
+        **local_options: how clients train; see `LocalOptions`.
 
     Raises:
         Mistake: a value is out of its range.
@@ -63,14 +63,14 @@ def fedadam(
     server_adaptivity: float = 1e-3,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
-    """FedAvg with Adam at the server.
+    """Return FedAvg with Adam at the server.
 
     Args:
         server_lr: the server's learning rate.
         server_momentum: beta1, how slowly the mean of the differences follows them.
         server_second_momentum: beta2, how slowly the mean of their squares does.
         server_adaptivity: tau, added to the square root of v; the larger, the closer to plain FedAvg.
-        **local_options: how clients train; see `LocalSGD`.
+        **local_options: how clients train; see `LocalOptions`.
 
     Raises:
         Mistake: a value is out of its range.
@@ -87,6 +87,6 @@ def fedyogi(
     server_adaptivity: float = 1e-3,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
-    """FedAvg with Yogi at the server; arguments and errors are those of `fedadam`."""
+    """Return FedAvg with Yogi at the server; arguments and errors are those of `fedadam`."""
     optimizer = optimizers.yogi(server_lr, server_momentum, server_second_momentum, server_adaptivity)
     return fedavg(server=optimizer, **local_options)

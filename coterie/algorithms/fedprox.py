@@ -40,7 +40,7 @@ def fedprox(
     Args:
         proximal_weight: mu, how strongly a client is pulled back to the server's model; 0 is FedAvg.
         server_lr, server: as in `fedavg`.
-        **local_options: how clients train; see `LocalSGD`. `clip_norm` clips the gradient and the pull together.
+        **local_options: how clients train; see `LocalOptions`. `clip_norm` clips the gradient and the pull together.
 
     Raises:
         Mistake: a value is out of its range.

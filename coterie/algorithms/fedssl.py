@@ -63,7 +63,7 @@ def fedssl(
         hidden: the inner width of simsiam's predictor; 128 unless given.
         queue, key_momentum, temperature: moco's own; 1024, 0.99 and 0.2 unless given. See `moco`.
         server_lr, server: as in `fedavg`.
-        **local_options: how clients train; see `LocalSGD`.
+        **local_options: how clients train; see `LocalOptions`.
 
     Raises:
         Mistake: a value is out of its range or belongs to the other loss, or a batch may be longer than the queue; when

@@ -64,7 +64,7 @@ def scaffold(
         objective: whose optimum is sought: "examples" or "clients"; see `coterie.algorithms.objective`.
         control: how a client estimates its gradient: "difference" or "gradient"; see this module's docstring.
         server_lr: the share of the averaged difference that the server applies.
-        **local_options: how clients train; see `LocalSGD`. With control "difference" momentum must be 0:
+        **local_options: how clients train; see `LocalOptions`. With control "difference" momentum must be 0:
             (w - w_i) / (K_i lr) is the mean gradient of plain SGD only.
 
     Raises:

@@ -68,7 +68,7 @@ def test_fedsgd_is_gradient_descent_on_the_pooled_data():
 def test_a_server_optimiser_brings_its_own_rate():
     with pytest.raises(Mistake, match=r'server = "adam": it must be a server optimiser, such as coterie\.alg'):
         coterie.fedavg(lr=0.1, server="adam")  # type: ignore[arg-type]
-    with pytest.raises(Mistake, match=r"server_lr = 0.5: it must be left out where server has a rate"):
+    with pytest.raises(Mistake, match=r"server_lr = 0.5: it must be left out beside server, which has its own"):
         coterie.fedavg(lr=0.1, server_lr=0.5, server=server.sgd(0.5))
 
 

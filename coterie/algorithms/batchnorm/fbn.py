@@ -104,7 +104,7 @@ def fbn(
         server_momentum: momentum of the server's steps, which lasts over rounds; `keep_momentum` does that at clients.
         server_clip_norm: the largest norm of a round's averaged difference, in lr times local steps. With one step it
             cuts the gradient on the pooled batch, where `clip_norm` cuts each client's own.
-        **local_options: how clients train; see `LocalSGD`.
+        **local_options: how clients train; see `LocalOptions`.
 
     Raises:
         Mistake: a value is out of its range; when bound to a model, that it has no BatchNorm layer with running

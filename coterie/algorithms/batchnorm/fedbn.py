@@ -33,7 +33,7 @@ def fedbn(*, server_lr: float = 1.0, server: Optimizer | None = None, **local_op
 
     Args:
         server_lr, server: as in `fedavg`.
-        **local_options: how clients train; see `LocalSGD`.
+        **local_options: how clients train; see `LocalOptions`.
 
     Raises:
         Mistake: a value is out of its range; when bound to a model, that it has no normalisation layer.

@@ -40,7 +40,7 @@ def fixbn(
     Args:
         freeze_after: T*, the last round in which statistics change; the paper takes half of all rounds.
         server_lr, server: as in `fedavg`.
-        **local_options: how clients train; see `LocalSGD`.
+        **local_options: how clients train; see `LocalOptions`.
 
     Raises:
         Mistake: a value is out of its range; when bound to a model, that it has no BatchNorm layer with running

@@ -72,7 +72,7 @@ def hbn(
         statistics_batch: the number of examples that a client measures.
         statistics_momentum: b, the share of the new in the (M, V) that clients mix with their batches' own.
         server_lr, server: as in `fedavg`.
-        **local_options: how clients train, phi included; see `LocalSGD`.
+        **local_options: how clients train, phi included; see `LocalOptions`.
 
     Raises:
         Mistake: a value is out of its range; when bound to a model, that it has no BatchNorm layer with running
