@@ -29,7 +29,7 @@ from coterie.data.numpy_arrays import inputs_from_array, scale_pixels
 from coterie.data.picture_pixels import stack_pixels
 from coterie.data.raw_table import RawTable
 from coterie.data.sources.csv import read_csv
-from coterie.data.sources.images import SUFFIXES, list_pictures, open_pictures
+from coterie.data.sources.images import PICTURE_SUFFIXES, list_pictures, open_pictures
 from coterie.data.sources.npz import read_npz
 from coterie.data.sources.parquet import read_parquet
 
@@ -68,7 +68,7 @@ def read_new_examples(path: Path, inputs: Inputs, label_column: str | None = Non
     suffix = path.suffix.lower()
     if not path.exists():
         raise Mistake(f"{path}: there is no such file or folder")
-    if path.is_dir() or suffix in SUFFIXES:
+    if path.is_dir() or suffix in PICTURE_SUFFIXES:
         examples = _read_pictures(path, inputs)
     elif suffix == ".npz":
         examples = _read_archive(path, inputs)

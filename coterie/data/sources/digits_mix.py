@@ -8,6 +8,7 @@ from torch import Tensor
 
 from coterie.core.errors import Mistake
 from coterie.core.examples import Examples
+from coterie.core.kinds import Count
 from coterie.core.rng import number
 from coterie.data.argument_checks import require_count
 from coterie.data.numpy_arrays import scale_pixels
@@ -16,7 +17,7 @@ from coterie.data.sources.mnist import read_mnist
 from coterie.data.sources.mnist_m import mnist_m
 
 
-def digits_mix(examples_per_client: int | None = None, rng_seed: int = 0) -> Source:
+def digits_mix(examples_per_client: Count | None = None, rng_seed: int = 0) -> Source:
     """Load MNIST and MNIST-M as two domains of one task, float32 [3, 32, 32]; the clients are "mnist" and "mnist_m".
 
     MNIST's digits get a border of two pixels and are repeated in three channels. Both domains have equally many

@@ -18,7 +18,7 @@ from coterie.data.picture_pixels import stack_pixels
 from coterie.data.source import Source
 from coterie.data.train_test_split import split_rows, strata_by_client
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"})
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"})
 
 
 def images(path: str | Path, test_fraction: float = 0.2, labels: bool = True) -> Source:
@@ -109,7 +109,7 @@ def list_pictures(root: Path) -> list[Path]:
     """Return the pictures in a folder at any depth, in the order of their paths, without hidden ones."""
     # links are followed: a hospital's pictures may lie on another disk
     found = [Path(folder, name) for folder, _, names in os.walk(root, followlinks=True) for name in names]
-    relative = sorted(f.relative_to(root) for f in found if f.suffix.lower() in SUFFIXES)
+    relative = sorted(f.relative_to(root) for f in found if f.suffix.lower() in PICTURE_SUFFIXES)
     return [root / f for f in relative if not any(part.startswith(".") for part in f.parts)]
 
 

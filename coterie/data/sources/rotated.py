@@ -9,6 +9,7 @@ import torch
 
 from coterie.core.errors import Mistake
 from coterie.core.examples import Examples
+from coterie.core.kinds import Count
 from coterie.core.rng import number
 from coterie.data.argument_checks import require_count
 from coterie.data.source import Source
@@ -16,7 +17,7 @@ from coterie.data.sources import SOURCES, load
 from coterie.data.sources.rotated_mnist import parse_angles, rotate_images
 
 
-def rotated(of: str, angles: Sequence[float], examples_per_client: int | None = None, rng_seed: int = 0) -> Source:
+def rotated(of: str, angles: Sequence[float], examples_per_client: Count | None = None, rng_seed: int = 0) -> Source:
     """Load the images of another source, deal them evenly to `angles`, and turn each client's by its angle.
 
     The client of 15 degrees is called "15". Test images are dealt and turned in the same way, independently of

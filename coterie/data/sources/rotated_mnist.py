@@ -12,6 +12,7 @@ from torch import Tensor
 
 from coterie.core.errors import Mistake
 from coterie.core.examples import Examples
+from coterie.core.kinds import Count
 from coterie.core.rng import number
 from coterie.core.toml_text import toml_text
 from coterie.data.argument_checks import require_count
@@ -21,7 +22,7 @@ from coterie.data.sources.idx import Pixels
 from coterie.data.sources.mnist import read_mnist
 
 
-def rotated_mnist(angles: Sequence[float], examples_per_client: int | None = None, rng_seed: int = 0) -> Source:
+def rotated_mnist(angles: Sequence[float], examples_per_client: Count | None = None, rng_seed: int = 0) -> Source:
     """Load MNIST, deal it evenly to `angles`, and turn each client's images by its angle.
 
     The client of 15 degrees is called "15". The 10,000 test images are dealt and turned in the same way, independently

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from coterie.core.errors import Mistake
 from coterie.core.examples import Examples, pool_examples
+from coterie.core.kinds import Count, NonNegative
 from coterie.core.rng import fold, number
 from coterie.core.rng import key as key_of
 from coterie.data.argument_checks import require_count
@@ -42,12 +43,12 @@ _TRAINING_PER_TEST_EXAMPLE = 9
 
 
 def synthetic(
-    num_clients: int,
-    num_features: int = 60,
-    num_classes: int = 10,
-    model_variation: float = 1.0,
-    input_variation: float = 1.0,
-    examples_per_client: int | None = None,
+    num_clients: Count,
+    num_features: Count = 60,
+    num_classes: Count = 10,
+    model_variation: NonNegative = 1.0,
+    input_variation: NonNegative = 1.0,
+    examples_per_client: Count | None = None,
     rng_seed: int = 0,
 ) -> Source:
     """Make synthetic linear classification problems that differ from client to client.
