@@ -191,7 +191,7 @@ class _Head:
         return {self.prefix + name: x for name, x in leaves.items()}
 
     def initial_weights(self, rng_seed: int) -> Tree:
-        """Return the network's initial weights."""
+        """Return the initial weights of this head, under names with its prefix."""
         weights = initial_weights(build(self.make, [], None, rng_seed))
         return {kind: self._add_prefix(leaves) for kind, leaves in weights.items()}
 

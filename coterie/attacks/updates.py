@@ -40,12 +40,12 @@ def ipm(factor: float = 2.0, line_search: bool = False) -> Forge:
     """
     _check_factor(factor)
 
-    def forge(sight: Sight) -> Tensor:
+    def send_negated_mean(sight: Sight) -> Tensor:
         mean = sight.honest.mean(0)
         size = find_farthest(sight, lambda x: -x * mean) if line_search else factor
         return (-size * mean).expand_as(sight.own)
 
-    return forge
+    return send_negated_mean
 
 
 def alie(factor: float = 1.5, line_search: bool = False) -> Forge:
@@ -63,12 +63,12 @@ def alie(factor: float = 1.5, line_search: bool = False) -> Forge:
     """
     _check_factor(factor)
 
-    def forge(sight: Sight) -> Tensor:
+    def send_shifted_mean(sight: Sight) -> Tensor:
         mean, sd = sight.honest.mean(0), _deviation(sight.honest)
         size = find_farthest(sight, lambda x: mean + x * sd) if line_search else factor
         return (mean + size * sd).expand_as(sight.own)
 
-    return forge
+    return send_shifted_mean
 
 
 def mimic(client: int = 0) -> Forge:
@@ -97,11 +97,11 @@ def large_values(size: float = 1e10) -> Forge:
     """
     require("size", size, 0 < abs(size) < float("inf"), "a finite number other than 0")
 
-    def forge(sight: Sight) -> Tensor:
+    def send_large_number(sight: Sight) -> Tensor:
         limit = torch.finfo(sight.own.dtype).max
         return torch.full_like(sight.own, max(-limit, min(size, limit)))
 
-    return forge
+    return send_large_number
 
 
 def gaussian(sd: float = 1.0, mean: float = 0.0) -> Forge:

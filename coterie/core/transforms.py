@@ -68,11 +68,11 @@ def clip(limit: float) -> Transform:
     if not 0 < limit < float("inf"):
         raise Mistake(key="limit", value=limit, allowed="a number above 0")
 
-    def encode(update: Tree, state: Tree, key: Tensor) -> tuple[Tree, Tree]:
+    def scale_down(update: Tree, state: Tree, key: Tensor) -> tuple[Tree, Tree]:
         factor = (limit / tree.norm(update).clamp(min=limit)).clamp(max=1.0)
         return tree.scale(update, factor), state
 
-    return Transform(encode)
+    return Transform(scale_down)
 
 
 def cast(dtype: torch.dtype, back: torch.dtype = torch.float32) -> Transform:
@@ -86,10 +86,12 @@ def cast(dtype: torch.dtype, back: torch.dtype = torch.float32) -> Transform:
     def narrow(x: Tensor) -> Tensor:
         return x.clamp(-limit, limit).where(x.isfinite(), x).to(dtype) if x.is_floating_point() else x
 
-    def encode(update: Tree, state: Tree, key: Tensor) -> tuple[Tree, Tree]:
+    def narrow_floats(update: Tree, state: Tree, key: Tensor) -> tuple[Tree, Tree]:
         return tree.map(narrow, update), state
 
-    return Transform(encode, lambda payload: tree.map(lambda x: x.to(back) if x.is_floating_point() else x, payload))
+    return Transform(
+        narrow_floats, lambda payload: tree.map(lambda x: x.to(back) if x.is_floating_point() else x, payload)
+    )
 
 
 def eight_bits() -> Transform:
@@ -99,10 +101,12 @@ def eight_bits() -> Transform:
     type.
     """
 
-    def encode(update: Tree, state: Tree, key: Tensor) -> tuple[Tree, Tree]:
+    def floats_to_bytes(update: Tree, state: Tree, key: Tensor) -> tuple[Tree, Tree]:
         return tree.map(_to_bytes, update), state
 
-    return Transform(encode, lambda payload: tree.map(lambda x: x / 255 if x.dtype == torch.uint8 else x, payload))
+    return Transform(
+        floats_to_bytes, lambda payload: tree.map(lambda x: x / 255 if x.dtype == torch.uint8 else x, payload)
+    )
 
 
 def _to_bytes(x: Tensor) -> Tensor:

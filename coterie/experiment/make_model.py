@@ -25,7 +25,7 @@ def make_model(
     rng_seed: int,
     folders: Sequence[Path],
 ) -> nn.Module:
-    """Return a model with its initial weights, its BatchNorm layers converted as the table says.
+    """Return the model called `name` with its initial weights, made with the keys of [model].
 
     Args:
         table: the keys of [model]; None stands for one that was left out.

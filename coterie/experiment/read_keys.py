@@ -166,6 +166,7 @@ class _Source(Mapping[str, Any]):
         return _opaque(name)
 
     def _resolve_module(self, name: str) -> Any:
+        """Return a module that this file imports, read but not imported: its names as attributes."""
         node = self._nodes.get(name)
         if not isinstance(node, ast.ImportFrom):
             return _opaque(name)

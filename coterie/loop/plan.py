@@ -217,9 +217,12 @@ class Round:
         return cast(float | None, self.measures["test_accuracy"])
 
     def weights(self, client: str | None = None) -> dict[str, Tensor]:
-        """Return parameters and buffers by their names in the model's `state_dict`.
+        """Return the weights that a client is evaluated with, by their names in the model's `state_dict`.
 
         They are those of the server's model, or of the client's own where clients have models of their own.
+
+        Args:
+            client: its id; by default the first client's.
         """
         client = self.plan.ids[0] if client is None else client
         task = self.plan.tasks[self.plan.architecture(client)]

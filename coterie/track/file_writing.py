@@ -52,16 +52,16 @@ def to_json(value: Any, indent: int | None = None) -> str:
     >>> to_json({"loss": float("nan"), "dropped": []})
     '{"loss": null, "dropped": []}'
     """
-    return json.dumps(_replace_infinite(value), allow_nan=False, ensure_ascii=False, indent=indent)
+    return json.dumps(_non_finite_to_none(value), allow_nan=False, ensure_ascii=False, indent=indent)
 
 
-def _replace_infinite(value: Any) -> Any:
+def _non_finite_to_none(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(k): _replace_infinite(v) for k, v in value.items()}
+        return {str(k): _non_finite_to_none(v) for k, v in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_replace_infinite(v) for v in value]
+        return [_non_finite_to_none(v) for v in value]
     return value
 
 
