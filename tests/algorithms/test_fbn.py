@@ -1,4 +1,4 @@
-"""FBN: several clients are one; what is sent, saved, measured and refused."""
+"""FBN: several clients equal one client; what is sent, saved, measured and refused."""
 
 import copy
 from typing import Any
@@ -102,7 +102,7 @@ def test_averaged_batchnorm_is_another_model() -> None:
 
 @pytest.mark.parametrize("sizes", [(8, 8, 8), (7, 23, 1)])
 def test_statistics_move_as_those_of_batchnorm_on_the_pooled_batch(sizes: tuple[int, ...]) -> None:
-    """The first layer's input does not depend on (M, V), so PyTorch's own layer tells what they are after a round."""
+    """The first layer's input does not depend on (M, V), so PyTorch's own layer gives the statistics after a round."""
     model, clients = dense(), ragged(sizes=sizes)
     last = run(coterie.fbn(**FULL), model, clients, rounds=1)
     layer = copy.deepcopy(model[1]).train()

@@ -41,7 +41,7 @@ def test_three_stages_by_hand() -> None:
 @pytest.mark.parametrize("rule", [{}, {"name": "median"}, {"name": "multi_krum", "num_byzantine": 1}])
 @pytest.mark.parametrize("steps", [1, 3])
 def test_statistics_sent_as_the_authors_do_come_to_the_same(engine: str, rule: dict[str, Any], steps: int) -> None:
-    """Where nobody lies, and for a rule that does not mind shifts and scales."""
+    """With honest clients, and for a rule whose result shifts and scales with its inputs."""
     options = {"lr": 0.01, "batch_size": 4, "local_steps": steps, "gradient": "pooled", "warm_start": 2}
     more = {"engine": engine, "rounds": 5, "aggregation": aggregation(**rule)}
     recipes = [coterie.fbn(**options, sends=sends) for sends in ("batch", "moved")]

@@ -90,7 +90,7 @@ def test_without_a_mask_it_is_torch_s(kind: type[nn.Module], extent: tuple[int, 
 def test_with_a_mask_only_real_rows_count(
     kind: type[nn.Module], extent: tuple[int, ...], options: dict[str, Any]
 ) -> None:
-    """What torch's does to rows 0, 2 and 3 alone, whatever stands in the others."""
+    """Ours gives rows 0, 2 and 3 what torch's gives them alone, for any values in the other rows."""
     torchs, ours, scope = pair(kind, options)
     real = torch.tensor([True, False, True, True, False])
     for step in range(3):

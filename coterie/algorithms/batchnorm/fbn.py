@@ -9,7 +9,7 @@
             M <- (1 - b) M + b mu,   V <- (1 - b) V + b s
 
 Both means are weighted by the examples processed, so that one step on n clients' batches is the same step on one
-client's batch of all their examples, whatever the clients hold: weights, M and V agree to rounding. Training and
+client's batch of all their examples, however unlike the clients are: weights, M and V agree to rounding. Training and
 evaluation normalise alike. With a robust aggregator it is robust FBN: that rule then pools the statistics in three
 stages.
 

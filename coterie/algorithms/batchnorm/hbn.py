@@ -16,7 +16,7 @@ Departures from the authors' code, since the paper was not at hand:
 - Theirs measures for (M, V) at the round's start, and again at its end to evaluate; ours measures at the end alone,
   with a cohort of its own. So (M, V) are a round ahead of theirs.
 - Theirs measures the first 64 examples, ours a random batch. N counts values; theirs counts examples.
-- Theirs sends phi, whose average nobody uses. A channel with one value is normalised by (M, V) alone.
+- Theirs sends phi, and its average is not used. A channel with one value is normalised by (M, V) alone.
 
 Departures from the authors' figure: sigmoid(phi) is the share of the batch's statistics here, as in their code. In the
 figure it is the share of the shared statistics, and the batch's get 1 - sigmoid(phi) = sigmoid(-phi). That is the same
