@@ -22,7 +22,7 @@ from coterie.core.examples import Clients, Examples, pool_examples
 from coterie.data import Source
 from coterie.data.augment import Augment, augmentation
 from coterie.data.model_inputs import Inputs, count_outputs, describe_inputs
-from coterie.data.seed_set import SeedSet
+from coterie.data.seed_set import SeedSet, add_to_clients
 from coterie.data.standardize import Standardized
 from coterie.data.unusual_data import remarks_on_data
 from coterie.experiment.check_fit import check_fit
@@ -119,14 +119,14 @@ def build_experiment(settings: Settings, machine: Machine, start_folder: Path | 
         scales = lr_scales(models, settings.pretrain.lr_scale or {})
     dealt = _deal_models(settings, models, ready.clients)
     algorithm = _bind(recipe, next(iter(models.values())), source, scales)
-    clients, seed_set = place_seed_set(settings, algorithm, seed, held)
-    chosen, why = _choose_engine(settings, machine, algorithm, list(models.values()), clients, seed_set)
+    seed_set, extra = place_seed_set(settings, algorithm, seed)
+    chosen, why = _choose_engine(settings, machine, algorithm, list(models.values()), held, seed_set, extra)
     settings = replace(settings, engine=chosen)
     with mistakes_in("algorithm"), _mistakes_about_evaluation():
         plan = api.plan(
             recipe,
             dealt,
-            clients,
+            held,
             rounds=settings.rounds,
             cohort=settings.cohort,
             rng_seed=settings.rng_seed,
@@ -144,6 +144,8 @@ def build_experiment(settings: Settings, machine: Machine, start_folder: Path | 
             lr_scale=settings.pretrain.lr_scale,
             engine=make_engine(chosen),
         )
+    if extra is not None:  # after data were pooled and label shares counted
+        plan = replace(plan, clients=add_to_clients(plan.clients, extra))
     check_fit(settings, plan, source)
     return Experiment(
         settings=settings,
@@ -238,6 +240,7 @@ def _choose_engine(
     models: Sequence[nn.Module],
     clients: Clients,
     seed_set: Examples | None,
+    extra: Examples | None,
 ) -> ResolvedEngine:
     """Resolve [engine] for the work that these parts make."""
     if algorithm.traits.pooled:
@@ -245,6 +248,7 @@ def _choose_engine(
     else:
         with mistakes_in("cohort"):
             cohort = settings.cohort.count(len(clients))
+    clients = clients if extra is None else add_to_clients(clients, extra)
     work = estimate_work(
         algorithm,
         models,

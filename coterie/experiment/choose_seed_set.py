@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from coterie.core.algorithm import Algorithm
 from coterie.core.errors import Mistake, mistakes_in
-from coterie.core.examples import Clients, Examples, pool_examples
+from coterie.core.examples import Examples, pool_examples
 from coterie.core.toml_text import toml_text
 from coterie.data import SOURCES, Source
-from coterie.data.seed_set import SeedSet, add_to_clients, from_clients, from_pool
+from coterie.data.seed_set import SeedSet, from_clients, from_pool
 from coterie.data.standardize import Standardized
 from coterie.experiment.load_data import load_seed_source
 from coterie.experiment.read_keys import registry_keys
@@ -47,9 +47,9 @@ def choose_seed_set(settings: Settings, ready: Standardized) -> SeedSet | None:
 
 
 def place_seed_set(
-    settings: Settings, algorithm: Algorithm, seed: SeedSet | None, clients: Clients
-) -> tuple[Clients, Examples | None]:
-    """Return the clients' training data, and the seed set that every client holds.
+    settings: Settings, algorithm: Algorithm, seed: SeedSet | None
+) -> tuple[Examples | None, Examples | None]:
+    """Return the seed set that every client holds, and the examples that every client trains on besides its own.
 
     An algorithm without use for a seed set trains each client on it too, for comparisons at equal data.
 
@@ -57,7 +57,6 @@ def place_seed_set(
         settings: for messages.
         algorithm: bound to any of the models.
         seed: the seed set that the file asks for.
-        clients: the clients' data, without what they gave to the seed set.
 
     Raises:
         Mistake: the algorithm needs a seed set and there is none, or has no use for one without labels.
@@ -70,7 +69,7 @@ def place_seed_set(
             table="algorithm",
         )
     if seed is None or needed:
-        return clients, None if seed is None else seed.examples
+        return None if seed is None else seed.examples, None
     if seed.examples.y is None:
         raise Mistake(
             f"{name} would learn from its labels alone; leave the seed set out",
@@ -78,7 +77,7 @@ def place_seed_set(
             value=False,
             table="seed_set",
         )
-    return add_to_clients(clients, seed.examples), None
+    return None, seed.examples
 
 
 def _take_from_source(settings: Settings, ready: Standardized, other: Source) -> SeedSet:
