@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import random
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,19 +27,30 @@ class Function(NamedTuple):
     body: str
 
 
+def nested_functions(node: ast.AST, scope: str = "") -> Iterator[tuple[ast.FunctionDef | ast.AsyncFunctionDef, str]]:
+    """Yield every function below a node, with the names of the functions and classes around it."""
+    for child in ast.iter_child_nodes(node):
+        inside = scope
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            inside = f"{scope}.{child.name}".lstrip(".")
+            if not isinstance(child, ast.ClassDef):
+                yield child, scope
+        yield from nested_functions(child, inside)
+
+
 def functions() -> list[Function]:
     """Return every function and method of the package, except special methods, in a fixed order."""
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):
         source = path.read_text()
-        for node in ast.walk(ast.parse(source)):
-            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or node.name.startswith("__"):
+        for node, scope in nested_functions(ast.parse(source)):
+            if node.name.startswith("__"):
                 continue
             first = (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")
             returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
             signature = f"{node.name}({ast.unparse(node.args)}){returns}"
-            body = ast.get_source_segment(source, node) or ""
-            found.append(Function(f"{path.relative_to(PACKAGE.parent)}:{node.lineno}", signature, first, body))
+            place = f"{path.relative_to(PACKAGE.parent)}:{node.lineno}{f', in {scope}' if scope else ''}"
+            found.append(Function(place, signature, first, ast.get_source_segment(source, node) or ""))
     return found
 
 
