@@ -49,7 +49,7 @@ def test_a_run_ends_with_the_path_of_its_report(capsys: pytest.CaptureFixture[st
     ("arguments", "sentence"),
     [
         (["run", "digits.toml", "algorithm.mometum=0.9"], "did you mean algorithm.momentum?"),
-        (["run", "digits.toml", "algorithm.lr=-1"], "algorithm.lr = -1.0: it must be a number above 0"),
+        (["run", "digits.toml", "algorithm.lr=-1"], "algorithm.lr = -1: it must be a number above 0"),
         (["run", "digits.toml", 'probe.names=["drfit"]'], 'probe.names = "drfit": did you mean "drift"?'),
         (["run", "digits.toml", "probe.every=2"], "probe.names is missing; it must be a list, of text in quotes"),
         (["run", "digits.toml", 'probe.names=["drift"]', "probe.evry=2"], "did you mean probe.every?"),
