@@ -33,7 +33,7 @@ def centred_clipping(radius: float, iterations: int = 1, num_byzantine: int = 0)
     require("radius", radius, 0 < radius < float("inf"), "a number above 0")
     require("iterations", iterations, isinstance(iterations, int) and iterations >= 1, "1 or more")
 
-    def coefficients(gram: Tensor) -> Tensor:  # [n, n] -> [n]
+    def centred_clipping_coefficients(gram: Tensor) -> Tensor:  # [n, n] -> [n]
         n = len(gram)
         require_updates("centred_clipping", n, num_byzantine)
         c = torch.zeros(n, dtype=torch.float64, device=gram.device)
@@ -42,4 +42,4 @@ def centred_clipping(radius: float, iterations: int = 1, num_byzantine: int = 0)
             c = c * (1 - cut.mean()) + cut / n
         return c
 
-    return Geometric(coefficients)
+    return Geometric(centred_clipping_coefficients)

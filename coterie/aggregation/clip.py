@@ -45,14 +45,14 @@ def arc(num_byzantine: int) -> Mixing:
     """
     require_number(num_byzantine)
 
-    def matrix(gram: Tensor, key: Tensor) -> Tensor:  # [n, n] -> [n, n]
+    def shortening_matrix(gram: Tensor, key: Tensor) -> Tensor:  # [n, n] -> [n, n]
         n, f = len(gram), num_byzantine
         require_updates("arc", n, f)
         clipped = 2 * f * (n - f) // n
         lengths = gram.diagonal().clamp(min=0).sqrt().sort(descending=True).values
         return torch.diag(_shortening(gram, lengths[clipped]))
 
-    return Mixing(matrix)
+    return Mixing(shortening_matrix)
 
 
 def _shortening(gram: Tensor, length: Tensor) -> Tensor:

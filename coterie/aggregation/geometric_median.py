@@ -36,7 +36,7 @@ def geometric_median(num_byzantine: int = 0, smoothing: float = 1e-6, iterations
     require("smoothing", smoothing, 0 < smoothing < float("inf"), "a number above 0")
     require("iterations", iterations, isinstance(iterations, int) and iterations >= 1, "1 or more")
 
-    def coefficients(gram: Tensor) -> Tensor:  # [n, n] -> [n]
+    def geometric_median_coefficients(gram: Tensor) -> Tensor:  # [n, n] -> [n]
         require_updates("geometric_median", len(gram), num_byzantine)
         c = torch.zeros(len(gram), dtype=torch.float64, device=gram.device)
         for _ in range(iterations):
@@ -44,7 +44,7 @@ def geometric_median(num_byzantine: int = 0, smoothing: float = 1e-6, iterations
             c = weights / weights.sum()
         return c
 
-    return Geometric(coefficients)
+    return Geometric(geometric_median_coefficients)
 
 
 def distances_to(gram: Tensor, c: Tensor) -> Tensor:

@@ -36,12 +36,12 @@ def krum(num_byzantine: int, neighbours: Neighbours = "n-f-1") -> Geometric:
     NeurIPS 2017, section 4. Allouah, Farhadkhani, Guerraoui, Gupta, Pinot, Stephan: Fixing by Mixing: A Recipe for
     Optimal Byzantine ML under Heterogeneity, AISTATS 2023, appendix 8.1.
     """
-    _check(num_byzantine, neighbours)
+    _check_parameters(num_byzantine, neighbours)
 
-    def coefficients(gram: Tensor) -> Tensor:  # [n, n] -> [n]
+    def krum_coefficients(gram: Tensor) -> Tensor:  # [n, n] -> [n]
         return even_coefficients(_order_by_score("krum", gram, num_byzantine, neighbours)[:1], len(gram))
 
-    return Geometric(coefficients)
+    return Geometric(krum_coefficients)
 
 
 def multi_krum(num_byzantine: int, neighbours: Neighbours = "n-f-1") -> Geometric:
@@ -56,16 +56,16 @@ def multi_krum(num_byzantine: int, neighbours: Neighbours = "n-f-1") -> Geometri
 
     As `krum`; the mean of the best m is Blanchard et al.'s section 5, with m = n - f as in Allouah et al.
     """
-    _check(num_byzantine, neighbours)
+    _check_parameters(num_byzantine, neighbours)
 
-    def coefficients(gram: Tensor) -> Tensor:  # [n, n] -> [n]
+    def multi_krum_coefficients(gram: Tensor) -> Tensor:  # [n, n] -> [n]
         order = _order_by_score("multi_krum", gram, num_byzantine, neighbours)
         return even_coefficients(order[: len(gram) - num_byzantine], len(gram))
 
-    return Geometric(coefficients)
+    return Geometric(multi_krum_coefficients)
 
 
-def _check(num_byzantine: int, neighbours: Neighbours) -> None:
+def _check_parameters(num_byzantine: int, neighbours: Neighbours) -> None:
     require_number(num_byzantine)
     require("neighbours", neighbours, neighbours in ("n-f-1", "n-f-2"), '"n-f-1" or "n-f-2"')
 

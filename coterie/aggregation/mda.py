@@ -35,7 +35,7 @@ def mda(num_byzantine: int) -> Geometric:
     """
     require_number(num_byzantine)
 
-    def coefficients(gram: Tensor) -> Tensor:  # [n, n] -> [n]
+    def mda_coefficients(gram: Tensor) -> Tensor:  # [n, n] -> [n]
         n, f = len(gram), num_byzantine
         require_updates("mda", n, f)
         if comb(n, f) > MAX_SETS:
@@ -47,7 +47,7 @@ def mda(num_byzantine: int) -> Geometric:
             )
         return even_coefficients(_find_tightest(squared_distances(gram), n - f), n)
 
-    return Geometric(coefficients)
+    return Geometric(mda_coefficients)
 
 
 def _find_tightest(distances: Tensor, k: int) -> Tensor:

@@ -24,9 +24,9 @@ def meamed(num_byzantine: int) -> Coordinatewise:
     """
     require_number(num_byzantine)
 
-    def rule(x: Tensor) -> Tensor:  # [n, d] -> [d]
+    def mean_near_median(x: Tensor) -> Tensor:  # [n, d] -> [d]
         require_updates("meamed", len(x), num_byzantine)
         order = (x - middle(x)).abs().sort(dim=0, stable=True).indices
         return x.gather(0, order[: len(x) - num_byzantine]).mean(0)
 
-    return Coordinatewise(rule)
+    return Coordinatewise(mean_near_median)

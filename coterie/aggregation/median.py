@@ -28,11 +28,11 @@ def median(num_byzantine: int = 0) -> Coordinatewise:
     """
     require_number(num_byzantine)
 
-    def rule(x: Tensor) -> Tensor:  # [n, d] -> [d]
+    def median_of_rows(x: Tensor) -> Tensor:  # [n, d] -> [d]
         require_updates("median", len(x), num_byzantine)
         return middle(x)
 
-    return Coordinatewise(rule)
+    return Coordinatewise(median_of_rows)
 
 
 def middle(x: Tensor) -> Tensor:

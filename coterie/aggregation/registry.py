@@ -68,6 +68,7 @@ def aggregation(name: str = "mean", pre: Sequence[str] = (), **parameters: objec
 def _refuse_unknown(
     names: Sequence[str], functions: Sequence[Callable[..., Any]], parameters: Mapping[str, object]
 ) -> None:
+    """Refuse parameters that none of the functions takes."""
     taken = dict.fromkeys(p for function in functions for p in inspect.signature(function).parameters)
     for key, value in parameters.items():
         if key not in taken:
@@ -76,6 +77,7 @@ def _refuse_unknown(
 
 
 def _call(name: str, function: Callable[..., Any], parameters: Mapping[str, object]) -> Any:
+    """Call a function with those of the parameters that it takes."""
     signature = inspect.signature(function).parameters
     for key, parameter in signature.items():
         if parameter.default is inspect.Parameter.empty and key not in parameters:

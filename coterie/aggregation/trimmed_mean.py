@@ -30,9 +30,9 @@ def trimmed_mean(num_byzantine: int) -> Coordinatewise:
     """
     require_number(num_byzantine)
 
-    def rule(x: Tensor) -> Tensor:  # [n, d] -> [d]
+    def mean_of_middle(x: Tensor) -> Tensor:  # [n, d] -> [d]
         n, f = len(x), num_byzantine
         require_updates("trimmed_mean", n, f)
         return torch.mean(x.sort(dim=0).values[f : n - f], dim=0)
 
-    return Coordinatewise(rule)
+    return Coordinatewise(mean_of_middle)

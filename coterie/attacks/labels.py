@@ -17,10 +17,10 @@ def label_flip() -> Poison:
     all classes as in Allouah et al., AISTATS 2023.
     """
 
-    def poison(examples: Examples, num_classes: int | None) -> Examples:
+    def flip_labels(examples: Examples, num_classes: int | None) -> Examples:
         x, y = examples.tensors()
         if y is None or num_classes is None or y.is_floating_point():
             raise Mistake("these examples have no class labels to flip", key="name", value="label_flip")
         return Examples(x, num_classes - 1 - y)
 
-    return poison
+    return flip_labels

@@ -46,8 +46,8 @@ def find_farthest(sight: Sight, direction: Callable[[float], Tensor]) -> float:
     """
     honest = sight.honest.mean(0)
 
-    def harm(factor: float) -> float:
+    def distance_from_mean(factor: float) -> float:
         forgeries = direction(factor).expand_as(sight.own)
         return float((sight.outcome(forgeries) - honest).norm())
 
-    return find_strongest(harm)
+    return find_strongest(distance_from_mean)

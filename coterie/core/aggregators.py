@@ -28,7 +28,7 @@ AllReduce: TypeAlias = Callable[[Tensor], Tensor]
 
 
 def sum_alone(x: Tensor) -> Tensor:
-    """Return x: the sum over processes where there is one process."""
+    """Return x, which is the sum over the processes if there is one process."""
     return x
 
 
@@ -64,10 +64,10 @@ class Aggregator(ABC):
         key: Tensor | None = None,
         all_reduce: AllReduce = sum_alone,
     ) -> Tensor:
-        """Reduce the rows of a matrix [n, d] to one [d]; with several processes, the columns that this one holds.
+        """Reduce the rows of a matrix [n, d] to one row [d].
 
         Args:
-            updates: a row for each client.
+            updates: a row for each client; with several processes, some of its columns.
             weights: of the rows; every rule but the mean ignores them.
             key: int64 [], for what is random in the rule.
             all_reduce: the sum over processes.
@@ -84,7 +84,7 @@ class Aggregator(ABC):
         return unflatten_like(self.reduce(matrix, weights, key), updates[0])
 
     def check_count(self, n: int) -> None:
-        """Try the rule on n updates of one number each, so that a rule that needs more fails before a run begins.
+        """Check that the rule can reduce n updates, by trying it on n updates of one number each.
 
         Raises:
             Mistake: the rule needs more updates.
@@ -105,18 +105,18 @@ class Sum(Aggregator):
     """The weighted mean, sum_i p_i U_i / sum_i p_i. It is associative, so updates can be added up in any process."""
 
     def accumulator(self, key: Tensor | None = None) -> Accumulator:
-        """See `Aggregator.accumulator`; this one needs the memory of one update."""
+        """Return an empty running mean, which needs the memory of one update; see `Aggregator.accumulator`."""
         return RunningMean()
 
     def reduce(
         self, updates: Tensor, weights: Sequence[float], key: Tensor | None = None, all_reduce: AllReduce = sum_alone
     ) -> Tensor:
-        """See `Aggregator.reduce`."""
+        """Return the weighted mean of the rows; see `Aggregator.reduce`."""
         p = torch.tensor(weights, dtype=updates.dtype, device=updates.device)
         return p @ updates / p.sum()
 
     def combine(self, updates: Sequence[Tree], weights: Sequence[float], key: Tensor | None = None) -> Tree:
-        """See `Aggregator.combine`; trees are added one after another, as a stream of them is."""
+        """Return the weighted mean of the trees, added one after another like a stream; see `Aggregator.combine`."""
         running = RunningMean()
         for update, weight in zip(updates, weights, strict=True):
             running.add(update, weight)
@@ -139,7 +139,7 @@ class RunningMean:
         self.weight = 0.0
 
     def add(self, update: Tree, weight: float, place: int = 0) -> None:
-        """See `Accumulator.add`; updates are added in the order in which they come."""
+        """Add one update times its weight, in the order of the calls; see `Accumulator.add`."""
         if self.total is None:
             self.total = tree.map(lambda u: u * weight, update)
         else:
@@ -147,7 +147,7 @@ class RunningMean:
         self.weight += weight
 
     def result(self) -> Tree:
-        """See `Accumulator.result`."""
+        """Return the weighted mean of what was added; see `Accumulator.result`."""
         assert self.total is not None, "there is an update at least"
         return tree.map(lambda t: t / self.weight, self.total)
 
@@ -162,13 +162,13 @@ class AllUpdates:
         self.places: list[int] = []
 
     def add(self, update: Tree, weight: float, place: int = 0) -> None:
-        """See `Accumulator.add`."""
+        """Keep one update, its weight and its place; see `Accumulator.add`."""
         self.updates.append(update)
         self.weights.append(weight)
         self.places.append(place)
 
     def result(self) -> Tree:
-        """See `Accumulator.result`; the rule gets the updates in the order of the cohort."""
+        """Apply the rule to all updates, in the order of the cohort; see `Accumulator.result`."""
         order = sorted(range(len(self.places)), key=self.places.__getitem__)
         updates, weights = [self.updates[k] for k in order], [self.weights[k] for k in order]
         return self.aggregator.combine(updates, weights, self.key)
@@ -183,7 +183,7 @@ class Coordinatewise(Aggregator):
     def reduce(
         self, updates: Tensor, weights: Sequence[float], key: Tensor | None = None, all_reduce: AllReduce = sum_alone
     ) -> Tensor:
-        """See `Aggregator.reduce`."""
+        """Apply the rule to the rows, some columns at a time; see `Aggregator.reduce`."""
         return torch.cat([self.rule(block) for block in torch.split(updates, BLOCK_COORDINATES, dim=1)])
 
 
@@ -199,11 +199,11 @@ class Geometric(Aggregator):
     def reduce(
         self, updates: Tensor, weights: Sequence[float], key: Tensor | None = None, all_reduce: AllReduce = sum_alone
     ) -> Tensor:
-        """See `Aggregator.reduce`."""
+        """Combine the rows by coefficients from their inner products; see `Aggregator.reduce`."""
         return self.coefficients(all_reduce(gram(updates))).to(updates.dtype) @ updates
 
     def reduce_mixed(self, matrix: Tensor, products: Tensor, updates: Tensor) -> Tensor:
-        """Reduce updates [n, d] after a mixing [m, n], whose products [n, n] are those of the updates before it."""
+        """Reduce updates [n, d] after a mixing by `matrix` [m, n]; `products` [n, n] are those before the mixing."""
         return (self.coefficients(matrix @ products @ matrix.T) @ matrix).to(updates.dtype) @ updates
 
 
@@ -236,7 +236,7 @@ class Mixed(Aggregator):
     def reduce(
         self, updates: Tensor, weights: Sequence[float], key: Tensor | None = None, all_reduce: AllReduce = sum_alone
     ) -> Tensor:
-        """See `Aggregator.reduce`."""
+        """Mix the rows, then apply the inner rule; see `Aggregator.reduce`."""
         products = all_reduce(gram(updates))
         matrix = mixing_matrix(self.mixings, products, key)
         if isinstance(self.inner, Geometric):  # spares the mixed updates, and a second exchange of their products
@@ -244,7 +244,7 @@ class Mixed(Aggregator):
         return self.inner.reduce(matrix.to(updates.dtype) @ updates, [1.0] * len(matrix))
 
     def for_statistics(self) -> Aggregator:
-        """See `Aggregator.for_statistics`."""
+        """Return this rule without mixings of differences; see `Aggregator.for_statistics`."""
         mixings = tuple(mixing for mixing in self.mixings if not mixing.of_differences)
         return Mixed(mixings, self.inner) if mixings else self.inner
 
@@ -268,15 +268,15 @@ class Composite(Aggregator):
         return self.inner.reduce(updates, weights, key, all_reduce)
 
     def combine(self, updates: Sequence[Tree], weights: Sequence[float], key: Tensor | None = None) -> Tree:
-        """See `Aggregator.combine`."""
+        """Apply the rule, whose stages combine trees with the inner aggregator; see `Aggregator.combine`."""
         return self.rule(list(updates), lambda parts: self.inner.combine(parts, weights, key))
 
     def check_count(self, n: int) -> None:
-        """See `Aggregator.check_count`."""
+        """Try the inner aggregator on n updates; see `Aggregator.check_count`."""
         self.inner.check_count(n)
 
     def for_statistics(self) -> Aggregator:
-        """Refuse to be a stage."""
+        """Raise a mistake: a rule in stages cannot be a stage."""
         raise Mistake("the statistics of BatchNorm layers need an aggregator that does not work in stages itself")
 
 
@@ -305,12 +305,12 @@ def gram(matrix: Tensor) -> Tensor:
 
 
 def flatten_like(update: Tree, like: Tree) -> Tensor:
-    """Return the leaves of an update in the order of `like` [d]; a message may have its leaves in another order."""
+    """Return the leaves of an update as one vector [d], in the order of `like`; their own order may differ."""
     return torch.cat([leaf.reshape(-1) for leaf in tree.leaves(tree.map(lambda _, leaf: leaf, like, update))])
 
 
 def unflatten_like(vector: Tensor, like: Tree) -> Tree:
-    """Return leaves of the shapes and types of `like` from a vector [d]. Each leaf is a copy.
+    """Return a tree with the shapes and types of `like` from a vector [d]. Each leaf is a copy.
 
     Views into one vector would let a write into one leaf change its neighbours.
     """

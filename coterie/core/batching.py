@@ -13,12 +13,12 @@ from coterie.core.algorithm import Stream
 
 
 def batch_size(stream: Stream, n: int) -> int:
-    """Return B, at most n."""
+    """Return the batch size B of a stream with n examples, at most n."""
     return n if stream.batch_size == "full" else min(stream.batch_size, n)
 
 
 def num_steps(stream: Stream, n: int) -> int:
-    """Return K_i = E ceil(n / B), or the number that the stream fixes."""
+    """Return the number of steps K_i = E ceil(n / B), or the number that the stream fixes."""
     return stream.epochs * -(-n // batch_size(stream, n)) if stream.steps is None else stream.steps
 
 

@@ -43,7 +43,7 @@ def python_generator(*purpose: object) -> random.Random:
 
 
 def key(*purpose: object) -> Tensor:
-    """Return a key for `uniform` and `fold`: int64, shape []."""
+    """Return a key that depends on `purpose` alone, for `uniform` and `fold`: int64, shape []."""
     return torch.tensor(number(*purpose) & _MASK, dtype=torch.int64)
 
 

@@ -110,5 +110,6 @@ def eight_bits() -> Transform:
 
 
 def _to_bytes(x: Tensor) -> Tensor:
+    """Return numbers from 0 to 1 in 256 steps, one byte each; x itself if some lie outside."""
     fits = x.is_floating_point() and bool(((x >= -1e-6) & (x <= 1 + 1e-6)).all())  # a comparison with nan is false
     return (x * 255).round().clamp(0, 255).to(torch.uint8) if fits else x

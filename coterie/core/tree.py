@@ -56,7 +56,7 @@ def pointer(path: tuple[str, ...]) -> str:
 
 
 def escape(name: str) -> str:
-    """Return a key as a pointer writes it."""
+    """Return a key with "~" and "/" escaped as in a JSON pointer."""
     return name.replace("~", "~0").replace("/", "~1")
 
 

@@ -143,6 +143,8 @@ def _part_of(path: Path) -> tuple[Path, bool]:
 
 
 def _sight(matrix: Tensor, attacks: Tensor, aggregator: Aggregator, weights: Iterable[float], key: Tensor) -> Sight:
+    """Return what the attackers see of one part of the updates, whose rows are in `matrix` [n, d]."""
+
     def outcome(forgeries: Tensor) -> Tensor:
         received = matrix.clone()
         received[attacks] = forgeries.to(matrix.dtype)
@@ -152,12 +154,14 @@ def _sight(matrix: Tensor, attacks: Tensor, aggregator: Aggregator, weights: Ite
 
 
 def _write_leaves(flat: dict[Path, Tensor], paths: Sequence[Path], row: Tensor) -> None:
+    """Write a vector [d] back into the leaves at these paths."""
     pieces = torch.split(row, [flat[path].numel() for path in paths])
     for path, piece in zip(paths, pieces, strict=True):
         flat[path] = piece.reshape(flat[path].shape).to(flat[path].dtype, copy=True)
 
 
 def _rebuild(update: Tree, flat: Mapping[Path, Tensor], path: Path = ()) -> Tree:
+    """Return the update with the leaves of `flat`."""
     return {
         name: _rebuild(child, flat, (*path, name)) if isinstance(child, dict) else flat[(*path, name)]
         for name, child in update.items()

@@ -31,6 +31,7 @@ def problem(payload: Tree, weight: float, template: Tree) -> str | None:
 
 
 def _leaf_problem(leaf: Tensor, honest: Tensor) -> str | None:
+    """Return what is wrong with a leaf, or None."""
     if leaf.dtype != honest.dtype:
         return f"is {leaf.dtype}, not {honest.dtype}"
     if leaf.shape != honest.shape:

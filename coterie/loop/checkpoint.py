@@ -88,6 +88,7 @@ class Checkpoints:
         return {client: entry for part, _ in by_rank for client, entry in part.items()}
 
     def _commit(self, round: Round | Resume, clients: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Write the server's state and the manifest, and remove old checkpoints."""
         body = {
             "round": round.round,
             "elapsed": round.elapsed,
@@ -127,6 +128,7 @@ class Checkpoints:
         return None
 
     def _read(self, path: Path) -> Resume:
+        """Read the checkpoint of a manifest. Client states are checked now, and read when they are needed."""
         manifest = _read_manifest(path)
         state = unpack(self._read_file(manifest["state"]))
         store = Store()
@@ -134,19 +136,22 @@ class Checkpoints:
             if not owns(self.team, client):
                 continue
             self._read_file(entry)  # find a damaged file now, while another checkpoint can be used
-            store.defer(client, entry["round"], self._loader(entry))
+            store.defer(client, entry["round"], self._state_reader(entry))
         self._clients, self._saved = manifest["clients"], manifest["round"]
         return Resume(manifest["round"], state, store, manifest["elapsed"])
 
-    def _loader(self, entry: dict[str, Any]) -> Callable[[], Tree]:
+    def _state_reader(self, entry: dict[str, Any]) -> Callable[[], Tree]:
+        """Return a function that reads a client's state from its file."""
         return partial(lambda e: unpack(self._read_file(e)), entry)
 
     def _write_file(self, name: str, state: Tree) -> dict[str, str]:
+        """Write a tree into a file; return its entry in the manifest."""
         data = pack(state)
         write_atomic(self.folder / name, data)
         return {"file": name, "sha256": _digest(data)}
 
     def _read_file(self, entry: dict[str, Any]) -> bytes:
+        """Return the content of a file, after comparing its checksum with the manifest."""
         data: bytes = (self.folder / str(entry["file"])).read_bytes()
         if _digest(data) != entry["sha256"]:
             raise ValueError(f"the checksum of {entry['file']} does not match")
@@ -157,8 +162,8 @@ class Checkpoints:
 
     def _manifests(self) -> list[Path]:
         """Return the manifests, newest first."""
-        found = [path for path in self.folder.glob("manifest-*.json") if _number(path).isdigit()]
-        return sorted(found, key=lambda path: int(_number(path)), reverse=True)
+        found = [path for path in self.folder.glob("manifest-*.json") if _round_of(path).isdigit()]
+        return sorted(found, key=lambda path: int(_round_of(path)), reverse=True)
 
     def _remove_old(self, newest: int) -> None:
         """Remove everything except the last complete checkpoints.
@@ -169,7 +174,7 @@ class Checkpoints:
         keep: set[str] = set()
         complete = 0
         for path in self._manifests():
-            files = self._files_of(path) if complete < CHECKPOINTS_KEPT and int(_number(path)) <= newest else None
+            files = self._files_of(path) if complete < CHECKPOINTS_KEPT and int(_round_of(path)) <= newest else None
             if files is None:
                 path.unlink()
             else:
@@ -191,7 +196,8 @@ class Checkpoints:
         return None if path in self._unusable else files
 
 
-def _number(manifest: Path) -> str:
+def _round_of(manifest: Path) -> str:
+    """Return the round in the name of a manifest, as text."""
     return manifest.stem.removeprefix("manifest-")
 
 

@@ -66,6 +66,7 @@ def summarise(matrix: Matrix) -> dict[str, float | Matrix | None]:
 def _accuracy(
     plan: Plan, task: Task, weights: Tree, own: Examples | None, on_all: evaluate.Scores | None
 ) -> float | None:
+    """Return a model's accuracy on one client's own test data; None if there are none."""
     if own is None or not len(own):
         return None
     scores = (
@@ -86,4 +87,5 @@ def _scores_of_part(scores: evaluate.Scores, whole: Examples, part: Examples) ->
 
 
 def _rows(examples: Examples) -> Tensor:
+    """Return the rows of the pool that these examples are."""
     return torch.arange(len(examples.x)) if examples.rows is None else examples.rows

@@ -76,6 +76,7 @@ def scores(
 
 @torch.no_grad()
 def _score_batch(task: Task, weights: Tree, examples: Examples, rows: Tensor, engine: Engine) -> Scores:
+    """Return the loss and the metrics of the examples numbered `rows`."""
     x, y = examples.batch(rows)
     outputs = task.predict(weights["params"], weights["buffers"], as_input(x, engine))
     target = None if y is None else as_input(y, engine)

@@ -59,6 +59,7 @@ def jobs_of_cohort(
 def _parts(
     plan: Plan, number: int, store: Store, at: Mapping[str, int], borrowed: Tree, clients: _ClientData
 ) -> Iterator[dict[str, Assignment]]:
+    """Yield this process's jobs, in parts whose own data fit into `PART_BYTES`."""
     part: dict[str, Assignment] = {}
     size = 0
     for client in (client for client, rank in at.items() if rank == plan.team.rank):
@@ -90,9 +91,10 @@ class _ClientData:
             seed_set = len(self.plan.seed_set) if self.plan.seed_set else 0
             streams = self.plan.algorithm.client.streams.items()
             return {c: {k: seed_set if s.source == "seed_set" else private[c] for k, s in streams} for c in clients}
-        return {client: {name: len(held) for name, held in self._first(client).items()} for client in clients}
+        return {client: {name: len(held) for name, held in self._look_at(client).items()} for client in clients}
 
-    def _first(self, client: str) -> dict[str, Examples]:
+    def _look_at(self, client: str) -> dict[str, Examples]:
+        """Return the data of a client, and keep them for `take` if they fit."""
         data = self.plan.data(client)
         if self.size + _own_bytes(data) <= PART_BYTES:
             self.size += _own_bytes(data)

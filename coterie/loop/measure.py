@@ -93,6 +93,7 @@ def _measure_own_models(plan: Plan, state: Tree, store: Store) -> dict[str, Any]
 
 
 def _measure_own_model(plan: Plan, state: Tree, store: Store, client: str) -> _ClientMeasures:
+    """Measure one client's model."""
     means: dict[str, float] = {}
     per_class = scores = None
     if plan.evaluation.test is not None:
@@ -114,6 +115,7 @@ def _summarise_own(accuracies: list[float]) -> dict[str, float | None]:
 
 
 def _scores(plan: Plan, state: Tree, store: Store, client: str, examples: Examples) -> evaluate.Scores:
+    """Return the scores of a client's model on some examples."""
     task = plan.tasks[plan.architecture(client)]
     return evaluate.scores(task, plan.evaluated_weights(state, store, client), examples, plan.engine)
 

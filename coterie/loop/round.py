@@ -108,6 +108,7 @@ def aggregate_replies(
 
 
 def _reject_too_few(rules: Iterable[Aggregator], tally: Tally) -> None:
+    """Let no reply count if there are too few for an aggregator."""
     try:
         for rule in rules if tally.reached else ():
             rule.check_count(tally.reached)
@@ -124,4 +125,5 @@ def update_server(plan: Plan, number: int, state: Tree, aggregate: Tree, tally: 
 
 
 def _keys(plan: Plan, number: int) -> Callable[[str], Tensor]:
+    """Return a function: part of the update -> the round's key for aggregators that draw."""
     return lambda part: rng.key(plan.rng_seed, number, "aggregation", part)

@@ -70,6 +70,7 @@ class Memory:
         return content
 
     def _enter(self, stored: StoredTree, content: Tree) -> None:
+        """Count a tree as in memory, and move others to the disk beyond the budget."""
         size = tree.nbytes(content)
         self._present[id(stored)] = weakref.ref(stored), size
         self._bytes += size
@@ -78,10 +79,12 @@ class Memory:
             self._to_disk(next(iter(self._present)))
 
     def _leave(self, number: int) -> None:
+        """Count a tree as no longer in memory."""
         _, size = self._present.pop(number, (None, 0))
         self._bytes -= size
 
     def _to_disk(self, number: int) -> None:
+        """Free the memory of a tree, after writing it to the disk if it is not there."""
         stored = self._present[number][0]()
         assert stored is not None, "a tree that is gone has left"
         assert stored.content is not None
@@ -93,6 +96,7 @@ class Memory:
         self._leave(number)
 
     def _write(self, data: bytes) -> Path:
+        """Write bytes into a new file of the temporary folder."""
         try:
             if self._folder is None:
                 self._folder = tempfile.TemporaryDirectory(prefix="coterie-")

@@ -36,6 +36,7 @@ class Store:
         return self._entry(client) is not None
 
     def _entry(self, client: str) -> Entry | None:
+        """Return the client's newest entry, or None."""
         return next((layer[client] for layer in reversed(self._layers) if client in layer), None)
 
     def get(self, client: str) -> Tree | None:
@@ -102,4 +103,5 @@ class Store:
                 yield client, entry.round, self._memory.get(entry.state)
 
     def _all(self) -> dict[str, Entry]:
+        """Return client -> its newest entry."""
         return {client: entry for layer in self._layers for client, entry in layer.items()}

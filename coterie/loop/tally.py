@@ -100,6 +100,7 @@ K = TypeVar("K")
 
 
 def _sums(each: Iterable[Mapping[K, float]]) -> dict[K, float]:
+    """Add up dicts of numbers, name by name."""
     totals: dict[K, float] = {}
     for numbers in each:
         for name, value in numbers.items():

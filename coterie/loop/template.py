@@ -54,6 +54,7 @@ class Templates:
         return template_of
 
     def _template(self, plan: Plan, broadcast: Tree, job: Job) -> Tree:
+        """Return the template of a job, made now or in an earlier round."""
         algorithm = plan.algorithms[job.architecture]
         name = (job.architecture, id(algorithm.client))
         given = (_form(broadcast), _form(job.state), algorithm.server.weighting)
@@ -66,12 +67,14 @@ class Templates:
         return entry.template
 
     def _keep(self, name: tuple[str, int], entry: _Entry) -> None:
+        """Keep a template, after dropping all others if there are too many."""
         if len(self._entries) >= MAX_ENTRIES:
             self._entries.clear()
         self._entries[name] = entry
 
 
 def _form(t: Tree) -> Form:
+    """Return a tree's structure, and the shape and type of each leaf."""
     return tree.structure(t), [(leaf.shape, leaf.dtype) for leaf in tree.leaves(t)]
 
 

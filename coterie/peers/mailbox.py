@@ -65,7 +65,7 @@ class Folder:
             raise Mistake(f"{path}: cannot be made the mailbox's folder ({error.strerror})") from error
 
     def put(self, round: int, participant: str, message: Tree) -> None:
-        """See `Mailbox.put`."""
+        """Leave a message for everyone; see `Mailbox.put`."""
         (self.path / str(round)).mkdir(exist_ok=True)
         write_atomic(self._file(round, participant), pack(message))
         for old in self._rounds():
@@ -73,23 +73,25 @@ class Folder:
                 self._file(old, participant).unlink(missing_ok=True)
 
     def get_all(self, round: int, deadline: float) -> dict[str, Tree]:
-        """See `Mailbox.get_all`."""
+        """Wait for the messages of a round and return them; see `Mailbox.get_all`."""
         wait_for_messages(lambda: self.senders(round), lambda: self.senders(round - 1), self.participants, deadline)
         messages = {sender: _read(self._file(round, sender)) for sender in sorted(self.senders(round))}
         return {sender: message for sender, message in messages.items() if message is not None}
 
     def newest(self) -> int:
-        """See `Mailbox.newest`."""
+        """Return the last round that has a message; see `Mailbox.newest`."""
         return max((round for round in self._rounds() if self.senders(round)), default=0)
 
     def senders(self, round: int) -> set[str]:
-        """See `Mailbox.senders`."""
+        """Return the participants that have sent a message in a round; see `Mailbox.senders`."""
         return {unquote(file.stem) for file in (self.path / str(round)).glob("[!.]*.safetensors")}
 
     def _rounds(self) -> list[int]:
+        """Return the rounds that have a folder."""
         return [int(folder.name) for folder in self.path.iterdir() if folder.name.isdigit()]
 
     def _file(self, round: int, participant: str) -> Path:
+        """Return the path of a participant's message."""
         return self.path / str(round) / f"{quote(participant, safe='').replace('.', '%2E')}.safetensors"
 
 

@@ -42,7 +42,7 @@ class Network:
             self._store = _store(host, port, is_master=False, timeout=timedelta(seconds=timeout))
 
     def put(self, round: int, participant: str, message: Tree) -> None:
-        """See `Mailbox.put`."""
+        """Leave a message for everyone; see `Mailbox.put`."""
         with self._raise_mistakes():
             self._store.set(_key(round, participant), pack(message))
             self._store.append(str(round), quote(participant, safe="") + "\n")
@@ -51,7 +51,7 @@ class Network:
             self._store.delete_key(_key(round - ROUNDS_KEPT, participant))
 
     def get_all(self, round: int, deadline: float) -> dict[str, Tree]:
-        """See `Mailbox.get_all`."""
+        """Wait for the messages of a round and return them; see `Mailbox.get_all`."""
         with self._raise_mistakes():
             now, before = partial(self._senders, round), partial(self._senders, round - 1)
             wait_for_messages(now, before, self.participants, deadline)
@@ -59,12 +59,12 @@ class Network:
         return {sender: message for sender, message in messages.items() if message is not None}
 
     def newest(self) -> int:
-        """See `Mailbox.newest`."""
+        """Return the last round that has a message; see `Mailbox.newest`."""
         with self._raise_mistakes():
             return self._newest()
 
     def senders(self, round: int) -> set[str]:
-        """See `Mailbox.senders`."""
+        """Return the participants that have sent a message in a round; see `Mailbox.senders`."""
         with self._raise_mistakes():
             return self._senders(round)
 
@@ -80,6 +80,7 @@ class Network:
 
     @contextmanager
     def _raise_mistakes(self) -> Iterator[None]:
+        """Turn errors of a store that does not answer into a mistake."""
         try:
             yield
         except (RuntimeError, TypeError) as error:  # torch.distributed's, if nothing answers or the port is wrong
@@ -92,6 +93,7 @@ def serve(host: str, port: int) -> Any:
 
 
 def _store(host: str, port: int, **options: Any) -> Any:
+    """Return a client of the store at HOST:PORT, or the store itself with is_master=True."""
     tcp: Any = distributed
     return tcp.TCPStore(host, port, **options)
 

@@ -116,5 +116,6 @@ def _update(plan: Plan, number: int, state: Tree, payloads: Mapping[str, Tree], 
 
 
 def _to_device(plan: Plan, replies: Iterator[Reply]) -> Iterator[Reply]:
+    """Move the updates to the engine's device."""
     for reply in replies:
         yield reply._replace(update=tree.map(lambda x: x.to(plan.engine.device), reply.update))

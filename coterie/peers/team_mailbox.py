@@ -28,11 +28,11 @@ class TeamMailbox:
     _own: Tree = field(default_factory=dict, init=False)
 
     def put(self, round: int, participant: str, message: Tree) -> None:
-        """See `Mailbox.put`."""
+        """Keep the own message for the exchange in `get_all`; see `Mailbox.put`."""
         self._own = {participant: message}
 
     def get_all(self, round: int, deadline: float) -> dict[str, Tree]:
-        """See `Mailbox.get_all`; it waits for all messages. Collective: every process calls it."""
+        """Exchange all messages and return them; see `Mailbox.get_all`. Collective: every process calls it."""
         return all_to_all(self.team, [self._own] * self.team.size)
 
     def newest(self) -> int:
@@ -43,5 +43,5 @@ class TeamMailbox:
         return max(self.team.gather(self.done)) + 1
 
     def senders(self, round: int) -> set[str]:
-        """See `Mailbox.senders`; there are none, since nothing is kept."""
+        """Return no participants, since no message is kept; see `Mailbox.senders`."""
         return set()

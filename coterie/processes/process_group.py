@@ -46,7 +46,7 @@ class Group:
     size: int
 
     def gather(self, value: T) -> list[T]:
-        """See `Team.gather`. There is one exchange, and two more if a value is long.
+        """Return every process's value, by rank, in one exchange, or in three if a value is long; see `Team.gather`.
 
         Collective: every process calls it.
         """
@@ -66,14 +66,17 @@ class Group:
         return [bytes(each.numpy()) for each in by_rank]
 
     def sum(self, x: Tensor) -> Tensor:
-        """See `Team.sum`. Collective: every process calls it."""
+        """Return the sum of every process's x; see `Team.sum`. Collective: every process calls it."""
         total = x.clone(memory_format=torch.contiguous_format)
         with self._raise_lost():
             dist.all_reduce(total)
         return total
 
     def exchange(self, parcels: Sequence[Tensor]) -> list[Tensor]:
-        """See `Team.exchange`. Collective: every process calls it."""
+        """Send `parcels[r]` to process r; return what this one received; see `Team.exchange`.
+
+        Collective: every process calls it.
+        """
         lengths = torch.tensor([len(parcel) for parcel in parcels])
         received_lengths = torch.empty_like(lengths)
         with self._raise_lost():
@@ -85,6 +88,7 @@ class Group:
 
     @contextmanager
     def _raise_lost(self) -> Iterator[None]:
+        """Turn errors of torch.distributed into `Lost`."""
         try:
             yield
         except RuntimeError as error:  # gloo's own, and those of torch.distributed

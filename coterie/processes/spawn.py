@@ -98,6 +98,7 @@ def _new_processes(workers: int, folder: str, follow: Callable[[Team], object]) 
 
 
 def _start(rank: int, size: int, folder: str, follow: Callable[[Team], object]) -> _NewProcess:
+    """Start the process of this rank."""
     context = multiprocessing.get_context("spawn")
     receiving, sending = context.Pipe(duplex=False)
     process = context.Process(target=_run_new_process, args=(rank, size, folder, sending, follow), daemon=True)
@@ -107,6 +108,7 @@ def _start(rank: int, size: int, folder: str, follow: Callable[[Team], object]) 
 
 
 def _run_new_process(rank: int, size: int, folder: str, pipe: Connection, follow: Callable[[Team], object]) -> None:
+    """Run `follow` in a new process; this is its main function."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first decides what follows
     threading.Thread(target=_end_with_parent, daemon=True).start()
     pipe.send(READY)
@@ -125,6 +127,7 @@ def _is_ready(other: _NewProcess) -> bool:
 
 
 def _end_with_parent() -> None:
+    """Wait until the process that started this one has ended, then end this one."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])

@@ -69,15 +69,15 @@ class Alone:
     size: int = 1
 
     def gather(self, value: T) -> list[T]:
-        """See `Team.gather`."""
+        """Return [value]; see `Team.gather`."""
         return [value]
 
     def sum(self, x: Tensor) -> Tensor:
-        """See `Team.sum`."""
+        """Return x; see `Team.sum`."""
         return x
 
     def exchange(self, parcels: Sequence[Tensor]) -> list[Tensor]:
-        """See `Team.exchange`."""
+        """Return the parcels unchanged; see `Team.exchange`."""
         return list(parcels)
 
 
@@ -184,6 +184,7 @@ def agree_on_shapes(team: Team, own: Tree | None, note: T) -> tuple[Tree, str, l
 
 
 def _device(t: Tree) -> str:
+    """Return the type of device of a tree's leaves."""
     return next((leaf.device.type for leaf in tree.leaves(t)), "cpu")
 
 
