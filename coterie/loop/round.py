@@ -44,10 +44,8 @@ def one_round(
     broadcast = server.broadcast(state)
     parts = jobs_of_cohort(plan, number, broadcast, store, tally)
     payloads = corrupt(plan, encode(plan, run_jobs(plan, broadcast, parts)))
-    replies = decode(plan, check(payloads, templates.of_round(plan, broadcast), tally))
-    if plan.attack is not None:
-        replies = forge(plan, number, replies, tally.cohort)
-    replies = keep(replies, store, states, tally)
+    accepted = decode(plan, check(payloads, templates.of_round(plan, broadcast), tally))
+    replies = keep(forge(plan, number, accepted, tally.cohort), store, states, tally)
     aggregate = aggregate_replies(server, plan.aggregator, replies, tally, _keys(plan, number), plan.team)
     if aggregate is None:
         return state, store

@@ -43,8 +43,8 @@ def multi_krum(rows: Rows, m: int, k: int) -> np.ndarray:
 
 
 def mda(rows: Rows, f: int) -> np.ndarray:
-    def diameter(members: tuple[int, ...]) -> float:
-        return max((distance(rows[i], rows[j]) for i, j in combinations(members, 2)), default=0.0)
+    def diameter(rows_in_set: tuple[int, ...]) -> float:
+        return max((distance(rows[i], rows[j]) for i, j in combinations(rows_in_set, 2)), default=0.0)
 
     return np.mean([rows[i] for i in min(combinations(range(len(rows)), len(rows) - f), key=diameter)], axis=0)
 

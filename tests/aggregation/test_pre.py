@@ -42,13 +42,13 @@ def test_adaptive_clipping(n: int, f: int) -> None:
 @every_size
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_buckets_are_means_of_disjoint_updates(n: int, f: int, size: int) -> None:
-    """Of the updates 1, 10, 100, ... a bucket's sum shows its members: every update is in one bucket, all buckets but
+    """Of the updates 1, 10, 100, ... a bucket's sum shows which it has: every update is in one bucket, all buckets but
     the last have `size`, and there are as many as ByzFL makes."""
-    members = mixing_matrix([bucketing(f, size)], torch.eye(n, dtype=torch.float64), rng.key(3))
-    counts = (members > 0).sum(1).tolist()
-    assert (members > 0).sum(0).tolist() == [1] * n
+    in_bucket = mixing_matrix([bucketing(f, size)], torch.eye(n, dtype=torch.float64), rng.key(3))
+    counts = (in_bucket > 0).sum(1).tolist()
+    assert (in_bucket > 0).sum(0).tolist() == [1] * n
     assert counts == [size] * (n // size) + [n % size] * (n % size > 0)
-    assert torch.allclose(members.sum(1), torch.ones(len(counts), dtype=torch.float64))
+    assert torch.allclose(in_bucket.sum(1), torch.ones(len(counts), dtype=torch.float64))
     assert len(counts) == len(oracle("aggregators").Bucketing(s=size)(rows(n).numpy()))
 
 

@@ -165,7 +165,7 @@ def test_a_matrix_wider_than_a_block_is_summed_block_by_block() -> None:
 
 
 def test_leaves_in_another_order_are_the_same_update() -> None:
-    """A wire may sort names. The median of 1, 2, 3 and of 10, 20, 30, not of one with the other."""
+    """A payload may sort names. The median of 1, 2, 3 and of 10, 20, 30, not of one with the other."""
     updates = [
         {"a": torch.tensor([1.0]), "b": torch.tensor([10.0])},
         {"b": torch.tensor([20.0]), "a": torch.tensor([2.0])},

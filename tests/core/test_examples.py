@@ -56,7 +56,7 @@ def test_as_many_labels_as_examples() -> None:
 
 
 @given(st.lists(rows, min_size=1, max_size=4))
-def test_pooled_is_all_parts_one_after_another(parts: list[list[int]]) -> None:
+def test_pool_examples_joins_all_parts_one_after_another(parts: list[list[int]]) -> None:
     """Whether they share one pool, and then share it still, or have memory of their own."""
     shared = [Examples(X, Y, torch.tensor(part, dtype=torch.int64)) for part in parts]
     apart = [Examples(*part.tensors()) for part in shared]

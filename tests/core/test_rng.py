@@ -140,7 +140,7 @@ def test_a_longer_draw_begins_with_the_shorter_one() -> None:
 
 
 @given(st.integers(0, 200), st.integers(0, 2**32))
-def test_shuffled_is_a_permutation(n: int, seed: int) -> None:
+def test_shuffle_gives_a_permutation(n: int, seed: int) -> None:
     assert sorted(rng.shuffle(n, random.Random(seed))) == list(range(n))
 
 

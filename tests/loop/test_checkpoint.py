@@ -345,7 +345,7 @@ class Interrupted(Sequential):
             yield reply
 
 
-def test_what_killed_processes_left_half_written_is_swept_away(tmp_path: Path) -> None:
+def test_unfinished_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
     saved(tmp_path, 3)
     left = [tmp_path / ".state-9.safetensors.123.tmp", tmp_path / "clients" / ".ab-9.safetensors.123.tmp"]
     for path in left:

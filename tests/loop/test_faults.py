@@ -63,7 +63,7 @@ def test_every_corruption_is_caught(seed: int) -> None:
 
 
 def test_every_kind_of_corruption_occurs_and_is_named_for_what_it_is() -> None:
-    """The kinds of `corrupted`, by the words of `problem`. A whole-number leaf cannot hold nan; it is cut short."""
+    """The kinds of `corrupt_payload`, by the words of `problem`. Integers cannot be nan; such a leaf is cut short."""
     words = {
         "nan or infinity": r"delta/params/(a~1b\.weight|bias) holds numbers that are not finite",
         "shape": r"delta/params/a~1b\.weight has shape \[7\], not \[2, 3\]",

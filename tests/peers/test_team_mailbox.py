@@ -32,7 +32,7 @@ def options(**more: Any) -> dict[str, Any]:
 
 
 def shared_out(exchange: str, team: Team = ALONE) -> list[Round]:
-    """Six clients, dealt two architectures in turn, whose work the members of a team share."""
+    """Run six clients with two architectures in turn; the processes of a team share their work."""
     recipe = coterie.fedh2l(lr=0.1, batch_size=5, exchange=exchange)
     return list(coterie.federate(recipe, models(), ragged(), cohort=0.7, team=team, **options()))
 

@@ -47,14 +47,14 @@ def free_port() -> str:
 def test_processes_that_a_launcher_started_join() -> None:
     """The variables are those that torchrun sets. 1 + 1 = 2 and 0 + 1 = 1."""
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2"}
-    members = [
+    processes = [
         subprocess.Popen(
             [sys.executable, "-c", JOIN], env={**os.environ, **where, "RANK": str(r)}, stdout=subprocess.PIPE
         )
         for r in (0, 1)
     ]
-    said = [member.communicate(timeout=60)[0].decode().splitlines() for member in members]
-    assert said == [[f"{rank} 2 [0, 10] [2.0, 1.0]", "1", "[1, 1000001]"] for rank in (0, 1)]
+    outputs = [process.communicate(timeout=60)[0].decode().splitlines() for process in processes]
+    assert outputs == [[f"{rank} 2 [0, 10] [2.0, 1.0]", "1", "[1, 1000001]"] for rank in (0, 1)]
 
 
 def test_a_process_alone_is_a_team_of_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ AGGREGATORS = {
 """Rules of every kind, those whose outcome depends on the order of the updates included."""
 
 OF_THE_FIRST = {client: examples for client, examples in ragged().items() if owner(Group(0, SIZE), client) == 0}
-"""Clients of one owner, of which some have to work at the other member, and their states with them."""
+"""Clients of one owner. Some of them must work in the other process, so their states travel there and back."""
 
 CASES: dict[str, dict[str, Any]] = {
     **{name: {"recipe": recipe, "model": "dense"} for name, recipe in RECIPES.items()},
@@ -97,7 +97,7 @@ def outcome(rounds: list[Round], team: Team) -> dict[str, Any]:
 
 
 def all_cases(team: Team, folder: Path) -> dict[str, dict[str, Any]]:
-    """What every member of the team runs."""
+    """Run every case, in each process of the team."""
     engine = Sequential(dtype=torch.float64)
     results = {name: outcome(run(engine=engine, team=team, **case), team) for name, case in CASES.items()}
     vectorised = run(RECIPES["scaffold"], Vectorised(dtype=torch.float64), team=team)
@@ -148,7 +148,7 @@ def test_an_engine_inside_a_team(launched: Any) -> None:
 
 
 @pytest.mark.parametrize("written_by", ["team", "one"])
-def test_a_team_resumes_what_was_saved_by_whomever(launched: Any, written_by: str) -> None:
+def test_a_team_resumes_what_a_team_or_one_process_saved(launched: Any, written_by: str) -> None:
     whole = run(RECIPES["scaffold"], Sequential(dtype=torch.float64))[2:]
     assert_same(outcome(whole, ALONE), launched[0][f"resumed from {written_by}"])
 
@@ -160,7 +160,7 @@ def test_one_process_resumes_what_a_team_saved(launched: Any) -> None:
 
 
 def test_every_client_has_one_owner() -> None:
-    """A hash of the client alone, so that all processes agree; each of two members owns some of six clients."""
+    """A hash of the client alone, so that all processes agree; each of two processes owns some of six clients."""
     clients = [str(client) for client in range(len(SIZES))]
     assert {owner(Group(0, 2), client) for client in clients} == {0, 1}
     assert all(owner(Group(0, 3), c) == owner(Group(2, 3), c) for c in clients)
@@ -170,7 +170,7 @@ def test_every_client_has_one_owner() -> None:
 
 @given(st.lists(st.integers(1, 200), max_size=30), st.integers(1, 5))
 def test_shares_are_even(costs: list[int], size: int) -> None:
-    """The fullest member exceeds the emptiest by no more than its own smallest client, which would else have moved."""
+    """The fullest process exceeds the emptiest by at most its own smallest client, which would have moved otherwise."""
     team = Group(0, size)
     by_client = {str(k): float(cost) for k, cost in enumerate(costs)}
     at = share_work(by_client, team)
@@ -181,17 +181,17 @@ def test_shares_are_even(costs: list[int], size: int) -> None:
 
 
 def test_equal_clients_are_shared_equally_and_few_of_them_move() -> None:
-    """Ten clients for two members: five each, and none moves that need not."""
+    """Ten clients for two processes: five each, and no client moves without need."""
     team = Group(0, 2)
     clients = [str(k) for k in range(10)]
-    at_home = sum(owner(team, client) for client in clients)  # how many member 1 owns
+    at_home = sum(owner(team, client) for client in clients)  # how many process 1 owns
     at = share_work(dict.fromkeys(clients, 60.0), team)
     assert sorted(at.values()) == [0] * 5 + [1] * 5
     assert sum(at[client] != owner(team, client) for client in clients) == abs(at_home - 5)
 
 
 def fails(team: Team, how: str) -> None:
-    """Both members meet; then the second one goes."""
+    """Both processes meet; then the second one ends."""
     team.gather(how)
     if team.rank == 1 and how == "raise":
         raise ValueError("the disk is on fire")
@@ -203,7 +203,7 @@ def fails(team: Team, how: str) -> None:
 @pytest.mark.parametrize(
     ("how", "why"), [("raise", "the disk is on fire"), ("kill", "process 1 .* killed by signal 9")]
 )
-def test_a_member_that_ends_ends_the_run_with_the_reason(how: str, why: str) -> None:
+def test_a_process_that_ends_ends_the_run_with_the_reason(how: str, why: str) -> None:
     with pytest.raises(Lost, match=why):
         run_in_processes(2, fails, how)
 
@@ -214,8 +214,8 @@ def test_a_team_of_one_needs_no_other_process() -> None:
         run_in_processes(0, lambda team: team)
 
 
-def test_the_state_of_another_member_s_client_is_not_made_up() -> None:
-    """Where a client's model depends on what it keeps, its owner alone knows it."""
+def test_the_state_of_another_process_s_client_is_not_invented() -> None:
+    """If a client's model depends on its state, only its owner has it."""
     plan = coterie.plan(RECIPES["independent"], dense(), ragged(), rounds=1, team=Group(0, 2))
     theirs = next(client for client in plan.ids if owner(plan.team, client) == 1)
     with pytest.raises(LookupError, match=f"process 1 of 2 keeps the state of client {theirs}"):
