@@ -99,7 +99,7 @@ class DatasetColumns(Mapping[str, Sequence[object]]):
         return np.concatenate(arrays).astype(innermost.dtype, copy=False)
 
     def require(self, key: str, name: str | None) -> None:
-        """Refuse the column that the argument `key` names unless it exists; None names none.
+        """Refuse a column `name`, the value of the argument `key`, that does not exist; None is allowed.
 
         Raises:
             Mistake: it does not exist.

@@ -55,7 +55,7 @@ def deal(
     Raises:
         Mistake: an argument is missing or out of range, or a client would have no examples.
     """
-    chosen = _choose(source, partition, arguments)
+    chosen = _choose_partition(source, partition, arguments)
     if source.clients is not None:
         if chosen.name != "natural":
             raise Mistake(
@@ -89,8 +89,10 @@ def own_test(source: Source, clients: Collection[str]) -> Clients:
     return {c: source.test.take(torch.from_numpy(rows[c])) for c in clients if c in rows}
 
 
-def _choose(source: Source, partition: str | Partition | Partitioner | None, arguments: Mapping[str, Any]) -> Partition:
-    """Return the partition that the arguments of `deal` describe."""
+def _choose_partition(
+    source: Source, partition: str | Partition | Partitioner | None, arguments: Mapping[str, Any]
+) -> Partition:
+    """Return the partition that the arguments of `deal` describe; by default the data's own clients, or iid."""
     given = {key: value for key, value in arguments.items() if value is not None}
     if isinstance(partition, str | None):
         name = partition or ("natural" if source.natural else "iid")
@@ -110,6 +112,7 @@ def _choose(source: Source, partition: str | Partition | Partitioner | None, arg
 
 
 def _make_partition(name: str, given: Mapping[str, Any]) -> Partition:
+    """Make the partition called `name` from those of `given` that it takes; refuse what no partition takes."""
     make = find_partition(name)
     own = inspect.signature(make).parameters
     others = {key for other in PARTITIONS.values() for key in inspect.signature(other).parameters}
@@ -123,6 +126,7 @@ def _limit_examples(clients: Clients, examples_per_client: int, rng_seed: int) -
 
 
 def _draw_examples(examples: Examples, most: int, client: str, rng_seed: int) -> Examples:
+    """Return `most` examples at random, by client and seed, or all if there are no more."""
     if len(examples) <= most:
         return examples
     rng = np.random.default_rng(number("examples_per_client", int(rng_seed), client))

@@ -81,13 +81,13 @@ def list_feature_names(columns: Sequence[ColumnEncoding]) -> list[str]:
 
 
 def list_measured_features(columns: Sequence[ColumnEncoding]) -> list[int]:
-    """Return the numbers of the features that are measured."""
+    """Return the positions, among all features, of those that are measured."""
     firsts = accumulate((len(column.feature_names) for column in columns), initial=0)
     return [first for first, column in zip(firsts, columns, strict=False) if column.categories is None]
 
 
 def encode_columns(columns: Sequence[MeasuredColumn | CodedColumn], train: NDArray[np.int64]) -> EncodedTable:
-    """Return the features of `columns`, in their order, and their encodings.
+    """Return the features of all rows, and the encoding of each column, which the rows `train` decide.
 
     Args:
         columns: the columns [N].
@@ -150,7 +150,7 @@ def parse_number(cell: object) -> float | None:
 
 
 def parse_measured_column(where: str, name: str, cells: Sequence[object]) -> MeasuredColumn | None:
-    """Return the column `cells` [N] as numbers, or None where most of its values are not numbers.
+    """Return `cells` [N] as numbers; None if most are not numbers; refuse a column in which only some are not.
 
     Args:
         where: the file, for the message.

@@ -161,7 +161,7 @@ def _read_pictures(columns: DatasetColumns, name: str) -> Tensor:
 
 
 def _iterate_pictures(columns: DatasetColumns, name: str) -> Iterator[tuple[str, Any]]:
-    """Yield each picture of a column, after what messages call it."""
+    """Yield (its name in messages, picture) for each row of a column; refuse a missing picture."""
     for row, picture in enumerate(columns.cells(name), 1):
         if picture is None:
             raise Mistake(f"{columns.where}: row {row}: {name} is missing, but a picture is needed in every row")
@@ -171,7 +171,7 @@ def _iterate_pictures(columns: DatasetColumns, name: str) -> Iterator[tuple[str,
 def _source_of_characters(
     columns: DatasetColumns, text_column: str, client_column: str | None, test_fraction: float
 ) -> Source:
-    """Return the source whose examples are windows of each client's lines."""
+    """Return a source of next-character examples, which are windows of each client's lines."""
     columns.require("text_column", text_column)
     columns.require("client_column", client_column)
     name = f"{columns.where}: {text_column}"

@@ -54,7 +54,7 @@ class Inputs:
 
 
 def describe_inputs(source: Source, scaling: Scaling, predicts: bool) -> Inputs:
-    """Return the inputs of a model that learns from a source.
+    """Describe the inputs of a model that learns from a source: their shape, type, classes and scaling.
 
     Args:
         source: the data set.
@@ -69,9 +69,9 @@ def describe_inputs(source: Source, scaling: Scaling, predicts: bool) -> Inputs:
 
 
 def count_outputs(source: Source) -> int | None:
-    """Return the number of classes that models are made with, or None if labels are not classes.
+    """Return the number of classes that models are made with: 1 without labels, None if labels are not classes.
 
-    Without labels it is 1: models then have a classifier that is never trained.
+    Without labels, models have a classifier that is never trained.
     """
     return 1 if source.num_classes is None and source.train.y is None else source.num_classes
 

@@ -55,10 +55,10 @@ class NewExamples:
 
 
 def read_new_examples(path: Path, inputs: Inputs, label_column: str | None = None) -> NewExamples:
-    """Read the examples in a table (.csv, .parquet), an archive (.npz), a picture or a folder of pictures.
+    """Read examples for a model, and standardise them, from a table, an .npz, a picture or a folder of pictures.
 
     Args:
-        path: the file or folder.
+        path: the file (a table is .csv or .parquet) or folder.
         inputs: those of the model.
         label_column: the column of a table that holds the class of each row, if there is one.
 

@@ -1,4 +1,4 @@
-"""Tensors from numpy arrays of the user's own, and what is refused on the way.
+"""Convert numpy arrays of the user's own to tensors, and refuse those that cannot be inputs or labels.
 
 Legend: N examples, C classes (or channels, after an N).
 """
@@ -26,7 +26,7 @@ def scale_pixels(pixels: NDArray[np.uint8]) -> Tensor:
 
 
 def inputs_from_array(name: str, x: NDArray[np.generic]) -> Tensor:
-    """Return an array of the user's own as the inputs of examples.
+    """Return the user's array as inputs: pixels scaled, other whole numbers as tokens; refuse what is not finite.
 
     uint8 is taken for pixels and scaled to float32 in [0, 1]; other whole numbers stay whole, int64 (tokens); floats
     and truth values become float32. Then: [N] gets a feature axis, [N, 1]; floats [N, H, W] get a channel axis, [N, 1,
@@ -69,6 +69,7 @@ def require_finite(name: str, x: NDArray[np.generic]) -> None:
 
 
 def _arrange_axes(x: Tensor) -> Tensor:
+    """Add a missing feature or channel axis, or move the channels of images from last to second; else return x."""
     if x.dim() == 1:
         return x.unsqueeze(1)
     if x.dim() == 3:

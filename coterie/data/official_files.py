@@ -49,9 +49,7 @@ def find_or_fetch(source: str, name: str, url: str, checksum: str, instead: str 
 
 
 def find_or_unpack(source: str, archive: str, folder: str, names: Sequence[str], url: str, checksum: str) -> list[Path]:
-    """Return the paths of official files that are published as one tar archive.
-
-    If one is missing, the archive is fetched and unpacked first.
+    """Return the paths of official files; if one is missing, fetch their tar archive and unpack it first.
 
     Args:
         source: the source's name, which is also its folder in `data_home()`.
@@ -73,6 +71,7 @@ def find_or_unpack(source: str, archive: str, folder: str, names: Sequence[str],
 
 
 def _unpack(packed: Path, folder: str, paths: Sequence[Path]) -> None:
+    """Unpack the files of `folder` in the tar archive `packed` to `paths`."""
     try:
         with tarfile.open(packed) as tar:
             for path in paths:
@@ -90,6 +89,7 @@ def _unpack(packed: Path, folder: str, paths: Sequence[Path]) -> None:
 
 
 def _fetch(path: Path, url: str, checksum: str, instead: str) -> None:
+    """Download a file, with a progress bar, and check it; `instead` completes the message of a failure."""
     import pooch
 
     pooch.get_logger().setLevel("WARNING")
@@ -130,6 +130,7 @@ class _ProgressBar:
         self._shown: tuple[Progress, TaskID] | None = None
 
     def update(self, n: int) -> None:
+        """Advance the bar by n bytes, and show it the first time."""
         if self._shown is None:
             progress = Progress(
                 TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=Console(stderr=True)

@@ -82,7 +82,7 @@ def source_from_table(
         Mistake: a column is missing, or a value cannot be used.
     """
     y, label_names = _read_labels(table, label_column) if labels else (None, None)
-    ids = None if client_column is None else _read_ids(table, client_column)
+    ids = None if client_column is None else _read_client_ids(table, client_column)
     uses = {label_column: "label_column", client_column: "client_column", test_column: "test_column"}
     features = [] if x is not None else _choose_features(table, feature_columns, uses)
     if test_column is not None:
@@ -107,6 +107,7 @@ def source_from_table(
 
 
 def _read_column(table: RawTable, key: str, column: str) -> Sequence[object]:
+    """Return the cells of a column, the value of the argument `key`; refuse it if it is missing or empty."""
     if column not in table.columns:
         held = ", ".join(map(toml_text, table.columns)) or "none"
         raise Mistake(f"{table.path} has no such column; its columns are {held}", key=key, value=column)
@@ -161,12 +162,12 @@ def _read_labels(table: RawTable, column: str) -> tuple[NDArray[np.int64], list[
     return labels.astype(np.int64), [str(v) for v in distinct]
 
 
-def _read_ids(table: RawTable, column: str) -> list[str]:
+def _read_client_ids(table: RawTable, column: str) -> list[str]:
     return [str(cell).strip() for cell in _read_complete_column(table, "client_column", column)]
 
 
 def _read_split(table: RawTable, column: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return rows to train on and rows to test on."""
+    """Return rows to train on and rows to test on, by the true and false of a column; refuse other values."""
     marks = []
     for row, cell in enumerate(_read_complete_column(table, "test_column", column)):
         number = parse_number(cell)
@@ -219,6 +220,7 @@ def _choose_features(table: RawTable, named: Sequence[str] | None, uses: Mapping
 
 
 def _read_feature(table: RawTable, column: str, train: NDArray[np.int64]) -> MeasuredColumn | CodedColumn:
+    """Return a column as measured numbers, or coded with the texts of the rows `train`; refuse unsuitable values."""
     cells = _read_column(table, "feature_columns", column)
     if column in table.categories:
         return CodedColumn(column, [None if c is None else str(c) for c in cells], table.categories[column])

@@ -48,9 +48,9 @@ class SeedSet:
 
 
 def from_clients(clients: Clients, seed_examples_per_client: Count, rng_seed: int = 0) -> SeedSet:
-    """Draw a seed set from the clients' examples, equally many from each.
+    """Draw a seed set, equally many examples from each client, and remove them from the clients' private data.
 
-    A client's share is as balanced over its classes as they allow, and is removed from its private data.
+    A client's share is as balanced over its classes as they allow.
 
     Args:
         clients: their data. Class labels [n] are balanced; with other labels, examples are drawn at random.

@@ -58,7 +58,7 @@ class Source:
 
     @property
     def numeric(self) -> list[int]:
-        """The numbers of the measured features, which are standardised and hold NaN where a value is missing."""
+        """The positions of the measured features, which are standardised and hold NaN where a value is missing."""
         return list_measured_features(self.columns)
 
     @property
@@ -68,6 +68,7 @@ class Source:
 
 
 def _require_one_each(name: str, what: str, groups: Sequence[str] | None, examples: Examples | None) -> None:
+    """Refuse `groups`, called `what` in the message, unless there is one for each example."""
     number = 0 if examples is None else len(examples)
     if groups is not None and len(groups) != number:
         raise Mistake(f"the source {name} gives {len(groups)} {what} for {number} examples; give one for each example")

@@ -216,6 +216,7 @@ def _standardize_locally(source: Source, clients: Clients, columns: Sequence[int
 
 
 def _standardize_test_locally(source: Source, scales: Mapping[str, Scale], columns: Sequence[int]) -> Examples | None:
+    """Standardise test examples by their clients' scales, and those of no client by their own, all together."""
     if source.test is None:
         return None
     x, y = source.test.tensors()

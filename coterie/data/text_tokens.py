@@ -64,7 +64,7 @@ def tokens_of_texts(name: str, texts: Sequence[object]) -> Tensor:
 
 
 def require_text(name: str, text: object, row: int) -> str:
-    """Return a cell that must hold text.
+    """Return `text` if it is a string; else refuse it, with `name` and `row` in the message.
 
     Raises:
         Mistake: it holds something else.

@@ -30,6 +30,7 @@ def remarks_on_data(source: Source, clients: Clients) -> list[str]:
 
 
 def _remark_on_single_examples(clients: Clients) -> list[str]:
+    """Return a remark, if some clients hold one example only."""
     found = [client for client, examples in clients.items() if len(examples) == 1]
     if not found:
         return []
@@ -38,6 +39,7 @@ def _remark_on_single_examples(clients: Clients) -> list[str]:
 
 
 def _remark_on_one_class(source: Source, trained: set[int]) -> list[str]:
+    """Return a remark, if `trained`, the classes that clients hold, is a single one."""
     if len(trained) != 1:
         return []
     name = _list_classes(source, [*trained])
@@ -45,7 +47,7 @@ def _remark_on_one_class(source: Source, trained: set[int]) -> list[str]:
 
 
 def _remark_on_test_only(source: Source, trained: set[int]) -> list[str]:
-    """Remark on classes that occur among test examples but with no client."""
+    """Return a remark, if test examples have classes outside `trained`, those that clients hold."""
     tested = set() if source.test is None else _classes(source.test)
     missing = sorted(tested - trained)
     if not missing:

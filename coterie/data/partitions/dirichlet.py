@@ -45,6 +45,7 @@ def dirichlet(alpha: Positive, min_examples: Count = 1) -> NumberedPartition:
 def _split_by_proportions(
     labels: NDArray[np.int64], num_clients: int, rng: np.random.Generator, alpha: float, min_examples: int
 ) -> list[Rows]:
+    """Return each client's rows: of every class a share, drawn from Dirichlet(alpha, ..., alpha)."""
     require_enough_examples(len(labels), num_clients, min_examples, "min_examples")
     classes = [np.flatnonzero(labels == c) for c in np.unique(labels)]
     cuts = _draw_cuts([len(c) for c in classes], num_clients, rng, alpha, min_examples)  # [C, N + 1]

@@ -78,7 +78,7 @@ class FlowerPartition(Partition):
 
 
 def wrap_partitioner(partitioner: Partitioner) -> FlowerPartition:
-    """Return a partitioner of flwr-datasets that the user made as a partition."""
+    """Return a partition that deals with this partitioner of flwr-datasets, which the user made."""
     return FlowerPartition(type(partitioner).__name__, lambda num_clients, rng_seed: partitioner)
 
 
@@ -99,6 +99,7 @@ def partition_factory(name: str) -> Callable[..., FlowerPartition]:
     ]
 
     def make(**arguments: Any) -> FlowerPartition:
+        """Return the partition with these arguments of the partitioner; refuse unknown and missing ones."""
         require_known_arguments(make, f"the partitioner {kind.__name__}", arguments)
         by = {"partition_by": "label"} if any(p.name == "partition_by" for p in parameters) else {}
         return FlowerPartition(name, lambda n, seed: make_partitioner(name, n, seed, by | arguments))
@@ -161,14 +162,14 @@ def make_partitioner(name: str, num_clients: int | None, rng_seed: int, argument
 
 
 def _array_if_needed(value: Any, annotation: str) -> Any:
-    """Return a list as the array that some arguments must be."""
+    """Return `value` as an array if `annotation`, that of a partitioner's argument, demands one; else unchanged."""
     return np.asarray(value) if "NDArray" in annotation and "list" not in annotation else value
 
 
 def deal_rows(source: Source, partitioner: Partitioner, rng_seed: int = 0) -> list[Rows]:
-    """Return the rows of each client among the training examples of `source`.
+    """Deal the training examples of `source` by a copy of `partitioner`, and return the rows of each client.
 
-    The partitioner itself stays unchanged, so it may be used again.
+    The partitioner itself stays unchanged, so that it may be used again.
 
     Args:
         source: the data set.

@@ -52,6 +52,7 @@ def _split_by_label(
 
 
 def _require_holders(num_labels: int, num_clients: int, labels_per_client: int) -> None:
+    """Refuse `labels_per_client` above the number of labels, or too small for every label to be held."""
     wrong = ""
     if labels_per_client > num_labels:
         wrong = f"the data have only {num_labels} labels; give a number from 1 to {num_labels}"

@@ -84,6 +84,7 @@ class NumberedPartition(Partition):
         return number_clients(self(labels, num_clients, rng))
 
     def _read_labels(self, source: Source) -> NDArray[np.int64]:
+        """Return the class of each example [N], or zeros if the split ignores labels; refuse other labels."""
         if not self.by_label:
             return np.zeros(len(source.train), dtype=np.int64)
         y = source.train.labels()

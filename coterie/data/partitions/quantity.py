@@ -38,6 +38,7 @@ def quantity(alpha: Positive, min_examples: Count = 1) -> NumberedPartition:
 def _split_by_size(
     labels: NDArray[np.int64], num_clients: int, rng: np.random.Generator, alpha: float, min_examples: int
 ) -> list[Rows]:
+    """Return random parts of the examples, in sizes drawn from Dirichlet(alpha, ..., alpha)."""
     require_enough_examples(len(labels), num_clients, min_examples, "min_examples")
     spare = len(labels) - num_clients * min_examples
     share = np.cumsum(draw_proportions(rng, alpha, num_clients, 1)[0])[:-1]

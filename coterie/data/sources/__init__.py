@@ -50,7 +50,7 @@ MADE_OF: Mapping[str, Sequence[str]] = {"rotated_mnist": ("mnist",), "digits_mix
 
 
 def load(name: str, /, *, folders: Sequence[str | Path] = (), **options: Any) -> Source:
-    """Return the source called `name`.
+    """Load the source called `name`, by calling its function with these options.
 
     Args:
         name: one of `SOURCES`, or "package.module:function" for a function that returns a `Source`.

@@ -85,7 +85,7 @@ def adult(client_column: str | None = None) -> Source:
 
 
 def read_census(name: str) -> list[list[str]]:
-    """Read the rows of one file, 15 cells each; lines that begin with "|" are comments.
+    """Read the rows of one file, fetched if it is missing, 15 cells each; lines that begin with "|" are comments.
 
     Raises:
         Mistake: it is missing and cannot be fetched, or is damaged.
@@ -108,6 +108,7 @@ def read_census(name: str) -> list[list[str]]:
 
 
 def _read_text(path: Path) -> str:
+    """Return the text of a file, unpacked if it is a .gz."""
     try:
         content = path.read_bytes()
         return (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
@@ -116,6 +117,7 @@ def _read_text(path: Path) -> str:
 
 
 def _parse_column(name: str, cells: list[str], num_train: int) -> MeasuredColumn | CodedColumn:
+    """Return a column as measured, or as coded with the categories of the first `num_train` rows."""
     if name in _MEASURED:
         column = parse_measured_column(name, name, cells)
         if column is None:

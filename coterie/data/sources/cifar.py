@@ -69,13 +69,14 @@ def cifar100() -> Source:
 
 
 def _read_part(paths: Sequence[Path], key: bytes, num_classes: int) -> Examples:
-    """Read the examples of several batch files: x float32 [N, 3, 32, 32], y int64 [N]."""
+    """Read several batch files: x float32 [N, 3, 32, 32], and y int64 [N] from their entry `key`."""
     batches = [_read_batch(path, key, num_classes) for path in paths]
     x = scale_pixels(np.concatenate([pixels for pixels, _ in batches]))
     return Examples(x, torch.from_numpy(np.concatenate([labels for _, labels in batches])))
 
 
 def _read_batch(path: Path, key: bytes, num_classes: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Read one batch file: pixels [N, 3, 32, 32], and labels [N] from its entry `key`; refuse another form."""
     content = _unpickle(path)
     pixels, given = np.asarray(_get_entry(path, content, b"data")), _get_entry(path, content, key)
     try:
@@ -96,6 +97,7 @@ def _get_entry(path: Path, content: object, key: bytes) -> Any:
 
 
 def _unpickle(path: Path) -> object:
+    """Return the content of a pickle that needs only what `_ArraysOnly` allows; refuse any other file."""
     try:
         return _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="bytes").load()
     except Mistake as error:
@@ -126,6 +128,7 @@ class _ArraysOnly(pickle.Unpickler):
     """An unpickler of numbers, strings, lists, dicts and numpy arrays that refuses any other name."""
 
     def find_class(self, module: str, name: str) -> Any:
+        """Return one of the few names that are allowed, and refuse any other."""
         if (module, name) not in _ALLOWED:
             raise Mistake(f"asks for {module}.{name}, which a batch of pictures does not need; {_REPLACE}")
         return _ALLOWED[module, name]

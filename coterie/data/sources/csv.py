@@ -69,6 +69,7 @@ def read_csv(path: Path) -> dict[str, list[str]]:
 
 
 def _collect_columns(path: Path, rows: Iterator[list[str]]) -> dict[str, list[str]]:
+    """Return the cells of each column by its name in the first row; refuse repeated names and uneven rows."""
     names = [name.strip() for name in next(rows, [])]
     twice = [name for name, times in Counter(names).items() if times > 1]
     if not names or twice:

@@ -106,6 +106,7 @@ def read_patients(path: Path) -> list[list[float]]:
 
 
 def _parse_record(where: str, cells: list[str]) -> list[float]:
+    """Return the numbers of one patient, NaN where missing; refuse a record of another form."""
     if len(cells) != len(_COLUMNS) + 1:
         raise Mistake(f"{where}: holds {len(cells)} values; a patient has {len(_COLUMNS) + 1}")
     record = []
@@ -121,6 +122,7 @@ def _parse_record(where: str, cells: list[str]) -> list[float]:
 
 
 def _parse_column(k: int, values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> MeasuredColumn | CodedColumn:
+    """Return column number `k` as measured, or as coded if it holds codes."""
     name, codes = list(_COLUMNS.items())[k]
     if not codes:
         return MeasuredColumn(name, values)

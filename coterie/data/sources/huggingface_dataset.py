@@ -63,6 +63,7 @@ def huggingface(
 
 
 def _load_folder(path: Path) -> Any:
+    """Load the data set in a folder, saved by `datasets` or as files that it reads; refuse a missing folder."""
     if not path.is_dir():
         raise Mistake("there is no such folder", key="path", value=path)
     datasets = adapter.import_datasets("path", path)

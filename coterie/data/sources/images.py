@@ -78,7 +78,7 @@ def _require_no_others(path: Path, others: set[str]) -> None:
 
 
 def find_pictures(root: Path, labels: bool = True) -> tuple[list[Path], int]:
-    """Return the pictures under `root`, sorted, and their depth.
+    """Return the pictures under `root`, sorted, and their depth, which must be the same for all.
 
     The depth is 2 (in class/) or 3 (in client/class/); without labels it is one less.
 
@@ -114,13 +114,14 @@ def list_pictures(root: Path) -> list[Path]:
 
 
 def open_pictures(files: list[Path]) -> Iterator[tuple[str, Any]]:
-    """Yield each picture, read completely, after what messages call it."""
+    """Yield (path, picture) for each file, read completely; refuse a damaged file."""
     pillow, operations = (import_package(name, "source", "images", "images") for name in ("PIL.Image", "PIL.ImageOps"))
     for file in files:
         yield str(file), _open_picture(pillow, operations, file)
 
 
 def _open_picture(pillow: Any, operations: Any, file: Path) -> Any:
+    """Read a picture completely and turn it upright; refuse a damaged file."""
     try:
         with pillow.open(file) as picture:
             picture.load()

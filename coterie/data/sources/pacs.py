@@ -62,6 +62,7 @@ _Arrays = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]
 
 
 def _read_archive_or_pictures(home: Path) -> _Arrays:
+    """Return pixels, labels and domains from the archive in `home`, or else from the authors' folders."""
     path = home / "pacs32.npz"
     folder = next((f for f in (home, home / "pacs_data") if all((f / d).is_dir() for d in DOMAINS)), None)
     if path.exists() or folder is None:
@@ -83,7 +84,7 @@ def _read_archive(path: Path) -> _Arrays:
 
 def _read_pictures(folder: Path) -> _Arrays:
     """Read the authors' pictures, domain after domain, in the order of their names."""
-    files = [file for domain in DOMAINS for file in _find_domain(folder / domain)]
+    files = [file for domain in DOMAINS for file in _list_domain_pictures(folder / domain)]
     strange = next((file for file in files if file.parent.name not in THINGS), None)
     if strange is not None:
         raise Mistake(f"{strange}: does not lie in one of the folders {', '.join(THINGS)}; move or remove it")
@@ -92,7 +93,7 @@ def _read_pictures(folder: Path) -> _Arrays:
     return stack_pixels(_shrink_pictures(files)), y, domain
 
 
-def _find_domain(folder: Path) -> list[Path]:
+def _list_domain_pictures(folder: Path) -> list[Path]:
     try:
         return find_pictures(folder)[0]
     except Mistake as mistake:  # about the argument of another source

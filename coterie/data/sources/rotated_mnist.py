@@ -64,7 +64,7 @@ def _generator(purpose: int | str) -> np.random.Generator:
 
 
 def parse_angles(angles: object) -> dict[str, float]:
-    """Return the angles by client id, such as {"15": 15.0}.
+    """Return the angles by client id, such as {"15": 15.0}; refuse all but different finite numbers.
 
     Raises:
         Mistake: they are not a list of different finite numbers.

@@ -143,7 +143,7 @@ class Synthetic(Mapping[str, Examples]):
         return [max(1, size // _TRAINING_PER_TEST_EXAMPLE) for size in training] if self.test else training
 
     def _training_sizes(self, clients: Sequence[str]) -> list[int]:
-        """Return n_k of each client: the place of a number from 0 to 1 among the probabilities of the sizes."""
+        """Return n_k, the number of training examples, of each client: the same for all, or drawn by its id."""
         if self.examples_per_client is not None:
             return [self.examples_per_client] * len(clients)
         places = torch.tensor([int(client) for client in clients], dtype=torch.int64)
