@@ -49,6 +49,7 @@ def recalibration(model: nn.Module, examples: Examples, engine: Engine, batch: i
 
     @torch.no_grad()
     def recalibrate(weights: Tree) -> Tree:
+        """Return the weights with running statistics measured on the examples."""
         if not layers:
             return weights
         held = {**weights["params"], **weights["buffers"]}

@@ -43,7 +43,7 @@ def construct(
 def _arguments(
     title: str, function: ModelFunction, facts: Mapping[str, object], options: Mapping[str, object]
 ) -> dict[str, object]:
-    """Return the arguments of a call: those of `facts` that are known and that the signature takes, and all options."""
+    """Return those of `facts` that the function takes, and all options; refuse unknown and missing arguments."""
     parameters = inspect.signature(function).parameters.values()
     takes = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)

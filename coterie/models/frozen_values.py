@@ -38,6 +38,7 @@ def frozen_norms(model: nn.Module) -> frozenset[str]:
 
 
 def _is_trained(model: nn.Module, name: str) -> bool:
+    """Return whether any parameter of a layer, or of the smallest part around it that has some, is trained."""
     around = next((part for part in _outwards(model, name) if any(True for _ in part.parameters())), None)
     return around is None or any(p.requires_grad for p in around.parameters())
 

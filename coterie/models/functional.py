@@ -53,6 +53,7 @@ def make_task(
     evaluating = swap_layers(copy.deepcopy(model), Scope()).eval().requires_grad_(False)
 
     def predict(params: Tree, buffers: Tree, x: Tensor) -> Tensor:
+        """Return the outputs of the forward in evaluation mode; the buffers stay unchanged."""
         held = {**params, **{name: b.clone() for name, b in buffers.items()}}
         return layout(lambda x: functional_call(evaluating, held, (x,)), x)  # type: ignore[no-any-return]
 
@@ -94,9 +95,10 @@ class TrainingModule:
         }
 
     def forward(self, normaliser: Normaliser | None = None) -> Apply:
-        """Return the forward, in which BatchNorm layers normalise by the batch or by this normaliser."""
+        """Return the training forward, in which BatchNorm layers normalise by the batch or by this normaliser."""
 
         def apply(params: Tree, buffers: Tree, x: Tensor, mask: Tensor | None, key: Tensor) -> tuple[Tensor, Tree]:
+            """Return outputs and new buffers of the training forward; see `_run`."""
             return self.layout(lambda x: self._run(params, buffers, x, mask, key, normaliser), x)
 
         return apply
@@ -104,6 +106,7 @@ class TrainingModule:
     def _run(
         self, params: Tree, buffers: Tree, x: Tensor, mask: Tensor | None, key: Tensor, normaliser: Normaliser | None
     ) -> tuple[Tensor, Tree]:
+        """Run a forward in training mode, with augmentation; return outputs and new buffers."""
         params, extra = self._split(params) if normaliser else (params, {})
         copies = {name: b.clone() for name, b in buffers.items()}  # layers write into these, or replace them
         held = {**params, **copies}
@@ -149,6 +152,7 @@ def encoder(model: nn.Module) -> Encoder | None:
         return None
 
     def forward() -> Apply:
+        """Return the training forward of a copy of the model without its classifier."""
         headless = copy.deepcopy(model)
         headless.set_submodule(name, nn.Identity())
         return TrainingModule(headless).forward()
@@ -176,7 +180,7 @@ def initial_weights(model: nn.Module) -> Tree:
 
 
 def second_names(model: nn.Module) -> dict[str, str]:
-    """Return second name -> first name, for parameters and buffers that a `state_dict` has under several."""
+    """Return the second names of tied parameters and buffers in the `state_dict`: second name -> first name."""
     first: dict[int, str] = {}
     saved = {name: x for name, x in model.state_dict(keep_vars=True).items() if isinstance(x, Tensor)}
     pairs = ((name, first.setdefault(id(x), name)) for name, x in saved.items())

@@ -140,7 +140,8 @@ def export_checkpoint(model: nn.Module, weights: Mapping[str, Tensor], folder: P
 def _token_call(name: str) -> library_adapter.Call:
     """Return the forward of a model of text, which masks the pad token."""
 
-    def call(forward: Any, self: nn.Module, x: Tensor) -> Tensor:  # [B, T] -> [B, C]
+    def token_logits(forward: Any, self: nn.Module, x: Tensor) -> Tensor:  # [B, T] -> [B, C]
+        """Return the logits of tokens x [B, T], whose pad tokens are masked; refuse other inputs."""
         if x.is_floating_point():
             raise Mistake(f"it takes tokens, whole numbers, but the examples are {x.dtype}", key="name", value=name)
         pad: int | None = self.config.pad_token_id  # type: ignore[union-attr, assignment]
@@ -148,7 +149,7 @@ def _token_call(name: str) -> library_adapter.Call:
         logits: Tensor = forward(input_ids=x, **options).logits
         return logits
 
-    return call
+    return token_logits
 
 
 def _image_call(
@@ -162,11 +163,12 @@ def _image_call(
     side = image_size or getattr(model.config, "image_size", None)
     size = (side, side) if isinstance(side, int) else tuple(side) if side else None
 
-    def call(forward: Any, self: nn.Module, x: Tensor) -> Tensor:
+    def image_logits(forward: Any, self: nn.Module, x: Tensor) -> Tensor:
+        """Return the logits of images x, resized and normalised first."""
         logits: Tensor = forward(pixel_values=library_adapter.prepare_images(self, x, size)).logits
         return logits
 
-    return call
+    return image_logits
 
 
 def _preprocessor(checkpoint: str, revision: str) -> dict[str, Any]:
@@ -177,7 +179,7 @@ def _preprocessor(checkpoint: str, revision: str) -> dict[str, Any]:
 
 
 def _checkpoint_file(checkpoint: str, revision: str, name: str, **options: Any) -> Path | None:
-    """Return a file of a checkpoint; None where it has none of that name."""
+    """Return the path of a checkpoint's file, fetched if it is on the Hub; None if there is none of that name."""
     hub = import_package("transformers.utils", HUGGINGFACE, "huggingface")
     lenient = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
     path = hub.cached_file(checkpoint, name, revision=revision, **lenient, **options)

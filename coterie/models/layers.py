@@ -42,17 +42,17 @@ class Scope:
     def enter(
         self, mask: Tensor | None, key: Tensor, normaliser: Normaliser | None = None, extra: Extra | None = None
     ) -> None:
-        """Start a forward."""
+        """Set what the layers use in one forward: mask, key, normaliser, and further parameters by layer."""
         self.mask, self.key, self.calls, self.seen = mask, key, 0, {}
         self.normaliser, self.extra = normaliser, extra or {}
 
     def leave(self) -> None:
-        """Let go of the forward's tensors."""
+        """Forget what `enter` set and what layers recorded, so that no tensors stay in memory."""
         self.mask = self.key = self.normaliser = None
         self.extra, self.seen = {}, {}
 
     def observe(self, layer: nn.Module, moments: Moments) -> None:
-        """Record what a layer reports. A forward may pass it more than once."""
+        """Record the moments that a layer reports, merged with those of its earlier calls in the same forward."""
         before = self.seen.get(layer)
         self.seen[layer] = moments if before is None else before.merge(moments)
 
@@ -115,6 +115,7 @@ class MaskedBatchNorm(nn.Module):
         return several and not (self.moves and self.momentum is None)
 
     def _normalise_by_torch(self, x: Tensor) -> Tensor:
+        """Return what PyTorch's own BatchNorm gives for x; in training it moves the running statistics."""
         moves = self.training and self.moves
         if moves:
             self.num_batches_tracked.add_(1)
@@ -122,6 +123,7 @@ class MaskedBatchNorm(nn.Module):
         return F.batch_norm(x, mean, var, self.weight, self.bias, True, self.momentum or 0.0, self.eps)
 
     def _move_statistics(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
+        """Move the running statistics towards the batch's, in place; padding alone moves nothing."""
         real = (count > 0).to(mean.dtype)  # a batch of padding alone changes nothing
         self.num_batches_tracked.add_(real.to(torch.int64))
         share = real / self.num_batches_tracked.clamp(min=1) if self.momentum is None else real * self.momentum
@@ -147,7 +149,7 @@ class KeyedDropout(nn.Module):
         self.p, self.by_channel, self.scope = p, by_channel, scope
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x [B, ...] with some entries zeroed."""
+        """Return x [B, ...]; in training, with random entries zeroed and the others scaled up."""
         if not self.training or self.p == 0:
             return x
         shape = (*x.shape[:2], *[1] * (x.dim() - 2)) if self.by_channel else x.shape
@@ -164,6 +166,7 @@ def swap_layers(model: nn.Module, scope: Scope) -> nn.Module:
     done: dict[nn.Module, nn.Module] = {}
 
     def replace(module: nn.Module) -> nn.Module:
+        """Return the module or its replacement, whose children are replaced too."""
         if module not in done:
             done[module] = _replacement(module, scope)
             for name, child in done[module]._modules.items():  # named_children leaves out a child's second name
@@ -175,6 +178,7 @@ def swap_layers(model: nn.Module, scope: Scope) -> nn.Module:
 
 
 def _replacement(module: nn.Module, scope: Scope) -> nn.Module:
+    """Return our layer in place of a BatchNorm or dropout of PyTorch; any other module itself."""
     if isinstance(module, nn.GroupNorm):
         use_plain_layout_for_constants(module)
     if not has_torch_forward(module):

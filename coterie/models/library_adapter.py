@@ -36,6 +36,7 @@ def adapt(model: nn.Module, call: Call, **attributes: Any) -> nn.Module:
     own = type(model)
 
     def forward(self: nn.Module, x: Tensor) -> Tensor:
+        """Run `call` with the model's own forward."""
         return call(partial(own.forward, self), self, x)
 
     members = {"forward": forward, "original": own, "__module__": own.__module__, "__doc__": own.__doc__}
@@ -61,7 +62,7 @@ def require_one_or_three_channels(name: str, in_shape: Sequence[int]) -> None:
 
 
 def remember_normalisation(model: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-    """Store in the model the mean and deviation of each channel by which its images are normalised; None: by none."""
+    """Store in the model the mean and deviation by which its images are normalised; nothing if one is None."""
     if mean is not None and std is not None:
         for name, values in ((MEAN, mean), (STD, std)):
             model.register_buffer(name, torch.tensor(values).reshape(1, -1, 1, 1), persistent=False)

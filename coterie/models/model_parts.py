@@ -105,6 +105,7 @@ def lr_scales(models: Mapping[str, nn.Module], lr_scale: Mapping[str, float]) ->
 
 
 def _names_in(part: str, names: Iterable[str]) -> list[str]:
+    """Return the names that are `part` or lie inside it."""
     return [name for name in names if name == part or name.startswith(f"{part}.") or not part]
 
 

@@ -46,6 +46,7 @@ def convert_normalisation(model: nn.Module, normalisation: Normalisation, groups
     done: dict[nn.Module, nn.Module] = {}
 
     def replace(module: nn.Module) -> nn.Module:
+        """Return the module or its replacement, whose children are replaced too."""
         if module not in done:
             done[module] = new = _convert_layer(module, normalisation, groups)
             for name, child in new._modules.items():
@@ -57,12 +58,14 @@ def convert_normalisation(model: nn.Module, normalisation: Normalisation, groups
 
 
 def _convert_layer(module: nn.Module, normalisation: Normalisation, groups: int) -> nn.Module:
+    """Return the layer that replaces a module; the module itself if it is not a layer to convert."""
     if normalisation == "batch":
         return _to_batchnorm(module)
     return _to_groupnorm(module, 1 if normalisation == "layer" else groups)
 
 
 def _to_groupnorm(module: nn.Module, groups: int) -> nn.Module:
+    """Return a GroupNorm with the weights of a BatchNorm, or of its earlier replacement; any other module itself."""
     source = getattr(module, ORIGIN, [module])[0]
     if not isinstance(source, _BatchNorm):
         return module
@@ -78,6 +81,7 @@ def _to_groupnorm(module: nn.Module, groups: int) -> nn.Module:
 
 
 def _to_batchnorm(module: nn.Module) -> nn.Module:
+    """Return the BatchNorm that this layer replaced, with this one's weights; any other module itself."""
     origin: list[_BatchNorm] | None = getattr(module, ORIGIN, None)
     if origin is None:
         return module

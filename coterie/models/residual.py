@@ -44,6 +44,7 @@ class Block(nn.Module):
         return F.relu(self.norm2(self.conv2(y)) + self._shortcut(x))
 
     def _shortcut(self, x: Tensor) -> Tensor:
+        """Return x; if the block adds channels, every second pixel, with channels of zeros on both sides."""
         half = self.added // 2
         return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, half, self.added - half)) if self.added else x
 

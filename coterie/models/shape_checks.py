@@ -12,7 +12,7 @@ from coterie.core.errors import UNSET, Mistake
 
 
 def image_shape(model: str, in_shape: Sequence[int], smallest: int) -> tuple[int, int, int]:
-    """Return (C, H, W) of an image that is at least `smallest` pixels high and wide.
+    """Return (C, H, W); refuse a shape unless it is that of an image of at least `smallest` pixels each way.
 
     Args:
         model: the name of the model that needs it, for messages.
@@ -34,7 +34,7 @@ def image_shape(model: str, in_shape: Sequence[int], smallest: int) -> tuple[int
 
 
 def sequence_length(model: str, in_shape: Sequence[int]) -> int:
-    """Return the number of tokens of a sequence; see `image_shape`.
+    """Return the number of tokens of an example, and refuse a shape that is not a sequence's; see `image_shape`.
 
     Raises:
         Mistake: `in_shape` is not that of a sequence.
@@ -50,7 +50,7 @@ def sequence_length(model: str, in_shape: Sequence[int]) -> int:
 
 
 def num_features(model: str, in_shape: Sequence[int]) -> int:
-    """Return how many numbers an example of any shape has; see `image_shape`.
+    """Return how many numbers an example of any shape has, and refuse an empty one; see `image_shape`.
 
     Raises:
         Mistake: it has none.

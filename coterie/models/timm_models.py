@@ -65,6 +65,7 @@ def timm_weights(architecture: str, published: str, model: nn.Module) -> Mapping
 
 
 def _with_tag(architecture: str, tag: str) -> str:
+    """Return the architecture with this tag in place of its own, as in "resnet18.a1_in1k"; unchanged for ""."""
     return f"{architecture.partition('.')[0]}.{tag}" if tag else architecture
 
 

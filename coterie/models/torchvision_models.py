@@ -51,13 +51,14 @@ def torchvision_model(
     side = image_size or getattr(new, "image_size", None)
     size = None if side is None else (side, side)
 
-    def call(forward: Any, self: nn.Module, x: Tensor) -> Tensor:
+    def image_logits(forward: Any, self: nn.Module, x: Tensor) -> Tensor:
+        """Return the logits of images x, resized and normalised first, without those of auxiliary classifiers."""
         outputs = forward(library_adapter.prepare_images(self, x, size))
         logits: Tensor = outputs[0] if isinstance(outputs, tuple) else outputs  # without those of auxiliary classifiers
         return logits
 
     auxiliary = {name for name, _ in new.named_parameters() if name.lower().startswith("aux")}
-    return library_adapter.adapt(new, call, **{HEAD: head_names(new) | auxiliary})
+    return library_adapter.adapt(new, image_logits, **{HEAD: head_names(new) | auxiliary})
 
 
 def torchvision_weights(architecture: str, published: str, model: nn.Module) -> Mapping[str, Tensor]:

@@ -39,6 +39,7 @@ def draw_example_sheet(sizes: Sizes, rng_seed: int) -> bytes:
 
 
 def _draw_rows(rows: Sequence[tuple[str, Tensor]]) -> bytes:
+    """Draw a row of pictures for each (label, pictures), and return the sheet as a PNG."""
     with rc_context({"font.size": 8}):
         figure = Figure(figsize=((COLUMNS + 1.2) * PICTURE_INCHES, len(rows) * PICTURE_INCHES))
         for row, (label, pictures) in enumerate(rows):

@@ -186,6 +186,7 @@ class Trainer:
         self._velocity = tree.zeros_like(self._weights["params"])
 
     def _with_heads(self, weights: Tree) -> Tree:
+        """Return the weights with the method's new heads in place of the classifier."""
         heads = self.method.heads(rng.number(self.rng_seed, "heads"))
         return {
             kind: {name: x for name, x in weights[kind].items() if name not in self._classifier} | heads[kind]

@@ -46,7 +46,7 @@ def uniform_rows(keys: Tensor, n: int) -> Tensor:
 
 
 def draw_systems(rng_seed: int, index: Tensor) -> Systems:
-    """Return the systems with the numbers `index` [B]."""
+    """Draw the systems with the numbers `index` [B]; each depends on the seed and its number alone."""
     u = uniform_rows(rng.fold(rng.key(rng_seed, "systems"), index), 2 + MAX_MAPS * _DRAWS_PER_MAP)
     number = MIN_MAPS + (u[:, 0] * (MAX_MAPS - MIN_MAPS + 1)).long()
     alpha = (5 + number + u[:, 1]) / 2
@@ -98,6 +98,7 @@ def _rotation(u: Tensor) -> Tensor:
 
 
 def _signs(u: Tensor) -> Tensor:
+    """Return -1 where u is below one half, and 1 elsewhere."""
     return torch.where(u < 0.5, -1.0, 1.0).double()
 
 

@@ -103,7 +103,7 @@ def load_weights(
     skip: Sequence[str] = (),
     sha256: str | None = None,
 ) -> LoadReport:
-    """Load weights into a model by name, in place.
+    """Load weights into a model by name, in place, except a head that does not fit; refuse another model's.
 
     Where a weight of the head (see `coterie.models.model_parts`) is missing or has another shape, the model keeps its
     own initial values. It also keeps them for names that are skipped. All other weights must be there, in the model's
@@ -236,6 +236,7 @@ def _statistics_to_remove(model: nn.Module) -> set[str]:
 
 
 def _require_all(source: str, wanted: Sequence[str], missing: Collection[str], there: Collection[str]) -> None:
+    """Refuse weights that lack names of the model."""
     if missing:
         lacking = few([name for name in wanted if name in missing])
         raise Mistake(
@@ -246,6 +247,7 @@ def _require_all(source: str, wanted: Sequence[str], missing: Collection[str], t
 
 
 def _require_same_shapes(source: str, differing: Mapping[str, tuple[list[int], list[int]]]) -> None:
+    """Refuse weights that differ in shape from the model's."""
     if differing:
         shown = few([f"{name} is {was} there and {now} in the model" for name, (was, now) in differing.items()])
         raise Mistake(

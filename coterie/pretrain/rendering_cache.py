@@ -65,9 +65,9 @@ class RenderingCache:
         return len(self._slots)
 
     def prepare(self, index: Sequence[int], pairs: Sequence[int]) -> Tensor:
-        """Return the slots [B] of the systems with the numbers `index` [B], after rendering those that need it.
+        """Return the slots [B] of the systems `index` [B], after rendering those that are new or whose pair is odd.
 
-        A system is rendered where it is not in the cache, and for every second of `pairs` [B].
+        A new system takes a slot, if necessary that of another. `pairs` [B] are the numbers of the pairs.
         """
         needed, fresh = set(index), []
         for system, pair in zip(index, pairs, strict=True):
@@ -80,6 +80,7 @@ class RenderingCache:
         return torch.tensor([self._slots[system] for system in index])
 
     def _add_system(self, system: int, pair: int, needed: set[int]) -> None:
+        """Give a system a slot without renderings: a free one, or else that of a system outside `needed`."""
         slot = self.num_systems
         if slot == len(self.system):
             slot = self._choose_slot_to_empty(pair, needed)
@@ -88,6 +89,7 @@ class RenderingCache:
         self.system[slot], self.count[slot], self.pair[:, slot] = system, 0, EMPTY
 
     def _choose_slot_to_empty(self, pair: int, needed: set[int]) -> int:
+        """Return a random slot, which depends on `pair`, whose system is not in `needed`."""
         chance = rng.python_generator(self.renderer.rng_seed, "evicted", pair)
         slots = (chance.randrange(len(self.system)) for _ in iter(int, 1))
         return next(slot for slot in slots if int(self.system[slot]) not in needed)
@@ -101,7 +103,7 @@ class RenderingCache:
         return row, slot
 
     def _render_at(self, places: Tensor) -> None:
-        """Render what the rows and slots `places` [F, 2] have to hold."""
+        """Render the systems that are recorded at the rows and slots `places` [F, 2], and store the pictures there."""
         if len(places):
             rows, slots = torch.unique(places, dim=0).unbind(1)
             self.grey[rows, slots] = self.renderer.render(self.system[slots], self.pair[rows, slots])
@@ -116,7 +118,7 @@ class RenderingCache:
         return {"system": self.system.clone(), "made": self.pair.clone(), "count": self.count.clone()}
 
     def restore(self, state: Tree) -> None:
-        """Hold the renderings of a `state`, all of them made again."""
+        """Take over a `state`, and render all its pictures again."""
         self.system, self.pair, self.count = (state[name].clone() for name in ("system", "made", "count"))
         self._slots = {int(system): slot for slot, system in enumerate(self.system) if system != EMPTY}
         self._render_at((self.pair != EMPTY).nonzero())
