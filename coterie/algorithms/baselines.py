@@ -17,8 +17,9 @@ from coterie.core.tree import Tree
 
 
 def centralized(**local_options: Unpack[LocalOptions]) -> Recipe:
-    """Return SGD on the pooled data, an upper bound that no federation can use. A round is `local_epochs` passes, or
-    `local_steps` steps.
+    """Return SGD on the pooled data, an upper bound that no federation can use.
+
+    A round is `local_epochs` passes, or `local_steps` steps.
 
     Args:
         **local_options: see `LocalOptions`. Momentum is always kept between rounds.
@@ -42,14 +43,19 @@ def independent(**local_options: Unpack[LocalOptions]) -> Recipe:
 
 
 def _alone(local: LocalSGD, pooled: bool) -> Recipe:
+    """Return local training without a server: of one client with all data if `pooled`, or of each client alone."""
+
     def bind(task: Task) -> Algorithm:
         def initial_client_state(weights: Tree) -> Tree:
+            """Return the model and the optimiser's initial state."""
             return {**weights, **local.optimizer.init(weights["params"])}
 
         def start(broadcast: Tree, client_state: Tree, ctx: Context) -> Tree:
+            """Return the carry of the client's own model and momentum; the broadcast is empty."""
             return local.initial_carry(client_state, client_state)
 
         def finish(broadcast: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
+            """Return an empty update, and the trained model with its momentum as the client state."""
             return {}, {"params": carry["params"], "buffers": carry["buffers"], **carry["optimizer"]}
 
         return Algorithm(

@@ -38,7 +38,7 @@ CONFLICTS = ("project_global", "project_local", "gem", "none")
 
 
 def check_conflict(conflict: Conflict) -> Conflict:
-    """Return the rule's name.
+    """Return the rule's name unchanged; refuse a name that is not one of `CONFLICTS`.
 
     Raises:
         Mistake: there is no such rule.
@@ -48,7 +48,7 @@ def check_conflict(conflict: Conflict) -> Conflict:
 
 
 def resolve_conflict(conflict: Conflict, local: Tree, shared: Tree) -> tuple[Tree, Tree]:
-    """Return (l', g') for the gradients l = `local` and g = `shared`, trees of the same structure."""
+    """Return (l', g'): the gradients l = `local` and g = `shared` after the rule removed their conflict, as trees."""
     if conflict == "none":
         return local, shared
     alpha, beta = _multiples(conflict, tree.dot(local, local), tree.dot(shared, shared), tree.dot(local, shared))
@@ -56,7 +56,7 @@ def resolve_conflict(conflict: Conflict, local: Tree, shared: Tree) -> tuple[Tre
 
 
 def _multiples(conflict: Conflict, a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """Return alpha and beta [], given |l|^2, |g|^2 and <l, g>; 0 where a gradient is zero."""
+    """Return alpha and beta [] of the rule, given a = |l|^2, b = |g|^2 and c = <l, g>; 0 where a gradient is zero."""
     none, tiny = torch.zeros_like(c), torch.finfo(c.dtype).tiny
     along_local, along_shared = (c, c) if conflict != "gem" else (a + c, b + c)
     alpha = along_local.clamp(max=0) / a.clamp(min=tiny)

@@ -51,7 +51,9 @@ def feddf(
     distill_batch_size: int = 128,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
-    """Return FedDF over one architecture. It needs a seed set that every client holds; its labels are not used.
+    """Return FedDF: FedAvg whose server also trains towards the clients' mean prediction on the seed set.
+
+    It is for one architecture. It needs a seed set that every client holds; its labels are not used.
 
     Args:
         distill_steps: J, the server's steps in a round.
@@ -71,10 +73,12 @@ def feddf(
         averaging = average(task)
 
         def finish(broadcast: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
+            """Return FedAvg's update with the trained model's outputs on the seed set, and FedAvg's client state."""
             update, client_state = averaging.client.finish(broadcast, carry, ctx)
             return {**update, "scores": posteriors.seed_set_outputs(task, carry, ctx)}, client_state
 
         def update(server_state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
+            """Average as FedAvg does, then train the average towards the clients' mean prediction."""
             state, teacher = averaging.server.update(server_state, aggregate, info), soften(aggregate["scores"])  # 6
             adam_state = adam(adaptivity=ADAM_EPSILON).init(state["params"])
             for j, batch in enumerate(seed_batches(info, distill_steps, distill_batch_size)):  # 7
@@ -83,7 +87,7 @@ def feddf(
             return state
 
         def distill(state: Tree, adam_state: Tree, batch: Batch, teacher: Tensor, lr: float) -> tuple[Tree, Tree]:
-            """Take one step towards the teacher's posteriors [B, C]."""
+            """Return the server's and Adam's state after one step towards the teacher's posteriors [B, C]."""
 
             def objective(params: Tree) -> tuple[Tensor, Tree]:
                 outputs, after = task.apply(params, state["buffers"], batch.x, None, batch.key)
@@ -115,7 +119,7 @@ def feddf(
 
 
 def seed_batches(info: RoundInfo, steps: int, size: int) -> Iterator[Batch]:
-    """Yield batches of the seed set, without labels, in successive passes over it, each in a new order."""
+    """Yield `steps` batches of the seed set, without labels, in successive passes over it, each in a new order."""
     assert info.seed_set is not None, "a federation without a seed set is refused earlier"
     assert info.key is not None, "the loop gives a key"
     x, key = info.seed_set.x, info.key

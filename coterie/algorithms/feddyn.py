@@ -45,7 +45,7 @@ from coterie.core.tree import Tree
 def feddyn(
     *, proximal_weight: float, objective: Objective = "examples", **local_options: Unpack[LocalOptions]
 ) -> Recipe:
-    """Return FedDyn.
+    """Return FedDyn: FedAvg whose clients' objectives change a little every round, until all have the same optimum.
 
     Args:
         proximal_weight: alpha > 0: how strongly a client is pulled back to the server's model, and how slowly its
@@ -73,15 +73,18 @@ def feddyn(
             return {**carry, "anchor": broadcast["params"], "gradient": client_state["gradient"]}
 
         def correct(gradient: Tree, carry: Tree) -> Tree:
+            """Return the gradient of the client's changed objective."""
             pull = tree.sub(carry["params"], carry["anchor"])
             return tree.add(tree.sub(gradient, carry["gradient"]), pull, alpha)  # g(w_i) - g_i + alpha (w_i - w)
 
         def finish(broadcast: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
+            """Return w - w_i as the update, and g_i + alpha (w - w_i) as the client's new g_i."""
             change = delta(broadcast, carry)
             gradient = tree.add(carry["gradient"], change["params"], alpha)
             return {"delta": change}, {"gradient": gradient, **local.client_state(carry)}
 
         def update(server_state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
+            """Move h by the reached clients' share of alpha mean(w - w_i), then set w to mean(w_i) - h / alpha."""
             mean = aggregate["delta"]  # of w - w_i over the reached clients
             share = reached_share(objective, info, server_state["total"])
             h = tree.add(server_state["h"], mean["params"], alpha * share)

@@ -57,7 +57,9 @@ def fedh2l(
     send_as: posteriors.SendAs = "float32",
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
-    """Return FedH2L-style mutual learning, a reconstruction. It needs a seed set, labelled or not.
+    """Return FedH2L-style mutual learning, a reconstruction: clients learn from one another's posteriors on a seed set.
+
+    It needs a seed set, labelled or not.
 
     Args:
         mutual_weight: lambda, the weight of the KL from the peers.
@@ -96,6 +98,7 @@ def fedh2l(
 
     def bind(task: Task) -> Algorithm:
         def start(broadcast: Tree, client_state: Tree, ctx: Context) -> Tree:
+            """Return the carry of the client's own model, with the peers' tables that its steps learn from."""
             own = soften(posteriors.seed_set_outputs(task, client_state, ctx), temperature)  # its last table
             count = {} if mutual_steps is None else {"step": torch.zeros_like(ctx.steps)}
             teachers = peers.teachers(broadcast, own, client_state["round"])
@@ -116,6 +119,7 @@ def fedh2l(
             return tree.scale(gradient, ratio), after
 
         def joint(carry: Tree, batches: Batches, ctx: Context) -> tuple[Tree, Logs]:
+            """Take one step along both gradients, or along the own one alone if no mutual step is due."""
             own, buffers, logs = task.gradient(carry["params"], carry["buffers"], batches["private"])
             shared, after = shared_gradient(carry, buffers, batches["seed"])
             logs = {**logs, "conflict": (tree.dot(own, shared) < 0) * logs["count"]}
@@ -125,6 +129,7 @@ def fedh2l(
             ), logs
 
         def successive(carry: Tree, batches: Batches, ctx: Context) -> tuple[Tree, Logs]:
+            """Take a step along the own gradient and, if a mutual step is due, one along the shared gradient."""
             own, buffers, logs = task.gradient(carry["params"], carry["buffers"], batches["private"])
             carry = local.descend(carry, own, buffers, ctx)
             shared, after = shared_gradient(carry, buffers, batches["seed"])
@@ -136,12 +141,13 @@ def fedh2l(
             return (both if mutual_steps is None else spread(both, carry, ctx.steps)), logs
 
         def spread(due: Tree, otherwise: Tree, total: Tensor) -> Tree:
-            """`due` after `mutual_steps` of the K steps, at equal distances."""
+            """Return the carry `due` in `mutual_steps` of the `total` steps, evenly spread, otherwise `otherwise`."""
             k = otherwise["step"]
             now = torch.floor((k + 1) * mutual_steps / total) > torch.floor(k * mutual_steps / total)
             return {**tree.map(lambda a, b: torch.where(now, a, b), due, otherwise), "step": k + 1}
 
         def finish(broadcast: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
+            """Return the model's posteriors on the seed set as the update, and the model as the client state."""
             table = soften(posteriors.seed_set_outputs(task, carry, ctx), temperature)
             return {"posteriors": table}, posteriors.client_state(carry, ctx)
 

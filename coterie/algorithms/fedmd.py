@@ -51,7 +51,9 @@ def fedmd(
     temperature: float = 1.0,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
-    """Return FedMD. It needs a seed set that every client holds; if that has no labels, there is no transfer phase.
+    """Return FedMD: clients average their scores of the seed set, and each trains towards this consensus.
+
+    It needs a seed set that every client holds; if that has no labels, there is no transfer phase.
 
     Args:
         digest_epochs: passes over the seed set in a round.
@@ -79,6 +81,7 @@ def fedmd(
 
     def bind(task: Task) -> Algorithm:
         def start(broadcast: Tree, client_state: Tree, ctx: Context) -> Tree:
+            """Return the carry after training on the seed set: towards the consensus, or first on its labels."""
             carry, consensus = local.initial_carry(client_state, client_state), broadcast["consensus"]
             digests = consensus.numel() > 0  # otherwise this is the transfer phase
             late = client_state["round"] < 0
@@ -101,7 +104,7 @@ def fedmd(
             return batches
 
         def digest(carry: Tree, batch: Batch, target: Tensor | None, late: Tensor, ctx: Context) -> Tree:
-            """Take one step towards the consensus, or towards the labels if the client missed the transfer phase."""
+            """Take a step towards the consensus, or the labels if the client missed the transfer phase (`late`)."""
 
             def objective(params: Tree) -> tuple[Tensor, Tree]:
                 outputs, buffers = task.apply(params, carry["buffers"], batch.x, None, batch.key)
@@ -116,6 +119,7 @@ def fedmd(
             return local.descend(carry, gradient, buffers, ctx)
 
         def finish(broadcast: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
+            """Return the model's scores of the seed set as the update, and the model as the client state."""
             outputs = posteriors.seed_set_outputs(task, carry, ctx)
             scores = outputs if match == "logits" else soften(outputs, temperature)
             return {"scores": scores}, posteriors.client_state(carry, ctx)

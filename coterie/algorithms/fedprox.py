@@ -35,7 +35,7 @@ def fedprox(
     server: Optimizer | None = None,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
-    """Return FedProx.
+    """Return FedProx: FedAvg whose clients are pulled back to the server's model.
 
     Args:
         proximal_weight: mu, how strongly a client is pulled back to the server's model; 0 is FedAvg.
@@ -50,9 +50,11 @@ def fedprox(
     average = fedavg(server_lr=server_lr, server=server, **local_options)
 
     def start(broadcast: Tree, client_state: Tree, ctx: Context) -> Tree:
+        """Return FedAvg's carry with the server's parameters as the anchor."""
         return {**local.initial_carry(broadcast, client_state), "anchor": broadcast["params"]}
 
     def add_pull(gradient: Tree, carry: Tree) -> Tree:
+        """Return the gradient plus mu (w_k - w)."""
         return tree.add(gradient, tree.sub(carry["params"], carry["anchor"]), proximal_weight)
 
     def bind(task: Task) -> Algorithm:

@@ -54,7 +54,7 @@ def fedssl(
     server: Optimizer | None = None,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
-    """Return federated self-supervised learning.
+    """Return federated self-supervised learning: FedAvg of an encoder, on the loss of SimSiam or MoCo.
 
     Args:
         loss: "simsiam" or "moco".
@@ -82,19 +82,23 @@ def fedssl(
         method, base = METHODS[loss](task, **options), average(task)
 
         def initial_server_state(weights: Tree | None, federation: Federation) -> Tree:
+            """Return FedAvg's initial state of the encoder and the averaged heads, and the untrained classifier."""
             weights = one_architecture(weights)
             shared, _ = _split_by_prefix(_add_heads(method, task, weights), stays)
             return {**base.server.initial_state(shared, federation), "classifier": _split_classifier(task, weights)[1]}
 
         def initial_client_state(weights: Tree) -> Tree:
+            """Return the initial weights that stay at a client, and the optimiser's state if it is kept."""
             whole = _add_heads(method, task, weights)
             return {**_own_part(whole, stays), **local.initial_client_state(whole)}
 
         def start(broadcast: Tree, client_state: Tree, ctx: Context) -> Tree:
+            """Return the carry of the server's weights joined with the client's own."""
             own = client_state.get("own", {"params": {}, "buffers": {}})
             return local.initial_carry(method.prepare(join(broadcast, own)), client_state)
 
         def step(carry: Tree, batches: Batches, ctx: Context) -> tuple[Tree, Logs]:
+            """Take a step on the loss that compares two random views of each example."""
             batch = batches["private"]
             views = two_views(batch.x, rng.fold(batch.key, VIEWS_POSITION))
             grads, buffers, logs = method.gradient(carry["params"], carry["buffers"], views, batch.mask, batch.key)
@@ -104,6 +108,7 @@ def fedssl(
             return {"delta": delta(broadcast, carry)}, {**_own_part(carry, stays), **local.client_state(carry)}
 
         def update(server_state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
+            """Return FedAvg's new state; the classifier stays."""
             return {**server_state, **base.server.update(server_state, aggregate, info)}
 
         return replace(
@@ -133,6 +138,7 @@ def fedssl(
 
 
 def _require_batch_fits(local: LocalSGD, queue: int | None) -> None:
+    """Refuse batches that may be longer than MoCo's queue of keys; without a queue, nothing is refused."""
     size = local.options["batch_size"]
     if queue is not None and (size == "full" or size > queue):
         raise Mistake(
@@ -168,6 +174,6 @@ def _split_by_prefix(weights: Tree, prefixes: tuple[str, ...]) -> tuple[Tree, Tr
 
 
 def _own_part(weights: Tree, stays: tuple[str, ...]) -> Tree:
-    """Return the weights that a client keeps: those with the prefixes, except the encoder of keys."""
+    """Return {"own": the weights that a client keeps}: those with the prefixes, except the encoder of keys."""
     own = _split_by_prefix(_split_by_prefix(weights, stays)[1], (KEY,))[0]
     return {"own": own} if any(own.values()) else {}

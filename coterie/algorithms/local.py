@@ -56,12 +56,12 @@ class LocalSGD:
         return {**carry, "params": params, "buffers": buffers, "optimizer": state}
 
     def client_state(self, carry: Tree) -> Tree:
-        """Return what the client keeps for its next round: the optimiser's state, or nothing."""
+        """Return what the client keeps for its next round: the optimiser's state with `keep_momentum`, or nothing."""
         kept: Tree = carry["optimizer"] if self.options["keep_momentum"] else {}
         return kept
 
     def initial_client_state(self, weights: Tree) -> Tree:
-        """Return what a client keeps before it takes part for the first time."""
+        """Return what the client keeps before its first round: with `keep_momentum` the optimiser's state, or {}."""
         return self.optimizer.init(weights["params"]) if self.options["keep_momentum"] else {}
 
 
@@ -72,7 +72,7 @@ Correct = Callable[[Tree, Tree], Tree]
 def local_step(
     task: Task, local: LocalSGD, correct: Correct | None = None
 ) -> Callable[[Tree, Batches, Context], tuple[Tree, Logs]]:
-    """Return a step on a batch of the stream "private"; `correct` may add a term to the gradient."""
+    """Return an algorithm's `step`: local SGD on a batch of the stream "private"; `correct` changes the gradient."""
 
     def step(carry: Tree, batch: Batches, ctx: Context) -> tuple[Tree, Logs]:
         gradient, buffers, logs = task.gradient(carry["params"], carry["buffers"], batch["private"])
@@ -83,7 +83,7 @@ def local_step(
 
 
 def delta(broadcast: Tree, carry: Tree) -> Tree:
-    """Return w - w_i: parameters and float buffers.
+    """Return the update w - w_i, from the broadcast w and the carry's w_i: parameters and float buffers.
 
     Integer buffers, such as a count of batches, are not averaged and do not travel.
     """

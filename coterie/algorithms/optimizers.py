@@ -64,7 +64,7 @@ def sgd(lr: float = 1.0, momentum: float = 0.0, weight_decay: float = 0.0, clip_
     >>> params
     {'w': tensor(2.)}
     """
-    _check(lr, momentum)
+    _check_lr_and_momentum(lr, momentum)
 
     def apply(params: Tree, gradient: Tree, state: Tree, rate: float | Tensor | None = None) -> tuple[Tree, Tree]:
         if clip_norm is not None:
@@ -80,7 +80,7 @@ def sgd(lr: float = 1.0, momentum: float = 0.0, weight_decay: float = 0.0, clip_
 
 
 def adagrad(lr: float = 0.1, momentum: float = 0.0, adaptivity: float = 1e-3) -> Optimizer:
-    """Return Adagrad: every coordinate's step shrinks with the sum of its squares so far.
+    """Return Adagrad: every coordinate's step shrinks with the sum of its squared gradients so far.
 
     Raises:
         Mistake: a value is out of its range.
@@ -89,7 +89,7 @@ def adagrad(lr: float = 0.1, momentum: float = 0.0, adaptivity: float = 1e-3) ->
 
 
 def adam(lr: float = 0.1, momentum: float = 0.9, second_momentum: float = 0.99, adaptivity: float = 1e-3) -> Optimizer:
-    """Return Adam: every coordinate's step shrinks with the moving average of its squares.
+    """Return Adam: every coordinate's step shrinks with the moving average of its squared gradients.
 
     Raises:
         Mistake: a value is out of its range.
@@ -100,7 +100,7 @@ def adam(lr: float = 0.1, momentum: float = 0.9, second_momentum: float = 0.99, 
 
 
 def yogi(lr: float = 0.1, momentum: float = 0.9, second_momentum: float = 0.99, adaptivity: float = 1e-3) -> Optimizer:
-    """Return Yogi: like `adam`, but v moves towards the square by an amount that does not depend on their distance.
+    """Return Yogi: like `adam`, but v moves towards the squared gradient by an amount independent of their distance.
 
     Raises:
         Mistake: a value is out of its range.
@@ -111,8 +111,8 @@ def yogi(lr: float = 0.1, momentum: float = 0.9, second_momentum: float = 0.99, 
 
 
 def _adaptive(second: Callable[[Tensor, Tensor], Tensor], lr: float, momentum: float, adaptivity: float) -> Optimizer:
-    """Return Algorithm 2; `second` is the rule for v."""
-    _check(lr, momentum)
+    """Return an adaptive optimiser: w <- w - lr m / (sqrt(v) + tau), where `second` maps (v, g^2) to the new v."""
+    _check_lr_and_momentum(lr, momentum)
     require("server_adaptivity", adaptivity, 0 < adaptivity < float("inf"), "a number above 0")
 
     def init(params: Tree) -> Tree:
@@ -132,14 +132,16 @@ def _adaptive(second: Callable[[Tensor, Tensor], Tensor], lr: float, momentum: f
 
 
 def clip_to_norm(vector: Tree, length: float) -> Tree:
-    """Return the same direction, no longer than `length` in the Euclidean norm over all leaves."""
+    """Return the vector unchanged, or shortened to the Euclidean norm `length` over all leaves if it is longer."""
     return tree.scale(vector, (length / tree.norm(vector).clamp(min=1e-12)).clamp(max=1.0))
 
 
-def _check(lr: float, momentum: float) -> None:
+def _check_lr_and_momentum(lr: float, momentum: float) -> None:
+    """Refuse a learning rate or a momentum that is out of its range."""
     require("server_lr", lr, 0 < lr < float("inf"), "a number above 0")
     require("server_momentum", momentum, 0 <= momentum < 1, "from 0 to below 1")
 
 
 def _check_second_momentum(second_momentum: float) -> None:
+    """Refuse a second momentum that is out of its range."""
     require("server_second_momentum", second_momentum, 0 <= second_momentum < 1, "from 0 to below 1")

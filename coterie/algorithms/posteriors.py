@@ -114,11 +114,12 @@ def exchange(kind: Literal["sum", "tables"]) -> Exchange:
     return (
         Exchange(_require_mean, _sum_tables, _mean_of_peers)
         if kind == "sum"
-        else Exchange(_stack, _server_state, _each_peer)
+        else Exchange(_stack_tables, _server_state, _each_peer)
     )
 
 
 def _require_mean(chosen: Aggregator) -> Aggregator:
+    """Return the user's aggregator unchanged; refuse any except the mean."""
     if chosen != Sum():
         raise Mistake(
             "aggregation.name: clients subtract their own table from the sum of all tables, "
@@ -128,10 +129,12 @@ def _require_mean(chosen: Aggregator) -> Aggregator:
 
 
 def _sum_tables(mean: Tensor, info: RoundInfo) -> Tree:
+    """Return the server state that holds the sum of the clients' tables, given their mean."""
     return _server_state(mean * info.reached, info)
 
 
 def _mean_of_peers(broadcast: Tree, own: Tensor, last: Tensor) -> Tree:
+    """Return the mean of the other clients' tables, with trust 1, or with trust 0 if there are none."""
     if not broadcast["said"].numel():
         return {"tables": torch.zeros_like(own)[None], "trust": torch.zeros_like(last)[None]}
     counted, others = _counts(broadcast, last)
@@ -139,7 +142,8 @@ def _mean_of_peers(broadcast: Tree, own: Tensor, last: Tensor) -> Tree:
     return {"tables": mean[None], "trust": (others > 0).to(own.dtype)[None]}
 
 
-def _stack(chosen: Aggregator) -> Aggregator:
+def _stack_tables(chosen: Aggregator) -> Aggregator:
+    """Return an aggregator that stacks the clients' tables to [n, S, C]; refuse any choice except the mean."""
     _require_mean(chosen)
     return Composite(lambda tables, combine: torch.stack(tables), Sum())  # type: ignore[arg-type, return-value]
 
@@ -161,6 +165,7 @@ def _counts(broadcast: Tree, last: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _server_state(tables: Tensor, info: RoundInfo) -> Tree:
+    """Return the server state after a round: these tables, the number of clients, and the round."""
     return {"said": tables, "count": _scalar(info.reached), "round": _scalar(info.round)}
 
 

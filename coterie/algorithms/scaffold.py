@@ -1,5 +1,6 @@
-"""SCAFFOLD: control variates remove the drift from local training, so that many local steps on unlike clients still
-lead to the optimum.
+"""SCAFFOLD: control variates remove the drift from local training on unlike clients.
+
+So many local steps still lead to the optimum.
 
     server  w, c                                          c estimates the gradient of the objective
     client  c_i                                           kept between rounds; estimates its own gradient
@@ -58,7 +59,7 @@ def scaffold(
     server_lr: float = 1.0,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
-    """Return SCAFFOLD.
+    """Return SCAFFOLD: local training whose gradients are corrected by control variates.
 
     Args:
         objective: whose optimum is sought: "examples" or "clients"; see `coterie.algorithms.objective`.
@@ -89,25 +90,30 @@ def scaffold(
             return {"control": tree.zeros_like(weights["params"]), **local.initial_client_state(weights)}
 
         def make_broadcast(server_state: Tree) -> Tree:
+            """Return the server's weights and its control variate c."""
             return {name: server_state[name] for name in ("params", "buffers", "control")}
 
         def start(broadcast: Tree, client_state: Tree, ctx: Context) -> Tree:
+            """Return the carry of the server's weights, with the correction c - c_i."""
             correction = tree.sub(broadcast["control"], client_state["control"])  # c - c_i
             gradient = {"gradient": tree.zeros_like(correction)} if control == "gradient" else {}
             return {**local.initial_carry(broadcast, client_state), "correction": correction, **gradient}
 
         def correct(gradient: Tree, carry: Tree) -> Tree:
+            """Return the gradient plus the correction c - c_i."""
             return tree.add(gradient, carry["correction"])  # g_i(w_i) - c_i + c
 
         descend = local_step(task, local, correct)
 
         def step(carry: Tree, batch: Batches, ctx: Context) -> tuple[Tree, Logs]:
+            """Take a corrected step; with control "gradient" the first also computes the gradient on all data."""
             if "all" in batch:  # the first step, whose weights are still the server's
                 gradient, _, _ = task.gradient(carry["params"], carry["buffers"], batch["all"])
                 carry = {**carry, "gradient": gradient}
             return descend(carry, batch, ctx)
 
         def finish(broadcast: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
+            """Return w - w_i and c_i+ - c_i as the update, and the client state with the new c_i+."""
             change, correction = delta(broadcast, carry), carry["correction"]
             if control == "gradient":
                 after = carry["gradient"]  # option I
@@ -117,6 +123,7 @@ def scaffold(
             return {"delta": change, "control": change_of_control}, {"control": after, **local.client_state(carry)}
 
         def update(server_state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
+            """Move w by the averaged difference, and c by the sum of p_i (c_i+ - c_i)."""
             params = tree.add(server_state["params"], aggregate["delta"]["params"], -server_lr)
             share = reached_share(objective, info, server_state["total"])
             c = tree.add(server_state["control"], aggregate["control"], share)

@@ -67,7 +67,7 @@ class Method:
 
 
 def simsiam(task: Task, projection: int = 512, hidden: int = 128) -> Method:
-    """Return SimSiam.
+    """Return SimSiam: each view's prediction is compared with the other view's projection.
 
     Args:
         task: its encoder is trained.
@@ -102,7 +102,7 @@ def simsiam(task: Task, projection: int = 512, hidden: int = 128) -> Method:
 def moco(
     task: Task, projection: int = 128, queue: int = 65536, key_momentum: float = 0.999, temperature: float = 0.2
 ) -> Method:
-    """Return MoCo v2.
+    """Return MoCo v2: a view is told from a queue of earlier examples by the key of the other view.
 
     Args:
         task: its encoder is trained.
@@ -120,7 +120,8 @@ def moco(
     def gradient(
         params: Tree, buffers: Tree, views: Views, mask: Tensor | None, key: Tensor
     ) -> tuple[Tree, Tree, Logs]:
-        key_params, key_buffers = _follow(params, buffers, key_momentum)
+        """Return the gradient, the buffers with the encoder of keys moved and the queue extended, and logs."""
+        key_params, key_buffers = _move_key_encoder(params, buffers, key_momentum)
         k, key_buffers = embed(key_params, key_buffers, views[1], mask, rng.fold(key, 1))
         k = F.normalize(k.detach(), dim=-1)
 
@@ -136,6 +137,7 @@ def moco(
         return grads, {**after, **key_encoder, QUEUE: keys, PLACE: place}, logs
 
     def heads(rng_seed: int) -> Tree:
+        """Return the head's initial weights, with a queue of random keys and the place 0 in it."""
         initial = _initial_heads(rng_seed, head)
         keys = F.normalize(torch.randn(queue, projection, generator=rng.generator(rng_seed, "queue")), dim=-1)
         return {**initial, "buffers": {**initial["buffers"], QUEUE: keys, PLACE: torch.zeros((), dtype=torch.int64)}}
@@ -158,7 +160,7 @@ RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def method_arguments(loss: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of a method's arguments that are given; None means not given.
+    """Return the arguments that are not None; refuse those that the method does not take or allow.
 
     Raises:
         Mistake: there is no such method, an argument belongs to the other one, or a value is out of its range.
@@ -181,10 +183,12 @@ class _Head:
         self._forward = TrainingModule(make(*sizes)).forward()
 
     def __call__(self, params: Tree, buffers: Tree, x: Tensor, mask: Tensor | None, key: Tensor) -> tuple[Tensor, Tree]:
+        """Return the head's outputs, and all buffers after its forward; its weights are found by their prefix."""
         outputs, after = self._forward(self._select(params), self._select(buffers), x, mask, key)
         return outputs, {**buffers, **self._add_prefix(after)}
 
     def _select(self, leaves: Tree) -> Tree:
+        """Return the leaves of this head, their names without its prefix."""
         return {name.removeprefix(self.prefix): x for name, x in leaves.items() if name.startswith(self.prefix)}
 
     def _add_prefix(self, leaves: Tree) -> Tree:
@@ -197,11 +201,13 @@ class _Head:
 
 
 def _initial_heads(rng_seed: int, *heads: _Head) -> Tree:
+    """Return the initial weights of all heads as one {"params", "buffers"}."""
     each = [head.initial_weights(rng.number(rng_seed, head.prefix)) for head in heads]
     return {kind: {name: x for weights in each for name, x in weights[kind].items()} for kind in ("params", "buffers")}
 
 
 def _require_encoder(task: Task) -> Encoder:
+    """Return the task's encoder; refuse a model that has none."""
     if task.encoder is None:
         raise Mistake(
             "model: it has nothing to train before its last linear layer, which self-supervised learning leaves out; "
@@ -216,6 +222,7 @@ def _embedding(task: Task, head: _Head) -> Embed:
     encode, width = task.encoder.forward(), task.encoder.width
 
     def embed(params: Tree, buffers: Tree, x: Tensor, mask: Tensor | None, key: Tensor) -> tuple[Tensor, Tree]:
+        """Return the head's outputs and the buffers; refuse features of another width than the encoder's."""
         features, after = encode(_model_leaves(params), _model_leaves(buffers), x, mask, key)
         if features.shape[1:] != (width,):
             raise Mistake(
@@ -228,12 +235,12 @@ def _embedding(task: Task, head: _Head) -> Embed:
 
 
 def _model_leaves(leaves: Tree) -> Tree:
-    """Return the leaves of the model itself."""
+    """Return the leaves of the model itself, without heads, queue and the encoder of keys."""
     return {name: leaf for name, leaf in leaves.items() if not name.startswith(PREFIX)}
 
 
 def _mean_loss(each: Tensor, outputs: Tensor, mask: Tensor | None) -> tuple[Tensor, Logs]:
-    """Return the mean loss over the real examples, and the logs."""
+    """Return the mean of the losses `each` [B] over the real examples, and the logs, with the outputs' spread."""
     total, count = masked_sums(lambda loss, _: (loss, torch.ones_like(loss)), each, None, mask)
     logs = {"loss": total.detach(), "count": count, SPREAD: losses.spread(outputs, mask) * count}
     return total / count.clamp(min=1), logs
@@ -248,7 +255,7 @@ def _add_key_encoder(weights: Tree) -> Tree:
     return {"params": weights["params"], "buffers": {**buffers, **copies}}
 
 
-def _follow(params: Tree, buffers: Tree, momentum: float) -> tuple[Tree, Tree]:
+def _move_key_encoder(params: Tree, buffers: Tree, momentum: float) -> tuple[Tree, Tree]:
     """Return the parameters of the encoder of keys, moved towards `params`, and its buffers."""
     old = {name.removeprefix(KEY): x for name, x in buffers.items() if name.startswith(KEY)}
     followed = {name: momentum * old[name] + (1 - momentum) * p.detach() for name, p in params.items()}

@@ -38,17 +38,20 @@ def stages(parts: Sequence[tuple[Recipe, int | None]]) -> Recipe:
         bound = [recipe(task) for recipe, _ in parts]
 
         def initial_server_state(weights: Tree | None, federation: Federation) -> Tree:
+            """Return the initial states of all stages as one; where names collide, the earlier stage's part counts."""
             state: Tree = {}
             for algorithm in reversed(bound):
                 state |= algorithm.server.initial_state(weights, federation)
             return state
 
         def stage_of(round: int) -> Algorithm:
+            """Return the algorithm of the stage that a round belongs to."""
             now = sum(round > end for end in ends)
             stage = bound[now]
             return _keep_other_parts(stage.stage(round - starts[now]) if stage.stage else stage)
 
         def warnings(rounds: int) -> list[str]:
+            """Return the warnings of every stage that runs, given how many rounds it gets."""
             lengths = [min(end, rounds) - begin for begin, end in zip(starts, [*ends, rounds], strict=True)]
             return [text for stage, own in zip(bound, lengths, strict=True) if own > 0 for text in stage.warnings(own)]
 
@@ -70,6 +73,7 @@ def stages(parts: Sequence[tuple[Recipe, int | None]]) -> Recipe:
 
 
 def _keep_other_parts(algorithm: Algorithm) -> Algorithm:
+    """Return the algorithm with an `update` that keeps those parts of the server state that it does not return."""
     update: Callable[[Tree, Tree, RoundInfo], Tree] = algorithm.server.update
     return replace(
         algorithm,

@@ -84,9 +84,9 @@ def fbn(
     server_clip_norm: float | None = None,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
-    """Return federated batch normalisation, for BatchNorm1d, 2d and 3d wherever they are in a model.
+    """Return federated batch normalisation: BatchNorm by shared statistics (M, V), wherever it is in a model.
 
-    The paper takes one step per round, `local_steps` = 1.
+    It is for BatchNorm1d, 2d and 3d. The paper takes one step per round, `local_steps` = 1.
 
     Args:
         gradient: that of normalising by constants, the paper's, or one of BatchNorm's own; see above.
@@ -129,6 +129,7 @@ def fbn(
     }
 
     def share(steps: float) -> float:
+        """Return b, the share of the new statistics in (M, V) after this number of local steps."""
         return float(1 - (1 - statistics_momentum) ** steps)  # b
 
     def bind(task: Task) -> Algorithm:
@@ -140,17 +141,20 @@ def fbn(
             return {**weights, "server": optimizer.init(weights["params"]), **slopes}
 
         def broadcast(state: Tree) -> Tree:
+            """Return the parameters, the other buffers, and as "statistics" (M, V) and the slopes, if there are any."""
             other = statistics.other_buffers(state["buffers"], layers)
             running = statistics.running_statistics(state["buffers"], layers)  # (M, V)
             return {"params": state["params"], "buffers": other, "statistics": {**running, **slopes_part(state)}}
 
         def start(sent: Tree, state: Tree, ctx: Context) -> Tree:
+            """Return the carry of the server's model with (M, V) in its buffers, and no statistics seen so far."""
             buffers = statistics.fill(sent["buffers"], sent["statistics"])
             carry = local.initial_carry({"params": sent["params"], "buffers": buffers}, state)
             seen = statistics.initial_statistics(sent["statistics"])
             return {**carry, "seen": seen, **slopes_part(sent["statistics"])}
 
         def step(carry: Tree, batch: Batches, ctx: Context) -> tuple[Tree, Logs]:
+            """Take a step, and add its batch's statistics and slopes to those seen in the round."""
             params = {**carry["params"], **slopes_as_parameters(carry)}
             grads, after, logs = task.gradient(params, carry["buffers"], batch["private"])
             buffers, seen, logs = statistics.observe(carry, after, logs, layers)
@@ -158,6 +162,7 @@ def fbn(
             return {**local.descend(carry, own, buffers, ctx), "seen": {**seen, **add_slopes(seen, grads)}}, logs
 
         def finish(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
+            """Return w - w_i and the round's statistics as the update, and the optimiser's state if it is kept."""
             seen = carry["seen"] | tree.scale(slopes_part(carry["seen"]), 1 / ctx.steps)
             if sends == "moved":
                 running = {name: sent["statistics"][name] for name in ("mean", "var")}
@@ -165,6 +170,7 @@ def fbn(
             return {"delta": delta(sent, carry), "statistics": seen}, local.client_state(carry)
 
         def update(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
+            """Move w by the averaged difference, and (M, V) and the slopes towards the pooled ones by b."""
             mean, steps = aggregate["delta"], _mean_steps(local, info)  # of w - w_i
             change = mean["params"]
             if clip is not None:
@@ -178,10 +184,12 @@ def fbn(
             return {"params": params, "buffers": buffers, "server": kept, **move_slopes(state, pooled, b)}
 
         def drift(before: Tree, after: Tree) -> Mapping[str, Tensor]:
+            """Return how far a round moved each layer's (M, V)."""
             old, new = (statistics.running_statistics(state["buffers"], layers) for state in (before, after))
             return {f"drift.{layer}": d for layer, d in statistics.layer_distances(new, old).items()}
 
         def warnings(rounds: int) -> list[str]:
+            """Return a warning if every round only measures, so that none trains."""
             if warm_start < rounds:
                 return []
             return [f"algorithm.warm_start = {warm_start} with rounds = {rounds}: every round measures and none trains"]

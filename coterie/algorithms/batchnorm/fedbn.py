@@ -29,7 +29,7 @@ from coterie.core.tree import Tree
 
 
 def fedbn(*, server_lr: float = 1.0, server: Optimizer | None = None, **local_options: Unpack[LocalOptions]) -> Recipe:
-    """Return FedBN.
+    """Return FedBN: FedAvg of everything except the normalisation layers, which stay with their clients.
 
     Args:
         server_lr, server: as in `fedavg`.
@@ -73,7 +73,7 @@ def fedbn(*, server_lr: float = 1.0, server: Optimizer | None = None, **local_op
 
 
 def split(weights: Tree, own: frozenset[str]) -> tuple[Tree, Tree]:
-    """Return {"params", "buffers"} without the leaves named in `own`, and with these alone."""
+    """Return {"params", "buffers"} in two: without the leaves named in `own`, and these leaves alone."""
     parts = {kind: weights[kind].items() for kind in ("params", "buffers")}
     return (
         {kind: {name: leaf for name, leaf in leaves if name not in own} for kind, leaves in parts.items()},
@@ -82,5 +82,5 @@ def split(weights: Tree, own: frozenset[str]) -> tuple[Tree, Tree]:
 
 
 def join(shared: Tree, own: Tree) -> Tree:
-    """Return one model's {"params", "buffers"} from both."""
+    """Return the {"params", "buffers"} of one model from its two parts."""
     return {kind: {**shared[kind], **own[kind]} for kind in ("params", "buffers")}

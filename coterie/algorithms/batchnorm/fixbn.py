@@ -35,7 +35,7 @@ def fixbn(
     server: Optimizer | None = None,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
-    """Return FixBN.
+    """Return FixBN: FedAvg, whose BatchNorm statistics are constants after the first `freeze_after` rounds.
 
     Args:
         freeze_after: T*, the last round in which statistics change; the paper takes half of all rounds.
@@ -50,6 +50,7 @@ def fixbn(
     average = fedavg(server_lr=server_lr, server=server, **local_options)
 
     def average_by_constant_statistics(task: Task) -> Algorithm:
+        """Return FedAvg for the task, its BatchNorm layers normalising by constant (M, V)."""
         return average(keep_statistics(with_normaliser(task, constant_gradient)))
 
     return stages([(average, freeze_after), (average_by_constant_statistics, None)])

@@ -78,6 +78,7 @@ class _SubtractMeans(torch.autograd.Function):
 
     @staticmethod
     def forward(y: Tensor, slopes: Tensor, share: Tensor) -> Tensor:
+        """Return y unchanged."""
         return y.view_as(y)
 
     @staticmethod
@@ -86,6 +87,7 @@ class _SubtractMeans(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        """Return the gradient by y, g - share (s + y t), and the gradient by the slopes, the sums of g and of y g."""
         y, slopes, share = ctx.saved_tensors
         axes = [0, *range(2, y.dim())]
         s, t = (per_channel(slope, y) for slope in slopes.unbind())

@@ -66,7 +66,9 @@ def hbn(
     server: Optimizer | None = None,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
-    """Return HBN, for BatchNorm1d, 2d and 3d wherever they are in a model.
+    """Return HBN: FedAvg whose BatchNorm layers mix shared and batch statistics; every even round only measures.
+
+    It is for BatchNorm1d, 2d and 3d, wherever they are in a model.
 
     Args:
         statistics_batch: the number of examples that a client measures.
@@ -89,37 +91,46 @@ def hbn(
         base = average(task)
 
         def initial_server_state(weights: Tree | None, federation: Federation) -> Tree:
+            """Return FedAvg's initial state, with the (M, V) that clients are sent as "mixed"."""
             state = base.server.initial_state(weights, federation)
             return {**state, "mixed": statistics.running_statistics(state["buffers"], layers)}  # (M, V)
 
         def initial_client_state(weights: Tree) -> Tree:
+            """Return phi, 0 in every channel, and the optimiser's state if it is kept."""
             phi = {name: torch.zeros_like(weights["buffers"][mean]) for name, mean in means.items()}
             return {"phi": phi, **base.client.initial_state({"params": {**weights["params"], **phi}})}
 
         def broadcast(state: Tree) -> Tree:
+            """Return the parameters, the other buffers, and (M, V) as "statistics"."""
             other = statistics.other_buffers(state["buffers"], layers)
             return {"params": state["params"], "buffers": other, "statistics": state["mixed"]}
 
         def start(sent: Tree, state: Tree, ctx: Context) -> Tree:
+            """Return the carry of the server's model with (M, V) in its buffers and the client's own phi."""
             params, buffers = {**sent["params"], **state["phi"]}, statistics.fill(sent["buffers"], sent["statistics"])
             return base.client.start({"params": params, "buffers": buffers}, state, ctx)
 
         def step(carry: Tree, batch: Batches, ctx: Context) -> tuple[Tree, Logs]:
+            """Take FedAvg's step, and put (M, V) back into the buffers."""
             after, logs = base.client.step(carry, batch, ctx)  # its buffers hold what the layers reported
             running = statistics.running_statistics(carry["buffers"], layers)
             return {**after, "buffers": statistics.fill(after["buffers"], running)}, logs
 
         def finish(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
+            """Return FedAvg's update, without phi, and a client state that keeps phi."""
             update, state = base.client.finish(sent, carry, ctx)
             return update, {"phi": {name: carry["params"][name] for name in means}, **state}
 
         def update(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
+            """Return FedAvg's new state; the (M, V) that clients are sent stay."""
             return {**base.server.update(state, aggregate, info), "mixed": state["mixed"]}
 
         def start_measuring(sent: Tree, state: Tree, ctx: Context) -> Tree:
+            """Return the carry of a measuring round, with no statistics seen so far."""
             return {**start(sent, state, ctx), "seen": statistics.initial_statistics(sent["statistics"])}
 
-        def adopt(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
+        def adopt_statistics(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
+            """Move the (M, V) that clients are sent towards the pooled statistics, and evaluate by these themselves."""
             old, pooled = statistics.fill(state["buffers"], state["mixed"]), aggregate["statistics"]
             mixed = statistics.running_statistics(statistics.move(old, pooled, share), layers)
             return {**state, "mixed": mixed, "buffers": statistics.move(state["buffers"], pooled, 1.0)}
@@ -140,7 +151,7 @@ def hbn(
         measuring = replace(
             measuring,
             client=replace(measuring.client, start=start_measuring, streams=one_batch),
-            server=replace(measuring.server, update=adopt),
+            server=replace(measuring.server, update=adopt_statistics),
         )
         return replace(training, stage=lambda round: training if round % 2 else measuring)
 

@@ -19,6 +19,7 @@ def measuring_round(training: Algorithm, task: Task) -> Algorithm:
     """
 
     def step(carry: Tree, batch: Batches, ctx: Context) -> tuple[Tree, Logs]:
+        """Run the forward alone, and add its batch's statistics to those seen in the round."""
         private = batch["private"]
         outputs, after = task.apply(carry["params"], carry["buffers"], private.x, private.mask, private.key)
         loss, count = masked_sums(task.loss, outputs, private.y, private.mask)
@@ -27,9 +28,11 @@ def measuring_round(training: Algorithm, task: Task) -> Algorithm:
         return {**carry, "buffers": buffers, "seen": seen}, logs
 
     def finish(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
+        """Return the statistics alone as the update, and the client state that training gives."""
         return {"statistics": carry["seen"]}, training.client.finish(sent, carry, ctx)[1]
 
     def update(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
+        """Set (M, V) to the pooled statistics."""
         return {**state, "buffers": statistics.move(state["buffers"], aggregate["statistics"], 1.0)}
 
     return replace(

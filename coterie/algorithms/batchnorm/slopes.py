@@ -1,4 +1,4 @@
-"""What BatchNorm's gradient needs from other examples, shared between clients as (M, V) are.
+"""Slopes: the sums over other clients' examples that BatchNorm's gradient needs, shared as (M, V) are.
 
 From the gradient g of its normalised values y, BatchNorm subtracts mean(g) + y mean(y g), both over the whole batch. A
 client has only its own. So clients send the sums of g and of y g in every layer, the layer's "slopes". The server pools
@@ -30,7 +30,7 @@ def initial_slopes(buffers: Tree, layers: Iterable[str]) -> Tree:
 
 
 def slopes_part(whole: Tree) -> Tree:
-    """Return the slopes of a tree as {"slopes": ...}."""
+    """Return the slopes of a tree as {"slopes": ...}; an empty tree if it has none."""
     return {PART: whole[PART]} if PART in whole else {}
 
 
@@ -40,7 +40,7 @@ def slopes_as_parameters(carry: Tree) -> Tree:
 
 
 def add_slopes(before: Tree, grads: Tree) -> Tree:
-    """Return the sum over the steps so far and one more, from the gradients by <layer>.slopes."""
+    """Return the slopes of all steps so far and one more, whose slopes are among its gradients as <layer>.slopes."""
     if PART not in before:
         return {}
     return {PART: {layer: s + grads[leaf_name(layer, PART)] for layer, s in before[PART].items()}}

@@ -56,7 +56,7 @@ def step_statistics(buffers: Tree, layers: Iterable[str]) -> Tree:
 
 
 def initial_statistics(sent: Tree) -> Tree:
-    """Return what a client has seen before its first step, given the "statistics" that the server sent.
+    """Return a client's statistics before its first step, of no values, given the "statistics" that the server sent.
 
     It is {"mean", "var", "number"} with the number 0 and (M, V) as mean and variance, so that a client none of whose
     values pass a layer moves nothing there. Other parts of what was sent become zeros.
@@ -78,7 +78,7 @@ def merge(before: Tree, more: Tree) -> Tree:
 
 
 def observe(carry: Tree, buffers: Tree, logs: Logs, layers: Iterable[str]) -> tuple[Tree, Tree, Logs]:
-    """Add what the layers reported in one step to what the client has seen in the round.
+    """Return the buffers with (M, V) restored, the statistics with one step's added, and the logs with shifts.
 
     Args:
         carry: its "buffers" hold (M, V), its "seen" the statistics so far.
@@ -97,7 +97,7 @@ def observe(carry: Tree, buffers: Tree, logs: Logs, layers: Iterable[str]) -> tu
 
 
 def fill(buffers: Tree, statistics: Tree) -> Tree:
-    """Return the buffers with {"mean", "var"} in the layers' places, as a forward needs them."""
+    """Return the buffers with {"mean", "var"} as the layers' running statistics, as a forward needs them."""
     changes: Tree = {}
     for layer, mean in statistics["mean"].items():
         names = statistic_names(layer)
@@ -138,12 +138,13 @@ def encode_as_moved(seen: Tree, running: Tree, share: float) -> Tree:
 
 
 def decode_moved(pooled: Tree, running: Tree, share: float) -> Tree:
-    """Return pooled statistics that clients sent by `encode_as_moved` as if clients had sent mean and variance."""
+    """Undo `encode_as_moved` in pooled statistics: return them as if clients had sent mean and variance."""
 
-    def decode(moved: Tree, old: Tree) -> Tree:
+    def undo_move(moved: Tree, old: Tree) -> Tree:
+        """Return the values that the `old` ones were moved towards by `share`."""
         return tree.map(lambda m, o: o + (m - o) / share, moved, old)
 
-    mean, within = decode(pooled["mean"], running["mean"]), decode(pooled["within"], running["var"])
+    mean, within = undo_move(pooled["mean"], running["mean"]), undo_move(pooled["within"], running["var"])
     return {**pooled, "mean": mean, "within": within, "between": tree.scale(pooled["between"], share**-2)}
 
 
@@ -156,6 +157,7 @@ def three_stages(chosen: Aggregator) -> Aggregator:
     """
 
     def rule(updates: list[Tree], combine: Combine) -> Tree:
+        """Combine the means, then the variances, then the squared distances from the mean; add up the numbers."""
         mean = combine([u["mean"] for u in updates])
         within = combine([u["var"] for u in updates])
         between = combine([tree.map(lambda m, mu: (m - mu) ** 2, u["mean"], mean) for u in updates])
@@ -179,5 +181,6 @@ def layer_distances(a: Tree, b: Tree) -> dict[str, Tensor]:
 
 
 def _distance(mean: Tensor, var: Tensor, to_mean: Tensor, to_var: Tensor) -> Tensor:
+    """Return `layer_distances` for one layer []."""
     sd, to_sd = (var + EPS).sqrt(), (to_var + EPS).sqrt()
     return ((((mean - to_mean) / to_sd) ** 2 + (sd / to_sd - 1) ** 2).mean()).sqrt()

@@ -13,7 +13,7 @@ from coterie.core.tree import Tree
 
 
 def with_normaliser(task: Task, normaliser: Normaliser) -> Task:
-    """Return the task, its BatchNorm layers calling the normaliser in training.
+    """Return the task, its BatchNorm layers calling the normaliser in training; refuse a model that has none.
 
     After a forward, their buffers hold what they reported; see `coterie.core.task.Task.apply_with`.
 
