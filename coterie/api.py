@@ -222,6 +222,7 @@ def _evaluation(
     own: Mapping[str, Examples] | None,
     shares: Mapping[str, Tensor] | None,
 ) -> Evaluation:
+    """Return how the federation is evaluated; refuse values by the names that `plan` gives them."""
     try:
         return Evaluation(test, every, clients, own, shares)
     except Mistake as mistake:  # `plan` has other names for these arguments
@@ -236,12 +237,13 @@ def _join_codecs(chosen: Transform | None, algorithms_own: Transform | None) -> 
 
 
 def _bind(algorithm: Recipe, tasks: Mapping[str, Task], probe: Probe | None) -> dict[str, Algorithm]:
+    """Return each architecture's algorithm, extended by the probe if there is one."""
     recipe = algorithm if probe is None else probe.extend_algorithm(algorithm)
     return {name: recipe(task) for name, task in tasks.items()}
 
 
 def _name_architectures(model: Models, ids: Sequence[str]) -> tuple[dict[str, nn.Module], Callable[[str], str]]:
-    """Return the models by architecture, and the function from a client to its architecture."""
+    """Return the models by architecture, and the function from a client to its architecture; refuse missing models."""
     if isinstance(model, nn.Module):
         return {"model": model}, lambda client: "model"
     given = list(model.values() if isinstance(model, Mapping) else model)
@@ -259,18 +261,20 @@ def _name_architectures(model: Models, ids: Sequence[str]) -> tuple[dict[str, nn
 
 
 def _copy_to_engine(model: nn.Module, engine: Engine) -> nn.Module:
-    """Return a copy of the model on the engine's device, in its type of number."""
+    """Return a copy of the model on the engine's device, in its type of number; refuse sizes not known yet."""
     require_known_sizes(model, "model")
     return copy.deepcopy(model).to(engine.device, engine.dtype)
 
 
 def _count_classes(test: Examples | None) -> int | None:
+    """Return the highest test label plus 1; None without whole-number labels."""
     if test is None or test.y is None or test.y.is_floating_point() or not len(test):
         return None
     return int(test.y.max()) + 1
 
 
 def _as_cohort(cohort: float | int | Cohort | None) -> Cohort:
+    """Return the cohort for a fraction (float), a number (int) or None (all clients)."""
     if isinstance(cohort, Cohort):
         return cohort
     with mistakes_in("cohort"):

@@ -264,7 +264,7 @@ class Composite(Aggregator):
     def reduce(
         self, updates: Tensor, weights: Sequence[float], key: Tensor | None = None, all_reduce: AllReduce = sum_alone
     ) -> Tensor:
-        """Reduce the rows as one stage does."""
+        """Reduce the rows by the inner aggregator, as one stage does."""
         return self.inner.reduce(updates, weights, key, all_reduce)
 
     def combine(self, updates: Sequence[Tree], weights: Sequence[float], key: Tensor | None = None) -> Tree:

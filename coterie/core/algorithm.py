@@ -96,7 +96,7 @@ class Stream:
 
 
 def one_architecture(weights: Tree | None) -> Tree:
-    """Return the initial weights, for an algorithm whose server holds a model.
+    """Return the weights unchanged; refuse None, which says that clients differ in architecture.
 
     Raises:
         Mistake: clients differ in architecture, so there are no such weights.
@@ -113,6 +113,7 @@ def _params_and_buffers(state: Tree) -> Tree:
 
 
 def _initial_weights(weights: Tree | None, federation: Federation) -> Tree:
+    """Return the initial weights as the server state; refuse None, as `one_architecture` does."""
     return one_architecture(weights)
 
 

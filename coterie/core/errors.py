@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this; and pieces of its sentences."""
+"""`Mistake`, the exception for what the user can mend, and functions that write its sentences."""
 
 from __future__ import annotations
 
@@ -58,14 +58,15 @@ class Mistake(ValueError):
         self.sentence, self.key, self.value, self.allowed, self.table = sentence, key, value, allowed, table
 
     def __str__(self) -> str:
+        """Return the whole sentence: the argument with its table, its value, and what is wrong."""
         text = self.sentence or f"it must be {self.allowed}"
         if self.key is not None:
             given = "" if self.value is UNSET else f" = {toml_text(self.value)}"
-            text = f"{self._full(self.key)}{given}: {text}"
-        return _ARGUMENT.sub(lambda match: self._full(match[1]), text)
+            text = f"{self._full_name(self.key)}{given}: {text}"
+        return _ARGUMENT.sub(lambda match: self._full_name(match[1]), text)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Survive pickling: processes of one run send one another their mistakes."""
+        """Return how to make this mistake again after pickling, since processes of one run send their mistakes."""
         return _remake, (
             self.sentence,
             self.key,
@@ -80,11 +81,13 @@ class Mistake(ValueError):
             return self
         return Mistake(self.sentence, key=self.key, value=self.value, allowed=self.allowed, table=table)
 
-    def _full(self, name: str) -> str:
+    def _full_name(self, name: str) -> str:
+        """Return an argument's name after its table's, if there is one."""
         return f"{self.table}.{name}" if self.table else name
 
 
 def _remake(sentence: str, key: str | None, value: tuple[Any, ...], allowed: str, table: str) -> Mistake:
+    """Return the mistake that `__reduce__` described."""
     return Mistake(sentence, key=key, value=value[0] if value else UNSET, allowed=allowed, table=table)
 
 
@@ -115,7 +118,7 @@ def require(key: str, value: object, right: bool, allowed: str) -> None:
 
 
 def reason(error: Exception) -> str:
-    """Return what an exception says, on one line; its type where it says nothing.
+    """Return what an exception says, on one line; its type if it says nothing.
 
     >>> reason(ValueError("not\\n  so")), reason(EOFError())
     ('not so', 'EOFError')
@@ -124,7 +127,7 @@ def reason(error: Exception) -> str:
 
 
 def few(names: Sequence[str], number: int = 3) -> str:
-    """Return the first names, and how many more there are.
+    """Return the first `number` names, and how many more there are, as text.
 
     >>> few(["a", "b", "c", "d"], 2)
     'a, b and 2 more'

@@ -31,6 +31,7 @@ class Examples:
     rows: Tensor | None = None
 
     def __post_init__(self) -> None:
+        """Refuse labels that are more or fewer than the examples."""
         if self.y is not None and len(self.y) != len(self.x):
             raise Mistake(f"x has {len(self.x)} examples but y has {len(self.y)}; give one label for each example")
 

@@ -1,4 +1,4 @@
-"""Kinds of arguments in words, and values held against them. See `coterie.core.kinds`."""
+"""Describe kinds of arguments in words, and check values against them. See `coterie.core.kinds`."""
 
 from __future__ import annotations
 
@@ -53,6 +53,7 @@ def is_of_kind(value: Any, kind: Any) -> bool:
 
 
 def _is_within(value: Any, bound: Any) -> bool:
+    """Return whether a value respects a bound; what is not a bound always holds."""
     if isinstance(bound, Gt):
         return bool(value > bound.gt)
     if isinstance(bound, Ge):
@@ -63,7 +64,7 @@ def _is_within(value: Any, bound: Any) -> bool:
 
 
 def describe_kind(kind: Any) -> str:
-    """Return an annotation in words.
+    """Return a kind of argument, an annotation with its range, in words.
 
     >>> describe_kind(int | None), describe_kind(typing.Annotated[float, Gt(0), Le(1)])
     ('a whole number', 'a number above 0 and at most 1')

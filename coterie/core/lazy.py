@@ -21,6 +21,7 @@ class _LazyPackage(ModuleType):
     __places__: Mapping[str, str]
 
     def __getattr__(self, name: str) -> Any:
+        """Import and return a name that the package offers, or a submodule."""
         if name in self.__places__:
             module, _, attribute = self.__places__[name].partition(":")
             self.__dict__[name] = getattr(importlib.import_module(module), attribute)
@@ -31,10 +32,12 @@ class _LazyPackage(ModuleType):
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Python binds a submodule to its package when it has imported it; a name of ours stays ours
+        """Set an attribute, except a submodule under a name that the package offers."""
         if not (isinstance(value, ModuleType) and name in self.__places__):
             super().__setattr__(name, value)
 
     def __dir__(self) -> list[str]:
+        """Return all names, with those that are not imported yet."""
         return sorted({*super().__dir__(), *self.__places__})
 
 

@@ -39,6 +39,7 @@ def import_package(name: str, wanted_by: str, extra: str, value: Any = UNSET) ->
 
 
 def _mistake(wanted_by: str, value: Any, sentence: str) -> Mistake:
+    """Return a mistake about the argument `wanted_by`, or, without a value, about what it names in words."""
     if value is UNSET:
         return Mistake(f"{wanted_by}: {sentence}")
     return Mistake(sentence, key=wanted_by, value=value)

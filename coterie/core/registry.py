@@ -45,12 +45,14 @@ class Registry(Mapping[str, Callable[..., Any]]):
         self.key, self.places, self.takes_own, self.more = key, dict(places), takes_own, tuple(more)
 
     def __getitem__(self, name: str) -> Callable[..., Any]:
+        """Import and return the function called `name`; KeyError if there is none."""
         module, _, function = self.places[name].partition(":")
         found: Callable[..., Any] = getattr(importlib.import_module(module), function)
         return found
 
     def __contains__(self, name: object) -> bool:
-        return name in self.places  # without importing it
+        """Return whether there is such a name, without importing its function."""
+        return name in self.places
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.places)
@@ -59,7 +61,7 @@ class Registry(Mapping[str, Callable[..., Any]]):
         return len(self.places)
 
     def find(self, name: str, folders: Sequence[str | Path] = (), key: str | None = None) -> Callable[..., Any]:
-        """Return the function called `name`: one of the registry, or the user's own.
+        """Import and return the function called `name`, of the registry or the user's own; refuse unknown names.
 
         Args:
             name: one of the names, or "package.module:function" where the registry takes such.
@@ -85,7 +87,7 @@ class Registry(Mapping[str, Callable[..., Any]]):
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return what was probably meant, in upper or lower case, or None.
+    """Return the known name that is most like `name`, in upper or lower case; None if none is like it.
 
     >>> nearest("mometum", ["momentum", "lr"]), nearest("CNN", ["cnn", "mlp"])
     ('momentum', 'cnn')
@@ -96,7 +98,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def import_own(key: str, name: str, folders: Sequence[str | Path] = ()) -> Callable[..., Any]:
-    """Return the user's own function called "package.module:function".
+    """Import and return the user's own function called "package.module:function".
 
     Args:
         key: the argument that names it, for messages.
@@ -121,6 +123,7 @@ def import_own(key: str, name: str, folders: Sequence[str | Path] = ()) -> Calla
 
 
 def _import_from(name: str, folders: Sequence[Path]) -> ModuleType:
+    """Import a module from the first of the folders that has it, or from the usual places."""
     top = name.partition(".")[0]
     home = next((f for f in folders if (f / top).is_dir() or (f / f"{top}.py").is_file()), None)
     if home is None:
@@ -142,6 +145,7 @@ def _forget_namesake(top: str, home: Path) -> None:
 
 @contextmanager
 def _first_on_path(folder: Path) -> Iterator[None]:
+    """Let Python look into this folder first for modules, within a block."""
     before = list(sys.path)
     sys.path.insert(0, str(folder))
     importlib.invalidate_caches()

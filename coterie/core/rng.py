@@ -33,12 +33,12 @@ def number(*purpose: object) -> int:
 
 
 def generator(*purpose: object) -> torch.Generator:
-    """Return a torch generator on the host, for draws such as an order of examples."""
+    """Return a torch generator on the host, seeded by `purpose` alone, for draws such as an order of examples."""
     return torch.Generator().manual_seed(number(*purpose))
 
 
 def python_generator(*purpose: object) -> random.Random:
-    """Return a generator of the standard library, for draws of single numbers."""
+    """Return a generator of the standard library, seeded by `purpose` alone, for draws of single numbers."""
     return random.Random(number(*purpose))
 
 

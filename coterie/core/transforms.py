@@ -44,19 +44,21 @@ def chain(*transforms: Transform) -> Transform:
     encoded it.
     """
 
-    def encode(update: Tree, state: Tree, key: Tensor) -> tuple[Tree, Tree]:
+    def encode_in_turn(update: Tree, state: Tree, key: Tensor) -> tuple[Tree, Tree]:
+        """Return the update after each transform's `encode` in turn, and their states under their numbers."""
         after = {}
         for k, transform in enumerate(transforms):
             before = state.get(str(k)) or transform.init(update)
             update, after[str(k)] = transform.encode(update, before, rng.fold(key, k))
         return update, after if any(after.values()) else {}
 
-    def decode(payload: Tree) -> Tree:
+    def decode_backwards(payload: Tree) -> Tree:
+        """Return the payload after each transform's `decode`, last to first."""
         for transform in reversed(transforms):
             payload = transform.decode(payload)
         return payload
 
-    return Transform(encode, decode)
+    return Transform(encode_in_turn, decode_backwards)
 
 
 def clip(limit: float) -> Transform:
@@ -84,6 +86,7 @@ def cast(dtype: torch.dtype, back: torch.dtype = torch.float32) -> Transform:
     limit = torch.finfo(dtype).max
 
     def narrow(x: Tensor) -> Tensor:
+        """Return a float tensor cast to `dtype` and clamped to its range; other tensors unchanged."""
         return x.clamp(-limit, limit).where(x.isfinite(), x).to(dtype) if x.is_floating_point() else x
 
     def narrow_floats(update: Tree, state: Tree, key: Tensor) -> tuple[Tree, Tree]:

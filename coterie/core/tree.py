@@ -99,6 +99,7 @@ def add(a: Tree, b: Tree, scale: float | Tensor = 1.0) -> Tree:
 
 
 def _same_kind(x: Tensor, y: Tensor, scale: Tensor) -> bool:
+    """Return whether all three have one type and one device."""
     return x.dtype == y.dtype == scale.dtype and x.device == y.device == scale.device
 
 
@@ -138,7 +139,7 @@ def floats(tree: Tree) -> Tree:
 
 
 def merge(base: Tree, changes: Tree) -> Tree:
-    """Return `base` with the leaves of `changes` in their places."""
+    """Return `base` with some leaves replaced by those of `changes`, at the same places."""
     return {
         name: (
             child if name not in changes else merge(child, changes[name]) if isinstance(child, dict) else changes[name]

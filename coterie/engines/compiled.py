@@ -100,10 +100,12 @@ def cpp_compiler() -> str | None:
 
 
 def _compiler_name() -> str:
+    """Return the name in the environment variable CXX, or the platform's usual C++ compiler."""
     return os.environ.get("CXX", {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++"))
 
 
 def _layout(x: Tensor) -> Any:
+    """Return what a program depends on in a tensor: its shape, strides and type."""
     return x.shape, x.stride(), x.dtype
 
 
@@ -143,6 +145,7 @@ def _compile(step: Step, carry: Tree, batches: Batches, ctx: Context) -> Program
         fast = compiled(trace, given, options=INDUCTOR_OPTIONS)
 
     def program(carry: Sequence[Tensor], batch: Sequence[Tensor], facts: Sequence[Tensor]) -> Logs:
+        """Run the compiled step: write the new carry over the old one, and return the logs."""
         return dict(zip(names, fast(*carry, *_to_channels_last(batch, images), *facts), strict=True))
 
     return program
@@ -151,9 +154,9 @@ def _compile(step: Step, carry: Tree, batches: Batches, ctx: Context) -> Program
 def _trace(
     step: Step, carry: Tree, batches: Batches, ctx: Context, tensors: Sequence[Tensor]
 ) -> tuple[GraphModule, list[str]]:
-    """Return the step as a graph, and the names of its logs.
+    """Return the step as a graph that writes the new carry over the old one, and the names of its logs.
 
-    The graph's arguments are the leaves of the carry, which it writes over, and the tensors of batches and context.
+    The graph's arguments are the leaves of the carry, and the tensors of batches and context.
     """
     from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -162,6 +165,7 @@ def _trace(
     names: list[str] = []
 
     def flat(*arguments: Tensor) -> list[Tensor]:
+        """Run the step on the tensors alone: write the new carry over the old one, and return the logs."""
         old = arguments[: len(leaves)]
         new, logs = step(
             _fill_carry(carry, old),
@@ -187,8 +191,9 @@ def _add(x: Tensor, y: Tensor, *, alpha: float = 1) -> Any:
 
 
 def _image_positions(trace: GraphModule, tensors: Sequence[Tensor]) -> frozenset[int]:
-    """Return the positions of images that convolutions on a CPU read faster with channels last; what follows from them
-    then has channels last too.
+    """Return the positions of images that convolutions on a CPU read faster with channels last.
+
+    What follows from them then has channels last too.
     """
     convolves = any(node.target is torch.ops.aten.convolution.default for node in trace.graph.nodes)
     on_cpu = (k for k, x in enumerate(tensors) if x.dim() == 4 and x.is_floating_point() and x.device.type == "cpu")
@@ -196,6 +201,7 @@ def _image_positions(trace: GraphModule, tensors: Sequence[Tensor]) -> frozenset
 
 
 def _to_channels_last(tensors: Sequence[Tensor], images: frozenset[int]) -> list[Tensor]:
+    """Return the tensors, those at the positions `images` with channels last."""
     return [channels_last(x) if k in images else x for k, x in enumerate(tensors)]
 
 

@@ -78,7 +78,7 @@ def _find_update(copy: Node, carry: Collection[Node]) -> _Update | None:
 
 
 def _factors(gradient: Node) -> tuple[Node, Node] | None:
-    """Return a and b of a gradient a b that is used only here. Autograd transposes it twice."""
+    """Return a and b of a gradient a b that is used only here, or None. Autograd transposes it twice."""
     transposed = False
     while source := _source_of(gradient, aten.t.default, aten.detach.default):
         transposed ^= gradient.target is aten.t.default

@@ -44,6 +44,7 @@ def steps_per_block(examples: Examples, rows: int) -> int:
 def _gather_block(
     examples: Examples, rows: Sequence[Tensor], keys: Tensor, engine: Engine, width: int | None
 ) -> Iterator[Batch]:
+    """Yield the batches of one block of steps; see `gather_batches`."""
     absent: Sequence[Tensor | None] = [None] * len(rows)
     masks = absent
     if width is not None:

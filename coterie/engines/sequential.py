@@ -39,7 +39,10 @@ class Sequential:
     _unpaddable: dict[str, str] = field(default_factory=dict, repr=False, compare=False)  # architecture -> why
 
     def prepare(self, tasks: Mapping[str, Task]) -> dict[str, Task]:
-        """Return a federation's tasks unchanged: their gradients are taken by PyTorch's tape."""
+        """Return a federation's tasks unchanged, after noting which models' steps cannot be compiled.
+
+        Their gradients are taken by PyTorch's tape.
+        """
         self._unpaddable.clear()  # an earlier federation's models have no say
         for architecture, task in tasks.items():
             if self.compile and task.unpaddable:
@@ -48,10 +51,11 @@ class Sequential:
         return dict(tasks)
 
     def _compiles(self, architecture: str) -> bool:
+        """Return whether the steps of this architecture are compiled."""
         return self.compile and architecture not in self._unpaddable
 
     def run(self, algorithms: Mapping[str, Algorithm], broadcast: Tree, jobs: Sequence[Job]) -> Iterator[Reply]:
-        """See `coterie.core.engine.Engine.run`."""
+        """Yield the reply of one job after another; see `coterie.core.engine.Engine.run`."""
         keep_freed_memory()
         for job in jobs:
             with torch.no_grad(), torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
@@ -60,6 +64,7 @@ class Sequential:
             yield reply
 
     def _run_job(self, algorithm: Algorithm, broadcast: Tree, job: Job) -> Reply:
+        """Run all steps of one client's work, and return its reply."""
         steps = count_steps(algorithm, job)
         rows = batch_rows(algorithm, job, steps)
         ctx = client_context(algorithm, job, steps, self)
@@ -76,6 +81,7 @@ class Sequential:
         return Reply(job.client, update, state, weights, sum_logs(logs))
 
     def _step(self, algorithm: Algorithm, architecture: str, batches: Batches) -> Step:
+        """Return the algorithm's step, compiled where that is asked for and possible."""
         if not self._compiles(architecture) or any(algorithm.client.streams[name].is_full for name in batches):
             return algorithm.client.step
         if algorithm.client.step not in self._compiled:
@@ -85,6 +91,7 @@ class Sequential:
     def _batches(
         self, algorithm: Algorithm, job: Job, rows: Mapping[str, list[Tensor]], steps: int
     ) -> Iterator[Batches]:
+        """Yield each step's batches, by stream."""
         keys = step_keys(algorithm, job, steps)
         streams = {
             name: gather_batches(

@@ -59,10 +59,11 @@ class Vectorised:
     _sequential: Sequential = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        """Make the sequential engine that runs what cannot be batched."""
         object.__setattr__(self, "_sequential", Sequential(self.device, self.dtype, self.compile))
 
     def prepare(self, tasks: Mapping[str, Task]) -> dict[str, Task]:
-        """Return the tasks with gradients by `torch.func.grad`, which can be batched, or else by the tape."""
+        """Return the tasks with gradients by `torch.func.grad`, or by the tape for models that cannot be batched."""
         self.unbatched.clear()  # an earlier federation's models have no say
         prepared = self._sequential.prepare(tasks)
         return {
@@ -71,7 +72,7 @@ class Vectorised:
         }
 
     def run(self, algorithms: Mapping[str, Algorithm], broadcast: Tree, jobs: Sequence[Job]) -> Iterator[Reply]:
-        """See `coterie.core.engine.Engine.run`."""
+        """Yield the replies of one chunk of clients after another; see `coterie.core.engine.Engine.run`."""
         keep_freed_memory()
         for architecture in dict.fromkeys(job.architecture for job in jobs):
             mine = [job for job in jobs if job.architecture == architecture]
@@ -81,7 +82,7 @@ class Vectorised:
     def _run_chunk(
         self, algorithms: Mapping[str, Algorithm], architecture: str, broadcast: Tree, jobs: list[Job]
     ) -> Iterable[Reply]:
-        """Return the replies of a chunk of clients of one architecture."""
+        """Return the replies of a chunk: batched, in halves if memory is too small, or one client after another."""
         if architecture not in self.unbatched:
             try:
                 return self._run_batched(algorithms[architecture], broadcast, jobs)
@@ -98,7 +99,7 @@ class Vectorised:
     def _run_halves(
         self, algorithms: Mapping[str, Algorithm], architecture: str, broadcast: Tree, jobs: list[Job], why: str
     ) -> Iterator[Reply]:
-        """Yield the replies of a chunk that did not fit into memory, in two smaller chunks."""
+        """Yield the replies of a chunk that does not fit into memory, in two smaller chunks; refuse a single client."""
         if len(jobs) == 1:
             raise Mistake(
                 f"the memory of {self.device} is too small for the work of one client ({why}); lower `batch_size` or "
@@ -112,6 +113,7 @@ class Vectorised:
             yield from self._run_chunk(algorithms, architecture, broadcast, part)
 
     def _note_unbatched(self, architecture: str, error: Exception) -> None:
+        """Note and log why an architecture cannot be batched."""
         self.unbatched[architecture] = (str(error).splitlines() or [type(error).__name__])[0]
         log.warning(
             "clients run one after another, since this model cannot be batched: %s", self.unbatched[architecture]
@@ -127,6 +129,7 @@ class Vectorised:
 
     @torch.no_grad()
     def _run_batched(self, algorithm: Algorithm, broadcast: Tree, jobs: list[Job]) -> list[Reply]:
+        """Return the replies of a chunk whose clients run all at once."""
         idle = _round_up(len(jobs)) - len(jobs) if self.compile else 0
         steps = [count_steps(algorithm, job) for job in jobs] + [0] * idle  # descending
         real, jobs = len(jobs), jobs + [jobs[-1]] * idle
@@ -154,7 +157,10 @@ class Vectorised:
         return min(active, 1 << (working - 1).bit_length()) if self.compile else working
 
     def _step(self, algorithm: Algorithm, dims: dict[str, Any]) -> Step:
-        """Return the step for all clients at once, given the dimensions along which batches are stacked."""
+        """Return the step for all clients at once, compiled if asked for and possible.
+
+        `dims` says along which dimension each entry of a batch is stacked.
+        """
         if not self.compile:
             return vmap(algorithm.client.step, in_dims=(0, dims, CONTEXT_DIMS))
         batched = vmap(
@@ -168,6 +174,7 @@ class Vectorised:
         return self._compiled[key]
 
     def _stack_contexts(self, algorithm: Algorithm, jobs: list[Job], steps: list[int]) -> Context:
+        """Return the context of a chunk: what differs between clients is stacked, the rest is shared."""
         each = [client_context(algorithm, job, k, self) for job, k in zip(jobs, steps, strict=True)]
         shared = each[0]
         return Context(
@@ -202,6 +209,7 @@ class _StackedStream(NamedTuple):
     def stack(
         cls, name: str, algorithm: Algorithm, jobs: list[Job], steps: list[int], engine: Vectorised
     ) -> _StackedStream:
+        """Plan the batches of one stream for every client of a chunk, and stack them."""
         parts = [job.data[name] for job in jobs]
         pool, looked_up = _common_pool(parts)
         planned = [batch_rows(algorithm, job, k)[name] for job, k in zip(jobs, steps, strict=True)]
@@ -252,6 +260,7 @@ def _unbatchable_gradient(why: str) -> Differentiate:
     """Return the tape's gradient for a model that cannot be batched; in a batched call it raises the reason."""
 
     def differentiate(f: Callable[[Tree], tuple[Tensor, Any]], params: Tree) -> tuple[Tree, Any]:
+        """Differentiate by the tape; in a batched call, raise the reason."""
         try:
             next(iter(params.values())).detach().requires_grad_()
         except RuntimeError as error:  # the tape does not work under vmap
@@ -299,6 +308,7 @@ def _cut_finished(carry: Tree, active: int, left: int, done: list[Tree]) -> tupl
 
 
 def _concatenate(parts: list[Tree]) -> Tree:
+    """Return the trees joined leaf by leaf along the first dimension."""
     return parts[0] if len(parts) == 1 else tree.map(lambda *xs: torch.cat(xs), *parts)
 
 
@@ -309,6 +319,7 @@ def _add_logs(logs: Logs, new: Logs, n: int) -> Logs:
 
 
 def _replies(jobs: list[Job], updates: Tree, states: Tree, logs: Logs, processed: list[float]) -> list[Reply]:
+    """Return each client's reply, cut from the chunk's stacked results."""
     n = len(jobs)
     numbers = {name: value.tolist() for name, value in logs.items()}
     return [
