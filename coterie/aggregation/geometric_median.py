@@ -1,4 +1,4 @@
-"""The geometric median."""
+"""The geometric median: the rule that gives the point with the least sum of distances to the updates."""
 
 from __future__ import annotations
 
@@ -48,6 +48,6 @@ def geometric_median(num_byzantine: int = 0, smoothing: float = 1e-6, iterations
 
 
 def distances_to(gram: Tensor, c: Tensor) -> Tensor:
-    """Return ||x_i - z||^2 for z = sum_j c_j x_j, float64 [n]."""
+    """Return the squared distances ||x_i - z||^2 to z = sum_j c_j x_j, float64 [n], from the x_i's Gram matrix."""
     products = gram @ c
     return (gram.diagonal() - 2 * products + c @ products).clamp(min=0)
