@@ -1,4 +1,4 @@
-"""Bucketing: the step that averages shuffled updates in buckets before a rule."""
+"""Bucketing."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from coterie.aggregation.checks import require_number, require_updates
 from coterie.core import rng
 from coterie.core.aggregators import Mixing
 from coterie.core.errors import require
+from coterie.core.kinds import Count, NonNegativeInt
 
 
-def bucketing(num_byzantine: int, bucket_size: int | None = None) -> Mixing:
+def bucketing(num_byzantine: NonNegativeInt, bucket_size: Count | None = None) -> Mixing:
     """Return the step that shuffles the updates and replaces every s successive ones by their mean.
 
         y_b = 1 / s sum_{i = (b - 1) s + 1}^{b s} x_{pi(i)},    b = 1 ... ceil(n / s),    pi at random
@@ -32,7 +33,7 @@ def bucketing(num_byzantine: int, bucket_size: int | None = None) -> Mixing:
     right = bucket_size is None or (isinstance(bucket_size, int) and bucket_size >= 1)
     require("bucket_size", bucket_size, right, "1 or more")
 
-    def bucket_means_matrix(gram: Tensor, key: Tensor) -> Tensor:  # [n, n] -> [m, n]
+    def bucket_means(gram: Tensor, key: Tensor) -> Tensor:  # [n, n] -> [m, n]
         n, f = len(gram), num_byzantine
         require_updates("bucketing", n, f)
         size = bucket_size or (-(-n // (2 * f)) - 1 if f else n)
@@ -42,4 +43,4 @@ def bucketing(num_byzantine: int, bucket_size: int | None = None) -> Mixing:
         in_bucket[bucket, order] = 1
         return in_bucket / in_bucket.sum(1, keepdim=True)
 
-    return Mixing(bucket_means_matrix)
+    return Mixing(bucket_means)

@@ -1,4 +1,4 @@
-"""Centred clipping: the rule that moves a centre by the mean of the updates' clipped differences from it."""
+"""Centred clipping."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from coterie.aggregation.checks import require_number, require_updates
 from coterie.aggregation.geometric_median import distances_to
 from coterie.core.aggregators import Geometric
 from coterie.core.errors import require
+from coterie.core.kinds import Count, NonNegativeInt, Positive
 
 
-def centred_clipping(radius: float, iterations: int = 1, num_byzantine: int = 0) -> Geometric:
+def centred_clipping(radius: Positive, iterations: Count = 1, num_byzantine: NonNegativeInt = 0) -> Geometric:
     """Return the rule whose centre moves by the mean of the updates' differences from it, each cut to a length.
 
         v <- v + 1 / n sum_i (x_i - v) min(1, tau / ||x_i - v||)

@@ -8,9 +8,10 @@ from torch import Tensor
 from coterie.aggregation.checks import require_number, require_updates
 from coterie.core.aggregators import Mixing
 from coterie.core.errors import require
+from coterie.core.kinds import NonNegativeInt, Positive
 
 
-def clip(clip_length: float) -> Mixing:
+def clip(clip_length: Positive) -> Mixing:
     """Return the step that shortens every update longer than a given length to that length.
 
         y_i = min(1, c / ||x_i||) x_i
@@ -29,7 +30,7 @@ def clip(clip_length: float) -> Mixing:
     return Mixing(lambda gram, key: torch.diag(_shortening(gram, length)), of_differences=True)
 
 
-def arc(num_byzantine: int) -> Mixing:
+def arc(num_byzantine: NonNegativeInt) -> Mixing:
     """Return the step of adaptive robust clipping: it shortens the k longest updates to the length of the next.
 
         k = floor(2 f / n (n - f)),    y_i = min(1, ||x_(k + 1)|| / ||x_i||) x_i,    ||x_(1)|| >= ... >= ||x_(n)||

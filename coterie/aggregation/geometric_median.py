@@ -1,4 +1,4 @@
-"""The geometric median: the rule that gives the point with the least sum of distances to the updates."""
+"""The geometric median."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from torch import Tensor
 from coterie.aggregation.checks import require_number, require_updates
 from coterie.core.aggregators import Geometric
 from coterie.core.errors import require
+from coterie.core.kinds import Count, NonNegativeInt, Positive
 
 
-def geometric_median(num_byzantine: int = 0, smoothing: float = 1e-6, iterations: int = 100) -> Geometric:
+def geometric_median(
+    num_byzantine: NonNegativeInt = 0, smoothing: Positive = 1e-6, iterations: Count = 100
+) -> Geometric:
     """Return the rule that gives the point with the smallest sum of distances to the updates.
 
     It is found by Weiszfeld's iteration from zero:
@@ -48,6 +51,6 @@ def geometric_median(num_byzantine: int = 0, smoothing: float = 1e-6, iterations
 
 
 def distances_to(gram: Tensor, c: Tensor) -> Tensor:
-    """Return the squared distances ||x_i - z||^2 to z = sum_j c_j x_j, float64 [n], from the x_i's Gram matrix."""
+    """Return ||x_i - z||^2 for z = sum_j c_j x_j, float64 [n]."""
     products = gram @ c
     return (gram.diagonal() - 2 * products + c @ products).clamp(min=0)

@@ -11,11 +11,12 @@ from coterie.aggregation.checks import require_number, require_updates
 from coterie.aggregation.distances import even_coefficients, squared_distances
 from coterie.core.aggregators import Geometric
 from coterie.core.errors import require
+from coterie.core.kinds import NonNegativeInt
 
 Neighbours = Literal["n-f-1", "n-f-2"]
 
 
-def krum(num_byzantine: int, neighbours: Neighbours = "n-f-1") -> Geometric:
+def krum(num_byzantine: NonNegativeInt, neighbours: Neighbours = "n-f-1") -> Geometric:
     """Return the rule that chooses the one update with the lowest score; of equal ones the first.
 
         score_i = sum of the k smallest ||x_i - x_j||^2 over j != i
@@ -44,7 +45,7 @@ def krum(num_byzantine: int, neighbours: Neighbours = "n-f-1") -> Geometric:
     return Geometric(krum_coefficients)
 
 
-def multi_krum(num_byzantine: int, neighbours: Neighbours = "n-f-1") -> Geometric:
+def multi_krum(num_byzantine: NonNegativeInt, neighbours: Neighbours = "n-f-1") -> Geometric:
     """Return the rule that averages the n - f updates with the lowest scores; see `krum`.
 
     Args:
@@ -71,7 +72,7 @@ def _check_parameters(num_byzantine: int, neighbours: Neighbours) -> None:
 
 
 def _order_by_score(rule: str, gram: Tensor, f: int, neighbours: Neighbours) -> Tensor:
-    """Return the updates' numbers by Krum's score, the lowest first, int64 [n]; refuse too few updates."""
+    """Return the updates' numbers, those with the lowest scores first, int64 [n]."""
     n = len(gram)
     require_updates(rule, n, f, least=2 * f + 1 if neighbours == "n-f-1" else 2 * f + 3)
     k = n - f - (1 if neighbours == "n-f-1" else 2)

@@ -1,4 +1,4 @@
-"""Minimum-diameter averaging: the rule that averages the set of updates that lie closest together."""
+"""Minimum-diameter averaging."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from coterie.aggregation.checks import require_number, require_updates
 from coterie.aggregation.distances import even_coefficients, squared_distances
 from coterie.core.aggregators import Geometric
 from coterie.core.errors import Mistake
+from coterie.core.kinds import NonNegativeInt
 
 MAX_SETS = 1_000_000
 
 
-def mda(num_byzantine: int) -> Geometric:
+def mda(num_byzantine: NonNegativeInt) -> Geometric:
     """Return the rule that averages the n - f updates whose largest distance from one another is the smallest.
 
         S* = argmin_{S, |S| = n - f} max_{i, j in S} ||x_i - x_j||,    1 / (n - f) sum_{i in S*} x_i

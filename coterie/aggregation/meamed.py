@@ -1,4 +1,4 @@
-"""The mean around the median: the rule that averages the values nearest to it, coordinate by coordinate."""
+"""The mean around the median."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from torch import Tensor
 from coterie.aggregation.checks import require_number, require_updates
 from coterie.aggregation.median import middle
 from coterie.core.aggregators import Coordinatewise
+from coterie.core.kinds import NonNegativeInt
 
 
-def meamed(num_byzantine: int) -> Coordinatewise:
+def meamed(num_byzantine: NonNegativeInt) -> Coordinatewise:
     """Return the rule that averages the n - f values of every coordinate that are nearest to its median.
 
         m_k = 1 / (n - f) sum_{j = 1}^{n - f} x_(j)k,    |x_(1)k - median_k| <= ... <= |x_(n)k - median_k|

@@ -1,4 +1,4 @@
-"""The coordinate-wise median of updates, as a rule."""
+"""The coordinate-wise median."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from torch import Tensor
 
 from coterie.aggregation.checks import require_number, require_updates
 from coterie.core.aggregators import Coordinatewise
+from coterie.core.kinds import NonNegativeInt
 
 
-def median(num_byzantine: int = 0) -> Coordinatewise:
+def median(num_byzantine: NonNegativeInt = 0) -> Coordinatewise:
     """Return the rule that takes the median of every coordinate; of an even number, the mean of the two in the middle.
 
         m_k = median(x_1k, ..., x_nk)

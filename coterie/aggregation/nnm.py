@@ -1,4 +1,4 @@
-"""Nearest-neighbour mixing: the step that averages each update with those nearest to it before a rule."""
+"""Nearest-neighbour mixing."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from torch import Tensor
 from coterie.aggregation.checks import require_number, require_updates
 from coterie.aggregation.distances import nearest, squared_distances
 from coterie.core.aggregators import Mixing
+from coterie.core.kinds import NonNegativeInt
 
 
-def nnm(num_byzantine: int) -> Mixing:
+def nnm(num_byzantine: NonNegativeInt) -> Mixing:
     """Return the step that replaces every update by the mean of the n - f updates nearest to it, itself included.
 
         y_i = 1 / (n - f) sum_{j in N_i} x_j,    N_i: the n - f nearest to x_i
@@ -28,10 +29,10 @@ def nnm(num_byzantine: int) -> Mixing:
     """
     require_number(num_byzantine)
 
-    def neighbour_means_matrix(gram: Tensor, key: Tensor) -> Tensor:  # [n, n] -> [n, n]
+    def neighbour_means(gram: Tensor, key: Tensor) -> Tensor:  # [n, n] -> [n, n]
         n = len(gram)
         require_updates("nnm", n, num_byzantine)
         near = nearest(squared_distances(gram), n - num_byzantine)  # [n, n - f]
         return torch.zeros_like(gram).scatter_(1, near, 1 / near.shape[1])
 
-    return Mixing(neighbour_means_matrix)
+    return Mixing(neighbour_means)

@@ -1,4 +1,4 @@
-"""The coordinate-wise trimmed mean: the rule that leaves out the smallest and the largest values."""
+"""The coordinate-wise trimmed mean."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from torch import Tensor
 
 from coterie.aggregation.checks import require_number, require_updates
 from coterie.core.aggregators import Coordinatewise
+from coterie.core.kinds import NonNegativeInt
 
 
-def trimmed_mean(num_byzantine: int) -> Coordinatewise:
+def trimmed_mean(num_byzantine: NonNegativeInt) -> Coordinatewise:
     """Return the rule that averages every coordinate without its f smallest and its f largest values.
 
         m_k = 1 / (n - 2 f) sum_{j = f + 1}^{n - f} x_(j)k,    x_(1)k <= ... <= x_(n)k

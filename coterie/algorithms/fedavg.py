@@ -34,11 +34,14 @@ from coterie.core.algorithm import (
     one_architecture,
 )
 from coterie.core.errors import require
+from coterie.core.kinds import Positive, PositiveFraction
 from coterie.core.task import Task
 from coterie.core.tree import Tree
 
 
-def fedavg(*, server_lr: float = 1.0, server: Optimizer | None = None, **local_options: Unpack[LocalOptions]) -> Recipe:
+def fedavg(
+    *, server_lr: Positive = 1.0, server: Optimizer | None = None, **local_options: Unpack[LocalOptions]
+) -> Recipe:
     """Return federated averaging.
 
     Args:
@@ -90,7 +93,7 @@ def fedavg(*, server_lr: float = 1.0, server: Optimizer | None = None, **local_o
     return bind
 
 
-def fedsgd(*, lr: float, lr_decay: float = 1.0) -> Recipe:
+def fedsgd(*, lr: Positive, lr_decay: PositiveFraction = 1.0) -> Recipe:
     """Return FedSGD, the baseline of McMahan et al. 2017: one full-batch gradient per client and round.
 
     It is FedAvg with E = 1 and B = n_i.

@@ -36,6 +36,7 @@ from coterie.algorithms.optimizers import adam
 from coterie.core import rng
 from coterie.core.algorithm import Algorithm, Context, Recipe, RoundInfo
 from coterie.core.errors import require
+from coterie.core.kinds import Count, NonNegativeInt, Positive
 from coterie.core.task import Batch, Task, masked_sums
 from coterie.core.tree import Tree
 from coterie.objectives.distillation import distillation, soften
@@ -46,9 +47,9 @@ ADAM_EPSILON = 1e-8
 
 def feddf(
     *,
-    distill_steps: int = 100,
-    distill_lr: float = 1e-3,
-    distill_batch_size: int = 128,
+    distill_steps: NonNegativeInt = 100,
+    distill_lr: Positive = 1e-3,
+    distill_batch_size: Count = 128,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
     """Return FedDF: FedAvg whose server also trains towards the clients' mean prediction on the seed set.

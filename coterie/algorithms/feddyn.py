@@ -38,12 +38,13 @@ from coterie.core.algorithm import (
     one_architecture,
 )
 from coterie.core.errors import require
+from coterie.core.kinds import Positive
 from coterie.core.task import Task
 from coterie.core.tree import Tree
 
 
 def feddyn(
-    *, proximal_weight: float, objective: Objective = "examples", **local_options: Unpack[LocalOptions]
+    *, proximal_weight: Positive, objective: Objective = "examples", **local_options: Unpack[LocalOptions]
 ) -> Recipe:
     """Return FedDyn: FedAvg whose clients' objectives change a little every round, until all have the same optimum.
 

@@ -38,6 +38,7 @@ from coterie.algorithms.local_options import LocalOptions
 from coterie.core import tree
 from coterie.core.algorithm import Algorithm, Batches, ClientHalf, Context, Logs, Recipe, ServerHalf, Stream, Traits
 from coterie.core.errors import require
+from coterie.core.kinds import Count, NonNegative, Positive
 from coterie.core.task import Batch, Task, masked_sums
 from coterie.core.tree import Tree
 from coterie.objectives.distillation import soften
@@ -45,14 +46,14 @@ from coterie.objectives.distillation import soften
 
 def fedh2l(
     *,
-    mutual_weight: float = 1.0,
-    seed_weight: float = 1.0,
-    temperature: float = 1.0,
+    mutual_weight: NonNegative = 1.0,
+    seed_weight: NonNegative = 1.0,
+    temperature: Positive = 1.0,
     conflict: Conflict = "project_global",
     order: Literal["joint", "successive"] = "joint",
-    mutual_steps: int | None = None,
-    mutual_lr: float | None = None,
-    mutual_batch_size: int | Literal["full"] | None = None,
+    mutual_steps: Count | None = None,
+    mutual_lr: Positive | None = None,
+    mutual_batch_size: Count | Literal["full"] | None = None,
     exchange: Literal["sum", "tables"] = "sum",
     send_as: posteriors.SendAs = "float32",
     **local_options: Unpack[LocalOptions],

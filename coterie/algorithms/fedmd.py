@@ -35,6 +35,7 @@ from coterie.algorithms.local_options import LocalOptions
 from coterie.core import rng
 from coterie.core.algorithm import Algorithm, ClientHalf, Context, Recipe, ServerHalf, Traits
 from coterie.core.errors import require
+from coterie.core.kinds import Count, NonNegativeInt, Positive
 from coterie.core.task import Batch, Score, Task, masked_sums
 from coterie.core.tree import Tree
 from coterie.objectives.distillation import absolute_difference, distillation, soften
@@ -42,13 +43,13 @@ from coterie.objectives.distillation import absolute_difference, distillation, s
 
 def fedmd(
     *,
-    digest_epochs: int = 1,
-    transfer_epochs: int = 1,
-    digest_batch_size: int | None = None,
-    digest_lr: float | None = None,
+    digest_epochs: Count = 1,
+    transfer_epochs: NonNegativeInt = 1,
+    digest_batch_size: Count | None = None,
+    digest_lr: Positive | None = None,
     match: Literal["logits", "posteriors"] = "logits",
     send_as: posteriors.SendAs = "float32",
-    temperature: float = 1.0,
+    temperature: Positive = 1.0,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
     """Return FedMD: clients average their scores of the seed set, and each trains towards this consensus.

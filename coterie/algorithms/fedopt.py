@@ -18,9 +18,12 @@ from coterie.algorithms import optimizers
 from coterie.algorithms.fedavg import fedavg
 from coterie.algorithms.local_options import LocalOptions
 from coterie.core.algorithm import Recipe
+from coterie.core.kinds import FractionBelowOne, Positive
 
 
-def fedavgm(*, server_lr: float = 1.0, server_momentum: float = 0.9, **local_options: Unpack[LocalOptions]) -> Recipe:
+def fedavgm(
+    *, server_lr: Positive = 1.0, server_momentum: FractionBelowOne = 0.9, **local_options: Unpack[LocalOptions]
+) -> Recipe:
     """Return FedAvg with momentum at the server.
 
     Args:
@@ -36,9 +39,9 @@ def fedavgm(*, server_lr: float = 1.0, server_momentum: float = 0.9, **local_opt
 
 def fedadagrad(
     *,
-    server_lr: float = 0.1,
-    server_momentum: float = 0.0,
-    server_adaptivity: float = 1e-3,
+    server_lr: Positive = 0.1,
+    server_momentum: FractionBelowOne = 0.0,
+    server_adaptivity: Positive = 1e-3,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
     """Return FedAvg with Adagrad at the server.
@@ -57,10 +60,10 @@ def fedadagrad(
 
 def fedadam(
     *,
-    server_lr: float = 0.1,
-    server_momentum: float = 0.9,
-    server_second_momentum: float = 0.99,
-    server_adaptivity: float = 1e-3,
+    server_lr: Positive = 0.1,
+    server_momentum: FractionBelowOne = 0.9,
+    server_second_momentum: FractionBelowOne = 0.99,
+    server_adaptivity: Positive = 1e-3,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
     """Return FedAvg with Adam at the server.
@@ -81,10 +84,10 @@ def fedadam(
 
 def fedyogi(
     *,
-    server_lr: float = 0.1,
-    server_momentum: float = 0.9,
-    server_second_momentum: float = 0.99,
-    server_adaptivity: float = 1e-3,
+    server_lr: Positive = 0.1,
+    server_momentum: FractionBelowOne = 0.9,
+    server_second_momentum: FractionBelowOne = 0.99,
+    server_adaptivity: Positive = 1e-3,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
     """Return FedAvg with Yogi at the server; arguments and errors are those of `fedadam`."""

@@ -24,14 +24,15 @@ from coterie.algorithms.optimizers import Optimizer
 from coterie.core import tree
 from coterie.core.algorithm import Algorithm, Context, Recipe
 from coterie.core.errors import require
+from coterie.core.kinds import NonNegative, Positive
 from coterie.core.task import Task
 from coterie.core.tree import Tree
 
 
 def fedprox(
     *,
-    proximal_weight: float,
-    server_lr: float = 1.0,
+    proximal_weight: NonNegative,
+    server_lr: Positive = 1.0,
     server: Optimizer | None = None,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:

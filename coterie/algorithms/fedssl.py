@@ -30,6 +30,7 @@ from coterie.algorithms.self_supervised import KEY, METHODS, PREFIX, QUEUE, Meth
 from coterie.core import rng, tree
 from coterie.core.algorithm import Algorithm, Batches, Context, Federation, Logs, Recipe, RoundInfo, one_architecture
 from coterie.core.errors import Mistake, require
+from coterie.core.kinds import Count, Fraction, Positive
 from coterie.core.task import Task
 from coterie.core.tree import Tree
 from coterie.objectives.views import two_views
@@ -45,12 +46,12 @@ def fedssl(
     *,
     loss: Loss = "simsiam",
     heads: Literal["server", "client"] = "server",
-    projection: int | None = None,
-    hidden: int | None = None,
-    queue: int | None = None,
-    key_momentum: float | None = None,
-    temperature: float | None = None,
-    server_lr: float = 1.0,
+    projection: Count | None = None,
+    hidden: Count | None = None,
+    queue: Count | None = None,
+    key_momentum: Fraction | None = None,
+    temperature: Positive | None = None,
+    server_lr: Positive = 1.0,
     server: Optimizer | None = None,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:

@@ -48,6 +48,7 @@ from coterie.core.algorithm import (
     one_architecture,
 )
 from coterie.core.errors import require
+from coterie.core.kinds import Positive
 from coterie.core.task import Task
 from coterie.core.tree import Tree
 
@@ -56,7 +57,7 @@ def scaffold(
     *,
     objective: Objective = "examples",
     control: Literal["difference", "gradient"] = "difference",
-    server_lr: float = 1.0,
+    server_lr: Positive = 1.0,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
     """Return SCAFFOLD: local training whose gradients are corrected by control variates.

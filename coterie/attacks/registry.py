@@ -6,6 +6,7 @@ import inspect
 from typing import TYPE_CHECKING, Literal
 
 from coterie.core.errors import Mistake
+from coterie.core.kinds import Count
 from coterie.core.registry import Registry
 
 if TYPE_CHECKING:
@@ -29,9 +30,9 @@ ATTACKS = Registry("name", UPDATE_ATTACKS | DATA_ATTACKS)
 
 
 def attack(
-    name: str, num_clients: int, on: Literal["update", "parameters", "statistics"] = "update", **parameters: object
+    name: str, num_clients: Count, on: Literal["update", "parameters", "statistics"] = "update", **parameters: object
 ) -> Attack:
-    """Return the attack of this name by `num_clients` of the clients, on the part `on` of their updates.
+    """Return an attack by some of the clients.
 
     Args:
         name: a key of `ATTACKS`.

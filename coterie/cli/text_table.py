@@ -16,7 +16,7 @@ def print_table(
     file_width: int = 240,
     overflow: Literal["ellipsis", "fold"] = "ellipsis",
 ) -> None:
-    """Print rows under the columns' names; outside a terminal, in lines of up to `file_width` characters.
+    """Print a table.
 
     Args:
         head: the columns' names.

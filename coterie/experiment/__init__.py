@@ -1,1 +1,1 @@
-"""From a TOML file to objects and a run: the one place that knows every room of the house."""
+"""Experiments: read a TOML file, build the federation that it describes, and run it into a folder."""

@@ -75,7 +75,7 @@ class HasTables(Protocol):
         """Return the settings as nested dicts."""
 
 
-def keys_that_differ(settings: HasTables, other: HasTables) -> list[str]:
+def find_changes(settings: HasTables, other: HasTables) -> list[str]:
     """Return the full names of the keys in which two settings differ."""
     a, b = _flatten(settings.tables()), _flatten(other.tables())
     return sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))

@@ -14,7 +14,7 @@ from coterie.core import tree
 from coterie.core.errors import Mistake
 from coterie.core.tree import Tree
 from coterie.experiment.build_experiment import Experiment, build_experiment
-from coterie.experiment.config_toml import keys_that_differ
+from coterie.experiment.config_toml import find_changes
 from coterie.experiment.resolve_engine import this_machine
 from coterie.experiment.settings import load_settings
 from coterie.models.batchnorm_statistics import recalibration
@@ -85,7 +85,7 @@ def load_comparable_runs(folders: Sequence[Path]) -> list[FinishedRun]:
     runs = [load_finished_run(folder) for folder in folders]
     first = runs[0]
     for run in runs[1:]:
-        keys = keys_that_differ(run.experiment.settings, first.experiment.settings)
+        keys = find_changes(run.experiment.settings, first.experiment.settings)
         apart = [key for key in keys if key.startswith("model.") or key == "data.source"]
         if apart:
             raise Mistake(

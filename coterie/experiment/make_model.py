@@ -10,7 +10,7 @@ from torch import nn
 
 from coterie.core.errors import Mistake
 from coterie.experiment.settings import Settings
-from coterie.experiment.starting_weights import mistakes_about_models, tag_of_published_weights
+from coterie.experiment.starting_weights import mistakes_about_models, weights_tag
 from coterie.experiment.tables import MODEL_CHOICES, model_function_keys, normalisation_keys
 from coterie.models import registry
 from coterie.models.libraries import library_prefix
@@ -47,7 +47,7 @@ def make_model(
 
 def make_run_model(settings: Settings, name: str, shape: Sequence[int], num_classes: int | None) -> nn.Module:
     """Return one of the models that a run's settings name, with its initial weights; see `make_model`."""
-    theirs = {"published": tag_of_published_weights(settings.pretrain, name)} if library_prefix(name) else {}
+    theirs = {"published": weights_tag(settings.pretrain, name)} if library_prefix(name) else {}
     return make_model(settings.model | theirs, name, shape, num_classes, settings.rng_seed, settings.folders)
 
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from coterie.core.errors import Mistake
-from coterie.experiment.config_toml import current_versions, keys_that_differ
+from coterie.experiment.config_toml import current_versions, find_changes
 from coterie.experiment.folder_jobs import Outcome, start_or_resume, write_end
 from coterie.experiment.pretraining_settings import Pretraining, build_trainer, load_pretraining, resolve_pretraining
 from coterie.experiment.resolve_engine import this_machine
@@ -93,7 +93,7 @@ def _adopt_settings(settings: Pretraining, folder: RunFolder) -> Pretraining:
     left_open = {name: getattr(earlier.pretrain, name) for name, v in asdict(settings.pretrain).items() if v is None}
     device = earlier.device if settings.device == "auto" else settings.device
     settings = replace(settings, pretrain=replace(settings.pretrain, **left_open), device=device)
-    changed = keys_that_differ(settings, earlier)
+    changed = find_changes(settings, earlier)
     if changed:
         raise Mistake(f"{', '.join(changed)}: changed since the run in {folder.path} began; start another with --out")
     return settings

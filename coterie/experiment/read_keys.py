@@ -58,7 +58,7 @@ def read_keys(place: str) -> Keys:
         kind = Any if argument.annotation is None else source.evaluate(argument.annotation)
         keys[argument.arg] = Key(kind, REQUIRED if default is None else source.evaluate(default))
     if node.args.kwarg is not None:
-        options = _name_inside_unpack(node.args.kwarg.annotation)
+        options = _options_name(node.args.kwarg.annotation)
         keys = keys if options is None else keys.join(_read_options(source, options))
         keys.open = options is None
     return keys
@@ -95,7 +95,7 @@ def _is_class_variable(line: ast.AnnAssign) -> bool:
     return ast.unparse(line.annotation).startswith("ClassVar")
 
 
-def _name_inside_unpack(annotation: ast.expr | None) -> str | None:
+def _options_name(annotation: ast.expr | None) -> str | None:
     """Return the name of the `TypedDict` in an annotation `Unpack[...]`."""
     inside = annotation.slice if isinstance(annotation, ast.Subscript) else None
     return inside.id if isinstance(inside, ast.Name) else None

@@ -9,7 +9,7 @@ from typing import Any
 
 from coterie.core.errors import Mistake
 from coterie.experiment.build_experiment import build_experiment
-from coterie.experiment.config_toml import adopt_choices, keys_that_differ
+from coterie.experiment.config_toml import adopt_choices, find_changes
 from coterie.experiment.folder_jobs import Outcome, start_or_resume, write_missing_report
 from coterie.experiment.resolve_engine import this_machine
 from coterie.experiment.run_recorder import RunRecorder, RunWatch, SilentRun
@@ -87,7 +87,7 @@ def _adopt_settings(settings: Settings, folder: RunFolder) -> Settings:
     """
     earlier = load_settings(folder.config)
     settings = adopt_choices(settings, earlier)
-    changed = [key for key in keys_that_differ(settings, earlier) if key != "rounds"]
+    changed = [key for key in find_changes(settings, earlier) if key != "rounds"]
     if changed:
         raise Mistake(
             f"{', '.join(changed)}: changed since the run in {folder.path} began; "

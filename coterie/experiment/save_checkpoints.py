@@ -35,7 +35,9 @@ class CheckpointSaver:
         self.pause_until = 0.0
 
     def load(self) -> Resume | None:
-        """Load the newest checkpoint that is not damaged; None where there is none. Collective.
+        """Load the newest checkpoint that is not damaged; None where there is none.
+
+        Collective: every process calls it.
 
         Raises:
             Mistake: there are checkpoints, and all of them are damaged.
@@ -54,7 +56,9 @@ class CheckpointSaver:
         return time.monotonic() >= self.pause_until
 
     def save(self) -> None:
-        """Save a checkpoint of `newest`, unless it is saved already. Its records reach the disk first. Collective.
+        """Save a checkpoint of `newest`, unless it is saved already. Its records reach the disk first.
+
+        Collective: every process calls it.
 
         Raises:
             Mistake: it cannot be written.

@@ -183,10 +183,10 @@ def _find_weights(given: Any, names: Sequence[str], folders: Sequence[Path]) -> 
         return given
     if library_prefix(given) is None:
         return str(_find_path(given, folders))
-    return _library_value(find_checkpoints(given, folders), names[0]) if len(names) == 1 else given
+    return _weights_value(find_checkpoints(given, folders), names[0]) if len(names) == 1 else given
 
 
-def _library_value(weights: str, name: str) -> str:
+def _weights_value(weights: str, name: str) -> str:
     """Return "published" or "published:TAG" for weights that are written as a library's model, NAME or NAME.TAG."""
     if weights == name:
         return PUBLISHED

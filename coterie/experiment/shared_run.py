@@ -80,7 +80,7 @@ def carry_out(team: Team, recorder: RunRecorder | None = None) -> dict[str, Any]
             if recorder is not None:
                 recorder.append(round)
             saver.newest = round
-            decide = partial(RunRecorder.decide, stop_wanted=request.is_pending, save_due=saver.due)
+            decide = partial(RunRecorder.decide, stop_wanted=request.is_made, save_due=saver.due)
             do = _broadcast_decision(team, recorder, decide)
             assert do is not None, "the first process has a recorder"
             if do.save:

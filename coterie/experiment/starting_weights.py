@@ -98,7 +98,7 @@ def weights_for(pretrain: Pretrain, name: str) -> str | None:
     return None if given == "none" else given
 
 
-def tag_of_published_weights(pretrain: Pretrain, name: str) -> str | None:
+def weights_tag(pretrain: Pretrain, name: str) -> str | None:
     """Return which of a library's weights a model starts from; "" for its usual ones, None for other weights."""
     given = weights_for(pretrain, name)
     return given.removeprefix(PUBLISHED).removeprefix(":") if given and given.startswith(PUBLISHED) else None
@@ -131,7 +131,7 @@ def load_starting_weights(settings: Settings, models: Mapping[str, nn.Module], f
 
 
 def _load_weights(pretrain: Pretrain, name: str, model: nn.Module) -> LoadReport | None:
-    source, tag = weights_for(pretrain, name), tag_of_published_weights(pretrain, name)
+    source, tag = weights_for(pretrain, name), weights_tag(pretrain, name)
     options: dict[str, Any] = {"head": pretrain.head, "prefix": pretrain.prefix, "skip": pretrain.skip or ()}
     if source is None:
         return None

@@ -24,7 +24,7 @@ class StopRequest:
         self.made_at = math.inf
 
     @property
-    def is_pending(self) -> bool:
+    def is_made(self) -> bool:
         """Whether the user has asked."""
         return self.made_at < math.inf
 
@@ -45,7 +45,7 @@ def stop_requests(team: Team) -> Iterator[StopRequest]:
         now = time.monotonic()
         if now - request.made_at > REPEAT_SECONDS:
             raise KeyboardInterrupt("stopped at once; continue from the last checkpoint")
-        if not request.is_pending:
+        if not request.is_made:
             request.made_at = now
             print("stopping after this round; once more stops at once", file=sys.stderr, flush=True)
 

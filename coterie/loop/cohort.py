@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from coterie.core import rng
 from coterie.core.errors import Mistake, require
+from coterie.core.kinds import Count, Fraction
 
 Available: TypeAlias = Callable[[int, str], bool]
 """(round, client) -> whether the client can be asked in this round."""
@@ -25,8 +26,8 @@ class Cohort:
         Mistake: both are given, or one is out of range.
     """
 
-    fraction: float | None = None
-    size: int | None = None
+    fraction: Fraction | None = None
+    size: Count | None = None
 
     def __post_init__(self) -> None:
         if self.fraction is not None and self.size is not None:

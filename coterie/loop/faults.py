@@ -13,6 +13,7 @@ from torch import Tensor
 
 from coterie.core import rng, tree
 from coterie.core.errors import Mistake, require
+from coterie.core.kinds import Fraction
 from coterie.core.tree import Tree
 
 Fault: TypeAlias = Literal["drop", "straggle", "corrupt"]
@@ -27,9 +28,9 @@ class Faults:
         Mistake: one of them is outside [0, 1], or their sum is above 1.
     """
 
-    drop: float = 0.0
-    straggle: float = 0.0
-    corrupt: float = 0.0
+    drop: Fraction = 0.0
+    straggle: Fraction = 0.0
+    corrupt: Fraction = 0.0
 
     def __post_init__(self) -> None:
         for name in ("drop", "straggle", "corrupt"):

@@ -6,7 +6,9 @@ Legend: B batch, C classes, H x W pixels; shapes in comments are those of the pa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
+from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -76,7 +78,7 @@ def cnn(in_shape: Sequence[int], num_classes: int) -> nn.Module:
     return CNN(*image_shape("cnn", in_shape, smallest=4), num_classes)
 
 
-def cifar_cnn(in_shape: Sequence[int], num_classes: int, crop: int = 24) -> nn.Module:
+def cifar_cnn(in_shape: Sequence[int], num_classes: int, crop: Annotated[int, Ge(4)] = 24) -> nn.Module:
     """Return the CIFAR network of McMahan et al. 2017, section 3, which they took from TensorFlow's tutorial.
 
     It has 1,068,298 parameters, the "about 10^6" of the paper. It takes the middle of a picture. With the augmentation

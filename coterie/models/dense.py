@@ -11,10 +11,11 @@ from itertools import pairwise
 from torch import nn
 
 from coterie.core.errors import require
+from coterie.core.kinds import Count
 from coterie.models.shape_checks import num_features
 
 
-def mlp(in_shape: Sequence[int], num_classes: int, hidden: Sequence[int] = (64,)) -> nn.Module:
+def mlp(in_shape: Sequence[int], num_classes: int, hidden: Sequence[Count] = (64,)) -> nn.Module:
     """Return a multilayer perceptron with ReLU, [B, ...] -> [B, C]; an example of any shape is read as D numbers.
 
     Args:

@@ -13,14 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from annotated_types import Ge
 from torch import Tensor, nn
 
 from coterie.core.errors import Mistake, reason
 from coterie.core.files import write_atomic
+from coterie.core.kinds import Count
 from coterie.core.packages import import_package
 from coterie.models import library_adapter
 from coterie.models.libraries import HUGGINGFACE
@@ -42,7 +42,7 @@ def huggingface_model(
     published: str | None = None,
     revision: str | None = None,
     pad_id: int | None = None,
-    image_size: Annotated[int, Ge(1)] | None = None,
+    image_size: Count | None = None,
 ) -> nn.Module:
     """Return the classifier that a checkpoint's configuration describes, with C classes and its own initial weights.
 

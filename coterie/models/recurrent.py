@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from coterie.core.errors import Mistake, require
+from coterie.core.kinds import Count
 from coterie.models.shape_checks import sequence_length
 
 
@@ -86,10 +87,10 @@ class LanguageModel(nn.Module):
 def char_lstm(
     in_shape: Sequence[int],
     num_classes: int,
-    vocabulary: int | None = None,
-    embedding: int = 8,
-    hidden: int = 256,
-    layers: int = 2,
+    vocabulary: Count | None = None,
+    embedding: Count = 8,
+    hidden: Count = 256,
+    layers: Count = 2,
     peepholes: bool = True,
 ) -> nn.Module:
     """Return the character model of McMahan et al. 2017, section 3, [B, T] -> [B, T, C].
@@ -110,10 +111,10 @@ def char_lstm(
 def word_lstm(
     in_shape: Sequence[int],
     num_classes: int,
-    vocabulary: int | None = None,
-    embedding: int = 192,
-    hidden: int = 256,
-    layers: int = 1,
+    vocabulary: Count | None = None,
+    embedding: Count = 192,
+    hidden: Count = 256,
+    layers: Count = 1,
     peepholes: bool = True,
 ) -> nn.Module:
     """Return the word model of McMahan et al. 2017, section 3, [B, T] -> [B, T, C].

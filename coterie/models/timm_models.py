@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Annotated, Any
+from typing import Any
 
-from annotated_types import Ge
 from torch import Tensor, nn
 
 from coterie.core.errors import Mistake, reason
+from coterie.core.kinds import Count
 from coterie.core.packages import import_package
 from coterie.models import library_adapter
 from coterie.models.libraries import TIMM
@@ -20,7 +20,7 @@ def timm_model(
     in_shape: Sequence[int],
     num_classes: int,
     published: str | None = None,
-    image_size: Annotated[int, Ge(1)] | None = None,
+    image_size: Count | None = None,
 ) -> nn.Module:
     """Return a model of timm, with initial weights of its own.
 

@@ -21,15 +21,17 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from coterie.algorithms.self_supervised import METHODS, PREDICTOR, PREFIX, Method, method_arguments
 from coterie.core import rng, tree
 from coterie.core.algorithm import Logs
 from coterie.core.errors import Mistake, require
+from coterie.core.kinds import Count, Fraction, FractionBelowOne, NonNegative, Positive
 from coterie.core.tree import Tree
 from coterie.engines.malloc import keep_freed_memory
 from coterie.models.functional import initial_weights, make_task
@@ -69,26 +71,26 @@ class FPS:
     """
 
     loss: Literal["simsiam", "moco"] = "simsiam"
-    minutes: float | None = None
-    steps: int | None = None
-    batch_size: int = 256
-    lr: float | None = None
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
+    minutes: Positive | None = None
+    steps: Count | None = None
+    batch_size: Annotated[int, Ge(2)] = 256
+    lr: Positive | None = None
+    momentum: FractionBelowOne = 0.9
+    weight_decay: NonNegative = 1e-4
     num_systems: int = 100_000
-    image_size: int = 32
+    image_size: Annotated[int, Ge(8)] = 32
     channels: Literal[1, 3] = 3
     max_objects: int | None = None
-    points: int | None = None
-    render_size: int | None = None
+    points: Count | None = None
+    render_size: Annotated[int, Ge(4)] | None = None
     cached_systems: int = 1024
-    cached_renderings: int | None = None
-    projection: int | None = None
-    hidden: int | None = None
-    queue: int | None = None
-    key_momentum: float | None = None
-    temperature: float | None = None
-    interval: int = 10
+    cached_renderings: Count | None = None
+    projection: Count | None = None
+    hidden: Count | None = None
+    queue: Count | None = None
+    key_momentum: Fraction | None = None
+    temperature: Positive | None = None
+    interval: Count = 10
 
     def __post_init__(self) -> None:
         _require_positive(self, "minutes", "batch_size", "lr", "interval", "points", "cached_renderings")

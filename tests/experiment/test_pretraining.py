@@ -281,7 +281,7 @@ def test_the_command_shows_how_it_goes_and_where_it_ended(
 
 WRONG = [
     ("pretrain.stps=3", "pretrain.stps = 3: there is no such key; did you mean pretrain.steps?"),
-    ("pretrain.steps=0", "pretrain.steps = 0: it must be 1 or more"),
+    ("pretrain.steps=0", "pretrain.steps = 0: it must be a whole number, 1 or more"),
     ("pretrain.steps=1.5", "pretrain.steps = 1.5: it must be a whole number"),
     ("pretrain.method=byol", 'pretrain.method = "byol": it must be "fps"'),
     ("pretrain.loss=byol", 'pretrain.loss = "byol": it must be "simsiam" or "moco"'),

@@ -9,8 +9,9 @@ import typing
 from typing import Annotated, Any, Literal
 
 import pytest
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le, Lt
 
+import coterie
 from coterie.aggregation import AGGREGATORS, PRE
 from coterie.algorithms import ALGORITHMS
 from coterie.attacks import ATTACKS
@@ -23,6 +24,7 @@ from coterie.experiment.tables import FIXED
 from coterie.models.libraries import LIBRARY_MODELS
 from coterie.models.registry import MODELS
 from coterie.probes import PROBES
+from tests.experiment.files import DIGITS
 
 REGISTRIES = [
     ALGORITHMS,
@@ -50,6 +52,12 @@ OTHERS = [
 def is_opaque(kind: Any) -> bool:
     inside = [*typing.get_args(kind), kind]
     return any(isinstance(each, type) and issubclass(each, Opaque) for each in inside)
+
+
+def ranges(kind: Any) -> list[Any]:
+    """The bounds in an annotation."""
+    bounds = [each for each in getattr(kind, "__metadata__", ()) if isinstance(each, Gt | Ge | Lt | Le)]
+    return bounds + [bound for each in typing.get_args(kind) for bound in ranges(each)]
 
 
 @pytest.mark.parametrize("place", [*PLACES, *OTHERS])
@@ -116,3 +124,37 @@ def test_a_name_that_is_not_there_is_a_mistake() -> None:
         registry_keys(ALGORITHMS, "fedavgg")
     with pytest.raises(ValueError, match=r'tool = "b": it must be one of a'):
         registry_keys(Registry("tool", {"a": "os.path:join"}), "b")
+
+
+REQUIRED_VALUES = {"lr": 0.1, "proximal_weight": 1.0, "freeze_after": 1, "num_byzantine": 1, "radius": 1.0}
+REQUIRED_VALUES |= {"clip_length": 1.0, "num_clients": 2, "alpha": 1.0, "labels_per_client": 2}
+RANGED = [
+    (registry, name, key)
+    for registry in (ALGORITHMS, AGGREGATORS, PRE, ATTACKS, PARTITIONS, FIXED)
+    for name, place in registry.places.items()
+    for key, (kind, _) in read_keys(place).items()
+    if ranges(kind) and "experiment" not in place  # its tables have no other checks
+]
+
+
+@pytest.mark.parametrize(("registry", "name", "key"), RANGED, ids=[f"{name}.{key}" for _, name, key in RANGED])
+def test_a_function_refuses_values_outside_of_its_range(registry: Registry, name: str, key: str) -> None:
+    """The annotation says what the function checks: a value on the wrong side of each bound is refused."""
+    function, keys = registry[name], read_keys(registry.places[name])
+    given = {k: REQUIRED_VALUES[k] for k in keys if keys[k].default is REQUIRED}
+    for bound in ranges(keys[key].kind):
+        wrong = {Gt: lambda b: b.gt, Ge: lambda b: b.ge - 1, Lt: lambda b: b.lt, Le: lambda b: b.le + 1}[type(bound)]
+        with pytest.raises(coterie.Mistake, match=f"^{key} = "):
+            function(**given | {key: wrong(bound)})
+
+
+def test_a_misspelt_key_is_answered_without_pytorch(tmp_path: Any) -> None:
+    (tmp_path / "x.toml").write_text(DIGITS.replace("lr = 0.1", "lr = 0.1\nmometum = 0.9"))
+    program = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from pathlib import Path\n"
+        "from coterie.experiment.settings import load_settings\n"
+        f"load_settings(Path({str(tmp_path / 'x.toml')!r}))\n"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False).stderr
+    assert "algorithm.mometum = 0.9: there is no such key; did you mean algorithm.momentum?" in said

@@ -457,7 +457,7 @@ WRONG: list[tuple[str, str]] = [
     ("algorithm.lr=-0.1", "algorithm.lr = -0.1: it must be a number above 0"),
     ("algorithm.lr=nan", "algorithm.lr = nan: it must be a number above 0"),
     ("algorithm.momentum=1.0", "algorithm.momentum = 1.0: it must be a number from 0 to below 1"),
-    ("algorithm.batch_size=0", "algorithm.batch_size = 0: it must be 1 or more"),
+    ("algorithm.batch_size=0", 'algorithm.batch_size = 0: it must be a whole number, 1 or more, or "full"'),
     ("data.num_clients=2000", "data.num_clients = 2000: "),
     ("data.labels_per_client=11", "data.labels_per_client = 11: "),
     ("cohort.size=11", "cohort.size = 11: there are 10 clients; lower it to 10 or less"),

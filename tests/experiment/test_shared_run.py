@@ -87,10 +87,10 @@ def test_a_team_is_asked_once_and_stopped_the_second_time(
     """What comes within a second is the same request: Slurm tells all processes, and torchrun its own once more."""
     before = signal.getsignal(signal.SIGTERM)
     with stop_requests(Group(0, 2)) as request:
-        assert not request.is_pending
+        assert not request.is_made
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
-        assert request.is_pending
+        assert request.is_made
         monkeypatch.setattr(module, "REPEAT_SECONDS", -1.0)
         with pytest.raises(KeyboardInterrupt, match="from the last checkpoint"):
             signal.raise_signal(signal.SIGINT)
@@ -103,6 +103,6 @@ def test_a_process_alone_stops_at_once() -> None:
     try:
         with pytest.raises(KeyboardInterrupt), stop_requests(ALONE) as request:
             signal.raise_signal(signal.SIGINT)
-        assert not request.is_pending
+        assert not request.is_made
     finally:
         signal.signal(signal.SIGINT, before)

@@ -65,6 +65,7 @@ from coterie.core.algorithm import (
     one_architecture,
 )
 from coterie.core.errors import require
+from coterie.core.kinds import FractionBelowOne, NonNegative, NonNegativeInt, Positive, PositiveFraction
 from coterie.core.normaliser import Normaliser
 from coterie.core.task import Task
 from coterie.core.tree import Tree
@@ -73,15 +74,15 @@ from coterie.core.tree import Tree
 def fbn(
     *,
     gradient: Literal["constant", "renorm", "pooled"] = "constant",
-    statistics_momentum: float = 0.1,
-    warm_start: int = 0,
+    statistics_momentum: PositiveFraction = 0.1,
+    warm_start: NonNegativeInt = 0,
     max_r: float | None = None,
-    max_d: float | None = None,
+    max_d: NonNegative | None = None,
     robust: Literal["all", "statistics"] = "all",
     sends: Literal["batch", "moved"] = "batch",
-    server_lr: float = 1.0,
-    server_momentum: float = 0.0,
-    server_clip_norm: float | None = None,
+    server_lr: Positive = 1.0,
+    server_momentum: FractionBelowOne = 0.0,
+    server_clip_norm: Positive | None = None,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
     """Return federated batch normalisation: BatchNorm by shared statistics (M, V), wherever it is in a model.

@@ -24,11 +24,14 @@ from coterie.algorithms.local_options import LocalOptions
 from coterie.algorithms.optimizers import Optimizer
 from coterie.core.algorithm import Algorithm, Context, Federation, Recipe, one_architecture
 from coterie.core.errors import Mistake
+from coterie.core.kinds import Positive
 from coterie.core.task import Task
 from coterie.core.tree import Tree
 
 
-def fedbn(*, server_lr: float = 1.0, server: Optimizer | None = None, **local_options: Unpack[LocalOptions]) -> Recipe:
+def fedbn(
+    *, server_lr: Positive = 1.0, server: Optimizer | None = None, **local_options: Unpack[LocalOptions]
+) -> Recipe:
     """Return FedBN: FedAvg of everything except the normalisation layers, which stay with their clients.
 
     Args:

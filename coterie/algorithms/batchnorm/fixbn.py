@@ -25,13 +25,14 @@ from coterie.algorithms.optimizers import Optimizer
 from coterie.algorithms.stages import stages
 from coterie.core.algorithm import Algorithm, Recipe
 from coterie.core.errors import require
+from coterie.core.kinds import NonNegativeInt, Positive
 from coterie.core.task import Task
 
 
 def fixbn(
     *,
-    freeze_after: int,
-    server_lr: float = 1.0,
+    freeze_after: NonNegativeInt,
+    server_lr: Positive = 1.0,
     server: Optimizer | None = None,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:

@@ -45,6 +45,7 @@ from coterie.algorithms.local_options import LocalOptions
 from coterie.algorithms.optimizers import Optimizer
 from coterie.core.algorithm import Algorithm, Batches, Context, Federation, Logs, Recipe, RoundInfo, Stream
 from coterie.core.errors import require
+from coterie.core.kinds import Count, Fraction, Positive
 from coterie.core.normaliser import LayerInput, Moments, leaf_name, normalise, statistic_names
 from coterie.core.task import Task
 from coterie.core.tree import Tree
@@ -60,9 +61,9 @@ def mix(layer: LayerInput) -> tuple[Tensor, Moments]:
 
 def hbn(
     *,
-    statistics_batch: int = 64,
-    statistics_momentum: float = 0.002,
-    server_lr: float = 1.0,
+    statistics_batch: Count = 64,
+    statistics_momentum: Fraction = 0.002,
+    server_lr: Positive = 1.0,
     server: Optimizer | None = None,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
