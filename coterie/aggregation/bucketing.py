@@ -1,4 +1,4 @@
-"""Bucketing."""
+"""Bucketing: the step that averages shuffled updates in buckets before a rule."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def bucketing(num_byzantine: NonNegativeInt, bucket_size: Count | None = None) -
     right = bucket_size is None or (isinstance(bucket_size, int) and bucket_size >= 1)
     require("bucket_size", bucket_size, right, "1 or more")
 
-    def bucket_means(gram: Tensor, key: Tensor) -> Tensor:  # [n, n] -> [m, n]
+    def bucket_means_matrix(gram: Tensor, key: Tensor) -> Tensor:  # [n, n] -> [m, n]
         n, f = len(gram), num_byzantine
         require_updates("bucketing", n, f)
         size = bucket_size or (-(-n // (2 * f)) - 1 if f else n)
@@ -43,4 +43,4 @@ def bucketing(num_byzantine: NonNegativeInt, bucket_size: Count | None = None) -
         in_bucket[bucket, order] = 1
         return in_bucket / in_bucket.sum(1, keepdim=True)
 
-    return Mixing(bucket_means)
+    return Mixing(bucket_means_matrix)

@@ -1,4 +1,4 @@
-"""Centred clipping."""
+"""Centred clipping: the rule that moves a centre by the mean of the updates' clipped differences from it."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def require_number(num_byzantine: int) -> None:
 
 
 def require_updates(rule: str, n: int, num_byzantine: int, least: int | None = None) -> None:
-    """Check that a round has enough updates for a rule.
+    """Check that n updates of a round are enough for a rule: `least`, by default 2 f + 1.
 
     Args:
         rule: its name, for the message.

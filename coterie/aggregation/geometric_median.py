@@ -1,4 +1,4 @@
-"""The geometric median."""
+"""The geometric median: the rule that gives the point with the least sum of distances to the updates."""
 
 from __future__ import annotations
 
@@ -51,6 +51,6 @@ def geometric_median(
 
 
 def distances_to(gram: Tensor, c: Tensor) -> Tensor:
-    """Return ||x_i - z||^2 for z = sum_j c_j x_j, float64 [n]."""
+    """Return the squared distances ||x_i - z||^2 to z = sum_j c_j x_j, float64 [n], from the x_i's Gram matrix."""
     products = gram @ c
     return (gram.diagonal() - 2 * products + c @ products).clamp(min=0)

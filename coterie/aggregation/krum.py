@@ -72,7 +72,7 @@ def _check_parameters(num_byzantine: int, neighbours: Neighbours) -> None:
 
 
 def _order_by_score(rule: str, gram: Tensor, f: int, neighbours: Neighbours) -> Tensor:
-    """Return the updates' numbers, those with the lowest scores first, int64 [n]."""
+    """Return the updates' numbers by Krum's score, the lowest first, int64 [n]; refuse too few updates."""
     n = len(gram)
     require_updates(rule, n, f, least=2 * f + 1 if neighbours == "n-f-1" else 2 * f + 3)
     k = n - f - (1 if neighbours == "n-f-1" else 2)

@@ -1,4 +1,4 @@
-"""Minimum-diameter averaging."""
+"""Minimum-diameter averaging: the rule that averages the set of updates that lie closest together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mean around the median."""
+"""The mean around the median: the rule that averages the values nearest to it, coordinate by coordinate."""
 
 from __future__ import annotations
 

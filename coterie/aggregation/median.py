@@ -1,4 +1,4 @@
-"""The coordinate-wise median."""
+"""The coordinate-wise median of updates, as a rule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nearest-neighbour mixing."""
+"""Nearest-neighbour mixing: the step that averages each update with those nearest to it before a rule."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def nnm(num_byzantine: NonNegativeInt) -> Mixing:
     """
     require_number(num_byzantine)
 
-    def neighbour_means(gram: Tensor, key: Tensor) -> Tensor:  # [n, n] -> [n, n]
+    def neighbour_means_matrix(gram: Tensor, key: Tensor) -> Tensor:  # [n, n] -> [n, n]
         n = len(gram)
         require_updates("nnm", n, num_byzantine)
         near = nearest(squared_distances(gram), n - num_byzantine)  # [n, n - f]
         return torch.zeros_like(gram).scatter_(1, near, 1 / near.shape[1])
 
-    return Mixing(neighbour_means)
+    return Mixing(neighbour_means_matrix)

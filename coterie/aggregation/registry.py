@@ -42,7 +42,7 @@ PRE = Registry(
 
 
 def aggregation(name: str = "mean", pre: Sequence[str] = (), **parameters: object) -> Aggregator:
-    """Return a rule with the steps before it.
+    """Return the rule of this name, with the steps `pre` before it; refuse parameters that none of them takes.
 
     Args:
         name: a key of `AGGREGATORS`.
@@ -77,7 +77,7 @@ def _refuse_unknown(
 
 
 def _call(name: str, function: Callable[..., Any], parameters: Mapping[str, object]) -> Any:
-    """Call a function with those of the parameters that it takes."""
+    """Call a function with those of the parameters that it takes; refuse if one that it needs is missing."""
     signature = inspect.signature(function).parameters
     for key, parameter in signature.items():
         if parameter.default is inspect.Parameter.empty and key not in parameters:

@@ -1,4 +1,4 @@
-"""The coordinate-wise trimmed mean."""
+"""The coordinate-wise trimmed mean: the rule that leaves out the smallest and the largest values."""
 
 from __future__ import annotations
 

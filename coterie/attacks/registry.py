@@ -32,7 +32,7 @@ ATTACKS = Registry("name", UPDATE_ATTACKS | DATA_ATTACKS)
 def attack(
     name: str, num_clients: Count, on: Literal["update", "parameters", "statistics"] = "update", **parameters: object
 ) -> Attack:
-    """Return an attack by some of the clients.
+    """Return the attack of this name by `num_clients` of the clients, on the part `on` of their updates.
 
     Args:
         name: a key of `ATTACKS`.

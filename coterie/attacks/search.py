@@ -40,7 +40,7 @@ def find_strongest(harm: Callable[[float], float], tries: int = 16, step: float 
 
 
 def find_farthest(sight: Sight, direction: Callable[[float], Tensor]) -> float:
-    """Find the factor that drives the server's aggregate farthest from the honest mean.
+    """Find the factor x with which forgeries direction(x) drive the server's aggregate farthest from the honest mean.
 
     Every attacker sends direction(factor) [d].
     """

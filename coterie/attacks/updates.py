@@ -19,7 +19,7 @@ from coterie.loop.attack import Forge, Sight
 
 
 def sign_flip() -> Forge:
-    """Return the attack that sends -mu.
+    """Return the attack that sends -mu, the honest updates' mean with its sign flipped.
 
     Li, Xu, Chen, Giannakis, Ling: RSA: Byzantine-Robust Stochastic Aggregation Methods for Distributed Learning from
     Heterogeneous Datasets, AAAI 2019; in the form of Allen-Zhu, Ebrahimianghazani, Li, Alistarh, ICLR 2021.
@@ -28,7 +28,9 @@ def sign_flip() -> Forge:
 
 
 def ipm(factor: float = 2.0, line_search: bool = False) -> Forge:
-    """Return the attack of inner-product manipulation: it sends -factor mu, so that the aggregate points away from mu.
+    """Return the attack of inner-product manipulation: it sends -factor mu, with mu the honest updates' mean.
+
+    The aggregate then points away from mu.
 
     Args:
         factor: how far.
@@ -39,7 +41,7 @@ def ipm(factor: float = 2.0, line_search: bool = False) -> Forge:
 
     Xie, Koyejo, Gupta: Fall of Empires: Breaking Byzantine-tolerant SGD by Inner Product Manipulation, UAI 2019.
     """
-    _check_factor(factor)
+    _require_finite_factor(factor)
 
     def send_negated_mean(sight: Sight) -> Tensor:
         mean = sight.honest.mean(0)
@@ -50,7 +52,7 @@ def ipm(factor: float = 2.0, line_search: bool = False) -> Forge:
 
 
 def alie(factor: float = 1.5, line_search: bool = False) -> Forge:
-    """Return the attack "a little is enough": it sends mu + factor sd, which hides among the honest updates.
+    """Return the attack "a little is enough": it sends mu + factor sd of the honest updates, which hides among them.
 
     Args:
         factor: how far, in standard deviations.
@@ -62,7 +64,7 @@ def alie(factor: float = 1.5, line_search: bool = False) -> Forge:
     Baruch, Baruch, Goldberg: A Little Is Enough: Circumventing Defenses for Distributed Learning, NeurIPS 2019, with
     the factor given instead of derived from n and f, and added, as in ByzFL.
     """
-    _check_factor(factor)
+    _require_finite_factor(factor)
 
     def send_shifted_mean(sight: Sight) -> Tensor:
         mean, sd = sight.honest.mean(0), _deviation(sight.honest)
@@ -119,16 +121,16 @@ def gaussian(sd: NonNegative = 1.0, mean: float = 0.0) -> Forge:
     return lambda sight: mean + sd * _normal(sight.key, sight.own)
 
 
-def _check_factor(factor: float) -> None:
+def _require_finite_factor(factor: float) -> None:
     require("factor", factor, abs(factor) < float("inf"), "a finite number")
 
 
 def _deviation(honest: Tensor) -> Tensor:
-    """Return sd [d] of [h, d]; 0 for a single honest client."""
+    """Return the standard deviation [d] of honest updates [h, d]; 0 for a single one."""
     return honest.std(0) if len(honest) > 1 else torch.zeros_like(honest[0])
 
 
 def _normal(key: Tensor, like: Tensor) -> Tensor:
-    """Return standard normal numbers by Box and Muller, which depend on the key alone."""
+    """Return standard normal numbers of the shape of `like` by Box and Muller, which depend on the key alone."""
     radius, angle = (rng.uniform(rng.fold(key, k), like.shape).to(like) for k in (0, 1))
     return torch.sqrt(-2 * torch.log(1 - radius)) * torch.cos(2 * torch.pi * angle)

@@ -88,6 +88,7 @@ def show(
 
 
 def _show_source(name: str, overrides: Sequence[str], out: Path) -> None:
+    """Print what a data set holds; if it has clients of its own, print them too and write their page to `out`."""
     from coterie.data import deal, load
     from coterie.experiment.toml_file import apply_overrides
 
@@ -100,6 +101,7 @@ def _show_source(name: str, overrides: Sequence[str], out: Path) -> None:
 
 
 def _show_experiment(file: Path, overrides: Sequence[str], out: Path) -> None:
+    """Load and deal an experiment's data, print the data set and the clients, and write their page to `out`."""
     from coterie.experiment.load_data import load_and_deal
     from coterie.experiment.settings import load_settings
 
@@ -121,7 +123,7 @@ def _print_source(source: Source) -> None:
 
 
 def _show_clients(source: Source, clients: Clients, partition: str, out: Path) -> None:
-    """Print a table of the clients, notes to standard error, and the path of the page."""
+    """Print a table of the clients and notes on their data, write the clients' page to `out`, and print its path."""
     from coterie.data.unusual_data import remarks_on_data
     from coterie.report.clients_page import format_counts, write_clients_page
     from coterie.track.clients_json import describe_clients

@@ -23,10 +23,10 @@ def handle_interrupts(command: str, unit: str) -> Iterator[None]:
     """
     from coterie.processes.team import Lost
 
-    def interrupt(number: int, frame: object) -> NoReturn:
+    def raise_interrupt(number: int, frame: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = signal.signal(signal.SIGTERM, raise_interrupt)
     try:
         yield
     except KeyboardInterrupt as stop:

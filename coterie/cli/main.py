@@ -71,7 +71,7 @@ def run(
 
 
 def _run_other_process() -> NoReturn:
-    """Run a process other than the first of those that a launcher started; the first one reports for all."""
+    """Follow the first of the processes that a launcher started, print nothing, and end with an exit status."""
     from coterie.experiment.shared_run import follow
     from coterie.processes.process_group import join_team
     from coterie.processes.team import Lost
@@ -87,7 +87,7 @@ def _run_other_process() -> NoReturn:
 
 
 def _run_first_process(file: Path, overrides: list[str], folder: Path, resume: bool, team: Team) -> None:
-    """Run an experiment in this process and in the other processes of the team, if there are any."""
+    """Run an experiment together with the team's other processes, if there are any, and show progress and results."""
     from coterie.cli.run_display import RunDisplay, show_logs
     from coterie.experiment.run import run as run_experiment
     from coterie.experiment.settings import load_settings
@@ -163,6 +163,7 @@ def predict(
 
 
 def _print_version(wanted: bool) -> None:
+    """Print the version and end the command, if it is wanted."""
     if wanted:
         from coterie import __version__
 

@@ -19,7 +19,7 @@ from coterie.experiment.trained_model import load_trained_model
 
 
 def write_predictions(folder: Path, file: Path, client: str | None, out: Path) -> None:
-    """Write a table of predictions, and print how many examples were assigned to each class.
+    """Apply a run's model to new examples, write a table of predictions, and print how many fall into each class.
 
     Args:
         folder: of the run.
@@ -51,7 +51,7 @@ def write_predictions(folder: Path, file: Path, client: str | None, out: Path) -
 
 
 def _csv_table(examples: NewExamples, predictions: Sequence[str], probabilities: Tensor, classes: Sequence[str]) -> str:
-    """Return a row for each example: its name, the most probable class, and the probability of each class."""
+    """Return CSV text, a row for each example: its name, the most probable class, and the probability of each class."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["example", "prediction", *(f"p({name})" for name in classes)])

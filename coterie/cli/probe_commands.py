@@ -38,7 +38,7 @@ def line(
     examples: Examples = 1000,
     statistics: Norms = "measured",
 ) -> None:
-    """Measure the loss along the line through two runs' models."""
+    """Measure the loss along the line through two runs' models: numbers and a page."""
     from coterie.experiment.finished_run import load_comparable_runs, loss_surface
     from coterie.probes import line as measure_line
     from coterie.report.loss_pages import write_line_page
@@ -66,7 +66,7 @@ def plane(
     examples: Examples = 1000,
     statistics: Norms = "measured",
 ) -> None:
-    """Measure the loss on the plane through three runs' models."""
+    """Measure the loss on the plane through three runs' models: a page."""
     from coterie.experiment.finished_run import load_comparable_runs, loss_surface
     from coterie.probes import plane as measure_plane
     from coterie.report.loss_pages import write_plane_page
@@ -109,6 +109,7 @@ def curvature(
 
 
 def _check_options(on: str, examples: int, statistics: str) -> tuple[On, int, Statistics]:
+    """Return the three options after checking them; refuse one that is out of its range."""
     with mistakes_in_options():
         require("on", on, on in ("test", "train"), "test or train")
         require("examples", examples, examples >= 1, "1 or more")

@@ -35,7 +35,7 @@ class ProgressLine:
         self.bar.start()
 
     def show(self, number: int, text: str, print_line: bool = True) -> None:
-        """Show how far the work is.
+        """Update the live line or, outside a terminal, print a plain line if the last one is long enough ago.
 
         Args:
             number: the last unit that is done.
@@ -49,6 +49,7 @@ class ProgressLine:
             self._print_last()
 
     def _print_last(self) -> None:
+        """Print the last unit shown as a plain line, unless it is printed already."""
         number, text = self.last
         if number and number != self.last_printed:
             print(f"{self.unit} {number}/{self.total}  {text}", flush=True)

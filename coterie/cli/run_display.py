@@ -65,7 +65,7 @@ class RunDisplay(logging.Handler):
         self.say(record.getMessage())
 
     def close(self) -> None:
-        """End the progress."""
+        """End the progress, flush standard output, and close this log handler."""
         self.progress.close()
         sys.stdout.flush()
         super().close()
@@ -98,6 +98,7 @@ def _test_measures(record: Record) -> Record:
 
 
 def _headline(experiment: Experiment) -> str:
+    """Return one line on the algorithm, the data, the models, the clients of a round, and the engine."""
     settings, plan = experiment.settings, experiment.plan
     counts = [sum(p.numel() for p in model.parameters()) for model in experiment.models.values()]
     models = (f"{m} with {c:,} parameters" for m, c in zip(model_names(settings), counts, strict=True))

@@ -16,7 +16,7 @@ def print_table(
     file_width: int = 240,
     overflow: Literal["ellipsis", "fold"] = "ellipsis",
 ) -> None:
-    """Print a table.
+    """Print rows under the columns' names; outside a terminal, in lines of up to `file_width` characters.
 
     Args:
         head: the columns' names.

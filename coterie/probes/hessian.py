@@ -60,7 +60,7 @@ def curvature(
 
 
 def top_eigenvalue(product: Product, start: Tensor, steps: int = 100, tolerance: float = 0.01) -> Eigenvalue:
-    """Find the largest eigenvalue of a symmetric matrix, given its product with a vector.
+    """Find the largest eigenvalue of a symmetric matrix H by iterating `product`, v -> H v, from the vector `start`.
 
     >>> found = top_eigenvalue(lambda v: v * torch.tensor([-5.0, 2.0]), torch.ones(2), tolerance=1e-6)
     >>> round(found.value, 6)

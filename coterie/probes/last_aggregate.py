@@ -23,23 +23,24 @@ def keep_last_aggregate(recipe: Recipe) -> Recipe:
 
 
 def _wrap(algorithm: Algorithm) -> Algorithm:
+    """Return an algorithm that keeps the last aggregated difference in its server state, unseen by the inner one."""
     inner = algorithm.server
 
-    def initial_state(weights: Tree | None, federation: Federation) -> Tree:
+    def initial_state_with_zeros(weights: Tree | None, federation: Federation) -> Tree:
         state = inner.initial_state(weights, federation)
         return {**state, LAST_AGGREGATE: tree.zeros_like(state["params"])}
 
-    def update(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
+    def update_and_keep_aggregate(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
         last = aggregate["delta"]["params"] if "delta" in aggregate else state[LAST_AGGREGATE]
-        return {**inner.update(_without_last(state), aggregate, info), LAST_AGGREGATE: last}
+        return {**inner.update(_without_last_aggregate(state), aggregate, info), LAST_AGGREGATE: last}
 
     server = replace(
         inner,
-        initial_state=initial_state,
-        update=update,
-        broadcast=lambda state: inner.broadcast(_without_last(state)),
-        evaluated_weights=lambda state, client: inner.evaluated_weights(_without_last(state), client),
-        measures=lambda before, after: inner.measures(_without_last(before), _without_last(after)),
+        initial_state=initial_state_with_zeros,
+        update=update_and_keep_aggregate,
+        broadcast=lambda state: inner.broadcast(_without_last_aggregate(state)),
+        evaluated_weights=lambda state, client: inner.evaluated_weights(_without_last_aggregate(state), client),
+        measures=lambda before, after: inner.measures(_without_last_aggregate(before), _without_last_aggregate(after)),
     )
     return replace(algorithm, server=server, stage=_wrap_stages(algorithm.stage))
 
@@ -48,5 +49,5 @@ def _wrap_stages(stage: Callable[[int], Algorithm] | None) -> Callable[[int], Al
     return None if stage is None else lambda round: _wrap(stage(round))
 
 
-def _without_last(state: Tree) -> Tree:
+def _without_last_aggregate(state: Tree) -> Tree:
     return {name: part for name, part in state.items() if name != LAST_AGGREGATE}

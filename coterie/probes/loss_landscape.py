@@ -124,7 +124,7 @@ def plane(
 
 
 def _triangle(a: Tree, b: Tree, c: Tree) -> tuple[float, float, float]:
-    """Return base, along and height: with a at (0, 0) and b at (base, 0), c is at (along, height)."""
+    """Return base, along, height: a is at (0, 0), b at (base, 0), c at (along, height). Refuse three on one line."""
     first, second = tree.sub(b, a), tree.sub(c, a)
     base, side = length(first), length(second)
     along = inner(first, second) / base if base else 0.0
@@ -135,7 +135,7 @@ def _triangle(a: Tree, b: Tree, c: Tree) -> tuple[float, float, float]:
 
 
 def _axis(values: Sequence[float], points: int, margin: float) -> list[float]:
-    """Return evenly spaced places from beyond the lowest value to beyond the highest."""
+    """Return `points` evenly spaced places that go beyond the values on both sides, by `margin` of their extent."""
     low, high = min(values), max(values)
     start, extent = low - margin * (high - low), (1 + 2 * margin) * (high - low)
     return [start + extent * k / (points - 1) for k in range(points)]

@@ -38,9 +38,9 @@ class Surface:
     batch: int = 500
 
     def prepare(self, weights: Tree) -> Tree:
-        """Return the weights with the statistics by which the model is to normalise.
+        """Return the weights with BatchNorm's statistics measured again, or else with variances below 0 set to 0.
 
-        A variance below 0, as it may lie beyond two models, counts as 0.
+        A variance may be below 0 at places that lie beyond two models.
         """
         if self.measure is not None:
             return self.measure(weights)
@@ -49,12 +49,12 @@ class Surface:
         return {**weights, "buffers": buffers}
 
     def at(self, weights: Tree) -> dict[str, float]:
-        """Return the loss and the metrics at these weights."""
+        """Return the loss and the metrics by name, each a mean over the examples, at these weights after `prepare`."""
         scores = evaluate.scores(self.task, self.prepare(weights), self.examples, self.engine, self.batch)
         return evaluate.mean(scores)
 
     def sums(self, weights: Tree) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the sum of the loss over each batch, and its count, [] each.
+        """Yield the sum of the loss over each batch, and the count that turns it into a mean, [] each.
 
         They have a gradient where the weights require one. The weights are not prepared.
         """

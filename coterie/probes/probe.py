@@ -97,6 +97,7 @@ class Probe:
         return {f"probe.{measure}": value for measure, value in measures.items()}
 
     def _surface(self, plan: Plan) -> Surface | None:
+        """Return the loss on a drawn subset of the test data; None without test data or with several models."""
         from coterie.probes.loss_surface import Surface, draw_subset
 
         test = plan.evaluation.test

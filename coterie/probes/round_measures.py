@@ -49,7 +49,7 @@ class RoundView:
 
     @property
     def params(self) -> list[Tree]:
-        """D_i [n], parameters alone."""
+        """The parameters of each client's difference D_i [n]."""
         return [difference["params"] for difference in self.differences.values()]
 
     def server_model(self, state: Tree) -> Tree:
@@ -58,7 +58,7 @@ class RoundView:
 
 
 def view_round(round: Round, surface: Surface | None) -> RoundView:
-    """Return what probes know of a round that has kept its updates."""
+    """Return the differences (on the engine's device) and shares of the clients in a round that kept its updates."""
     assert round.updates is not None, "a probed round has its updates"
     deltas = {client: update["delta"] for client, update in round.updates.items() if "delta" in update}
     device, kind = round.plan.engine.device, round.plan.algorithm.server.weighting.get("delta", "one")
@@ -137,6 +137,7 @@ def measure_weights(view: RoundView, steps: int = 20) -> Measures:
     differences = list(view.differences.values())
 
     def loss(shares: Tensor) -> tuple[float, Tensor]:
+        """Return the loss of the clients' average by these shares, and its gradient with respect to the shares."""
         model = apply_difference(theta, update_geometry.linear_combination(differences, shares.tolist()))
         value, slope = surface.gradient(model)
         return value, -torch.tensor([update_geometry.inner(d, slope) for d in differences], dtype=torch.float64)

@@ -86,7 +86,7 @@ def line_chart(
     if not values:
         return None
 
-    def draw(figure: Figure) -> None:
+    def draw_lines(figure: Figure) -> None:
         from matplotlib.ticker import EngFormatter, MaxNLocator
 
         axes = figure.add_subplot()
@@ -110,7 +110,7 @@ def line_chart(
         if legend and len(axes.lines) > 1:
             axes.legend(title=legend_title, title_fontsize=9)
 
-    return draw_svg(draw, (4.8, 3.0), f"{y_label} against {x_label}")
+    return draw_svg(draw_lines, (4.8, 3.0), f"{y_label} against {x_label}")
 
 
 def _is_skewed(values: Sequence[float]) -> bool:

@@ -46,7 +46,7 @@ def clients_chart(clients: Sequence[Client], names: Sequence[str] | None = None)
 
 
 def _labels(clients: Sequence[Client]) -> list[str]:
-    """Return every label that occurs, in the order of their numbers."""
+    """Return every label that occurs, by its number; none if some client's labels were not counted."""
     if any(client["label_counts"] is None for client in clients):
         return []
     return sorted({label for c in clients for label in c["label_counts"]}, key=int)
@@ -58,6 +58,7 @@ def label_name(label: str, names: Sequence[str] | None) -> str:
 
 
 def _draw_each(figure: Figure, clients: Sequence[Client], labels: list[str], names: Sequence[str] | None) -> None:
+    """Draw a bar for each client's number of examples and, above it, a dot for each label that it holds."""
     from matplotlib.ticker import MaxNLocator
 
     if labels:
@@ -75,6 +76,7 @@ def _draw_each(figure: Figure, clients: Sequence[Client], labels: list[str], nam
 
 
 def _draw_dots(axes: Axes, clients: Sequence[Client], labels: list[str], names: Sequence[str] | None) -> None:
+    """Draw a dot for each label of each client, whose area shows the count; beyond `MAX_DOTS`, draw shades."""
     place = {label: k for k, label in enumerate(labels)}
     cells = [(x, place[label], n) for x, c in enumerate(clients) for label, n in c["label_counts"].items()]
     most = max(n for _, _, n in cells)
@@ -92,7 +94,7 @@ def _draw_dots(axes: Axes, clients: Sequence[Client], labels: list[str], names: 
 
 
 def _draw_shades(axes: Axes, cells: Sequence[tuple[int, int, int]], most: int, shape: tuple[int, int]) -> None:
-    """Draw the counts as the opacity of a picture, since too many dots would make a heavy page."""
+    """Draw cells (client, label, count) as the opacity of a picture, since too many dots would make a heavy page."""
     import numpy as np
 
     picture = np.zeros((*shape, 4))
@@ -104,6 +106,7 @@ def _draw_shades(axes: Axes, cells: Sequence[tuple[int, int, int]], most: int, s
 
 
 def _label_clients(axes: Axes, clients: Sequence[Client]) -> None:
+    """Write the clients' names on the x axis; of more than `MAX_TICK_NAMES`, every tenth."""
     names = [_shorten(c["id"]) for c in clients]
     if len(names) > MAX_TICK_NAMES:
         axes.set_xlabel(f"client, from {names[0]} to {names[-1]}")
@@ -114,7 +117,7 @@ def _label_clients(axes: Axes, clients: Sequence[Client]) -> None:
 
 
 def _max_length(clients: Sequence[Client]) -> int:
-    """Return the length of the longest name, as shown."""
+    """Return the number of characters in the longest client's name, as shown."""
     return max(len(_shorten(c["id"])) for c in clients)
 
 
@@ -129,6 +132,7 @@ def _shorten(name: str) -> str:
 
 
 def _draw_histograms(figure: Figure, clients: Sequence[Client], labelled: bool) -> None:
+    """Draw how many clients have how many examples and, if `labelled`, how many have how many labels."""
     from matplotlib.ticker import MaxNLocator
 
     sizes, *rest = figure.subplots(1, 1 + labelled, squeeze=False)[0]

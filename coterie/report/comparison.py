@@ -40,7 +40,7 @@ class Comparison:
 
 
 def compare_runs(folders: Sequence[Path], target: float | None = None) -> Comparison:
-    """Read run folders, and compare the runs in them.
+    """Read two or more run folders, and return the settings that differ and the results.
 
     Args:
         folders: two or more.
@@ -65,7 +65,7 @@ def compare_runs(folders: Sequence[Path], target: float | None = None) -> Compar
 
 
 def _unique_names(runs: Sequence[Run]) -> list[str]:
-    """Return the folders' names, or their paths where two names are alike."""
+    """Return the folders' names, or all folders' paths if two names are alike."""
     names = [run.name for run in runs]
     return names if len(set(names)) == len(names) else [str(run.folder) for run in runs]
 
@@ -79,6 +79,7 @@ def _keys_that_differ(runs: Sequence[Run]) -> list[str]:
 
 
 def _result_cells(run: Run, target: float | None) -> list[str]:
+    """Return a run's results as cells of the table; `target`, if given, replaces the run's own target."""
     reached = run.end["rounds_to_target"] if target is None else rounds_to_target(accuracy_curve(run.rounds), target)
     return [
         "finished" if run.over else "not finished",
@@ -116,6 +117,7 @@ def comparison_page(comparison: Comparison) -> str:
 
 
 def _charts(comparison: Comparison, measure: str, label: str) -> str | None:
+    """Return charts of a measure over rounds, bytes sent and time, with a curve for each run."""
     pairs = list(zip(comparison.names, comparison.runs, strict=True))
     by_round = [Curve(n, [r["round"] for r in run.rounds], run.measure(measure)) for n, run in pairs]
     by_bytes = [Curve(n, run.bytes_so_far(), run.measure(measure)) for n, run in pairs]

@@ -41,11 +41,12 @@ def layer_charts(run: Run) -> str | None:
 
 
 def _select_evenly(names: list[str]) -> list[str]:
-    """Return as many names as there are colours, evenly spaced, with the first and the last."""
+    """Return at most as many names as there are colours, evenly spaced, with the first and the last."""
     if len(names) <= len(SERIES_COLOURS):
         return names
     return [names[round(k * (len(names) - 1) / (len(SERIES_COLOURS) - 1))] for k in range(len(SERIES_COLOURS))]
 
 
 def _layer_name(name: str) -> str:
+    """Return the layer in a measure's name, such as "conv1" of "shift.conv1"; "the model" if it names none."""
     return name.partition(".")[2] or "the model"

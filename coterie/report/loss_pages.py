@@ -35,7 +35,7 @@ def write_line_page(line: Line, names: tuple[str, str], facts: Facts, path: Path
     Raises:
         Mistake: the page cannot be written.
     """
-    charts = [line_chart([Curve(name, line.t, _drop_infinite(v))], "t", name) for name, v in line.measures.items()]
+    charts = [line_chart([Curve(name, line.t, _non_finite_to_none(v))], "t", name) for name, v in line.measures.items()]
     rows = zip(*([f"{t:.2f}" for t in line.t], *(map(format_number, v) for v in line.measures.values())), strict=True)
     text = (
         f"At t = 0 lies the model of {names[0]}, at t = 1 that of {names[1]}. Between them the loss rises at most "
@@ -72,11 +72,12 @@ def _write_loss_page(title: str, text: str, parts: Sequence[str], facts: Facts, 
     return page_parts.write_page(path, page_parts.document(title, [*head, *parts, sources]))
 
 
-def _drop_infinite(values: Sequence[float]) -> list[float | None]:
+def _non_finite_to_none(values: Sequence[float]) -> list[float | None]:
     return [value if isfinite(value) else None for value in values]
 
 
 def _draw_contours(figure: Figure, plane: Plane, name: str, models: Sequence[str]) -> None:
+    """Draw lines of equal values of the measure `name` on the plane, and a dot for each model."""
     axes = figure.add_subplot()
     values = np.ma.masked_invalid(np.array(plane.measures[name]))
     low, high = values.min(), values.max()

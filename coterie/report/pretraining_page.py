@@ -20,7 +20,7 @@ def pretraining_page(run: Run) -> str:
         [
             f"<h1>{escape(run.name)}</h1>",
             f"<p>{escape(headline)}</p>",
-            f"<p class=soft>{_progress(run)}</p>",
+            f"<p class=soft>{_progress_sentence(run)}</p>",
             page_parts.tiles(_tiles(run)),
             page_parts.section("Loss and spread of the outputs", _collapse_warning(run), _charts(run)),
             page_parts.section("Training images", _image_sheet(run)),
@@ -30,12 +30,13 @@ def pretraining_page(run: Run) -> str:
     )
 
 
-def _progress(run: Run) -> str:
+def _progress_sentence(run: Run) -> str:
     steps = f"{run.rounds[-1]['step'] if run.rounds else 0:,} of {run.config['pretrain.steps']:,} steps"
     return f"Finished after {steps}." if run.over else f"Not finished: {steps} so far."
 
 
 def _tiles(run: Run) -> list[tuple[str, str]]:
+    """Return the most important results, each (value, name); none before the first record."""
     if not run.rounds:
         return []
     last, seconds = run.rounds[-1], sum(record["seconds"] for record in run.rounds)
@@ -60,6 +61,7 @@ def _collapse_warning(run: Run) -> str | None:
 
 
 def _charts(run: Run) -> str | None:
+    """Return charts of the loss, the spread of the outputs and the learning rate over the steps."""
     steps = [record["step"] for record in run.rounds]
     names = {"loss": "loss", "spread": "spread of the outputs", "lr": "learning rate"}
     return page_parts.side_by_side(
@@ -68,6 +70,7 @@ def _charts(run: Run) -> str | None:
 
 
 def _image_sheet(run: Run) -> str | None:
+    """Return the folder's sheet.png as an HTML image with the data inside; None if it is absent."""
     path = run.folder / "sheet.png"
     if not path.is_file():
         return None

@@ -76,6 +76,7 @@ def probe_charts(run: Run) -> str | None:
 
 
 def _draw_chart(chart: Chart, run: Run) -> str | None:
+    """Return a chart with its caption as HTML; None if the run has none of its measures."""
     rounds = [record["round"] for record in run.rounds]
     measures = {name: run.measure(f"probe.{measure}") for measure, name in chart.lines.items()}
     lines = [Curve(name, rounds, y) for name, y in measures.items() if any(value is not None for value in y)]

@@ -42,7 +42,7 @@ def run_page(run: Run) -> str:
         [
             f"<h1>{escape(run.name)}</h1>",
             f"<p>{escape(_headline(run))}</p>",
-            f"<p class=soft>{escape(_progress(run))}</p>",
+            f"<p class=soft>{escape(_progress_sentence(run))}</p>",
             page_parts.tiles(_tiles(run)),
             page_parts.section("Accuracy and loss", _charts(run)),
             page_parts.section("Accuracy on each client's test data", _accuracy_table(run)),
@@ -58,13 +58,14 @@ def run_page(run: Run) -> str:
 
 
 def _headline(run: Run) -> str:
+    """Return one line that names the algorithm, the data, their partition and the models."""
     get = run.config.get
     names = (get("model.clients") or {}).values() or get("model.names") or [get("model.name")]
     models = ", ".join(dict.fromkeys(names))
     return f"{get('algorithm.name')} on {get('data.source')} ({get('data.partition')}) with {models}"
 
 
-def _progress(run: Run) -> str:
+def _progress_sentence(run: Run) -> str:
     rounds = f"{run.end['rounds']} of {run.config['rounds']} rounds"
     if not run.over:
         return f"Not finished: {rounds} so far."
@@ -73,6 +74,7 @@ def _progress(run: Run) -> str:
 
 
 def _tiles(run: Run) -> list[tuple[str, str]]:
+    """Return the most important results, each (value, name)."""
     end = run.end
     results = [
         (format_percent(end["test_accuracy"]), "test accuracy"),
@@ -103,6 +105,7 @@ def _tiles(run: Run) -> list[tuple[str, str]]:
 
 
 def _charts(run: Run) -> str | None:
+    """Return charts of accuracy, loss and spread of outputs, over the rounds and over the bytes sent."""
     rounds = [float(record["round"]) for record in run.rounds]
     pictures = []
     for x, label, is_bytes in ((rounds, "round", False), (run.bytes_so_far(), "sent so far", True)):
@@ -118,7 +121,7 @@ def _charts(run: Run) -> str | None:
 
 
 def _accuracy_table(run: Run) -> str | None:
-    """Return the last matrix of accuracies: a row for each model, a column for each client's test data."""
+    """Return the last matrix of accuracies as a table: a row for each model, a column for each client's test data."""
     matrix = next((r["accuracy_matrix"] for r in reversed(run.rounds) if r.get("accuracy_matrix")), None)
     names = [client["id"] for client in run.clients]
     if matrix is None or len(matrix[0]) != len(names):
@@ -139,7 +142,7 @@ def _number_of_clients(run: Run) -> int:
 
 
 def _drop_reasons(run: Run) -> str:
-    """Return a table of why updates were dropped, and how many for each reason."""
+    """Return a table of why updates were dropped, and how many for each reason; a sentence if all counted."""
     requested = sum(record["cohort_size"] for record in run.rounds)
     reasons = Counter(dropped["why"] for record in run.rounds for dropped in record["dropped"])
     if not reasons:

@@ -60,7 +60,7 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Read the run in a folder.
+    """Read the run in a folder, finished or not; refuse a pre-training.
 
     Raises:
         Mistake: it is not a run folder, or a file in it is damaged.
@@ -81,7 +81,7 @@ def read_run(folder: Path) -> Run:
 
 
 def _read_labels(path: Path) -> list[str] | None:
-    """Read the labels' names; None where they have none, or the run is of a version that did not write them."""
+    """Read the labels' names from inputs.json; None where they have none, or an earlier version wrote no such file."""
     inputs = _read_json(path) if path.is_file() else {"classes": None}
     if not isinstance(inputs, dict) or "classes" not in inputs:
         raise Mistake(f"{path}: is damaged (it names no classes); run it again")
@@ -132,6 +132,7 @@ def flatten(tables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_text(path: Path) -> str:
+    """Return the text of a file in a run folder; if it is absent, refuse the folder as not a run folder."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -141,6 +142,7 @@ def _read_text(path: Path) -> str:
 
 
 def _read_json(path: Path) -> Any:
+    """Return the value of a JSON file in a run folder; refuse a damaged file."""
     try:
         return json.loads(_read_text(path))
     except ValueError as error:

@@ -15,12 +15,13 @@ MAX_NAMES = 6
 
 
 def start_tables(run: Run) -> str | None:
-    """Return a table for each model as HTML; None where the models began with initial weights of their own."""
+    """Return tables of where each model's weights came from; None if all began with initial weights of their own."""
     tables = [page_parts.table(_start_rows(start), [start["model"], ""]) for start in run.start]
     return "".join(tables) or None
 
 
 def _start_rows(start: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the rows (name, text) of one model's table from its entry in start.json, without empty ones."""
     loaded = start["loaded"] or {}
     resized = [f"{name} ({there} there, {here} here)" for name, (there, here) in loaded.get("resized", {}).items()]
     frozen, accuracy = start["frozen"], start["test_accuracy"]

@@ -43,6 +43,7 @@ def describe_clients(clients: Clients, model_of: Callable[[str], str] | None = N
 
 
 def _label_counts(examples: Examples) -> dict[str, int] | None:
+    """Return label -> number of examples; None where an example has no single class label."""
     import torch
 
     y = examples.y

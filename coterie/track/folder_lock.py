@@ -15,7 +15,9 @@ LOCK_FILE = ".lock"
 
 @contextmanager
 def hold_lock(folder: Path) -> Iterator[None]:
-    """Lock an existing folder for the length of a block. The system unlocks it however the process ends.
+    """Lock an existing folder for the length of a block; refuse it if another process holds the lock.
+
+    The system unlocks it however the process ends.
 
     Raises:
         Mistake: another process holds the lock.

@@ -19,7 +19,7 @@ Record = dict[str, Any]
 
 
 def read_records(path: Path, unit: str = "round") -> list[Record]:
-    """Read the records of a file, without a last line that was cut off."""
+    """Read the records numbered 1, 2, ... in the key `unit`, up to the first line that is damaged or out of order."""
     return [record for record, _ in _read_lines(path, unit)]
 
 
@@ -57,7 +57,9 @@ class RoundsFile:
         self._file: BinaryIO | None = None
 
     def cut(self, round: int) -> list[Record]:
-        """Remove the lines after `round`, and return the records of those before, which stay byte for byte.
+        """Remove the lines after `round`, and return the records of the others; refuse a file with fewer rounds.
+
+        The lines that stay are not changed by a byte.
 
         Raises:
             Mistake: the file holds fewer rounds, or cannot be written.

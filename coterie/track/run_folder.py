@@ -55,7 +55,7 @@ class RunFolder:
 
     @property
     def has_run(self) -> bool:
-        """Whether the folder holds a run that has begun.
+        """Whether the folder holds a run that has begun; refuse a folder that holds something else.
 
         Raises:
             Mistake: it holds something else.
@@ -138,7 +138,7 @@ class RunFolder:
         write_file(self.start / START_FILE, to_json(about, indent=1).encode() + b"\n")
 
     def write_weights(self, data: bytes, client: str | None = None) -> None:
-        """Write the file of the model, or of one client's model."""
+        """Write a weights file's bytes to model.safetensors, or to clients/ID.safetensors for one client's model."""
         name = "model.safetensors" if client is None else f"clients/{client_file_name(client)}.safetensors"
         write_file(self.path / name, data)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def pack_weights(model: nn.Module, weights: Mapping[str, Tensor], name: str | None = None, part: bool = False) -> bytes:
-    """Return the bytes of a safetensors file with exactly the names of the model's `state_dict`.
+    """Return weights as the bytes of a safetensors file, under exactly the names of the model's `state_dict`.
 
     The same weights always give the same bytes.
 

@@ -467,7 +467,7 @@ WRONG: list[tuple[str, str]] = [
     ("data={source='digits', partition='natural'}", 'data.partition = "natural"'),
     ("data={source='digits', partition='iid', num_clients=5, test_fraction=1.5}", "data.test_fraction = 1.5"),
     ("data={source='npz', path='absent.npz', partition='iid', num_clients=5}", "there is no such file"),
-    ("data={source='npz', path='no_y.npz', partition='iid', num_clients=5}", "holds no array 'y'"),
+    ("data={source='npz', path='no_y.npz', partition='iid', num_clients=5}", 'holds no array "y"'),
     ("data={source='npz', path='nan.npz', partition='iid', num_clients=5}", "holds nan"),
     ("data={source='npz', path='one_hot.npz', partition='iid', num_clients=5}", "fit labels of shape [3] ("),
     ("data={source='npz', path='whole.npz', partition='iid', num_clients=5}", "[3], which are whole numbers"),
@@ -523,7 +523,7 @@ def test_a_truncated_file_of_mnist_is_named(start: Start, tmp_path: Path, monkey
     (tmp_path / "data" / "mnist").mkdir(parents=True)
     for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         (tmp_path / "data" / "mnist" / f"{name}-ubyte.gz").write_bytes(b"\x1f\x8b\x08\x00half a file")
-    with pytest.raises(Mistake, match=r"train-images-idx3-ubyte\.gz: is no whole gzip file"):
+    with pytest.raises(Mistake, match=r"train-images-idx3-ubyte\.gz: is not a complete gzip file"):
         start("data.source=mnist")
     assert not (tmp_path / "run").exists()
 
