@@ -29,10 +29,11 @@ def nnm(num_byzantine: NonNegativeInt) -> Mixing:
     """
     require_number(num_byzantine)
 
-    def neighbour_means_matrix(gram: Tensor, key: Tensor) -> Tensor:  # [n, n] -> [n, n]
+    def neighbour_weights(gram: Tensor, key: Tensor) -> Tensor:
+        """Return the weights [n, n] that average each update's n - f nearest; `key` is not used."""
         n = len(gram)
         require_updates("nnm", n, num_byzantine)
         near = nearest(squared_distances(gram), n - num_byzantine)  # [n, n - f]
         return torch.zeros_like(gram).scatter_(1, near, 1 / near.shape[1])
 
-    return Mixing(neighbour_means_matrix)
+    return Mixing(neighbour_weights)

@@ -154,6 +154,7 @@ def _read_archive(path: Path, inputs: Inputs) -> NewExamples:
 
 
 def _read_pictures(path: Path, inputs: Inputs) -> NewExamples:
+    """Read a picture, or all of a folder; refuse pictures that are not of the model's size."""
     files = [path] if path.is_file() else list_pictures(path)
     if not files:
         raise Mistake(f"{path}: holds no pictures; give {_describe_expected(inputs)}")

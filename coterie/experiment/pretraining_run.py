@@ -131,7 +131,7 @@ class _TrainingJob:
         return self.settings.pretrain.steps
 
     def begin(self) -> float:
-        """Bring the folder and the trainer to the last checkpoint, and return the seconds until then."""
+        """Go to the last checkpoint, write config and example sheet, and return the seconds until then."""
         found = self.saver.load()
         for sentence in self.saver.warnings():
             self.watch.say(sentence)

@@ -65,7 +65,7 @@ def read_keys(place: str) -> Keys:
 
 
 def read_constant(place: str) -> Any:
-    """Return the value of the constant at "package.module:NAME"."""
+    """Return the value of the constant at "package.module:NAME" of this package, without importing its module."""
     module, _, name = place.partition(":")
     return _read_source(module).resolve(name)
 

@@ -76,11 +76,12 @@ class _RunJob:
         return lead(self.team) if self.team.size > 1 else lead_processes(workers, lead, follow)
 
     def withdraw(self) -> None:
+        """Remove what the run wrote into its folder before its first round."""
         self.recorder.folder.withdraw()
 
 
 def _adopt_settings(settings: Settings, folder: RunFolder) -> Settings:
-    """Return the settings with what they leave open as the run in the folder has it.
+    """Fill what the settings leave open from the run in the folder, and refuse those that differ from it.
 
     Raises:
         Mistake: they differ from those of the run.

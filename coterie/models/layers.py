@@ -110,7 +110,7 @@ class MaskedBatchNorm(nn.Module):
         return self._scale_and_shift(normalise(x, batch.mean, batch.var, self.eps))
 
     def _torch_agrees(self, x: Tensor) -> bool:
-        """Return whether PyTorch's own kernel, which is several times as fast, gives the same for real rows."""
+        """Return whether PyTorch's kernel, several times as fast, does the same as ours on x without padding."""
         several = x.shape[0] * prod(x.shape[2:]) > 1
         return several and not (self.moves and self.momentum is None)
 

@@ -98,7 +98,7 @@ def owns(team: Team, client: str) -> bool:
 
 
 def share_work(costs: Mapping[str, float], team: Team) -> dict[str, int]:
-    """Return client -> the rank of the process that does its work in a round.
+    """Return client -> the rank that does its work: its owner's, unless it must move so that costs are even.
 
     It is the client's owner, except for the clients that must move so that the costs are even. At the end, no move
     would lower the larger of two processes' costs.
@@ -189,7 +189,7 @@ def _device(t: Tree) -> str:
 
 
 def gather_rows(team: Team, own: Tensor, places: Sequence[Sequence[int]], whole: bool) -> Tensor:
-    """Return the rows of all processes' matrices [n_r, d], in the order of their `places[r]` [n_r].
+    """Return all processes' rows [n_r, d] in the order of `places`: whole, or only this process's share of the columns.
 
     They have all columns [n, d] if `whole`, else this process's share of the columns [n, d / size]. Collective: every
     process calls it.
