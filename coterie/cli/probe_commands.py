@@ -38,7 +38,10 @@ def line(
     examples: Examples = 1000,
     statistics: Norms = "measured",
 ) -> None:
-    """Measure the loss along the line through two runs' models: numbers and a page."""
+    """Measure the loss along the line through two runs' models.
+
+    It prints the loss at both ends and midway, the barrier and the distance, and writes a page.
+    """
     from coterie.experiment.finished_run import load_comparable_runs, loss_surface
     from coterie.probes import line as measure_line
     from coterie.report.loss_pages import write_line_page
@@ -66,7 +69,10 @@ def plane(
     examples: Examples = 1000,
     statistics: Norms = "measured",
 ) -> None:
-    """Measure the loss on the plane through three runs' models: a page."""
+    """Measure the loss on the plane through three runs' models.
+
+    It writes a page with the lines of equal loss.
+    """
     from coterie.experiment.finished_run import load_comparable_runs, loss_surface
     from coterie.probes import plane as measure_plane
     from coterie.report.loss_pages import write_plane_page
