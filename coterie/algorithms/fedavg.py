@@ -63,16 +63,16 @@ def fedavg(
             weights = one_architecture(weights)
             return {**weights, "server": optimizer.init(weights["params"])}
 
-        def start(broadcast: Tree, state: Tree, ctx: Context) -> Tree:
-            return local.initial_carry(broadcast, state)
+        def start(broadcast: Tree, client_state: Tree, ctx: Context) -> Tree:
+            return local.initial_carry(broadcast, client_state)
 
         def finish(broadcast: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
             return {"delta": delta(broadcast, carry)}, local.client_state(carry)
 
-        def update(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
+        def update(server_state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
             mean = aggregate["delta"]  # of w - w_i
-            params, kept = optimizer.apply(state["params"], mean["params"], state["server"])
-            return {**apply_delta(state, params, mean["buffers"]), "server": kept}
+            params, moments = optimizer.apply(server_state["params"], mean["params"], server_state["server"])
+            return {**apply_delta(server_state, params, mean["buffers"]), "server": moments}
 
         return Algorithm(
             client=ClientHalf(

@@ -54,11 +54,11 @@ def fedbn(
         def initial_client_state(weights: Tree) -> Tree:
             return {"own": split(weights, task.norm_leaves)[1], **base.client.initial_state(weights)}
 
-        def start(sent: Tree, state: Tree, ctx: Context) -> Tree:
-            return base.client.start(join(sent, state["own"]), state, ctx)
+        def start(broadcast: Tree, state: Tree, ctx: Context) -> Tree:
+            return base.client.start(join(broadcast, state["own"]), state, ctx)
 
-        def finish(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
-            update, state = base.client.finish(sent, carry, ctx)
+        def finish(broadcast: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
+            update, state = base.client.finish(broadcast, carry, ctx)
             return update, {"own": split(carry, task.norm_leaves)[1], **state}
 
         return replace(

@@ -27,9 +27,9 @@ def measuring_round(training: Algorithm, task: Task) -> Algorithm:
         buffers, seen, logs = statistics.observe(carry, after, logs, task.batch_norms)
         return {**carry, "buffers": buffers, "seen": seen}, logs
 
-    def finish(sent: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
+    def finish(broadcast: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
         """Return the statistics alone as the update, and the client state that training gives."""
-        return {"statistics": carry["seen"]}, training.client.finish(sent, carry, ctx)[1]
+        return {"statistics": carry["seen"]}, training.client.finish(broadcast, carry, ctx)[1]
 
     def update(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
         """Set (M, V) to the pooled statistics."""
