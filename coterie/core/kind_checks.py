@@ -28,15 +28,11 @@ _WORDS: dict[Any, str] = {
 def is_of_kind(value: Any, kind: Any) -> bool:
     """Whether a value is of a kind: a number, a whole number, true or false, one of some texts, or None.
 
-    <<<<<<< HEAD
-        Numbers of other libraries are accepted. True, "1", nan and inf do not count as numbers.
-    =======
-        Numbers of other libraries will do; True is not a number, and neither are "1", nan and inf.
-    >>>>>>> a7fa2d5 (State ranges in signatures, and the experiment's page in plain words)
+    Numbers of other libraries are accepted. True, "1", nan and inf do not count as numbers.
 
-        >>> from coterie.core.kinds import Positive
-        >>> is_of_kind(0.1, Positive), is_of_kind(0, Positive), is_of_kind(float("nan"), Positive)
-        (True, False, False)
+    >>> from coterie.core.kinds import Positive
+    >>> is_of_kind(0.1, Positive), is_of_kind(0, Positive), is_of_kind(float("nan"), Positive)
+    (True, False, False)
     """
     origin, inside = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:

@@ -11,7 +11,7 @@ WIDEST_CHARACTERS = 80
 
 
 def toml_text(value: Any) -> str:
-    """Return a value as TOML writes it, cut where it is long; a path is never cut.
+    """Return a value as TOML writes it, cut where it is long; a path, or text that holds one, is never cut.
 
     >>> toml_text([{"size": 1}, "all", True])
     '[{size = 1}, "all", true]'
@@ -28,4 +28,5 @@ def toml_text(value: Any) -> str:
         text = f"[{', '.join(map(toml_text, value))}]"
     else:
         text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
-    return text if len(text) <= WIDEST_CHARACTERS else f"{text[: WIDEST_CHARACTERS - 3]}..."
+    holds_path = isinstance(value, str) and "/" in value
+    return text if holds_path or len(text) <= WIDEST_CHARACTERS else f"{text[: WIDEST_CHARACTERS - 3]}..."
