@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -16,6 +17,9 @@ from coterie.core.errors import Mistake
 from coterie.core.files import write_atomic
 from coterie.data.new_examples import NewExamples
 from coterie.experiment.trained_model import load_trained_model
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def write_predictions(folder: Path, file: Path, client: str | None, out: Path) -> None:
@@ -50,11 +54,23 @@ def write_predictions(folder: Path, file: Path, client: str | None, out: Path) -
     print(out)
 
 
+def guard_cell(text: str) -> str:
+    """Return the text of a cell, with an apostrophe before it where a spreadsheet would take it for a formula.
+
+    >>> [guard_cell(text) for text in ("=1+1", "@sum", "-1.5", "healthy")]
+    ["'=1+1", "'@sum", '-1.5', 'healthy']
+    """
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) and not _NUMBER.fullmatch(text) else text
+
+
 def _csv_table(examples: NewExamples, predictions: Sequence[str], probabilities: Tensor, classes: Sequence[str]) -> str:
-    """Return CSV text, a row for each example: its name, the most probable class, and the probability of each class."""
+    """Return CSV text, a row for each example: its name, the most probable class, and the probability of each class.
+
+    Names of files and classes come from others, so those that a spreadsheet would run as a formula are guarded.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["example", "prediction", *(f"p({name})" for name in classes)])
     for name, prediction, row in zip(examples.names, predictions, probabilities.tolist(), strict=True):
-        writer.writerow([name, prediction, *(f"{p:.6g}" for p in row)])
+        writer.writerow([guard_cell(name), guard_cell(prediction), *(f"{p:.6g}" for p in row)])
     return text.getvalue()

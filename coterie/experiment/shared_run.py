@@ -26,7 +26,7 @@ from coterie.loop.store import Store
 from coterie.models import huggingface_models
 from coterie.processes.team import Team, owns
 from coterie.track import RunFolder
-from coterie.track.file_writing import disk_mistakes
+from coterie.track.file_writing import client_file_names, disk_mistakes
 from coterie.track.weights_file import pack_weights
 
 T = TypeVar("T")
@@ -116,11 +116,12 @@ def _write_weights(experiment: Experiment, folder: RunFolder, state: Tree, store
     plan, models = experiment.plan, experiment.models
     own = plan.algorithm.traits.own_models
     mine = [client for client in plan.ids if owns(team, client)] if own else plan.ids[: team.rank == 0]
+    file_names = client_file_names(plan.ids) if own else {}
     for client in mine:
         architecture = plan.architecture(client)
         named = plan.tasks[architecture].state_dict(plan.evaluated_weights(state, store, client))
         name = experiment.model_of(client) if own else None
-        folder.write_weights(pack_weights(models[architecture], named, name), client if own else None)
+        folder.write_weights(pack_weights(models[architecture], named, name), file_names.get(client))
         if not own and huggingface_models.is_huggingface_model(models[architecture]):
             with disk_mistakes(folder.huggingface):
                 huggingface_models.export_checkpoint(models[architecture], named, folder.huggingface)

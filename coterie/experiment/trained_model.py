@@ -23,7 +23,7 @@ from coterie.experiment.make_model import make_run_model
 from coterie.experiment.settings import Settings, load_settings, model_names
 from coterie.report.run_reader import is_pretraining
 from coterie.track.file_writing import client_file_name
-from coterie.track.run_folder import INPUTS_FILE
+from coterie.track.run_folder import INPUTS_FILE, weights_file
 
 BATCH_EXAMPLES = 1000
 
@@ -55,12 +55,19 @@ class TrainedModel:
         """Return the probability of each class [N, C] for x [N, ...] as `read` gives it.
 
         Raises:
-            Mistake: the model does not predict one class for each example.
+            Mistake: the model does not predict one class for each example, or its outputs are not finite.
         """
         scores = torch.cat([self.model(part) for part in torch.split(x, BATCH_EXAMPLES)])
         if not self.inputs.predicts or scores.dim() != 2:
             what = "a class for each position" if scores.dim() > 2 else "no classes"
             raise Mistake(f"the model predicts {what}, not one for each example; in Python call its `model` yourself")
+        broken = (~scores.isfinite().all(1)).nonzero().flatten().tolist()
+        if broken:
+            rows = few([str(row + 1) for row in broken])
+            raise Mistake(
+                f"the model's outputs for {len(broken)} of {len(scores)} examples (number {rows}) are not finite; look "
+                "for values in these examples that are far from those of the training data, or for a run that diverged"
+            )
         return scores.softmax(1)
 
 
@@ -110,7 +117,13 @@ def _find_weights(folder: Path, settings: Settings, client: str | None) -> tuple
     if client is None or client not in by_client:
         problem = "each client has a model of its own; say whose" if client is None else "there is no such client"
         raise Mistake(f"--client {client or 'ID'}: {problem}: {few(list(by_client), 10)}")
-    return by_client[client], folder / "clients" / f"{client_file_name(client)}.safetensors"
+    return by_client[client], _client_weights(folder, client)
+
+
+def _client_weights(folder: Path, client: str) -> Path:
+    """Return the file of a client's weights: its capital letters are quoted where another id differs only in case."""
+    quoted, plain = (folder / weights_file(client_file_name(client, quote_capitals=q)) for q in (True, False))
+    return quoted if quoted.is_file() else plain
 
 
 def _models_by_client(folder: Path, only: str) -> Mapping[str, str]:

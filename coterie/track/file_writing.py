@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,18 +66,43 @@ def _non_finite_to_none(value: Any) -> Any:
     return value
 
 
-def client_file_name(client: str) -> str:
+def client_file_name(client: str, quote_capitals: bool = False) -> str:
     """Return the file name for a client's id; `client_id` returns the id again.
 
     A name that is too long is cut, and ends in "=" and a digest of the whole id.
 
+    Args:
+        client: the id.
+        quote_capitals: whether the letters A to Z are quoted as well as what no file name may hold.
+
     >>> client_file_name("../St. Mary's"), client_id(client_file_name("../St. Mary's"))
     ('%2E.%2FSt.%20Mary%27s', "../St. Mary's")
     """
-    quoted = quote(client, safe="")
+    quoted = "".join(_quote_capital(letter) if quote_capitals else quote(letter, safe="") for letter in client)
     if len(quoted) > _MAX_NAME_BYTES:
         quoted = f"{quoted[: _MAX_NAME_BYTES - 17]}={hashlib.sha256(client.encode()).hexdigest()[:16]}"
     return quoted.replace(".", "%2E", 1) if quoted.startswith(".") or not quoted else quoted
+
+
+def _quote_capital(letter: str) -> str:
+    return f"%{ord(letter):02X}" if "A" <= letter <= "Z" else quote(letter, safe="")
+
+
+def client_file_names(clients: Iterable[str]) -> dict[str, str]:
+    """Return the file name of each client's id; no two differ only in the case of their letters.
+
+    A disk that is blind to case would take such names for one file. Where ids differ only in case, their capital
+    letters are quoted too. All other ids have the name that `client_file_name` gives them.
+
+    >>> client_file_names(["a", "A", "Bonn"])
+    {'a': 'a', 'A': '%41', 'Bonn': 'Bonn'}
+    """
+    names = {client: client_file_name(client) for client in clients}
+    number = Counter(name.lower() for name in names.values())
+    return {
+        client: name if number[name.lower()] == 1 else client_file_name(client, quote_capitals=True)
+        for client, name in names.items()
+    }
 
 
 def client_id(name: str) -> str:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from coterie.core.errors import Mistake
 from coterie.core.files import remove_unfinished
 from coterie.track.clients_json import describe_clients, format_clients
-from coterie.track.file_writing import client_file_name, disk_mistakes, to_json, write_file
+from coterie.track.file_writing import disk_mistakes, to_json, write_file
 from coterie.track.folder_lock import LOCK_FILE, hold_lock
 from coterie.track.rounds_file import RoundsFile
 
@@ -34,6 +34,11 @@ if TYPE_CHECKING:
 INPUTS_FILE = "inputs.json"
 START_FILE = "start.json"
 """In start/: where the weights that a run began with came from. It is written last of that folder."""
+
+
+def weights_file(client_file: str | None = None) -> str:
+    """Return the name of the file of the one model, or of a client's, in a run folder."""
+    return "model.safetensors" if client_file is None else f"clients/{client_file}.safetensors"
 
 
 class RunFolder:
@@ -137,10 +142,14 @@ class RunFolder:
             write_file(path, data)
         write_file(self.start / START_FILE, to_json(about, indent=1).encode() + b"\n")
 
-    def write_weights(self, data: bytes, client: str | None = None) -> None:
-        """Write a weights file's bytes to model.safetensors, or to clients/ID.safetensors for one client's model."""
-        name = "model.safetensors" if client is None else f"clients/{client_file_name(client)}.safetensors"
-        write_file(self.path / name, data)
+    def write_weights(self, data: bytes, client_file: str | None = None) -> None:
+        """Write a weights file's bytes to model.safetensors, or to clients/ for one client's model.
+
+        Args:
+            data: the bytes.
+            client_file: the client's file name, as `client_file_names` gives it.
+        """
+        write_file(self.path / weights_file(client_file), data)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json; from then on the run is over."""

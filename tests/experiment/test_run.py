@@ -24,8 +24,9 @@ from coterie.experiment.engine_choice import Machine
 from coterie.experiment.resolve_engine import this_machine
 from coterie.experiment.run import SilentRun, run
 from coterie.experiment.settings import load_settings
+from coterie.experiment.trained_model import load_trained_model
 from coterie.report.clients_page import clients_sentence
-from coterie.track.file_writing import client_id
+from coterie.track.file_writing import client_file_names, client_id
 from coterie.track.rounds_file import Record
 from tests.experiment.conftest import Start
 from tests.experiment.files import DIGITS, written
@@ -328,14 +329,21 @@ def test_an_engine_chosen_twice_gives_the_same_weights_bit_for_bit(
 
 def test_clients_with_models_of_their_own_have_a_file_each(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    ids = np.array(["St. Mary's", "a/b", "ü"]).repeat(20)
-    np.savez(tmp_path / "d.npz", x=rng.normal(size=(60, 3)), y=np.arange(60) % 2, hospital=ids)
+    ids = np.array(["St. Mary's", "a/b", "ü", "Bonn", "bonn"]).repeat(20)
+    np.savez(tmp_path / "d.npz", x=rng.normal(size=(100, 3)), y=np.arange(100) % 2, hospital=ids)
     text = (
         'rounds = 1\n[data]\nsource = "npz"\npath = "d.npz"\nclient_column = "hospital"\n[model]\nname = "logistic"\n'
     )
     path = written(tmp_path, text + '[algorithm]\nname = "independent"\nlr = 0.1\n')
     folder = run(load_settings(path), tmp_path / "run").folder
-    assert {client_id(p.stem) for p in (folder / "clients").iterdir()} == {"St. Mary's", "a/b", "ü"}
+    assert {client_id(p.stem) for p in (folder / "clients").iterdir()} == {"St. Mary's", "a/b", "ü", "Bonn", "bonn"}
+    assert len({p.name.lower() for p in (folder / "clients").iterdir()}) == 5
+    for client in ("Bonn", "bonn"):
+        weights = safetensors.torch.load_file(
+            folder / "clients" / f"{client_file_names(['Bonn', 'bonn'])[client]}.safetensors"
+        )
+        own = load_trained_model(folder, client).model.state_dict()
+        assert all(bool((own[name] == weights[name]).all()) for name in weights)
     assert not (folder / "model.safetensors").exists()
     end = json.loads((folder / "summary.json").read_text())
     assert end["test_accuracy"] is not None

@@ -9,6 +9,8 @@ import torch
 
 from coterie import Mistake
 from coterie.cli.main import main
+from coterie.cli.predict_command import _csv_table
+from coterie.data.new_examples import NewExamples
 from coterie.experiment import folder_jobs
 from coterie.experiment.run import run
 from coterie.experiment.settings import load_settings
@@ -171,6 +173,21 @@ def test_pictures_in_folders_named_like_classes(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(Mistake, match=r"empty: holds no pictures; give pictures of 8 x 6 pixels, or an npz"):
         model.read(tmp_path / "empty")
+
+
+def test_outputs_that_are_not_finite_are_refused_with_the_example_that_gave_them(wards: Path, tmp_path: Path) -> None:
+    model = load_trained_model(run(load_settings(wards), tmp_path / "run").folder)
+    with torch.no_grad():
+        next(model.model.parameters()).mul_(1e30)
+    with pytest.raises(Mistake, match=r"outputs for 1 of 2 examples \(number 2\) are not finite"):
+        model.probabilities(torch.tensor([[0.0] * 6, [1e30] * 6]))
+
+
+def test_a_prediction_that_a_spreadsheet_would_run_is_guarded() -> None:
+    examples = NewExamples(torch.zeros(3, 1), ["=cmd|'/C calc'!A0", "-1", "1"], [None] * 3)
+    text = _csv_table(examples, ["@well", "+ill", "-0.5"], torch.ones(3, 2) / 2, ("ill", "well"))
+    rows = list(csv.reader(text.splitlines()))
+    assert [row[:2] for row in rows[1:]] == [["'=cmd|'/C calc'!A0", "'@well"], ["-1", "'+ill"], ["1", "-0.5"]]
 
 
 def test_a_client_with_a_model_of_its_own_is_named(wards: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from coterie import Examples, Mistake
 from coterie.models.functional import initial_weights
 from coterie.track import RunFolder
 from coterie.track.clients_json import MAX_LAZY_CLIENTS, describe_clients
-from coterie.track.file_writing import client_file_name, client_id, to_json, write_file
+from coterie.track.file_writing import client_file_name, client_file_names, client_id, to_json, write_file
 from coterie.track.rounds_file import RoundsFile, read_records
 from coterie.track.weights_file import pack_weights
 
@@ -63,6 +63,16 @@ def test_a_client_id_becomes_a_file_name_and_comes_back(client: str) -> None:
     assert client_id(name) == client
     assert not set("/\\\0: ") & set(name)
     assert not name.startswith(".")
+
+
+def test_clients_whose_ids_differ_only_in_case_have_files_that_differ_on_every_disk() -> None:
+    ids = ["a", "A", "aB", "Ab", "Bonn", "J", "j", "Ж", "ж", "%4A", "ß", "SS", "ss", "L" * 201, "l" * 201]
+    names = client_file_names(ids)
+    assert len({name.lower() for name in names.values()}) == len(ids)
+    assert names["a"] == "a"
+    assert names["Bonn"] == "Bonn"
+    assert [client_id(name) for name in names.values()][:-2] == ids[:-2]
+    assert max(map(len, names.values())) <= 200
 
 
 def test_two_runs_cannot_hold_one_folder(tmp_path: Path) -> None:
