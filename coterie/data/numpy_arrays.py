@@ -47,9 +47,16 @@ def inputs_from_array(name: str, x: NDArray[np.generic]) -> Tensor:
     if x.dtype.kind == "f":
         require_finite(name, x)
     if x.dtype.kind in "iu" and x.dtype != np.uint8:
-        return torch.from_numpy(x.astype(np.int64))
-    values = torch.from_numpy(np.ascontiguousarray(x)).to(torch.float32)
+        return torch.from_numpy(_to_int64(name, x))
+    values = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
     return _arrange_axes(values.div_(255) if x.dtype == np.uint8 else values)
+
+
+def _to_int64(name: str, whole: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Return whole numbers as int64, and refuse those beyond it, which would become negative."""
+    if whole.dtype == np.uint64 and whole.size and int(whole.max()) > np.iinfo(np.int64).max:
+        raise Mistake(f"{name}: holds {whole.max()}, a number beyond 64 bits with a sign; give smaller ones")
+    return whole.astype(np.int64)
 
 
 def require_finite(name: str, x: NDArray[np.generic]) -> None:
@@ -96,7 +103,7 @@ def labels_from_array(name: str, y: NDArray[np.generic]) -> tuple[Tensor, int]:
         raise Mistake(f"{name}: holds {y.dtype} values; labels must be whole numbers 0 to C - 1")
     if y.ndim == 2 and y.shape[1] == 1:
         raise Mistake(f"{name}: has shape {list(y.shape)}; give one label for each example, [N]")
-    labels = y.astype(np.int64)
+    labels = _to_int64(name, y)
     counted = labels if labels.ndim == 1 else labels[labels != IGNORED_LABEL]
     if counted.size == 0:
         raise Mistake(f"{name}: holds no labels, so the number of classes is unknown")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from coterie.core.errors import Mistake, reason
 from coterie.core.examples import Examples
 from coterie.core.toml_text import toml_text
 from coterie.data.numpy_arrays import inputs_from_array, labels_from_array
+from coterie.data.regular_file import require_file
 from coterie.data.source import Source
 from coterie.data.train_test_split import split_rows, strata_by_client
 
@@ -88,31 +89,49 @@ def read_npz(
     Raises:
         Mistake: the file cannot be read, or an array is missing.
     """
+    require_file(path)
     try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise Mistake(
-                f"{path}: is a single array; write an archive with numpy.savez({toml_text(path.name)}, x=..., y=...)"
-            )
-        with archive:
-            held = ", ".join(archive.files) or "nothing"
-            for name in needed:
-                if name not in archive.files:
-                    raise Mistake(f"{path} holds no array {toml_text(name)}; it holds {held}")
-            for key, name in (named or {}).items():
-                if name not in archive.files:
-                    raise Mistake(f"{path} holds no such array; it holds {held}", key=key, value=name)
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                write = f"numpy.savez({toml_text(path.name)}, x=..., y=...)"
+                raise Mistake(f"{path}: is a single array; write an archive with {write}")
+            _require_arrays(path, archive.files, needed, named or {})
             wanted = [*needed, *(named or {}).values(), *optional]
-            return {name: archive[name] for name in wanted if name in archive.files}
+            return {name: _read_array(path, archive, name) for name in wanted if name in archive.files}
     except Mistake:
         raise
-    except FileNotFoundError as error:
-        raise Mistake("there is no such file", key="path", value=path) from error
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # readers of archives, of their compressions and of arrays raise many things
         # For a file that is not an archive, numpy would say that it must be unpickled.
         other = isinstance(error, ValueError) and not zipfile.is_zipfile(path)
         why = "it is another kind of file" if other else reason(error)
-        raise Mistake(f"{path}: cannot be read as a numpy archive of plain arrays ({why})") from error
+        why = "it holds Python objects, which are never unpickled" if "allow_pickle" in why else why
+        raise Mistake(
+            f"{path}: cannot be read as a numpy archive of plain arrays ({why}); write it with numpy.savez"
+        ) from error
+
+
+def _require_arrays(path: Path, held: Sequence[str], needed: Sequence[str], named: Mapping[str, str]) -> None:
+    """Refuse an archive that lacks an array; the other arguments are those of `read_npz`."""
+    there = ", ".join(held) or "nothing"
+    for name in needed:
+        if name not in held:
+            raise Mistake(f"{path} holds no array {toml_text(name)}; it holds {there}")
+    for key, name in named.items():
+        if name not in held:
+            raise Mistake(f"{path} holds no such array; it holds {there}", key=key, value=name)
+
+
+def _read_array(path: Path, archive: Any, name: str) -> NDArray[np.generic]:
+    """Return an array of an open archive, in this machine's byte order; refuse one whose header does not fit it."""
+    if archive.files.count(name) > 1:
+        raise Mistake(f"{path}: holds two arrays called {toml_text(name)}; keep one")
+    members = archive.zip.namelist()
+    with archive.zip.open(f"{name}.npy" if f"{name}.npy" in members else name) as file:
+        array: NDArray[np.generic] = np.lib.format.read_array(file, allow_pickle=False)
+        if file.read(1):
+            raise Mistake(f"{path}: {name}: holds more than the {list(array.shape)} that it says; write it again")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def parse_pictures(
@@ -150,7 +169,12 @@ def parse_client_ids(name: str, column: NDArray[np.generic]) -> list[str]:
     """
     if column.ndim != 1:
         raise Mistake(f"{name}: has shape {list(column.shape)}; give one client id for each example, [N]")
-    ids = [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in column.tolist()]
+    if column.dtype.kind not in "biufUSM":
+        raise Mistake(f"{name}: holds {column.dtype} values; a client id is text or a number")
+    try:
+        ids = [v.decode() if isinstance(v, bytes) else str(v) for v in column.tolist()]
+    except UnicodeDecodeError as error:
+        raise Mistake(f"{name}: holds bytes that are not text in UTF-8; give text or numbers") from error
     for row, client in enumerate(ids):
         if client.strip() in ("", "nan", "NaT"):
             raise Mistake(f"{name}: example {row} holds {toml_text(client)}; every example needs a client id")

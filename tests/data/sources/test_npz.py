@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import zipfile
+from random import Random
 
 import numpy as np
 import pytest
@@ -134,6 +137,22 @@ def test_arrays_that_cannot_be_used_give_a_mistake_that_names_the_file(save, arr
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("dtype", [">f8", ">f4", ">i2", ">u2", "u2", "u4", "longdouble"])
+def test_numbers_of_another_byte_order_or_width_are_the_same_numbers(save, dtype):
+    """A big-endian file of another machine, and unsigned numbers of a microscope."""
+    x = np.arange(40).reshape(20, 2)
+    source = load("npz", path=save(x=x.astype(dtype), y=Y.astype(">u2")))
+    assert torch.equal(source.train.x, load("npz", path=save(x=x.astype(np.dtype(dtype).kind + "8"), y=Y)).train.x)
+    assert source.train.y.tolist() == Y.tolist()
+
+
+def test_numbers_beyond_int64_do_not_become_negative(save):
+    large = np.arange(20, dtype=np.uint64) + 2**63
+    for arrays, says in (({"x": large, "y": Y}, "x: holds 9223372036854775827"), ({"x": Y, "y": large}, "y: holds 92")):
+        with pytest.raises(Mistake, match=f"{says}.*beyond 64 bits with a sign"):
+            load("npz", path=save(**arrays))
+
+
 @pytest.mark.parametrize("key", ["client_column", "test_column"])
 def test_a_missing_column_is_named(save, key):
     with pytest.raises(Mistake, match=rf"^{key} = \"hospital\": .*mine.npz holds no such array; it holds x, y, ward"):
@@ -145,6 +164,8 @@ def test_a_missing_column_is_named(save, key):
     [
         (Y[:, None], r"ward: has shape \[20, 1\]; give one client id for each example"),
         (np.where(Y == 1, np.nan, Y), 'ward: example 1 holds "nan"; every example needs a client id'),
+        (Y + 1j, "ward: holds complex128 values; a client id is text or a number"),
+        (np.array([b"a", b"\xff"])[Y % 2], "ward: holds bytes that are not text in UTF-8"),
         (np.where(Y == 2, "", "a"), 'ward: example 2 holds ""; every example needs a client id'),
     ],
 )
@@ -169,3 +190,69 @@ def test_other_files_than_archives_are_refused(tmp_path):
         load("npz", path=tmp_path / "none.npz")
     with pytest.raises(Mistake, match=r"cannot be read"):
         load("npz", path=tmp_path)
+
+
+def as_member(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def write_archive(path, *members, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return path
+
+
+X_MEMBER, Y_MEMBER = ("x.npy", as_member(np.arange(40.0).reshape(20, 2))), ("y.npy", as_member(Y))
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_compressed_archives_are_read(tmp_path, compression):
+    path = write_archive(tmp_path / "mine.npz", X_MEMBER, Y_MEMBER, compression=compression)
+    assert load("npz", path=path).train.x.sum() == sum(range(40))
+
+
+def lie_about_shape(shape):
+    honest, lie = "(20, 2), }", f"({shape}), }}"
+    return X_MEMBER[0], X_MEMBER[1].replace(honest.ljust(40).encode(), lie.ljust(40).encode())
+
+
+@pytest.mark.parametrize(
+    ("members", "says"),
+    [
+        ([lie_about_shape("99, 2"), Y_MEMBER], "expected 1584 bytes got 320"),
+        ([lie_about_shape("5, 2"), Y_MEMBER], r"x: holds more than the \[5, 2\] that it says"),
+        ([lie_about_shape("9" * 12), Y_MEMBER], "cannot be read as a numpy archive"),
+        ([lie_about_shape("9" * 25), Y_MEMBER], "cannot be read as a numpy archive"),
+        ([("x.npy", b"no array at all"), Y_MEMBER], "cannot be read as a numpy archive"),
+        ([("x", X_MEMBER[1]), X_MEMBER, Y_MEMBER], 'holds two arrays called "x"; keep one'),
+    ],
+)
+def test_a_header_that_lies_is_refused(tmp_path, members, says):
+    with pytest.raises(Mistake, match=says):
+        load("npz", path=write_archive(tmp_path / "mine.npz", *members))
+
+
+def test_an_archive_with_changed_bytes_is_read_or_refused(tmp_path):
+    """Bits set in a member's flags make it encrypted; other numbers name compressions that nobody knows."""
+    rng, path = Random(0), tmp_path / "mine.npz"
+    whole = [
+        write_archive(path, X_MEMBER, Y_MEMBER, compression=compression).read_bytes()
+        for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA)
+    ]
+    sentences = []
+    for k in range(200):
+        content = bytearray(whole[k % 3])
+        headers = [content.find(b"PK\x01\x02") + 8, content.find(b"PK\x03\x04") + 6]
+        places = [rng.choice(headers) + rng.randrange(4)] if k % 2 else rng.sample(range(len(content)), 2)
+        for place in places:
+            content[place] = rng.randrange(256)
+        path.write_bytes(content)
+        try:
+            load("npz", path=path)
+        except Mistake as mistake:
+            sentences.append(str(mistake))
+    assert len(sentences) > 100
+    assert all("mine.npz" in sentence for sentence in sentences)
