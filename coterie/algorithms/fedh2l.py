@@ -39,7 +39,7 @@ from coterie.core import tree
 from coterie.core.algorithm import Algorithm, Batches, ClientHalf, Context, Logs, Recipe, ServerHalf, Stream, Traits
 from coterie.core.errors import require
 from coterie.core.kinds import Count, NonNegative, Positive
-from coterie.core.task import Batch, Task, masked_sums
+from coterie.core.task import Batch, Task, masked_sums, mean_of_sums
 from coterie.core.tree import Tree
 from coterie.objectives.distillation import soften
 
@@ -113,7 +113,7 @@ def fedh2l(
                 loss = mutual_weight * posteriors.disagreement(outputs, batch, carry, temperature)
                 if batch.y is not None:
                     total, number = masked_sums(task.loss, outputs, batch.y, batch.mask)
-                    loss = loss + seed_weight * total / number.clamp(min=1)
+                    loss = loss + seed_weight * mean_of_sums(total, number)
                 return loss, after
 
             gradient, after = task.differentiate(objective, carry["params"])

@@ -36,7 +36,7 @@ from coterie.core import rng
 from coterie.core.algorithm import Algorithm, ClientHalf, Context, Recipe, ServerHalf, Traits
 from coterie.core.errors import require
 from coterie.core.kinds import Count, NonNegativeInt, Positive
-from coterie.core.task import Batch, Score, Task, masked_sums
+from coterie.core.task import Batch, Score, Task, masked_sums, mean_of_sums
 from coterie.core.tree import Tree
 from coterie.objectives.distillation import absolute_difference, distillation, soften
 
@@ -151,4 +151,4 @@ def fedmd(
 def _mean_score(score: Score, outputs: Tensor, y: Tensor) -> Tensor:
     """Return the mean of a score over the examples of a batch []."""
     total, count = masked_sums(score, outputs, y, None)
-    return total / count.clamp(min=1)
+    return mean_of_sums(total, count)

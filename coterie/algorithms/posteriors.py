@@ -20,7 +20,7 @@ from coterie.algorithms.local import LocalSGD
 from coterie.core.aggregators import Aggregator, Composite, Sum
 from coterie.core.algorithm import Context, RoundInfo
 from coterie.core.errors import Mistake, require
-from coterie.core.task import Batch, Task, masked_sums
+from coterie.core.task import Batch, Task, masked_sums, mean_of_sums
 from coterie.core.transforms import Transform, cast, eight_bits
 from coterie.core.tree import Tree
 from coterie.objectives.distillation import distillation
@@ -77,7 +77,7 @@ def disagreement(outputs: Tensor, batch: Batch, carry: Tree, temperature: float)
     total = outputs.new_zeros(())
     for m in range(len(carry["trust"])):
         sums, count = masked_sums(score, outputs, carry["tables"][m][batch.rows], batch.mask)
-        total = total + carry["trust"][m] * sums / count.clamp(min=1)
+        total = total + carry["trust"][m] * mean_of_sums(sums, count)
     return total
 
 

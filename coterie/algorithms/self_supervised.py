@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from coterie.core import rng
 from coterie.core.algorithm import Logs
 from coterie.core.errors import Mistake, require
-from coterie.core.task import Encoder, Task, masked_sums
+from coterie.core.task import Encoder, Task, masked_sums, mean_of_sums
 from coterie.core.tree import Tree
 from coterie.models.functional import TrainingModule, initial_weights
 from coterie.models.projection_heads import mlp_head, predictor, projector
@@ -243,7 +243,7 @@ def _mean_loss(each: Tensor, outputs: Tensor, mask: Tensor | None) -> tuple[Tens
     """Return the mean of the losses `each` [B] over the real examples, and the logs, with the outputs' spread."""
     total, count = masked_sums(lambda loss, _: (loss, torch.ones_like(loss)), each, None, mask)
     logs = {"loss": total.detach(), "count": count, SPREAD: losses.spread(outputs, mask) * count}
-    return total / count.clamp(min=1), logs
+    return mean_of_sums(total, count), logs
 
 
 def _add_key_encoder(weights: Tree) -> Tree:

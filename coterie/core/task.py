@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from coterie.core.normaliser import Normaliser
 from coterie.core.tree import Tree
@@ -146,7 +147,7 @@ class Task:
         def objective(p: Tree) -> tuple[Tensor, tuple[Tree, dict[str, Tensor]]]:
             outputs, new_buffers = self.apply(p, buffers, batch.x, batch.mask, batch.key)
             total, count = masked_sums(self.loss, outputs, batch.y, batch.mask)
-            return total / count.clamp(min=1), (new_buffers, {"loss": total.detach(), "count": count.detach()})
+            return mean_of_sums(total, count), (new_buffers, {"loss": total.detach(), "count": count.detach()})
 
         grads, (new_buffers, logs) = self.differentiate(objective, params)
         return grads, new_buffers, logs
@@ -158,3 +159,14 @@ def masked_sums(score: Score, outputs: Tensor, y: Tensor | None, mask: Tensor | 
     if mask is not None:
         sums, counts = torch.where(mask, sums, 0.0), torch.where(mask, counts, 0.0)
     return sums.sum(), counts.sum()
+
+
+def mean_of_sums(total: Tensor, count: Tensor) -> Tensor:
+    """Return total / count [], where a batch in which nothing counts has the count 0 and is divided by 1.
+
+    A count may lie between 0 and 1: weights of examples can sum to less than 1 in a batch.
+
+    >>> float(mean_of_sums(torch.tensor(0.2), torch.tensor(0.4))), float(mean_of_sums(torch.zeros(()), torch.zeros(())))
+    (0.5, 0.0)
+    """
+    return total / F.threshold(count, 0, 1)  # one operation on the hot path: a count above 0 stays, 0 becomes 1

@@ -1,5 +1,6 @@
 """A model and its loss as pure functions: gradients, masks, logs."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -37,6 +38,32 @@ def test_the_gradient_is_torch_s() -> None:
     assert distance(buffers, dict(model.named_buffers())) < 1e-12
     assert float(logs["loss"]) == pytest.approx(8 * loss.item(), rel=1e-12)
     assert logs["count"] == 8
+
+
+@pytest.mark.parametrize("differentiate", [gradient_by_tape, gradient_by_func])
+@pytest.mark.parametrize("scale", [1e-4, 0.05, 1.0, 30.0])
+def test_class_weights_that_sum_to_less_than_one_in_a_batch_take_torch_s_step(scale: float, differentiate: Any) -> None:
+    """A count below 1 was taken for 1, and the step was 0.133 of PyTorch's."""
+    weight = scale * torch.tensor([0.2, 0.5, 0.7], dtype=torch.float64)
+
+    def weighted(outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return nn.functional.cross_entropy(outputs, y, weight, reduction="none"), weight[y]
+
+    torch.manual_seed(0)
+    model = nn.Linear(6, 3).double()
+    task, weights = task_of(model, loss=weighted)
+    task = replace(task, autodiff=differentiate)
+    grads, _, _ = task.gradient(weights["params"], weights["buffers"], batch(torch.arange(3)))
+    nn.CrossEntropyLoss(weight=weight)(model(X[:3]), Y[:3]).backward()
+    assert distance(grads, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}) < 1e-12
+
+
+def test_a_batch_in_which_nothing_counts_moves_nothing() -> None:
+    task, weights = task_of(nn.Linear(6, 3).double())
+    ignored = batch(torch.arange(3))._replace(y=torch.full((3,), -100))
+    grads, _, logs = task.gradient(weights["params"], weights["buffers"], ignored)
+    assert all(not g.any() for g in grads.values())
+    assert (float(logs["loss"]), float(logs["count"])) == (0, 0)
 
 
 @pytest.mark.parametrize("differentiate", [gradient_by_tape, gradient_by_func])
