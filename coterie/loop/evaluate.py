@@ -19,7 +19,12 @@ from coterie.core.tree import Tree
 from coterie.processes.team import ALONE, Team
 
 Scores = dict[str, tuple[Tensor, Tensor]]
-"""Metric -> (sums [M], counts [M]) of each example, to be merged, weighted or averaged later."""
+"""Metric -> (sums [M], counts [M]) of each example, to be merged, weighted or averaged later.
+
+Under `BROKEN` it is 1 or 0 and 1: whether the model's outputs for an example are not finite.
+"""
+
+BROKEN = "outputs_not_finite"
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ def scores(
     parts = [by_rank[k % team.size][k // team.size] for k in range(len(batches))]
     return {
         name: (torch.cat([part[name][0] for part in parts]), torch.cat([part[name][1] for part in parts]))
-        for name in ("loss", *task.metrics)
+        for name in ("loss", *task.metrics, BROKEN)
     }
 
 
@@ -81,12 +86,30 @@ def _score_batch(task: Task, weights: Tree, examples: Examples, rows: Tensor, en
     outputs = task.predict(weights["params"], weights["buffers"], as_input(x, engine))
     target = None if y is None else as_input(y, engine)
     each = {name: measure(outputs, target) for name, measure in {"loss": task.loss, **task.metrics}.items()}
+    broken = _broken(outputs, len(rows))
+    each[BROKEN] = broken, torch.ones_like(broken)
     return {name: (sums.cpu(), counts.cpu()) for name, (sums, counts) in each.items()}
+
+
+def _broken(outputs: Tensor, examples: int) -> Tensor:
+    """Return 1 for each example [B] with a NaN among its outputs, or with a largest output that is not finite.
+
+    A score of -inf beside finite ones is fine: some models rule a class out so.
+    """
+    if not isinstance(outputs, Tensor) or not outputs.is_floating_point() or outputs.shape[:1] != (examples,):
+        return torch.zeros(examples)  # the metrics refuse what they cannot read
+    largest = outputs.amax(-1) if outputs.dim() > 1 and outputs.shape[-1] else outputs  # NaN where one of them is
+    return (~largest.isfinite()).reshape(examples, -1).any(1).float()
 
 
 def mean(scored: Scores) -> dict[str, float]:
     """Return each metric over all examples: the sum of sums over the sum of counts."""
-    return {name: float(s.double().sum() / c.double().sum()) for name, (s, c) in scored.items()}
+    return {name: float(s.double().sum() / c.double().sum()) for name, (s, c) in scored.items() if name != BROKEN}
+
+
+def count_broken(scored: Scores) -> int:
+    """Return for how many examples the model's outputs are not finite."""
+    return int(scored[BROKEN][0].sum())
 
 
 def accuracy_by_class(scored: Scores, y: Tensor, num_classes: int) -> Tensor:

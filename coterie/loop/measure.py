@@ -26,7 +26,8 @@ def measure_round(plan: Plan, number: int, state: Tree, store: Store) -> dict[st
     """Return test_loss, test_accuracy and further metrics after a round. Collective: every process calls it.
 
     They are None if the round is not evaluated, or if the algorithm trains no classifier. If clients are few and have
-    test data of their own, `coterie.loop.domains` adds its matrix.
+    test data of their own, `coterie.loop.domains` adds its matrix. Where outputs on the test data of all are not
+    finite, test_outputs_not_finite says for how many examples, summed over the clients' models if there are several.
     """
     result: dict[str, Any] = {"test_loss": None, "test_accuracy": None}
     if not plan.algorithm.traits.predicts or not plan.evaluation.due(number, plan.rounds):
@@ -43,6 +44,7 @@ def _measure_common_model(plan: Plan, state: Tree, store: Store) -> dict[str, An
     if plan.evaluation.test is not None:
         scores = evaluate.scores(task, weights, plan.evaluation.test, plan.engine, team=plan.team)
         result |= {f"test_{name}": value for name, value in evaluate.mean(scores).items()}
+        result |= _broken(evaluate.count_broken(scores))
         per_class = _accuracy_per_class(plan, plan.ids[0], scores)
     if plan.evaluation.clients:
         own = _gather_measures(plan, lambda client: _own_accuracy(plan, state, store, client, per_class))
@@ -76,6 +78,7 @@ class _ClientMeasures(NamedTuple):
     """The measures of one client's model."""
 
     means: dict[str, float]  # on the test data of all
+    broken: int  # of these data, examples for which the outputs are not finite
     own: float | None  # its accuracy on the client's own test data
     row: list[float | None]  # its accuracy on each client's own test data
 
@@ -89,20 +92,28 @@ def _measure_own_models(plan: Plan, state: Tree, store: Store) -> dict[str, Any]
             totals[f"test_{name}"] = totals.get(f"test_{name}", 0.0) + value / len(plan.ids)
     own = [measures.own for measures in each if measures.own is not None]
     matrix = [measures.row for measures in each]
-    return {**totals, **(_summarise_own(own) if own else {}), **domains.summarise(matrix)}
+    broken = _broken(sum(measures.broken for measures in each))
+    return {**totals, **broken, **(_summarise_own(own) if own else {}), **domains.summarise(matrix)}
+
+
+def _broken(examples: int) -> dict[str, int]:
+    """Return the measure of outputs that are not finite; nothing where all are."""
+    return {f"test_{evaluate.BROKEN}": examples} if examples else {}
 
 
 def _measure_own_model(plan: Plan, state: Tree, store: Store, client: str) -> _ClientMeasures:
     """Measure one client's model."""
-    means: dict[str, float] = {}
+    means, broken = dict[str, float](), 0
     per_class = scores = None
     if plan.evaluation.test is not None:
         scores = _scores(plan, state, store, client, plan.evaluation.test)
         means, per_class = evaluate.mean(scores), _accuracy_per_class(plan, client, scores)
+        broken = evaluate.count_broken(scores)
     names, task = domains.domain_clients(plan), plan.tasks[plan.architecture(client)]
     row = domains.accuracy_row(plan, task, plan.evaluated_weights(state, store, client), names, scores)
     wanted = plan.evaluation.own is not None or per_class is not None
-    return _ClientMeasures(means, _own_accuracy(plan, state, store, client, per_class) if wanted else None, row)
+    own = _own_accuracy(plan, state, store, client, per_class) if wanted else None
+    return _ClientMeasures(means, broken, own, row)
 
 
 def _summarise_own(accuracies: list[float]) -> dict[str, float | None]:

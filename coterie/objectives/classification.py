@@ -28,12 +28,16 @@ def cross_entropy(outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 def accuracy(outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return at how many positions the likeliest class is the label [B], and how many positions count [B].
 
+    Where the likeliest class has no finite score, as in outputs with NaN, nothing was predicted, and that is wrong.
+
     Raises:
         Mistake: the examples have no labels.
     """
     _require_labels(y)
     counts = y != IGNORE
-    right = (outputs.argmax(-1) == y) & counts
+    likeliest = outputs.argmax(-1, keepdim=True)  # the place of a NaN, if there is one
+    predicted = outputs.gather(-1, likeliest).squeeze(-1).isfinite()
+    right = (likeliest.squeeze(-1) == y) & counts & predicted
     return _sum_positions(right.to(outputs.dtype)), _sum_positions(counts.to(outputs.dtype))
 
 

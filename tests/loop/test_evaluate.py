@@ -77,6 +77,22 @@ def test_the_model_is_in_evaluation_mode_and_nothing_is_kept() -> None:
     assert weights["buffers"]["0.running_mean"].tolist() == [0, 0]
 
 
+def test_outputs_that_are_not_numbers_are_wrong_and_counted() -> None:
+    """argmax takes the place of a NaN, so class 0's share of the test data was shown as an accuracy."""
+    model = identity()
+    nn.init.constant_(model.weight, math.nan)
+    found = scored(model, TEST)
+    assert evaluate.mean(found)["accuracy"] == 0
+    assert evaluate.count_broken(found) == 4
+    assert evaluate.count_broken(scored(identity(), TEST)) == 0
+
+
+def test_one_nan_among_the_scores_of_an_example_makes_it_wrong() -> None:
+    outputs = torch.tensor([[2.0, 1.0], [math.nan, 1.0], [1.0, math.nan], [math.inf, 0.0], [0.0, -math.inf]])
+    right, _ = accuracy(outputs, torch.tensor([0, 0, 1, 0, 0]))
+    assert right.tolist() == [1, 0, 0, 0, 1]  # the last rules a class out, as some models do
+
+
 def test_by_class() -> None:
     """Of class 0 both are right, of class 1 one of two, and class 2 does not occur."""
     found = evaluate.accuracy_by_class(scored(identity(), TEST), Y, 3)
