@@ -65,7 +65,7 @@ class DatasetColumns(Mapping[str, Sequence[object]]):
 
     def holds_lists(self, name: str) -> bool:
         """Return whether the values of a column are lists or arrays."""
-        return isinstance(self.parts[0][0][name], list | np.ndarray)
+        return self.type_name(name).startswith(("List", "LargeList", "Sequence", "Array", "list"))
 
     def type_name(self, name: str) -> str:
         """Return the declared type of a column: "Image", "ClassLabel", "List", or a plain type such as "string"."""
@@ -87,16 +87,26 @@ class DatasetColumns(Mapping[str, Sequence[object]]):
         """Return a column of lists or arrays [N, ...], in the type that the data set declares.
 
         Raises:
-            Mistake: the rows differ in shape.
+            Mistake: the rows differ in shape, or a value is missing.
         """
-        arrays = [np.asarray(part.with_format("numpy")[name][:]) for part in self.parts]
-        if any(a.dtype == object or a.shape[1:] != arrays[0].shape[1:] for a in arrays):
-            raise Mistake(f"{self.where}: {name} holds lists of unequal lengths; bring all rows to one shape")
-        innermost = self.parts[0].features[name]
-        while hasattr(innermost, "feature"):
-            innermost = innermost.feature
-        # the package gives every whole number as int64
-        return np.concatenate(arrays).astype(innermost.dtype, copy=False)
+        try:
+            arrays = [np.asarray(part.with_format("numpy")[name][:]) for part in self.parts]
+        except (ValueError, AttributeError, TypeError):  # for rows of several shapes, and for one that is missing
+            arrays = []
+        if not arrays or any(a.dtype == object or a.shape[1:] != arrays[0].shape[1:] for a in arrays):
+            raise Mistake(f"{self.where}: {name} holds lists of unequal lengths, or none; bring all rows to one shape")
+        values, dtype = np.concatenate(arrays), self.innermost(name).dtype
+        if values.dtype.kind == "f" and np.dtype(dtype).kind in "biu":  # a gap has made floats of whole numbers
+            row = int(np.argwhere(np.isnan(values))[0][0]) + 1
+            raise Mistake(f"{self.where}: row {row}: {name} lacks a value; give a number in every place")
+        return values.astype(dtype, copy=False)  # the package gives every whole number as int64
+
+    def innermost(self, name: str) -> Any:
+        """Return the declared type of what the lists or arrays of a column hold."""
+        found = self.parts[0].features[name]
+        while hasattr(found, "feature"):
+            found = found.feature
+        return found
 
     def require(self, key: str, name: str | None) -> None:
         """Refuse a column `name`, the value of the argument `key`, that does not exist; None is allowed.

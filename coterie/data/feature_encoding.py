@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -141,7 +142,7 @@ def parse_number(cell: object) -> float | None:
     >>> parse_number("1e3"), parse_number("1_000")  # the second is a code: only Python source writes numbers like this
     (1000.0, None)
     """
-    if isinstance(cell, bool | int | float):
+    if isinstance(cell, bool | int | float | Decimal):
         return float(cell)
     try:
         return float(cell) if isinstance(cell, str) and "_" not in cell else None

@@ -15,9 +15,9 @@ from torch import Tensor
 from coterie.core.errors import UNSET, Mistake
 from coterie.core.packages import import_package
 from coterie.data.dataset_columns import IS_TEST_COLUMN, DatasetColumns
-from coterie.data.numpy_arrays import inputs_from_array, scale_pixels
+from coterie.data.numpy_arrays import inputs_from_array, labels_from_array, scale_pixels
 from coterie.data.picture_pixels import stack_pixels
-from coterie.data.raw_table import source_from_table
+from coterie.data.raw_table import Labels, read_client_ids, require_complete, source_from_table
 from coterie.data.source import Source
 from coterie.data.text_tokens import NUM_TOKENS, next_character_examples, require_text, tokens_of_texts
 from coterie.data.train_test_split import require_test_fraction
@@ -66,8 +66,9 @@ def source(
         test_split: the split to test on, by default "test" if there is one. Otherwise a fixed test split is taken,
             stratified by class and client; or each client's last lines, where characters are predicted.
         image_column, text_column, feature_columns: what to learn from.
-        label_column: what to predict, a class; by default "label", or nothing for text without such a column. Declared
-            classes keep their numbers and names, and count even if no row holds them.
+        label_column: what to predict, a class, or a list with one for each token or pixel; by default "label", or
+            nothing for text without such a column. Declared classes keep their numbers and names, and count even if no
+            row holds them.
         client_column: each row's client id.
         test_fraction: what part becomes the test set where there is no test split.
         labels: whether the rows have labels; see the source csv.
@@ -89,9 +90,29 @@ def source(
     x, test_column = _read_inputs(columns, named), IS_TEST_COLUMN if len(columns.parts) > 1 else None
     features = None if x is not None else named.get("feature_columns")
     label_column = labelled or label_column or "label"
+    answers = labels and (_read_position_labels(columns, label_column, x) or labels)
     return source_from_table(
-        "huggingface", columns.to_table(), label_column, features, client_column, test_column, test_fraction, x, labels
+        "huggingface", columns.to_table(), label_column, features, client_column, test_column, test_fraction, x, answers
     )
+
+
+def _read_position_labels(columns: DatasetColumns, name: str, x: Tensor | None) -> Labels | None:
+    """Return the labels of a column of lists, which has one for each position of x; None for another column.
+
+    Positions are those of tokens [N, T], or the pixels of pictures [N, C, H, W].
+    """
+    if name not in columns.names or x is None or not columns.holds_lists(name):
+        return None
+    where = f"{columns.where}: {name}"
+    y, number = labels_from_array(where, columns.read_array(name))
+    positions = list(x.shape[2:] if x.is_floating_point() else x.shape[1:])
+    if not positions or list(y.shape[1:]) != positions:
+        raise Mistake(
+            f"{where}: holds lists of shape {list(y.shape[1:])}; a label is one text or whole number, or a list with "
+            f"one for each position of the inputs, whose shape is {list(x.shape[1:])}"
+        )
+    names = getattr(columns.innermost(name), "names", None)
+    return Labels(y.numpy(), number if names is None else len(names), names)
 
 
 def _choose_splits(dataset: Any, train_split: str, test_split: str | None, where: str) -> DatasetColumns:
@@ -175,7 +196,7 @@ def _source_of_characters(
     columns.require("text_column", text_column)
     columns.require("client_column", client_column)
     name = f"{columns.where}: {text_column}"
-    train, *test_parts = [_read_lines(part, text_column, client_column, name) for part in columns.parts]
+    train, *test_parts = [_read_lines(part, text_column, client_column, columns.where) for part in columns.parts]
     if test_parts:
         test = test_parts[0]
     else:
@@ -189,14 +210,17 @@ def _source_of_characters(
     return Source("huggingface", examples, test_examples, NUM_TOKENS, groups=groups, test_groups=test_groups)
 
 
-def _read_lines(part: Any, text_column: str, client_column: str | None, name: str) -> _Lines:
+def _read_lines(part: Any, text_column: str, client_column: str | None, where: str) -> _Lines:
     """Return the lines of each client in one split, in order, without empty lines."""
     by_client: _Lines = {}
-    clients = part[client_column] if client_column else [""] * len(part)
+    clients = [""] * len(part)
+    if client_column:
+        cells = list(part[client_column])
+        clients = read_client_ids(where, client_column, require_complete(where, "client_column", client_column, cells))
     for row, (client, cell) in enumerate(zip(clients, part[text_column], strict=True)):
-        lines = [line for line in require_text(name, cell, row).splitlines() if line.strip()]
+        lines = [line for line in require_text(f"{where}: {text_column}", cell, row).splitlines() if line.strip()]
         if lines:
-            by_client.setdefault(str(client), []).extend(lines)
+            by_client.setdefault(client, []).extend(lines)
     return by_client
 
 

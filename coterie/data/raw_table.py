@@ -5,9 +5,12 @@ Legend: N rows.
 
 from __future__ import annotations
 
+import ast
+import datetime
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 import numpy as np
 import torch
@@ -33,6 +36,21 @@ _MAX_CLASSES = 1000
 _MAX_CATEGORIES = 100
 _MAX_EXACT_CODE = 2.0**53  # beyond it neighbouring whole numbers are one float64, and two codes would be one class
 _NAMELESS = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
+_NUMBERS_IN_BRACKETS = re.compile(r"\s*\[[\s\d.,+\-e]*\]\s*")
+_GROUPED_DIGITS = re.compile(r"[+-]?\d{1,3}(?:[ ,.'\u2019\u00a0\u202f]\d{3})+(?:[.,]\d+)?")
+_WIDEST_CELL = 60
+_LABEL_KINDS = (str, bool, int, float, Decimal)
+_LABEL_ALLOWED = "a label is one text, whole number or truth value"
+_ID_KINDS = (*_LABEL_KINDS, datetime.date)
+_KINDS_IN_WORDS = {
+    list: "a list",
+    dict: "a group of fields",
+    bytes: "bytes",
+    datetime.date: "a date",
+    datetime.datetime: "a time",
+    datetime.time: "a time of day",
+    datetime.timedelta: "a duration",
+}
 _TEST_MARKS = {
     **dict.fromkeys(("1", "true", "yes", "test"), True),
     **dict.fromkeys(("0", "false", "no", "train"), False),
@@ -60,6 +78,21 @@ class RawTable:
     typed: bool = False
 
 
+@dataclass(frozen=True)
+class Labels:
+    """The labels of all rows.
+
+    Attributes:
+        y: int64 [N], or [N, ...] with a label for each position of an input; None if there are none.
+        num_classes: how many classes there are.
+        names: of the classes, if they have any.
+    """
+
+    y: NDArray[np.int64] | None
+    num_classes: int | None
+    names: Sequence[str] | None = None
+
+
 def source_from_table(
     name: str,
     table: RawTable,
@@ -69,7 +102,7 @@ def source_from_table(
     test_column: str | None,
     test_fraction: float,
     x: Tensor | None = None,
-    labels: bool = True,
+    labels: bool | Labels = True,
 ) -> Source:
     """Return the source called `name` whose examples are the rows of `table`.
 
@@ -77,18 +110,25 @@ def source_from_table(
 
     Args:
         x: what is learned from [N, ...], if it does not come from feature columns.
+        labels: whether there are any; or the labels themselves, if they do not come from the label column's cells.
 
     Raises:
         Mistake: a column is missing, or a value cannot be used.
     """
-    y, label_names = _read_labels(table, label_column) if labels else (None, None)
-    ids = None if client_column is None else _read_client_ids(table, client_column)
+    answers = (_read_labels(table, label_column) if labels is True else labels) or Labels(None, None)
+    y, num_classes, label_names = answers.y, answers.num_classes, answers.names
+    ids = (
+        None
+        if client_column is None
+        else read_client_ids(table.path, client_column, _read_complete_column(table, "client_column", client_column))
+    )
     uses = {label_column: "label_column", client_column: "client_column", test_column: "test_column"}
     features = [] if x is not None else _choose_features(table, feature_columns, uses)
     if test_column is not None:
         train, test = _read_split(table, test_column)
     elif y is not None:
-        train, test = split_rows(strata_by_client(y, ids, test_fraction), test_fraction)
+        strata = y if y.ndim == 1 else np.zeros(len(y), dtype=np.int64)
+        train, test = split_rows(strata_by_client(strata, ids, test_fraction), test_fraction)
     else:  # there is nothing to test
         train = np.arange(len(_read_column(table, "feature_columns", features[0]) if x is None else x))
         test = train[:0]
@@ -98,7 +138,7 @@ def source_from_table(
         name,
         everything.take(torch.from_numpy(train)),
         everything.take(torch.from_numpy(test)) if len(test) else None,
-        None if label_names is None else len(label_names),
+        num_classes,
         groups=None if ids is None else [ids[i] for i in train],
         test_groups=None if ids is None or not len(test) else [ids[i] for i in test],
         label_names=label_names,
@@ -119,26 +159,44 @@ def _read_column(table: RawTable, key: str, column: str) -> Sequence[object]:
 
 def _read_complete_column(table: RawTable, key: str, column: str) -> Sequence[object]:
     """Return the cells of a column, and refuse it if a value is missing."""
-    cells, declared = _read_column(table, key, column), column in table.classes  # "none" may be a class's name
+    cells = _read_column(table, key, column)
+    return require_complete(table.path, key, column, cells, column in table.classes)
+
+
+def require_complete(
+    where: str, key: str, column: str, cells: Sequence[object], declared: bool = False
+) -> Sequence[object]:
+    """Return the cells of a column, and refuse it if a value is missing.
+
+    Args:
+        where: the file, for the message.
+        key: the argument that names the column.
+        column: the column's name.
+        cells: N values.
+        declared: whether the cells are classes that the file declares; "none" may be a class's name.
+
+    Raises:
+        Mistake: a value is missing.
+    """
     for row, cell in enumerate(cells):
         if cell is None if declared else is_missing(cell):
             found = f"= {toml_text(cell)} counts as" if isinstance(cell, str) and cell.strip() else "is"
-            raise Mistake(
-                f"{table.path}: row {row + 1}: {column} {found} missing, but `{key}` needs a value in every row"
-            )
+            raise Mistake(f"{where}: row {row + 1}: {column} {found} missing, but `{key}` needs a value in every row")
     return cells
 
 
-def _read_labels(table: RawTable, column: str) -> tuple[NDArray[np.int64], list[str]]:
-    """Return the class number of each row [N], and the name of each class.
+def _read_labels(table: RawTable, column: str) -> Labels:
+    """Return the class of each row, as a number.
 
     The classes are those that the file declares, or else the distinct values in order.
     """
     if column in table.classes:
         names = list(table.classes[column])
         number = {name: k for k, name in enumerate(names)}
-        return np.array([number[str(cell)] for cell in _read_complete_column(table, "label_column", column)]), names
+        classes = [number[str(cell)] for cell in _read_complete_column(table, "label_column", column)]
+        return Labels(np.array(classes), len(names), names)
     cells = _read_complete_column(table, "label_column", column)
+    require_scalars(table.path, column, cells, _LABEL_KINDS, _LABEL_ALLOWED)
     numbers = [parse_number(cell) for cell in cells]
     distinct: list[object]
     if all(number is not None and not _MAX_EXACT_CODE <= abs(number) < np.inf for number in numbers):
@@ -159,11 +217,63 @@ def _read_labels(table: RawTable, column: str) -> tuple[NDArray[np.int64], list[
             key="label_column",
             value=column,
         )
-    return labels.astype(np.int64), [str(v) for v in distinct]
+    return Labels(labels.astype(np.int64), len(distinct), [str(v) for v in distinct])
 
 
-def _read_client_ids(table: RawTable, column: str) -> list[str]:
-    return [str(cell).strip() for cell in _read_complete_column(table, "client_column", column)]
+def require_scalars(where: str, column: str, cells: Sequence[object], kinds: tuple[type, ...], allowed: str) -> None:
+    """Refuse a column unless each cell is one value: no list, also not written as text, no bytes, no group of fields.
+
+    Args:
+        where: the file, for the message.
+        column: the column's name.
+        cells: N values, or None where one is missing.
+        kinds: the types that a value may have.
+        allowed: what a value may be, in words.
+
+    Raises:
+        Mistake: a cell is something else; it says which.
+    """
+    for row, cell in enumerate(cells, 1):
+        written = isinstance(cell, str) and cell.lstrip()[:1] in ("[", "{") and _is_list(cell)
+        if written or not (cell is None or isinstance(cell, kinds)):
+            kind = (
+                "a list" if written else _KINDS_IN_WORDS.get(type(cell), f"a value of the kind {type(cell).__name__}")
+            )
+            raise Mistake(f"{where}: row {row}: {column} holds {kind}, {_shorten(cell)}; {allowed}")
+
+
+def _is_list(text: str) -> bool:
+    """Return whether a text is a list as Python, JSON or NumPy write it.
+
+    >>> [_is_list(text) for text in ("[0, 1]", "['a', 'b']", '{"a": 1}', "[0 1]", "[unknown]")]
+    [True, True, True, True, False]
+    """
+    if _NUMBERS_IN_BRACKETS.fullmatch(text):
+        return True
+    try:
+        return isinstance(ast.literal_eval(text.strip()), list | dict | set)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return False
+
+
+def _shorten(cell: object) -> str:
+    text = str(cell)
+    return text if len(text) <= _WIDEST_CELL else f"{text[:_WIDEST_CELL]}..."
+
+
+def read_client_ids(where: str, column: str, cells: Sequence[object]) -> list[str]:
+    """Return the client id in each cell; none may be missing.
+
+    Args:
+        where: the file, for the message.
+        column: the column's name.
+        cells: N values.
+
+    Raises:
+        Mistake: a cell is not one text, number, truth value or date.
+    """
+    require_scalars(where, column, cells, _ID_KINDS, "a client id is one text, number or date")
+    return [str(cell).strip() for cell in cells]
 
 
 def _read_split(table: RawTable, column: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -235,11 +345,8 @@ def _read_feature(table: RawTable, column: str, train: NDArray[np.int64]) -> Mea
     if numbers is not None:
         return require_distinct(table.path, numbers)
     texts = [None if is_missing(c) else str(c).strip() for c in cells]
-    known = [t for t in texts if t is not None]
-    if all(parse_number(t.replace(",", ".", 1)) is not None for t in known):
-        raise Mistake(
-            f"{table.path}: {column} holds numbers such as {toml_text(known[0])}; write them with a decimal point"
-        )
+    _require_plain_numbers(table, column, [t for t in texts if t is not None])
+    require_scalars(table.path, column, texts, (str,), "a feature is one number or one text; give a column for each")
     categories = sorted({t for i in train if (t := texts[i]) is not None})
     if len(categories) > max(2, min(_MAX_CATEGORIES, len(cells) // 2)):
         raise Mistake(
@@ -248,3 +355,14 @@ def _read_feature(table: RawTable, column: str, train: NDArray[np.int64]) -> Mea
             "numbers"
         )
     return CodedColumn(column, texts, categories)
+
+
+def _require_plain_numbers(table: RawTable, column: str, texts: Sequence[str]) -> None:
+    """Refuse a column of texts that are numbers as a spreadsheet writes them: 1,5 or 1 000 or 1.000,50."""
+    plain = [parse_number(text.replace(",", ".", 1)) is not None for text in texts]
+    if all(plain) or all(p or _GROUPED_DIGITS.fullmatch(text) for p, text in zip(plain, texts, strict=True)):
+        shown = texts[0] if all(plain) else texts[plain.index(False)]
+        raise Mistake(
+            f"{table.path}: {column} holds numbers such as {toml_text(shown)}; write them with a decimal point, and "
+            "without separators of thousands"
+        )

@@ -139,9 +139,32 @@ def test_a_column_of_arrays_stays_unchanged(datasets):
     assert huggingface.source(tokens, feature_columns=["ids"]).train.x.dtype == torch.int64
 
 
+def test_a_list_of_labels_is_a_label_for_each_token(datasets):
+    """Of a tagger: -100 counts for nothing, and declared classes keep their names."""
+    rows = {"tokens": [[5, 6, 7]] * 10, "tags": [[0, 1, -100], [1, 1, 0]] * 5}
+    data = datasets.Dataset.from_dict(rows)
+    source = huggingface.source(data, feature_columns=["tokens"], label_column="tags")
+    assert (source.num_classes, source.label_names) == (2, None)
+    assert [0, 1, -100] in source.train.tensors()[1].tolist()
+    features = {"tokens": data.features["tokens"], "tags": datasets.List(datasets.ClassLabel(names=["o", "i", "b"]))}
+    declared = datasets.Dataset.from_dict({**rows, "tags": [[0, 1, 0]] * 10}, features=datasets.Features(features))
+    source = huggingface.source(declared, feature_columns=["tokens"], label_column="tags")
+    assert (source.num_classes, source.label_names) == (3, ["o", "i", "b"])
+
+
+def test_lists_of_labels_without_such_positions_are_refused(datasets):
+    """They once became classes called "[0, 2]"."""
+    data = datasets.Dataset.from_dict({"a": [1.0] * 10, "tokens": [[5, 6, 7]] * 10, "label": [[0, 2], [1, 0]] * 5})
+    with pytest.raises(Mistake, match=r"row 1: label holds a list, \[0, 2\]; a label is one text"):
+        huggingface.source(data, feature_columns=["a"])
+    with pytest.raises(Mistake, match=r"label: holds lists of shape \[2\]; a label .* whose shape is \[3\]"):
+        huggingface.source(data, feature_columns=["tokens"])
+
+
 def test_data_that_cannot_be_used_give_one_sentence(datasets):
     data = of_pictures(datasets)
     two = datasets.Dataset.from_dict({"a": [[1], [1, 2]] * 5, "b": [3] * 10, "label": [0, 1] * 5})
+    gaps = datasets.Dataset.from_dict({"a": [None, [1]], "b": [[3], [None]], "c": [None, "x"], "text": ["a", "b"]})
     splits = datasets.DatasetDict({"train": data, "validation": data})
     uneven = datasets.concatenate_datasets([data, of_pictures(datasets, size=(5, 5))])
     unlabelled = data.map(lambda row: {"label": -1})
@@ -158,6 +181,10 @@ def test_data_that_cannot_be_used_give_one_sentence(datasets):
         (uneven, {}, r"image of row 21: has 5 x 5 where .* of row 1 has 6 x 4; bring all pictures to one size"),
         (unlabelled, {}, r"row 1: label is missing, but label_column"),
         (two, {"feature_columns": ["a"]}, r"a holds lists of unequal lengths"),
+        (gaps, {"feature_columns": ["a"]}, r"a holds lists of unequal lengths, or none"),
+        (gaps, {"feature_columns": ["b"]}, r"row 2: b lacks a value; give a number in every place"),
+        (gaps, {"text_column": "text", "client_column": "c"}, r"row 1: c is missing, but client_column"),
+        (gaps, {"text_column": "text", "client_column": "b"}, r"row 1: b holds a list, \[3\]; a client id is one text"),
         (two, {"feature_columns": ["a", "b"]}, r"a holds values of the kind list"),
         ([1, 2], {}, r"the data set: is a list; give a datasets.Dataset"),
     ):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import codecs
 import csv as reader
+import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from coterie.core.errors import Mistake, reason
+from coterie.core.errors import Mistake
 from coterie.core.toml_text import toml_text
 from coterie.data.raw_table import RawTable, source_from_table
+from coterie.data.regular_file import require_file
 from coterie.data.source import Source
+
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def csv(
@@ -56,16 +61,34 @@ def read_csv(path: Path) -> dict[str, list[str]]:
     Raises:
         Mistake: the file cannot be read, or two rows differ in their number of cells.
     """
+    text = _read_text(path)
+    lines = io.StringIO(text, newline="")
+    first = re.sub(r'"[^"]*"', "", lines.readline())  # without quoted text
+    lines.seek(0)
+    rows = reader.reader(lines, delimiter=max(",;\t|", key=first.count), skipinitialspace=True)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            first = re.sub(r'"[^"]*"', "", file.readline())  # without quoted text
-            file.seek(0)
-            rows = reader.reader(file, delimiter=max(",;\t|", key=first.count), skipinitialspace=True)
-            return _collect_columns(path, rows)
-    except FileNotFoundError as error:
-        raise Mistake("there is no such file", key="path", value=path) from error
-    except (OSError, UnicodeDecodeError, reader.Error) as error:
-        raise Mistake(f"{path}: cannot be read as comma-separated text in UTF-8 ({reason(error)})") from error
+        return _collect_columns(path, rows)
+    except reader.Error as error:
+        raise Mistake(f"{path}: line {rows.line_num}: cannot be read as comma-separated text ({error})") from error
+
+
+def _read_text(path: Path) -> str:
+    """Return the text of a file in UTF-8, or in UTF-16 with a mark at its start, as spreadsheets write it."""
+    require_file(path)
+    try:
+        content = path.read_bytes()
+        encoding = "utf-16" if content.startswith(_UTF16_MARKS) else "utf-8-sig"
+        text = content.decode(encoding)
+    except OSError as error:
+        raise Mistake(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
+        raise Mistake(
+            f"{path}: line {line} is not text in UTF-8 (byte {byte:#04x}); save it as CSV in UTF-8"
+        ) from error
+    if "\0" in text:
+        raise Mistake(f"{path}: holds the character NUL, so it is not text in UTF-8; save it as CSV in UTF-8")
+    return text
 
 
 def _collect_columns(path: Path, rows: Iterator[list[str]]) -> dict[str, list[str]]:

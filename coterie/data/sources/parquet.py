@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from coterie.core.errors import Mistake, reason
 from coterie.core.packages import import_package
+from coterie.core.toml_text import toml_text
 from coterie.data.raw_table import RawTable, source_from_table
+from coterie.data.regular_file import require_file
 from coterie.data.source import Source
 
 
@@ -43,24 +46,41 @@ def read_parquet(path: Path) -> RawTable:
         Mistake: pyarrow is not installed, or the file cannot be read.
     """
     pyarrow, reader = _import_pyarrow()
-    if not path.exists():
-        raise Mistake("there is no such file", key="path", value=path)
+    if not path.is_dir():  # in a folder each file holds some of the rows
+        require_file(path)
+        _require_names(path, reader.read_schema, pyarrow)
     try:
         table = reader.read_table(path)
-    except (OSError, pyarrow.ArrowException) as error:
+        columns = {name: table.column(name).to_pylist() for name in table.column_names}
+        declared = {name: _list_codes(table.column(name), pyarrow) for name in table.column_names}
+    except (OSError, pyarrow.ArrowException, ValueError, OverflowError) as error:
         raise Mistake(f"{path}: cannot be read as a Parquet file ({reason(error)})") from error
-    columns: dict[str, Sequence[object]] = {}
-    categories: dict[str, Sequence[str]] = {}
-    classes: dict[str, Sequence[str]] = {}
-    for name in table.column_names:
-        column = table.column(name)
-        if pyarrow.types.is_dictionary(column.type):
-            codes = column.unify_dictionaries().chunks
-            categories[name] = [str(v) for v in codes[0].dictionary.to_pylist()] if codes else []
-            if column.type.ordered:
-                classes[name] = categories[name]
-        columns[name] = column.to_pylist()
+    categories = {name: codes for name, codes in declared.items() if codes is not None}
+    classes = {name: codes for name, codes in categories.items() if table.column(name).type.ordered}
     return RawTable(str(path), columns, categories, classes, typed=True)
+
+
+def _require_names(path: Path, read_schema: Any, pyarrow: Any) -> None:
+    """Refuse a file in which two columns have one name."""
+    try:
+        names = read_schema(path).names
+    except (OSError, pyarrow.ArrowException, ValueError) as error:
+        raise Mistake(f"{path}: cannot be read as a Parquet file ({reason(error)})") from error
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise Mistake(f"{path}: names {toml_text(twice[0])} twice; it must name each column once")
+
+
+def _list_codes(column: Any, pyarrow: Any) -> list[str] | None:
+    """Return the codes that a dictionary column declares; None for other columns, and for codes that are no scalars."""
+    kinds = pyarrow.types
+    if not kinds.is_dictionary(column.type):
+        return None
+    of = column.type.value_type
+    if not (kinds.is_string(of) or kinds.is_large_string(of) or kinds.is_integer(of) or kinds.is_boolean(of)):
+        return None
+    chunks = column.unify_dictionaries().chunks
+    return [str(v) for v in chunks[0].dictionary.to_pylist()] if chunks else []
 
 
 def _import_pyarrow() -> tuple[Any, Any]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib
 import math
+import os
+from decimal import Decimal
 
 import pytest
 import torch
@@ -133,6 +136,23 @@ MANY = [f"{i},text {i},{i % 2}" for i in range(40)]
             {},
             r'x holds numbers such as "0,5"; write them with a de',
         ),
+        (["x;label", *(f"{i}.000,5;{i % 2}" for i in range(1, 9))], {}, r'x holds numbers such as "1.000,5"; .*thousa'),
+        (
+            ["x;label", *(f"{i % 2} 000;{i % 2}" for i in range(1, 99))],
+            {},
+            r'x holds numbers such as "1 000"; write th',
+        ),
+        (["x,label", "5,[0 1]", "6,[unknown]"], {}, r"row 1: label holds a list, \[0 1\]; a label is one text, whole"),
+        (
+            ["x,label", *(f'"[0, {i % 2}]",{i % 2}' for i in range(9))],
+            {},
+            r"row 1: x holds a list, \[0, 0\]; a feature",
+        ),
+        (
+            ["c,x,label", "{'a': 0},1,0"],
+            {"client_column": "c"},
+            r"row 1: c holds a list, \{'a': 0\}; a client id is one",
+        ),
         ([HEADER, *ROWS], {"test_column": "age"}, r'row 1: age = "20"; test_column must hold true or false'),
         (["x,t,label", "1,1,0", "2,1,1"], {"test_column": "t"}, r'^test_column = "t": it marks 2 of 2'),
         ([HEADER, "1,m,north"], {}, r"row 1 has 3 cells, but the first row names 4"),
@@ -160,15 +180,30 @@ def test_data_that_cannot_be_used_give_one_sentence(write, lines, arguments, say
 
 def test_files_without_text_are_refused(tmp_path):
     (tmp_path / "binary.csv").write_bytes(b"a,label\n\xff\xfe,1\n")
+    (tmp_path / "western.csv").write_bytes("a,label\n1,großmächtig\n".encode("cp1252"))
+    (tmp_path / "wide.csv").write_bytes("a,label\n1,0\n".encode("utf-16-le"))
     (tmp_path / "empty.csv").write_bytes(b"")
+    (tmp_path / "endless.csv").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe.csv")
     for name, says in (
-        ("binary.csv", "UTF-8"),
+        ("binary.csv", r"line 2 is not text in UTF-8 \(byte 0xff\); save it as CSV in UTF-8"),
+        ("western.csv", r"line 2 is not text in UTF-8 \(byte 0xdf\); save it as CSV in UTF-8"),
+        ("wide.csv", "holds the character NUL, so it is not text in UTF-8; save it as CSV in UTF-8"),
         ("empty.csv", "is empty"),
         ("none.csv", "no such file"),
-        ("", "cannot be read"),
+        ("a\0b.csv", "no such file"),
+        ("endless.csv", "it is a pipe, a socket or a device"),
+        ("pipe.csv", "it is a pipe, a socket or a device"),
+        ("", "it is a folder"),
     ):
         with pytest.raises(Mistake, match=says):
             load("csv", path=tmp_path / name)
+
+
+def test_a_table_in_utf_16_is_read_as_in_utf_8(write):
+    """A spreadsheet's "Unicode text": tabs, and a mark at the start."""
+    source = load("csv", path=write("größe\tlabel", *(f"{i}\t{i % 2}" for i in range(9)), encoding="utf-16"))
+    assert source.feature_names == ["größe"]
 
 
 def test_parquet_without_pyarrow_says_how_to_install_it(tmp_path, monkeypatch):
@@ -224,6 +259,53 @@ def test_an_ordered_column_as_the_label_keeps_its_order_and_unused_classes(write
     assert found[True].num_classes == 3
     assert set(found[True].train.labels().tolist()) == {0, 2}
     assert found[False].label_names == ["fatal", "mild"]
+
+
+VALUES = {
+    "a list": [[0, 0], [0, 1]],
+    "a group of fields": [{"a": 0}, {"a": 1}],
+    "bytes": [b"no", b"yes"],
+    "a date": [datetime.date(2020, 1, 1), datetime.date(2020, 1, 2)],
+    "a time": [datetime.datetime(2020, 1, 1), datetime.datetime(2020, 1, 2)],
+    "a time of day": [datetime.time(1), datetime.time(2)],
+    "a duration": [datetime.timedelta(1), datetime.timedelta(2)],
+}
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_lists_dates_and_bytes_do_not_become_classes_by_their_text(write_parquet, kind):
+    """A list once became the class "[0, 1]", and dates and bytes likewise."""
+    values = VALUES[kind] * 5
+    with pytest.raises(Mistake, match=f"row 1: label holds {kind}, .*; a label is one text, whole number or truth"):
+        load("parquet", path=write_parquet(x=[1.0] * 10, label=values))
+    with pytest.raises(Mistake, match=r"b holds values of the kind \w+; store numbers or a dictionary"):
+        load("parquet", path=write_parquet(x=[1.0] * 10, b=values, label=[0, 1] * 5))
+    with pytest.raises(Mistake, match=r"row 1: t = .*; test_column must hold true or false"):
+        load("parquet", path=write_parquet(x=[1.0] * 10, t=values, label=[0, 1] * 5), test_column="t")
+    path = write_parquet(x=[1.0] * 10, c=values, label=[0, 1] * 5)
+    if kind in ("a date", "a time"):  # a day may be a client, and has one usual text
+        assert "2020-01-02" in load("parquet", path=path, client_column="c").groups[1]
+    else:
+        with pytest.raises(Mistake, match=f"row 1: c holds {kind}, .*; a client id is one text, number or date"):
+            load("parquet", path=path, client_column="c")
+
+
+def test_decimals_are_numbers_as_labels(write_parquet):
+    ones = [Decimal("0.00"), Decimal("1.00")] * 5
+    assert load("parquet", path=write_parquet(x=[1.0] * 10, label=ones)).label_names == ["0", "1"]
+    with pytest.raises(Mistake, match=r"the label label = 0\.5; a class is a whole number"):
+        load("parquet", path=write_parquet(x=[1.0] * 10, label=[Decimal("0.5"), Decimal("1.5")] * 5))
+
+
+def test_parquet_columns_of_one_name_and_dictionaries_of_bytes_are_refused(tmp_path):
+    arrow, writer = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path, numbers = tmp_path / "mine.parquet", arrow.array([0, 1] * 5)
+    writer.write_table(arrow.table([numbers] * 3, names=["a", "a", "label"]), path)
+    with pytest.raises(Mistake, match='names "a" twice; it must name each column once'):
+        load("parquet", path=path)
+    writer.write_table(arrow.table({"a": arrow.array([b"n", b"y"] * 5).dictionary_encode(), "label": numbers}), path)
+    with pytest.raises(Mistake, match="a holds values of the kind bytes"):
+        load("parquet", path=path)
 
 
 def test_parquet_strings_are_refused_as_features(write_parquet):
