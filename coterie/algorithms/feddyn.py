@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from coterie.algorithms.local import LocalSGD, apply_delta, delta, local_step
+from coterie.algorithms.local import LocalSGD, anchor, apply_delta, delta, local_step, pull
 from coterie.algorithms.local_options import LocalOptions
 from coterie.algorithms.objective import Objective, objective_weighting, reached_share, total_weight
 from coterie.core import tree
@@ -71,12 +71,11 @@ def feddyn(
 
         def start(broadcast: Tree, client_state: Tree, ctx: Context) -> Tree:
             carry = local.initial_carry(broadcast, client_state)
-            return {**carry, "anchor": broadcast["params"], "gradient": client_state["gradient"]}
+            return {**carry, **anchor(broadcast["params"]), "gradient": client_state["gradient"]}
 
         def correct(gradient: Tree, carry: Tree) -> Tree:
             """Return the gradient of the client's changed objective."""
-            pull = tree.sub(carry["params"], carry["anchor"])
-            return tree.add(tree.sub(gradient, carry["gradient"]), pull, alpha)  # g(w_i) - g_i + alpha (w_i - w)
+            return tree.add(tree.sub(gradient, carry["gradient"]), pull(carry), alpha)  # g(w_i) - g_i + alpha (w_i - w)
 
         def finish(broadcast: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
             """Return w - w_i as the update, and g_i + alpha (w - w_i) as the client's new g_i."""

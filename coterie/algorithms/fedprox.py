@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Unpack
 
 from coterie.algorithms.fedavg import fedavg
-from coterie.algorithms.local import LocalSGD, local_step
+from coterie.algorithms.local import LocalSGD, anchor, local_step, pull
 from coterie.algorithms.local_options import LocalOptions
 from coterie.algorithms.optimizers import Optimizer
 from coterie.core import tree
@@ -52,11 +52,11 @@ def fedprox(
 
     def start(broadcast: Tree, client_state: Tree, ctx: Context) -> Tree:
         """Return FedAvg's carry with the server's parameters as the anchor."""
-        return {**local.initial_carry(broadcast, client_state), "anchor": broadcast["params"]}
+        return {**local.initial_carry(broadcast, client_state), **anchor(broadcast["params"])}
 
     def add_pull(gradient: Tree, carry: Tree) -> Tree:
         """Return the gradient plus mu (w_k - w)."""
-        return tree.add(gradient, tree.sub(carry["params"], carry["anchor"]), proximal_weight)
+        return tree.add(gradient, pull(carry), proximal_weight)
 
     def bind(task: Task) -> Algorithm:
         base = average(task)

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Unpack, cast
 
+import torch
+from torch import Tensor
+
 from coterie.algorithms.local_options import LocalOptions
 from coterie.algorithms.optimizers import sgd
 from coterie.core import tree
 from coterie.core.algorithm import Batches, Context, Logs, Stream
+from coterie.core.errors import Mistake
 from coterie.core.options import complete_options
 from coterie.core.task import Task
 from coterie.core.tree import Tree
@@ -82,16 +86,90 @@ def local_step(
     return step
 
 
+MOVED = ":moved"
+"""Behind a buffer's name, in an update: the share of clients at which an infinite entry became a number."""
+
+
 def delta(broadcast: Tree, carry: Tree) -> Tree:
     """Return the update w - w_i, from the broadcast w and the carry's w_i: parameters and float buffers.
 
-    Integer buffers, such as a count of batches, are not averaged and do not travel.
+    Integer buffers, such as a count of batches, are not averaged and do not travel. Equal entries differ by 0, infinite
+    ones too, such as those of a mask. A buffer may also begin at infinity and become a number, as the range that an
+    observer has seen. Such an entry is sent itself, as 0 - w_i, with a further leaf that says so (`MOVED`).
+
+    Raises:
+        Mistake: a buffer changed its shape in training.
     """
     before = {"params": broadcast["params"], "buffers": tree.floats(broadcast["buffers"])}
-    return tree.map(lambda w, w_i: w - w_i, before, {"params": carry["params"], "buffers": carry["buffers"]})
+    _require_same_shapes(before["buffers"], carry["buffers"])
+    if _are_finite(before):
+        return tree.map(lambda w, w_i: w - w_i, before, {"params": carry["params"], "buffers": carry["buffers"]})
+    params = tree.map(_difference, before["params"], carry["params"])
+    buffers: Tree = {}
+    for name, w in before["buffers"].items():
+        w_i = carry["buffers"][name]
+        if _are_finite({name: w}):
+            buffers[name] = w - w_i
+        else:
+            moved = w.isinf() & (w_i != w)
+            buffers[name] = torch.where(moved, -w_i, _difference(w, w_i))
+            buffers[name + MOVED] = moved.to(w.dtype)
+    return {"params": params, "buffers": buffers}
 
 
 def apply_delta(weights: Tree, params: Tree, buffers: Tree) -> Tree:
-    """Return new server weights: `params`, and the float buffers minus the averaged difference `buffers`."""
-    after = {name: b - buffers[name] if name in buffers else b for name, b in weights["buffers"].items()}
+    """Return new server weights: `params`, and the float buffers minus the averaged difference `buffers`.
+
+    An infinite entry becomes the mean over the clients at which it became a number; without such a client it stays.
+    """
+    after = {name: _buffer_after(name, b, buffers) if name in buffers else b for name, b in weights["buffers"].items()}
     return {"params": params, "buffers": after}
+
+
+def _buffer_after(name: str, b: Tensor, mean: Tree) -> Tensor:
+    """Return a buffer minus the averaged difference; see `apply_delta`."""
+    after: Tensor = b - mean[name]
+    if name + MOVED not in mean:
+        return after
+    share = mean[name + MOVED]
+    return torch.where(b.isinf() & (share > 0), -mean[name] / share, after)
+
+
+def anchor(params: Tree) -> Tree:
+    """Return what a carry holds for `pull`: the server's parameters, and those among them with infinite entries."""
+    return {"anchor": params, "infinite": {name: p for name, p in params.items() if not _are_finite({name: p})}}
+
+
+def pull(carry: Tree) -> Tree:
+    """Return w_i - w from the carry's parameters and its `anchor`. Equal entries differ by 0, infinite ones too."""
+    w, infinite = carry["anchor"], carry["infinite"]
+    return {
+        name: _difference(w_i, w[name]) if name in infinite else w_i - w[name] for name, w_i in carry["params"].items()
+    }
+
+
+def _difference(a: Tensor, b: Tensor) -> Tensor:
+    """Return a - b, and 0 where both are infinite and alike."""
+    return torch.where(a == b, 0.0, a - b)
+
+
+def _are_finite(weights: Tree) -> bool:
+    """Return whether all leaves are finite; False where the values cannot be looked at, within `torch.func.vmap`.
+
+    The broadcast is one for all clients, so its values can be looked at.
+    """
+    try:
+        return tree.is_finite(weights)
+    except RuntimeError:
+        return False
+
+
+def _require_same_shapes(before: Tree, after: Tree) -> None:
+    """Refuse a buffer that changed its shape: what clients send could not be averaged."""
+    for name, w in before.items():
+        if after[name].shape != w.shape:
+            raise Mistake(
+                f"model: its buffer {name} has the shape {list(w.shape)} before training and "
+                f"{list(after[name].shape)} after it; run the model on a batch before you give it, so that its "
+                "buffers have their shapes, or choose layers whose buffers keep theirs"
+            )

@@ -6,6 +6,7 @@ names.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -36,7 +37,7 @@ def items(tree: Mapping[str, Any] | Tensor, path: tuple[str, ...] = ()) -> Itera
             yield from items(child, (*path, name))
 
 
-def leaves(tree: Mapping[str, Any]) -> list[Tensor]:
+def leaves(tree: Mapping[str, Any] | Tensor) -> list[Tensor]:
     """Return every leaf, in the order of the dicts."""
     return [tree] if isinstance(tree, Tensor) else [leaf for child in tree.values() for leaf in leaves(child)]
 
@@ -122,6 +123,18 @@ def dot(a: Tree, b: Tree) -> Tensor:
 def norm(a: Tree) -> Tensor:
     """Return the Euclidean norm over all leaves, shape []."""
     return dot(a, a).sqrt()
+
+
+def is_finite(tree: Tree | Tensor) -> bool:
+    """Return whether every entry of every leaf is finite. A finite sum proves it in one pass over a leaf.
+
+    >>> is_finite({"a": torch.tensor([1.0, float("inf")])})
+    False
+    """
+    return all(
+        not leaf.is_floating_point() or math.isfinite(leaf.sum()) or bool(torch.isfinite(leaf).all())
+        for leaf in leaves(tree)
+    )
 
 
 def nbytes(tree: Tree) -> int:

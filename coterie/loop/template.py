@@ -12,7 +12,6 @@ from coterie.core.algorithm import Algorithm, ClientHalf, Weighting
 from coterie.core.engine import Job, client_context
 from coterie.core.errors import Mistake
 from coterie.core.tree import Tree
-from coterie.loop.check_update import is_finite
 from coterie.loop.jobs import Assignment
 from coterie.loop.plan import Plan
 
@@ -35,7 +34,8 @@ class Templates:
     A template is the payload of a client that takes no step. Making one runs the client's `start` and `finish`, which
     may cost as much as the round itself. These never branch on a tensor's value, so the template depends on the forms
     of the broadcast and of the client's state alone. It is made again where one of these changes, as with a consensus
-    that is empty in the first round. One with numbers that are not finite serves its own round only.
+    that is empty in the first round, and where other leaves of the broadcast are not finite (see
+    `coterie.algorithms.local.delta`). One with numbers that are not finite serves its own round only.
     """
 
     def __init__(self) -> None:
@@ -57,12 +57,13 @@ class Templates:
         """Return the template of a job, made now or in an earlier round."""
         algorithm = plan.algorithms[job.architecture]
         name = (job.architecture, id(algorithm.client))
-        given = (_form(broadcast), _form(job.state), algorithm.server.weighting)
+        infinite = [path for path, leaf in tree.items(broadcast) if not tree.is_finite(leaf)]
+        given = (_form(broadcast), _form(job.state), (algorithm.server.weighting, infinite))
         entry = self._entries.get(name)
         if entry is None or entry.given != given:
             payload = _payload(plan, algorithm, broadcast, job)
             entry = _Entry(algorithm.client, given, tree.map(lambda x: torch.empty_like(x, device="meta"), payload))
-            if all(is_finite(leaf) for leaf in tree.leaves(payload)):  # else the codec may have sent it as it is
+            if tree.is_finite(payload):  # else the codec may have sent it as it is
                 self._keep(name, entry)
         return entry.template
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coterie.loop import check_update
+from coterie.core import tree
 from coterie.loop.check_update import problem
 
 
@@ -60,11 +60,11 @@ def test_a_branch_in_place_of_a_leaf_is_named() -> None:
 
 @given(st.lists(st.floats(width=32), max_size=6))
 def test_finite_means_every_entry(values: list[float]) -> None:
-    assert check_update.is_finite(torch.tensor(values)) is all(math.isfinite(v) for v in values)
+    assert tree.is_finite(torch.tensor(values)) is all(math.isfinite(v) for v in values)
 
 
 def test_finite_numbers_whose_sum_overflows_are_finite() -> None:
     """3e38 is near float32's largest number, and 60000 near float16's."""
-    assert check_update.is_finite(torch.tensor([3e38, 3e38]))
-    assert check_update.is_finite(torch.tensor([60000.0, 60000.0], dtype=torch.float16))
-    assert check_update.is_finite(torch.tensor([1, 2]))
+    assert tree.is_finite(torch.tensor([3e38, 3e38]))
+    assert tree.is_finite(torch.tensor([60000.0, 60000.0], dtype=torch.float16))
+    assert tree.is_finite(torch.tensor([1, 2]))
