@@ -7,12 +7,13 @@ Legend: N rows, T tokens.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from math import ceil
 from typing import Any
 
 from torch import Tensor
 
-from coterie.core.errors import UNSET, Mistake
+from coterie.core.errors import UNSET, Mistake, reason
 from coterie.core.packages import import_package
 from coterie.data.dataset_columns import IS_TEST_COLUMN, DatasetColumns
 from coterie.data.numpy_arrays import inputs_from_array, labels_from_array, scale_pixels
@@ -22,6 +23,7 @@ from coterie.data.source import Source
 from coterie.data.text_tokens import NUM_TOKENS, next_character_examples, require_text, tokens_of_texts
 from coterie.data.train_test_split import require_test_fraction
 
+_END = object()
 _Lines = dict[str, list[str]]
 """The lines of text of each client."""
 
@@ -183,7 +185,15 @@ def _read_pictures(columns: DatasetColumns, name: str) -> Tensor:
 
 def _iterate_pictures(columns: DatasetColumns, name: str) -> Iterator[tuple[str, Any]]:
     """Yield (its name in messages, picture) for each row of a column; refuse a missing picture."""
-    for row, picture in enumerate(columns.cells(name), 1):
+    cells = columns.cells(name)
+    for row in count(1):
+        try:
+            picture = next(cells, _END)
+        except Exception as error:  # the package decodes pictures as they are read, and damaged ones raise many things
+            why = f"cannot be read as a picture ({reason(error)}); replace or remove it"
+            raise Mistake(f"{columns.where}: row {row}: {name} {why}") from error
+        if picture is _END:
+            return
         if picture is None:
             raise Mistake(f"{columns.where}: row {row}: {name} is missing, but a picture is needed in every row")
         yield f"{columns.where}: {name} of row {row}", picture

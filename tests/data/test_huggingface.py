@@ -167,6 +167,9 @@ def test_data_that_cannot_be_used_give_one_sentence(datasets):
     gaps = datasets.Dataset.from_dict({"a": [None, [1]], "b": [[3], [None]], "c": [None, "x"], "text": ["a", "b"]})
     splits = datasets.DatasetDict({"train": data, "validation": data})
     uneven = datasets.concatenate_datasets([data, of_pictures(datasets, size=(5, 5))])
+    pixels = [data[0]["image"], {"bytes": b"no picture", "path": None}]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    damaged = datasets.Dataset.from_dict({"image": pixels, "label": [0, 1]}, features=features)
     unlabelled = data.map(lambda row: {"label": -1})
     for dataset, arguments, says in (
         (data, {"image_column": "picture"}, r'^image_column = "picture": .* its columns are "image", "label"'),
@@ -179,6 +182,7 @@ def test_data_that_cannot_be_used_give_one_sentence(datasets):
         (data, {"test_split": "test"}, r'^test_split = "test": the data set has no splits'),
         (splits, {"test_split": "test"}, r'^test_split = "test": .* it has train, validation'),
         (uneven, {}, r"image of row 21: has 5 x 5 where .* of row 1 has 6 x 4; bring all pictures to one size"),
+        (damaged, {"image_column": "image"}, r"row 2: image cannot be read as a picture \(.*\); replace or remove it"),
         (unlabelled, {}, r"row 1: label is missing, but label_column"),
         (two, {"feature_columns": ["a"]}, r"a holds lists of unequal lengths"),
         (gaps, {"feature_columns": ["a"]}, r"a holds lists of unequal lengths, or none"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from coterie.core.examples import Examples
 from coterie.data import Source, deal, load
+from coterie.data.standardize import standardize
 from coterie.data.unusual_data import remarks_on_data
 
 
@@ -48,3 +50,20 @@ def test_classes_that_no_client_holds():
         groups=["a", "a"],
     )
     assert remarks_on_data(sequences, deal(sequences)) == []
+
+
+def test_classes_whose_names_differ_in_case_alone():
+    alike = source([0, 1, 2, 3], [0, 1], ["a", "a", "b", "b"], ["No", "no", "no ", "yes"])
+    (sentence,) = remarks_on_data(alike, deal(alike))
+    assert sentence == '"No", "no", "no " are different classes, but differ in case or space alone'
+
+
+@pytest.mark.parametrize("how", ["federated", "local", "none"])
+def test_a_column_without_any_value(tmp_path, how):
+    rows = "\n".join(f"{k},,{k % 2}" for k in range(20))
+    (tmp_path / "mine.csv").write_text(f"dose,age,label\n{rows}\n")
+    table = load("csv", path=tmp_path / "mine.csv")
+    ready = standardize(table, deal(table, num_clients=2), how)
+    assert remarks_on_data(ready.source, ready.clients) == [
+        'column "age": no value in any training row, so there is nothing to learn from'
+    ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,14 @@ from coterie.core.examples import Examples
 from coterie.core.packages import import_package
 from coterie.data.numpy_arrays import scale_pixels
 from coterie.data.picture_pixels import stack_pixels
+from coterie.data.regular_file import is_made_by_the_kernel, is_regular
 from coterie.data.source import Source
 from coterie.data.train_test_split import split_rows, strata_by_client
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"})
+
+# not Encapsulated PostScript and the like, for which pillow starts other programs
+_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
 
 
 def images(path: str | Path, test_fraction: float = 0.2, labels: bool = True) -> Source:
@@ -106,26 +110,76 @@ def find_pictures(root: Path, labels: bool = True) -> tuple[list[Path], int]:
 
 
 def list_pictures(root: Path) -> list[Path]:
-    """Return the pictures in a folder at any depth, in the order of their paths, without hidden ones."""
-    # links are followed: a hospital's pictures may lie on another disk
-    found = [Path(folder, name) for folder, _, names in os.walk(root, followlinks=True) for name in names]
-    relative = sorted(f.relative_to(root) for f in found if f.suffix.lower() in PICTURE_SUFFIXES)
-    return [root / f for f in relative if not any(part.startswith(".") for part in f.parts)]
+    """Return the pictures in a folder at any depth, in the order of their paths, without hidden ones.
+
+    Links to folders are followed, since a hospital's pictures may lie on another disk. A link back to a folder above it
+    is left out, and so are /proc and /sys.
+
+    Raises:
+        Mistake: a folder cannot be read or is reached in two ways, or a name is not text.
+    """
+    relative = sorted(f.relative_to(root) for f in _walk(root))
+    return [root / f for f in relative]
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """Yield the pictures in a folder at any depth; refuse a folder that is reached in two ways, or cannot be read."""
+    pending, visited = [root], dict[Path, Path]()  # where a folder really lies -> the path that led there
+    while pending:
+        folder = pending.pop()
+        before = visited.setdefault(folder.resolve(), folder)
+        if before != folder:
+            raise Mistake(f"{folder}: is the same folder as {before}; remove the link, so that no picture counts twice")
+        try:
+            inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
+        except OSError as error:
+            raise Mistake(f"{folder}: cannot be read ({error.strerror})") from error
+        for path in inside:
+            if path.is_dir():
+                pending += [] if path.is_symlink() and _leads_back(path) else [path]
+            elif path.suffix.lower() in PICTURE_SUFFIXES:
+                _require_text(path)
+                yield path
+
+
+def _leads_back(link: Path) -> bool:
+    """Return whether a link leads to a folder above it, or to what the kernel makes up."""
+    real = link.resolve()
+    return is_made_by_the_kernel(link) or any(f.resolve().is_relative_to(real) for f in link.absolute().parents)
+
+
+def _require_text(file: Path) -> None:
+    """Refuse a path with a name that is not text in UTF-8: it may name a class, and is written into tables."""
+    try:
+        str(file).encode()
+    except UnicodeEncodeError as error:
+        shown = str(file).encode(errors="surrogateescape").decode(errors="backslashreplace")
+        raise Mistake(f"{shown}: its name is not text in UTF-8; rename it") from error
 
 
 def open_pictures(files: list[Path]) -> Iterator[tuple[str, Any]]:
     """Yield (path, picture) for each file, read completely; refuse a damaged file."""
     pillow, operations = (import_package(name, "source", "images", "images") for name in ("PIL.Image", "PIL.ImageOps"))
-    for file in files:
-        yield str(file), _open_picture(pillow, operations, file)
+    pillow.init()
+    formats = [name for name in _FORMATS if name in pillow.OPEN]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pillow.DecompressionBombWarning)
+        for file in files:
+            yield str(file), _open_picture(pillow, operations, file, formats)
 
 
-def _open_picture(pillow: Any, operations: Any, file: Path) -> Any:
-    """Read a picture completely and turn it upright; refuse a damaged file."""
+def _open_picture(pillow: Any, operations: Any, file: Path, formats: Sequence[str]) -> Any:
+    """Read a picture completely and turn it upright; refuse a damaged file, and one that holds several pictures."""
+    if file.exists() and not is_regular(file):
+        raise Mistake(f"{file}: is not a regular file, so it cannot be read as a picture; remove it")
     try:
-        with pillow.open(file) as picture:
+        with pillow.open(file, formats=formats) as picture:
+            several = getattr(picture, "is_animated", False) and picture.format != "MPO"  # a camera's, with a preview
             picture.load()
-            return operations.exif_transpose(picture)  # upright, as a viewer shows it
+            upright = operations.exif_transpose(picture)  # as a viewer shows it
     except Exception as error:  # pillow's readers raise many things on damaged files
         why = " ".join(str(error).replace(repr(str(file)), "").replace(str(file), "").split())
         raise Mistake(f"{file}: cannot be read as a picture ({why}); replace or remove it") from error
+    if several:
+        raise Mistake(f"{file}: holds several pictures, as pages or an animation; give each a file of its own")
+    return upright

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -173,6 +176,73 @@ def test_a_client_whose_folder_is_a_link(tmp_path):
         write(tmp_path / "elsewhere" / "cat" / f"{i}.png", i)
     (tmp_path / "here" / "b").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     assert {c: len(e) for c, e in deal(load("images", path=tmp_path / "here")).items()} == {"a": 4, "b": 4}
+
+
+def test_a_link_back_to_a_folder_above_is_not_followed(by_class):
+    """Such cycles once were followed until paths grew too long."""
+    (by_class / "cat" / "again").symlink_to(by_class / "cat")
+    (by_class / "cat" / "all").symlink_to(by_class)
+    (by_class / "dog" / "disk").symlink_to("/")
+    (by_class / "dog" / "processes").symlink_to("/proc")
+    source = load("images", path=by_class)
+    assert len(source.train) + len(source.test) == 10
+
+
+def test_a_folder_under_two_names_is_refused(by_class):
+    (by_class / "copy").symlink_to(by_class / "cat")
+    with pytest.raises(Mistake, match=r"(copy: is the same folder as .*cat|cat: is the same .*copy); remove the link"):
+        load("images", path=by_class)
+
+
+def make_pipe(path):
+    os.mkfifo(path)
+
+
+def write_bomb(path):
+    """Write a PNG of a few bytes that says that it is 20,000 pixels wide and high."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0)), (b"IDAT", zlib.compress(bytes(99)))]
+    parts = [struct.pack(">I", len(c)) + kind + c + struct.pack(">I", zlib.crc32(kind + c)) for kind, c in chunks]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+def write_animation(path):
+    frames = [Image.new("RGB", (6, 4), (level, 0, 0)) for level in (0, 100, 200)]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "says"),
+    [
+        ("pipe.png", make_pipe, "pipe.png: is not a regular file"),
+        ("zero.png", lambda path: path.symlink_to("/dev/zero"), "zero.png: is not a regular file"),
+        ("kernel.png", lambda path: path.symlink_to("/proc/kmsg"), "kernel.png: is not a regular file"),
+        ("gone.png", lambda path: path.symlink_to("nowhere"), "gone.png: cannot be read as a picture"),
+        ("itself.png", lambda path: path.symlink_to("itself.png"), "itself.png: cannot be read as a picture"),
+        ("bomb.png", write_bomb, "bomb.png: cannot be read as a picture .*400000000 pixels"),
+        ("moving.gif", write_animation, "moving.gif: holds several pictures, as pages or an animation; give each"),
+        ("pages.tif", write_animation, "pages.tif: holds several pictures, as pages or an animation; give each"),
+        ("script.png", lambda path: path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n"), "script.png: cannot be read as a"),
+    ],
+)
+def test_what_is_no_single_picture_is_refused(by_class, name, make, says):
+    make(by_class / "cat" / name)
+    with pytest.raises(Mistake, match=says):
+        load("images", path=by_class)
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe", b"dog/\xff.png"])
+def test_a_name_that_is_not_text_is_refused(by_class, name):
+    source = by_class / "cat" if b"/" not in name else by_class / "dog" / "1.png"
+    os.rename(os.fsencode(source), os.fsencode(by_class) + b"/" + name)  # noqa: PTH104
+    with pytest.raises(Mistake, match=r"\\xff.*: its name is not text in UTF-8; rename it") as raised:
+        load("images", path=by_class)
+    assert str(raised.value).isascii()
+
+
+def test_hidden_files_and_those_of_a_file_browser_are_ignored(by_class):
+    for name in (".hidden.png", "._1.png", "Thumbs.db", "desktop.ini"):
+        (by_class / "cat" / name).write_bytes(b"no picture")
+    assert load("images", path=by_class).label_names == ["cat", "dog"]
 
 
 def test_without_pillow_says_how_to_install_it(by_class, monkeypatch):
