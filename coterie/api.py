@@ -7,8 +7,10 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Required, SupportsIndex, TypedDict, Unpack
 
+import torch
 from torch import Tensor, nn
 
+from coterie.core import tree
 from coterie.core.aggregators import Aggregator, Sum
 from coterie.core.algorithm import Algorithm, Recipe
 from coterie.core.engine import Engine
@@ -261,9 +263,24 @@ def _name_architectures(model: Models, ids: Sequence[str]) -> tuple[dict[str, nn
 
 
 def _copy_to_engine(model: nn.Module, engine: Engine) -> nn.Module:
-    """Return a copy of the model on the engine's device, in its type of number; refuse sizes not known yet."""
+    """Return a copy of the model on the engine's device, in its type of number.
+
+    Raises:
+        Mistake: a size is not known yet, or a number is beyond the range of the type.
+    """
     require_known_sizes(model, "model")
-    return copy.deepcopy(model).to(engine.device, engine.dtype)
+    moved = copy.deepcopy(model).to(engine.device, engine.dtype)
+    given = dict(_tensors_by_name(model))
+    for name, x in _tensors_by_name(moved):
+        if not tree.is_finite(x) and not torch.equal(x.isfinite().cpu(), given[name].isfinite().cpu()):
+            raise Mistake(f"model: its {name} holds numbers beyond the range of {engine.dtype}; give smaller ones")
+    return moved
+
+
+def _tensors_by_name(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the model's parameters and buffers by name."""
+    for name, x in (*model.named_parameters(), *model.named_buffers()):
+        yield name, x.detach()
 
 
 def _count_classes(test: Examples | None) -> int | None:

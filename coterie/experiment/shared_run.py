@@ -17,7 +17,7 @@ from coterie.core.errors import Mistake
 from coterie.core.tree import Tree
 from coterie.experiment.build_experiment import Experiment, build_experiment
 from coterie.experiment.resolve_engine import this_machine
-from coterie.experiment.run_recorder import RunRecorder
+from coterie.experiment.run_recorder import RunRecorder, SilentRun
 from coterie.experiment.save_checkpoints import CheckpointSaver
 from coterie.experiment.settings import Settings
 from coterie.experiment.stop_requests import ignore_stop_requests, stop_requests
@@ -76,7 +76,8 @@ def carry_out(team: Team, recorder: RunRecorder | None = None) -> dict[str, Any]
         recorder.begin(found)
     is_complete = _broadcast_decision(team, recorder, RunRecorder.is_complete)
     with saver.save_on_interrupt(), stop_requests(team) as request:
-        for round in () if is_complete else federate(replace(experiment.plan, team=team), found):
+        plan, warn = replace(experiment.plan, team=team), (SilentRun() if recorder is None else recorder.watch).say
+        for round in () if is_complete else federate(plan, found, warn=warn):
             if recorder is not None:
                 recorder.append(round)
             saver.newest = round

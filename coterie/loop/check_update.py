@@ -29,6 +29,27 @@ def problem(payload: Tree, weight: float, template: Tree) -> str | None:
     return None
 
 
+def broken_leaf(after: Tree, before: Tree) -> str | None:
+    """Return the name of a leaf with a number that is not finite and does not stand in `before`; None if all are good.
+
+    What stands there already, such as the mask of a model, was not made by this round.
+    """
+    for path, leaf in tree.items(after):
+        if not tree.is_finite(leaf) and not _stands_in(before, path, leaf):
+            return tree.pointer(path)
+    return None
+
+
+def _stands_in(before: Tree, path: tuple[str, ...], leaf: Tensor) -> bool:
+    """Return whether each entry of a leaf that is not finite has the same value in `before`."""
+    old = dict(tree.items(before)).get(path)
+    if old is None or old.shape != leaf.shape:
+        return False
+    odd = ~leaf.isfinite()
+    a, b = leaf[odd], old.to(leaf.device)[odd]
+    return bool(((a == b) | (a.isnan() & b.isnan())).all())
+
+
 def _leaf_problem(leaf: Tensor, honest: Tensor) -> str | None:
     """Return what is wrong with a leaf, or None."""
     if leaf.dtype != honest.dtype:

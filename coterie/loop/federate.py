@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from coterie.core import tree
 from coterie.core.errors import Mistake, mistakes_in
 from coterie.core.packing import pack
 from coterie.core.tree import Tree
 from coterie.loop.measure import measure_round
 from coterie.loop.plan import Plan, Resume, Round
+from coterie.loop.refusals import RefusalWatch
 from coterie.loop.round import one_round
 from coterie.loop.spill import budget_bytes
 from coterie.loop.store import Store
@@ -23,13 +26,28 @@ from coterie.loop.tally import Tally
 from coterie.loop.template import Templates
 
 
-def federate(plan: Plan, resume: Resume | None = None, keep_updates: bool = False) -> Iterator[Round]:
+def warn_caller(sentence: str) -> None:
+    """Warn the code that runs the rounds of `federate`."""
+    warnings.warn(f"coterie: {sentence}", RuntimeWarning, stacklevel=3)  # this function, `federate`, its caller
+
+
+def federate(
+    plan: Plan,
+    resume: Resume | None = None,
+    keep_updates: bool = False,
+    warn: Callable[[str], None] = warn_caller,
+) -> Iterator[Round]:
     """Run a federation's rounds, yielding each when it is complete. Collective: every process calls it.
 
-    With `keep_updates` each round carries every accepted update, which costs the memory of a whole cohort's.
+    Args:
+        plan: the federation.
+        resume: where a stopped run continues.
+        keep_updates: whether each round carries every accepted update, which costs the memory of a whole cohort's.
+        warn: gets a sentence where several rounds in a row accept no update, and where outputs are not finite.
 
     Raises:
-        Mistake: the cohort asks for more clients than there are, or is too small for the aggregator; everyone attacks.
+        Mistake: the cohort asks for more clients than there are, or is too small for the aggregator; everyone attacks;
+            or somebody has written into a round's state.
     """
     with mistakes_in("aggregation"):
         plan.aggregator.check_count(plan.cohort_size())
@@ -37,11 +55,24 @@ def federate(plan: Plan, resume: Resume | None = None, keep_updates: bool = Fals
     _check_same_for_all(plan)
     state, store, elapsed = _initial(plan, resume)
     store.limit(budget_bytes(len(plan.ids), plan.cohort_size(), plan.team.size))
-    began, templates = time.perf_counter() - elapsed, Templates()
+    began, templates, watch = time.perf_counter() - elapsed, Templates(), RefusalWatch()
     for number in range(resume.round + 1 if resume else 1, plan.rounds + 1):
         round = _run(plan.in_round(number), number, state, store, templates, keep_updates)
         state, store = round.state, round.store
+        for sentence in watch.complaints(round):
+            warn(sentence)
+        before = _writes(plan, state)
         yield replace(round, elapsed=time.perf_counter() - began)
+        if _writes(plan, state) != before:
+            raise Mistake(
+                f"the state of round {number} was written into, which would change the training without a word; write "
+                "into copies, such as those that round.weights() returns"
+            )
+
+
+def _writes(plan: Plan, state: Tree) -> list[int]:
+    """Return how often each tensor of the server's state and of the initial weights was written into so far."""
+    return [leaf._version for leaf in (*tree.leaves(state), *tree.leaves(plan.initial))]
 
 
 def _initial(plan: Plan, resume: Resume | None) -> tuple[Tree, Store, float]:

@@ -18,7 +18,7 @@ from coterie.core import rng, tree
 from coterie.core.engine import Reply
 from coterie.core.errors import mistakes_in
 from coterie.core.tree import Tree
-from coterie.loop.check_update import problem
+from coterie.loop.check_update import broken_leaf, problem
 from coterie.loop.faults import corrupt_payload
 from coterie.loop.jobs import Assignment
 from coterie.loop.plan import Plan
@@ -47,20 +47,32 @@ def corrupt(plan: Plan, replies: Iterable[tuple[Assignment, Reply]]) -> Iterator
         yield work, reply
 
 
-def check(replies: Iterable[tuple[W, Reply]], template_of: Callable[[W], Tree], tally: Tally) -> Iterator[Reply]:
-    """Count every reply, and pass on those that the server can use.
+def check(
+    replies: Iterable[tuple[W, Reply]],
+    template_of: Callable[[W], Tree],
+    tally: Tally,
+    state_before: Callable[[W], Tree] = lambda work: {},
+) -> Iterator[Reply]:
+    """Count every reply, and pass on those that the server can use and that leave the client a finite state.
 
     Args:
         replies: each with the work that it answers.
         template_of: work -> what an honest payload looks like.
         tally: what is counted; it notes why a reply is refused.
+        state_before: work -> the client's state before it.
     """
     for work, reply in replies:
         weight = reply.weighting.get("examples", 1.0)  # without a server nobody says how many examples there are
-        wrong = problem(reply.update, weight, template_of(work))
+        wrong = problem(reply.update, weight, template_of(work)) or _state_problem(reply.state, state_before(work))
         tally.count(reply, tree.nbytes(reply.update), wrong)
         if wrong is None:
             yield reply
+
+
+def _state_problem(after: Tree, before: Tree) -> str | None:
+    """Return what is wrong with the state that a client would keep, or None."""
+    broken = broken_leaf(after, before)
+    return None if broken is None else f"the client's own {broken} holds numbers that are not finite"
 
 
 def decode(plan: Plan, replies: Iterable[Reply]) -> Iterator[Reply]:

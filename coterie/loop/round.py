@@ -21,6 +21,7 @@ from coterie.core.algorithm import RoundInfo, ServerHalf
 from coterie.core.engine import Reply, seed_set_batch
 from coterie.core.errors import Mistake
 from coterie.core.tree import Tree
+from coterie.loop.check_update import broken_leaf
 from coterie.loop.jobs import Assignment, jobs_of_cohort, return_states
 from coterie.loop.plan import Plan
 from coterie.loop.replies import check, corrupt, decode, encode, forge
@@ -38,19 +39,21 @@ def one_round(
     """Run a round; return the new server state and the store with the clients' new states.
 
     The old ones are not changed. A round in which nothing valid came back, or too little for the aggregator, returns
-    them. Collective: every process calls it; the processes share the clients' work.
+    them; so does one whose aggregate or new state would not be finite. Collective: every process calls it; the
+    processes share the clients' work.
     """
     server, states = plan.algorithm.server, dict[str, StoredTree]()
     broadcast = server.broadcast(state)
     parts = jobs_of_cohort(plan, number, broadcast, store, tally)
     payloads = corrupt(plan, encode(plan, run_jobs(plan, broadcast, parts)))
-    accepted = decode(plan, check(payloads, templates.of_round(plan, broadcast), tally))
+    checked = check(payloads, templates.of_round(plan, broadcast), tally, _state_before)
+    accepted = decode(plan, checked)
     replies = keep(forge(plan, number, accepted, tally.cohort), store, states, tally)
     aggregate = aggregate_replies(server, plan.aggregator, replies, tally, _keys(plan, number), plan.team)
-    if aggregate is None:
+    after = None if aggregate is None else _next_state(plan, number, state, aggregate, tally)
+    if after is None:
         return state, store
-    state = update_server(plan, number, state, aggregate, tally, len(plan.ids))
-    return state, store.after(number, return_states(plan, store, states, tally))
+    return after, store.after(number, return_states(plan, store, states, tally))
 
 
 def run_jobs(
@@ -112,6 +115,28 @@ def _reject_too_few(rules: Iterable[Aggregator], tally: Tally) -> None:
             rule.check_count(tally.reached)
     except Mistake as error:
         tally.reject(f"only {tally.reached} updates arrived: {error.in_table('aggregation')}")
+
+
+def _state_before(work: Assignment) -> Tree:
+    """Return a client's state before its work, in the form of the state that its reply has."""
+    return {"algorithm": work.job.state, "up": work.codec_state}
+
+
+def _next_state(plan: Plan, number: int, state: Tree, aggregate: Tree, tally: Tally) -> Tree | None:
+    """Return the server's state after a round; None, with no reply counted, if it or the aggregate is not finite.
+
+    Finite updates can have a mean that overflows, and a finite mean can overflow the server's optimiser.
+    """
+    broken = broken_leaf(aggregate, {})
+    if broken is not None:
+        tally.reject(f"the aggregate is not finite in {broken}")
+        return None
+    after = update_server(plan, number, state, aggregate, tally, len(plan.ids))
+    broken = broken_leaf(after, state)
+    if broken is not None:
+        tally.reject(f"the server's own {broken} would not be finite")
+        return None
+    return after
 
 
 def update_server(plan: Plan, number: int, state: Tree, aggregate: Tree, tally: Tally, population: int) -> Tree:

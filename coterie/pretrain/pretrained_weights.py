@@ -134,7 +134,7 @@ def load_weights(
     _require_all(source, list(wanted), absent - new, weights)
     _require_same_shapes(source, {name: pair for name, pair in resized.items() if name not in new})
     _require_same_model(source, named.keys() - wanted.keys() - _statistics_to_remove(model), wanted.keys() - heads)
-    _require_usable(source, taken)
+    _require_usable(source, taken, wanted)
     model.load_state_dict(taken, strict=False)
     resized = {} if head == "fresh" else resized
     used = {prefix + name for name in (*taken, *resized)}
@@ -268,10 +268,24 @@ def _require_same_model(source: str, left_over: Collection[str], wanted: Collect
         )
 
 
-def _require_usable(source: str, taken: Mapping[str, Tensor]) -> None:
-    """Refuse weights of which the model would take none, or that have values that are not finite."""
+def _require_usable(source: str, taken: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Refuse weights of which the model would take none, or that are not finite in the model's type of number.
+
+    Infinite values that the model has itself, such as those of a mask, are fine.
+    """
     if not taken:
         raise Mistake(f"nothing of the model would come from {source}; name other weights, or none", key="weights")
-    broken = [name for name, value in taken.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    broken = [name for name, value in taken.items() if not _is_usable(value, wanted[name])]
     if broken:
-        raise Mistake(f"{source} has values in {few(broken)} that are not finite; take other weights", key="weights")
+        kind = str(wanted[broken[0]].dtype).removeprefix("torch.")
+        raise Mistake(
+            f"{source} has values in {few(broken)} that are not finite as {kind}, the model's type of number; take "
+            "other weights",
+            key="weights",
+        )
+
+
+def _is_usable(value: Tensor, own: Tensor) -> bool:
+    """Return whether a value is finite once it is in the model, except where the model has the same infinities."""
+    held = value.to(own.device, own.dtype)
+    return bool((held.isfinite() | (held == own)).all())
