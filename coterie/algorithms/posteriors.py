@@ -36,7 +36,8 @@ def seed_set_outputs(task: Task, weights: Tree, ctx: Context) -> Tensor:
     """Return a model's outputs on the seed set, in evaluation mode: logits [S, ..., C]."""
     assert ctx.seed_set is not None, "a federation without a seed set is refused earlier"
     parts = torch.split(ctx.seed_set.x, MAX_FORWARD_EXAMPLES)
-    return torch.cat([task.predict(weights["params"], weights["buffers"], x) for x in parts])
+    copies = (x.clone() for x in parts)  # a model may write into its input, and every client has this seed set
+    return torch.cat([task.predict(weights["params"], weights["buffers"], x) for x in copies])
 
 
 def table_codec(send_as: SendAs, probabilities: bool = True) -> Transform | None:

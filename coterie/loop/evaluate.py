@@ -14,7 +14,7 @@ from torch import Tensor
 from coterie.core.engine import Engine, as_input
 from coterie.core.errors import Mistake, require
 from coterie.core.examples import Clients, Examples
-from coterie.core.task import Task
+from coterie.core.task import Score, Task
 from coterie.core.tree import Tree
 from coterie.processes.team import ALONE, Team
 
@@ -85,10 +85,26 @@ def _score_batch(task: Task, weights: Tree, examples: Examples, rows: Tensor, en
     x, y = examples.batch(rows)
     outputs = task.predict(weights["params"], weights["buffers"], as_input(x, engine))
     target = None if y is None else as_input(y, engine)
-    each = {name: measure(outputs, target) for name, measure in {"loss": task.loss, **task.metrics}.items()}
+    each = {
+        name: _measure(name, measure, outputs, target) for name, measure in {"loss": task.loss, **task.metrics}.items()
+    }
     broken = _broken(outputs, len(rows))
     each[BROKEN] = broken, torch.ones_like(broken)
     return {name: (sums.cpu(), counts.cpu()) for name, (sums, counts) in each.items()}
+
+
+def _measure(name: str, score: Score, outputs: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return a score's sums and counts [B], each.
+
+    Raises:
+        Mistake: the score has written into the outputs or the labels, which the next one gets too.
+    """
+    given = [x for x in (outputs, y) if isinstance(x, Tensor)]
+    before = [x._version for x in given]
+    sums, counts = score(outputs, y)
+    if [x._version for x in given] != before:
+        raise Mistake(f"{name} writes into the model's outputs or the labels, which other measures read; let it copy")
+    return sums, counts
 
 
 def _broken(outputs: Tensor, examples: int) -> Tensor:

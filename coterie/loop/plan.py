@@ -17,7 +17,7 @@ from coterie.core.examples import Clients, Counted, Examples, sizes
 from coterie.core.task import Task
 from coterie.core.transforms import Transform, identity
 from coterie.core.tree import Tree
-from coterie.loop.attack import Attack
+from coterie.loop.attack import Attack, Poison
 from coterie.loop.cohort import Available, Cohort
 from coterie.loop.evaluate import Evaluation
 from coterie.loop.faults import Faults
@@ -117,7 +117,7 @@ class Plan:
         own = self.clients[client]  # once: a lazy mapping makes them again at every look
         if self.attack is not None and self.attack.poison is not None and client in self.attackers():
             with mistakes_in("attack"):
-                own = self.attack.poison(own, self.tasks[self.architecture(client)].num_classes)
+                own = _poison(self.attack.poison, own, self.tasks[self.architecture(client)].num_classes)
         return {
             name: self.seed_set if stream.source == "seed_set" and self.seed_set else own for name, stream in streams
         }
@@ -157,6 +157,20 @@ class Plan:
         return algorithm.server.evaluated_weights(state, own["algorithm"])
 
 
+def _poison(poison: Poison, examples: Examples, num_classes: int | None) -> Examples:
+    """Return what an attacker trains on.
+
+    Raises:
+        Mistake: the attack has written into the examples, which other clients may share.
+    """
+    given = [x for x in (examples.x, examples.y) if x is not None]
+    before = [x._version for x in given]
+    changed = poison(examples, num_classes)
+    if [x._version for x in given] != before:
+        raise Mistake("`poison` writes into the examples that it gets, which others share; let it return new ones")
+    return changed
+
+
 @dataclass(frozen=True)
 class Resume:
     """Where a stopped run continues: after `round`, from its server state and the clients' states."""
@@ -178,8 +192,8 @@ class Round:
         bytes_up, bytes_down: summed over the cohort.
         measures: train_loss, test_loss, test_accuracy and what else was measured; None for what was not. Each is a
             number, except "accuracy_matrix" (see `coterie.loop.domains`).
-        state, store: the server's state and the clients' after the round; never write into them. They stay in memory
-            for as long as the round does. before: the server's state before the round.
+        state, store: the server's state and the clients' after the round: the run's own, so never write into them. They
+            stay in memory for as long as the round does. before: the server's state before the round.
         plan: the plan in this round.
         client_weights: each reached client's weight, of every kind, in the cohort's order.
         updates: the accepted updates by client, in the cohort's order, if they were asked for.
@@ -217,7 +231,7 @@ class Round:
         return cast(float | None, self.measures["test_accuracy"])
 
     def weights(self, client: str | None = None) -> dict[str, Tensor]:
-        """Return the weights that a client is evaluated with, by their names in the model's `state_dict`.
+        """Return copies of the weights that a client is evaluated with, by their names in the model's `state_dict`.
 
         They are those of the server's model, or of the client's own where clients have models of their own.
 
@@ -226,7 +240,9 @@ class Round:
         """
         client = self.plan.ids[0] if client is None else client
         task = self.plan.tasks[self.plan.architecture(client)]
-        return task.state_dict(self.plan.evaluated_weights(self.state, self.store, client))
+        named = task.state_dict(self.plan.evaluated_weights(self.state, self.store, client))
+        copies = {id(x): x.detach().clone() for x in named.values()}  # tied names share one, as in the model
+        return {name: copies[id(x)] for name, x in named.items()}
 
     def record(self) -> dict[str, object]:
         """Return the round as plain numbers, in the order of a run folder's `rounds.jsonl`."""

@@ -517,7 +517,7 @@ def test_nothing_is_written_on_a_mistake(tmp_path: Path, start: Start, override:
 def test_a_mistake_that_only_the_first_round_finds_is_withdrawn_too(
     tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(*arguments: object) -> None:
+    def refused(*arguments: object, **options: object) -> None:
         raise Mistake("the first round cannot be")
 
     monkeypatch.setattr(shared_run, "federate", refused)
