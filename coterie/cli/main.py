@@ -100,6 +100,9 @@ def _run_first_process(file: Path, overrides: list[str], folder: Path, resume: b
         print(f"{folder}: finished already, after {outcome.summary['rounds']} rounds")
     display.show_summary(outcome.summary)
     print(folder / "report.html")
+    if outcome.summary.get("failure"):
+        print(f"{folder}: {outcome.summary['failure']}", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 @app.command()

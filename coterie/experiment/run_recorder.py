@@ -15,6 +15,7 @@ from coterie.experiment.settings import Settings
 from coterie.experiment.starting_weights import measure_starts, start_files
 from coterie.experiment.toml_file import read_toml
 from coterie.loop.plan import Resume, Round
+from coterie.loop.refusals import failure
 from coterie.track import RunFolder, summarise
 from coterie.track.rounds_file import Record
 from coterie.track.weights_file import pack_weights
@@ -146,9 +147,14 @@ class RunRecorder:
         """Show the round that is on record last."""
         self.watch.round(self.records[-1])
 
-    def write_end(self) -> dict[str, Any]:
-        """Write summary.json and report.html, and return the summary."""
+    def write_end(self, broken: str | None = None) -> dict[str, Any]:
+        """Write summary.json and report.html, and return the summary.
+
+        Its entry "failure" says in a sentence why the run failed, where no update ever counted or a model is `broken`.
+        """
         once, clients = self.experiment.bytes_once, len(self.experiment.clients)
         summary = summarise(self.records, self.target, once, clients)
+        failed = broken or failure(self.records, self.experiment.plan)
+        summary |= {} if failed is None else {"failure": failed}
         write_end(self.folder, summary)
         return summary

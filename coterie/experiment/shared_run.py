@@ -21,6 +21,7 @@ from coterie.experiment.run_recorder import RunRecorder, SilentRun
 from coterie.experiment.save_checkpoints import CheckpointSaver
 from coterie.experiment.settings import Settings
 from coterie.experiment.stop_requests import ignore_stop_requests, stop_requests
+from coterie.loop.check_update import broken_leaf
 from coterie.loop.federate import federate
 from coterie.loop.store import Store
 from coterie.models import huggingface_models
@@ -96,8 +97,8 @@ def carry_out(team: Team, recorder: RunRecorder | None = None) -> dict[str, Any]
         if recorder is not None:
             raise KeyboardInterrupt
         return {}
-    _write_weights(experiment, folder, saver.newest.state, saver.newest.store, team)
-    return {} if recorder is None else recorder.write_end()
+    broken = _write_weights(experiment, folder, saver.newest.state, saver.newest.store, team)
+    return {} if recorder is None else recorder.write_end(broken)
 
 
 def _broadcast_decision(team: Team, recorder: RunRecorder | None, decide: Callable[[RunRecorder], T]) -> T | None:
@@ -109,24 +110,44 @@ def _broadcast_decision(team: Team, recorder: RunRecorder | None, decide: Callab
     return decisions[0]
 
 
-def _write_weights(experiment: Experiment, folder: RunFolder, state: Tree, store: Store, team: Team) -> None:
+def _write_weights(experiment: Experiment, folder: RunFolder, state: Tree, store: Store, team: Team) -> str | None:
     """Write the model, in the first process; or each client's, in the process that keeps its state.
 
     Collective: every process calls it.
+
+    Returns:
+        A sentence about the first model that is not finite, or None.
     """
     plan, models = experiment.plan, experiment.models
     own = plan.algorithm.traits.own_models
+    broken: str | None = None
     mine = [client for client in plan.ids if owns(team, client)] if own else plan.ids[: team.rank == 0]
     file_names = client_file_names(plan.ids) if own else {}
     for client in mine:
         architecture = plan.architecture(client)
-        named = plan.tasks[architecture].state_dict(plan.evaluated_weights(state, store, client))
+        weights = plan.evaluated_weights(state, store, client)
+        broken = broken or _broken_weights(weights, plan.initial[architecture], client if own else None)
+        named = plan.tasks[architecture].state_dict(weights)
         name = experiment.model_of(client) if own else None
         folder.write_weights(pack_weights(models[architecture], named, name), file_names.get(client))
         if not own and huggingface_models.is_huggingface_model(models[architecture]):
             with disk_mistakes(folder.huggingface):
                 huggingface_models.export_checkpoint(models[architecture], named, folder.huggingface)
-    team.gather(None)  # no process goes on before all weights are written
+    of_all = team.gather(broken)  # no process goes on before all weights are written
+    return next((sentence for sentence in of_all if sentence is not None), None)
+
+
+def _broken_weights(weights: Tree, initial: Tree, client: str | None) -> str | None:
+    """Return a sentence about a model with numbers that are not finite and were no part of the model; None if good."""
+    with_nan = (f"params/{name}" for name, p in weights["params"].items() if bool(p.isnan().any()))
+    broken = broken_leaf(weights, initial) or next(with_nan, None)
+    if broken is None:
+        return None
+    whose = "the model" if client is None else f"the model of client {client}"
+    return (
+        f"{whose} is not finite in {broken}, so it is of no use: lower the learning rate (algorithm.lr) and run again "
+        "in another folder, from weights that are finite"
+    )
 
 
 def set_workers(settings: Settings, size: int) -> Settings:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from coterie.core import tree
 from coterie.loop.plan import Plan, Round
@@ -67,6 +68,15 @@ class RefusalWatch:
                 f"after round {round.round} the model's outputs for {broken} test examples are not finite, which "
                 "counts as wrong; lower the learning rate (lr), or look for such numbers in the test data"
             )
+
+
+def failure(records: Sequence[Mapping[str, Any]], plan: Plan) -> str | None:
+    """Return why a run trained nothing, as a sentence, from the records of its rounds; None if an update counted."""
+    if not records or any(record["reached"] for record in records):
+        return None
+    why = explain([entry for record in records for entry in record["dropped"]], plan)
+    when = "the only round" if len(records) == 1 else f"any of {len(records)} rounds"
+    return f"no client's update was accepted in {when}, so the run ends with the weights that it began with: {why}"
 
 
 def explain(dropped: Sequence[Mapping[str, str]], plan: Plan) -> str:

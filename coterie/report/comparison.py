@@ -82,7 +82,7 @@ def _result_cells(run: Run, target: float | None) -> list[str]:
     """Return a run's results as cells of the table; `target`, if given, replaces the run's own target."""
     reached = run.end["rounds_to_target"] if target is None else rounds_to_target(accuracy_curve(run.rounds), target)
     return [
-        "finished" if run.over else "not finished",
+        "failed" if run.end.get("failure") else "finished" if run.over else "not finished",
         str(run.end["rounds"]),
         format_percent(run.end["test_accuracy"]),
         format_percent(run.end["best_test_accuracy"]),

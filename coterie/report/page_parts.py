@@ -23,6 +23,7 @@ body { margin: 0 auto; max-width: 1080px; padding: 2rem 1.5rem 4rem; background:
 h1 { margin: 0; font-size: 1.7rem; line-height: 1.25; overflow-wrap: anywhere; }
 h2 { margin: 2.4rem 0 .8rem; font-size: 1.15rem; }
 p { margin: .3rem 0; } .soft { color: var(--soft); }
+.failed { border-left: 4px solid var(--series-8); padding: .3rem .8rem; background: var(--card); }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: .7rem; margin-top: 1.4rem; }
 .tile { background: var(--card); border-radius: 8px; padding: .7rem .9rem; }
 .tile b { display: block; font-size: 1.35rem; font-weight: 600; font-variant-numeric: tabular-nums; }

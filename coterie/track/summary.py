@@ -50,7 +50,8 @@ def summarise(
 
     `seconds` is the sum over the rounds, without evaluation and checkpoints; `elapsed` includes them. `stopped` says
     why the run ended: "rounds" or "target". `bytes_up` and `bytes_down` do not include `bytes_once`. A self-supervised
-    run has the last `spread` of its outputs, and whether that is a collapse.
+    run has the last `spread` of its outputs, and whether that is a collapse. Whoever writes the file adds "failure", a
+    sentence, where the run trained nothing.
 
     Args:
         records: of all rounds.
