@@ -17,7 +17,7 @@ import typer
 from coterie.cli import data_commands, probe_commands
 from coterie.cli.interrupts import handle_interrupts
 from coterie.cli.option_names import mistakes_in_options
-from coterie.core.errors import Mistake
+from coterie.core.errors import FolderGone, Mistake
 
 if TYPE_CHECKING:
     from coterie.processes.team import Team
@@ -190,3 +190,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Mistake as mistake:
         print(mistake, file=sys.stderr)
         sys.exit(2)
+    except FolderGone as gone:
+        print(gone, file=sys.stderr)
+        sys.exit(1)

@@ -86,6 +86,24 @@ class Mistake(ValueError):
         return f"{self.table}.{name}" if self.table else name
 
 
+class FolderGone(RuntimeError):
+    """A run folder was removed or replaced while a run wrote into it. The command prints it and exits with status 1.
+
+    Args:
+        folder: the folder.
+
+    >>> print(FolderGone("runs/a"))
+    runs/a: was removed or replaced while the run wrote there, so the run has ended; start it again
+    """
+
+    def __init__(self, folder: object) -> None:
+        super().__init__(folder)
+        self.folder = folder
+
+    def __str__(self) -> str:
+        return f"{self.folder}: was removed or replaced while the run wrote there, so the run has ended; start it again"
+
+
 def _remake(sentence: str, key: str | None, value: tuple[Any, ...], allowed: str, table: str) -> Mistake:
     """Return the mistake that `__reduce__` described."""
     return Mistake(sentence, key=key, value=value[0] if value else UNSET, allowed=allowed, table=table)

@@ -21,7 +21,10 @@ from coterie.models.batchnorm_statistics import recalibration
 from coterie.probes import Surface, draw_subset
 from coterie.report.run_reader import is_pretraining
 from coterie.track import RunFolder
+from coterie.track.checksums import SUMMARY_FILE, check_files
+from coterie.track.run_folder import CONFIG_FILE, weights_file
 
+WEIGHTS_FILE = weights_file()
 Statistics = Literal["measured", "averaged"]
 On = Literal["test", "train"]
 
@@ -49,7 +52,8 @@ def load_finished_run(folder: Path) -> FinishedRun:
     """
     if is_pretraining(folder):
         raise Mistake(f"{folder}: is a pre-training; give the folder of a run")
-    settings = load_settings(folder / "config.toml")
+    check_files(folder, [CONFIG_FILE, SUMMARY_FILE, WEIGHTS_FILE])
+    settings = load_settings(folder / CONFIG_FILE)
     machine = this_machine()
     here = settings.engine.device if settings.engine.device == machine.device else "auto"  # it may come from elsewhere
     plain = replace(settings.engine, name="sequential", device=here, chunk=None, compile=False, workers=1)
@@ -57,7 +61,7 @@ def load_finished_run(folder: Path) -> FinishedRun:
     if len(experiment.models) > 1 or experiment.plan.algorithm.traits.own_models:
         raise Mistake(f"{folder}: each of its clients has a model of its own; give a run that ends with one for all")
     (start,) = experiment.plan.initial.values()
-    return FinishedRun(folder, experiment, start, _load_end(folder / "model.safetensors", start))
+    return FinishedRun(folder, experiment, start, _load_end(folder / WEIGHTS_FILE, start))
 
 
 def _load_end(path: Path, like: Tree) -> Tree:

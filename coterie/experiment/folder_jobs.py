@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from coterie.core.errors import Mistake
 from coterie.report import write_report
 from coterie.track import RunFolder
+from coterie.track.checksums import REPORT_FILE, find_damage
 from coterie.track.file_writing import disk_mistakes
 from coterie.track.rounds_file import Record
 
@@ -83,13 +84,14 @@ def _holds_a_run(folder: RunFolder) -> Mistake:
 
 
 def write_end(folder: RunFolder, summary: dict[str, Any]) -> None:
-    """Write the last files of a finished job: summary.json, then report.html."""
+    """Write the last files of a finished job: summary.json, the checksums of all files, then report.html."""
     folder.write_summary(summary)
-    with disk_mistakes(folder.path / "report.html"):
+    folder.seal(over=True)
+    with disk_mistakes(folder.path / REPORT_FILE):
         write_report(folder.path)
 
 
 def write_missing_report(folder: RunFolder) -> None:
-    """Write report.html unless it is there."""
-    if not (folder.path / "report.html").is_file():
+    """Write report.html unless it is there and undamaged."""
+    if not (folder.path / REPORT_FILE).is_file() or find_damage(folder.path, [REPORT_FILE]):
         write_report(folder.path)

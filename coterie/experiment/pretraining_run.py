@@ -15,7 +15,8 @@ from torch import nn
 
 from coterie.core.errors import Mistake
 from coterie.experiment.config_toml import current_versions, find_changes
-from coterie.experiment.folder_jobs import Outcome, start_or_resume, write_end
+from coterie.experiment.folder_jobs import Outcome, start_or_resume, write_end, write_missing_report
+from coterie.experiment.mend_folder import is_whole, mend_folder, require_checkpoint
 from coterie.experiment.pretraining_settings import Pretraining, build_trainer, load_pretraining, resolve_pretraining
 from coterie.experiment.resolve_engine import this_machine
 from coterie.experiment.save_checkpoints import CheckpointSaver
@@ -26,10 +27,9 @@ from coterie.pretrain.example_sheet import draw_example_sheet
 from coterie.track import RunFolder
 from coterie.track.file_writing import write_file
 from coterie.track.rounds_file import Record
+from coterie.track.run_folder import SHEET_FILE
 from coterie.track.summary import last_spread
 from coterie.track.weights_file import pack_weights
-
-SHEET_FILE = "sheet.png"
 
 
 class PretrainingWatch(Protocol):
@@ -77,8 +77,13 @@ def pretrain(settings: Pretraining, out: Path, resume: bool = False, watch: Pret
         return _TrainingJob(resolve_pretraining(settings, this_machine()), folder, watch)
 
     def prepare_rest() -> _TrainingJob | None:
+        mend_folder(folder, watch.say)
         adopted = _adopt_settings(settings, folder)
-        return None if folder.read_summary() is not None else _TrainingJob(adopted, folder, watch)
+        if folder.read_summary() is not None and is_whole(folder):
+            write_missing_report(folder)
+            return None
+        require_checkpoint(folder)
+        return _TrainingJob(adopted, folder, watch)
 
     return start_or_resume(folder, resume, prepare, prepare_rest)
 
@@ -136,6 +141,7 @@ class _TrainingJob:
         for sentence in self.saver.warnings():
             self.watch.say(sentence)
         self.records = self.folder.rounds.cut(self.saver.saved)
+        self.folder.reopen()
         if found is not None:
             self.trainer.restore(min(found.round * self.settings.pretrain.interval, self.steps), found.state)
         now = current_versions(this_machine())
@@ -144,6 +150,7 @@ class _TrainingJob:
         write_file(
             self.folder.path / SHEET_FILE, draw_example_sheet(self.settings.pretrain.sizes, self.settings.rng_seed)
         )
+        self.folder.seal(over=False)
         return found.elapsed if found else 0.0
 
     def train_interval(self) -> Record:

@@ -11,6 +11,7 @@ from coterie.core.errors import Mistake
 from coterie.experiment.build_experiment import build_experiment
 from coterie.experiment.config_toml import adopt_choices, find_changes
 from coterie.experiment.folder_jobs import Outcome, start_or_resume, write_missing_report
+from coterie.experiment.mend_folder import is_whole, mend_folder, require_checkpoint
 from coterie.experiment.resolve_engine import this_machine
 from coterie.experiment.run_recorder import RunRecorder, RunWatch, SilentRun
 from coterie.experiment.settings import Settings, load_settings
@@ -48,10 +49,12 @@ def run(
         return _RunJob(RunRecorder(build_experiment(settings, this_machine()), folder, watch), team)
 
     def prepare_rest() -> _RunJob | None:
+        mend_folder(folder, watch.say)
         adopted = _adopt_settings(settings, folder)
         if _is_finished(folder, adopted):
             carry_out(team)  # without a recorder: the other processes end
             return None
+        require_checkpoint(folder)
         return _RunJob(RunRecorder(build_experiment(adopted, this_machine(), folder.start), folder, watch), team)
 
     return start_or_resume(folder, resume, prepare, prepare_rest)
@@ -98,9 +101,11 @@ def _adopt_settings(settings: Settings, folder: RunFolder) -> Settings:
 
 
 def _is_finished(folder: RunFolder, settings: Settings) -> bool:
-    """Return whether a run needs no more rounds; its report is written if it is missing."""
+    """Return whether a run needs no more rounds and its files are whole; a missing report is written."""
     end = folder.read_summary()
     if end is None or (end["stopped"] == "rounds" and end["rounds"] < settings.rounds):
+        return False
+    if not is_whole(folder):
         return False
     write_missing_report(folder)
     return True

@@ -10,6 +10,7 @@ from coterie.core.errors import Mistake
 from coterie.experiment.build_experiment import Experiment
 from coterie.experiment.config_toml import current_versions, format_config
 from coterie.experiment.folder_jobs import write_end
+from coterie.experiment.mend_folder import has_usable_inputs
 from coterie.experiment.resolve_engine import this_machine
 from coterie.experiment.settings import Settings
 from coterie.experiment.starting_weights import measure_starts, start_files
@@ -97,8 +98,10 @@ class RunRecorder:
         self._write_config()
         own = self.experiment.plan.algorithm.traits.own_models
         self.folder.write_clients(self.experiment.clients_to_describe(), self.experiment.model_of if own else None)
-        self.folder.write_inputs(self.experiment.inputs.to_record())
+        if not has_usable_inputs(self.folder):
+            self.folder.write_inputs(self.experiment.inputs.to_record())
         self._write_start()
+        self.folder.seal(over=False)
         self.watch.begin(self.experiment, self.folder.path, list(self.records))
         for sentence in self.experiment.remarks:
             self.watch.say(sentence)

@@ -68,7 +68,7 @@ class CheckpointSaver:
         began = time.monotonic()
         self.folder.rounds.sync()
         with disk_mistakes(self.folder.checkpoint):
-            self.checkpoints.save(self.newest)
+            self.checkpoints.save(self.newest, self.folder.copies() if self.team.rank == 0 else None)
         self.saved, now = self.newest.round, time.monotonic()
         self.pause_until = now + max(MIN_PAUSE_SECONDS, PAUSE_PER_SECOND * (now - began))
 

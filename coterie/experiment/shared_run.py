@@ -118,6 +118,7 @@ def _write_weights(experiment: Experiment, folder: RunFolder, state: Tree, store
     Returns:
         A sentence about the first model that is not finite, or None.
     """
+    folder.rounds.require_present()
     plan, models = experiment.plan, experiment.models
     own = plan.algorithm.traits.own_models
     broken: str | None = None

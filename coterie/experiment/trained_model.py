@@ -22,8 +22,9 @@ from coterie.data.new_examples import NewExamples, read_new_examples
 from coterie.experiment.make_model import make_run_model
 from coterie.experiment.settings import Settings, load_settings, model_names
 from coterie.report.run_reader import is_pretraining
+from coterie.track.checksums import SUMMARY_FILE, check_files, check_weights, note_unchecked, read_checksums
 from coterie.track.file_writing import client_file_name
-from coterie.track.run_folder import INPUTS_FILE, weights_file
+from coterie.track.run_folder import CLIENTS_FILE, CONFIG_FILE, INPUTS_FILE, weights_file
 
 BATCH_EXAMPLES = 1000
 
@@ -84,8 +85,11 @@ def load_trained_model(folder: str | Path, client: str | None = None) -> Trained
     folder = Path(folder)
     if is_pretraining(folder):
         raise Mistake(f"{folder}: is a pre-training, which predicts nothing; give the folder of a run")
-    settings, inputs = load_settings(folder / "config.toml"), _read_inputs(folder)
+    check_files(folder, [CONFIG_FILE, INPUTS_FILE, CLIENTS_FILE, SUMMARY_FILE])
+    settings, inputs = load_settings(folder / CONFIG_FILE), _read_inputs(folder)
     name, weights = _find_weights(folder, settings, client)
+    check_weights(weights)
+    note_unchecked(folder)
     model = make_run_model(settings, name, inputs.shape, inputs.outputs)
     try:
         model.load_state_dict(safetensors.torch.load_file(weights))
@@ -100,16 +104,18 @@ def _read_inputs(folder: Path) -> Inputs:
         return inputs_from_record(json.loads(path.read_bytes()))
     except FileNotFoundError as error:
         raise Mistake(f"{folder}: has no {INPUTS_FILE}, which runs of earlier versions lack; run it again") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Mistake(f"{path}: is damaged ({reason(error)}); run it again") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise Mistake(
+            f"{path}: is damaged ({reason(error)}); continue the run with --resume, or put back a copy"
+        ) from error
 
 
 def _find_weights(folder: Path, settings: Settings, client: str | None) -> tuple[str, Path]:
     """Return the name of the model, and the file of its weights."""
-    if not (folder / "summary.json").is_file():
+    if not (folder / SUMMARY_FILE).is_file():
         raise Mistake(f"{folder}: is not finished; continue it with --resume")
-    names, one = model_names(settings), folder / "model.safetensors"
-    if one.is_file():
+    names, one = model_names(settings), folder / weights_file()
+    if one.is_file() or weights_file() in (read_checksums(folder) or {}):
         if client is not None:
             raise Mistake(f"--client {client}: {folder} ended with one model for all clients; leave it out")
         return names[0], one
@@ -129,7 +135,9 @@ def _client_weights(folder: Path, client: str) -> Path:
 def _models_by_client(folder: Path, only: str) -> Mapping[str, str]:
     """Return the name of each client's model, which is `only` where there is one architecture."""
     try:
-        clients: list[dict[str, Any]] = json.loads((folder / "clients.json").read_bytes())
+        clients: list[dict[str, Any]] = json.loads((folder / CLIENTS_FILE).read_bytes())
         return {c["id"]: c.get("model", only) for c in clients}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Mistake(f"{folder / 'clients.json'}: is damaged ({reason(error)}); run it again") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Mistake(
+            f"{folder / CLIENTS_FILE}: is damaged ({reason(error)}); continue the run with --resume, or put back a copy"
+        ) from error

@@ -25,6 +25,7 @@ from coterie.core.errors import Mistake, few
 from coterie.models.functional import second_names
 from coterie.models.model_parts import head_names
 from coterie.models.normalisation import ORIGIN
+from coterie.track.checksums import check_weights
 
 WEIGHTS_FILE = "model.safetensors"
 PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar")
@@ -84,9 +85,10 @@ def load_weights_file(
         head, prefix, skip: as in `load_weights`.
 
     Raises:
-        Mistake: there is no such file, or it does not fit.
+        Mistake: there is no such file, it does not fit, or it is in a run folder and damaged.
     """
     file = find_weights_file(Path(weights))
+    check_weights(file.absolute())
     tensors = read_safetensors(file)
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()

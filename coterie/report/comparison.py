@@ -10,7 +10,7 @@ from coterie.core.errors import Mistake, require
 from coterie.report import page_parts
 from coterie.report.charts import Curve, line_chart
 from coterie.report.formats import format_bytes, format_duration, format_percent, format_setting
-from coterie.report.run_reader import Run, read_run
+from coterie.report.run_reader import Run, mistakes_about_shapes, read_run
 from coterie.track import rounds_to_target
 from coterie.track.summary import accuracy_curve
 
@@ -53,14 +53,18 @@ def compare_runs(folders: Sequence[Path], target: float | None = None) -> Compar
         only = f", and got only {folders[0]}" if folders else ""
         raise Mistake(f"a comparison needs two run folders or more{only}")
     require("target", target, target is None or 0 < target <= 1, "an accuracy, above 0 and at most 1")
-    runs = [read_run(folder) for folder in folders]
+    runs = []
+    for folder in folders:
+        with mistakes_about_shapes(folder):
+            runs.append(read_run(folder))
     names = _unique_names(runs)
     keys = _keys_that_differ(runs)
     results = ["state", "rounds done", "test accuracy", "best", "rounds to target", "sent", "time"]
-    rows = [
-        [name, *(format_setting(run.config.get(key, "-")) for key in keys), *_result_cells(run, target)]
-        for name, run in zip(names, runs, strict=True)
-    ]
+    rows = []
+    for name, run in zip(names, runs, strict=True):
+        with mistakes_about_shapes(run.folder):
+            settings = [format_setting(run.config.get(key, "-")) for key in keys]
+            rows.append([name, *settings, *_result_cells(run, target)])
     return Comparison(runs, names, ["run", *keys, *results], rows)
 
 

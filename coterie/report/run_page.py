@@ -16,9 +16,10 @@ from coterie.report.formats import format_bytes, format_duration, format_number,
 from coterie.report.layer_charts import layer_charts
 from coterie.report.pretraining_page import pretraining_page
 from coterie.report.probe_charts import probe_charts
-from coterie.report.run_reader import Run, is_pretraining, read_pretraining, read_run
+from coterie.report.run_reader import Run, is_pretraining, mistakes_about_shapes, read_pretraining, read_run
 from coterie.report.settings_tables import settings_tables
 from coterie.report.start_tables import start_tables
+from coterie.track.checksums import REPORT_FILE, refresh_report
 
 
 def write_report(folder: Path) -> Path:
@@ -28,9 +29,11 @@ def write_report(folder: Path) -> Path:
         Mistake: it is not a run folder.
         OSError: the page cannot be written.
     """
-    path = folder / "report.html"
-    page = pretraining_page(read_pretraining(folder)) if is_pretraining(folder) else run_page(read_run(folder))
+    path = folder / REPORT_FILE
+    with mistakes_about_shapes(folder):
+        page = pretraining_page(read_pretraining(folder)) if is_pretraining(folder) else run_page(read_run(folder))
     write_atomic(path, page.encode())
+    refresh_report(folder)
     return path
 
 

@@ -4,16 +4,44 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from coterie.core.errors import Mistake
+from coterie.core.errors import Mistake, reason
+from coterie.loop.manifests import read_kept_files
+from coterie.track.checksums import SUMMARY_FILE, check_files, read_checksums
 from coterie.track.rounds_file import Record, read_records
-from coterie.track.run_folder import INPUTS_FILE, START_FILE
+from coterie.track.run_folder import CLIENTS_FILE, CONFIG_FILE, INPUTS_FILE, START_FILE
 from coterie.track.summary import last_spread, summarise
+
+_REMEDY = "continue the run with --resume, which writes it again, or put back a copy"
+_ROUND_TYPES = {
+    "seconds": "number",
+    "elapsed": "number",
+    "cohort_size": "count",
+    "reached": "count",
+    "bytes_up": "count",
+    "bytes_down": "count",
+    "dropped": "objects",
+    "train_loss": "number?",
+    "test_loss": "number?",
+    "test_accuracy": "number?",
+}
+"""What every record of a round has, as `_has_kind` takes it."""
+_INTERVAL_TYPES = {"step": "count", "loss": "number?", "seconds": "number", "elapsed": "number"}
+_SUMMARY_TYPES = {
+    "rounds": "count",
+    "elapsed": "number",
+    "test_accuracy": "number?",
+    "best_test_accuracy": "number?",
+    "rounds_to_target": "number?",
+    "bytes_up": "count",
+    "bytes_down": "count",
+}
 
 
 @dataclass(frozen=True)
@@ -68,14 +96,13 @@ def read_run(folder: Path) -> Run:
     if is_pretraining(folder):
         raise Mistake(f"{folder}: is a pre-training, which has no rounds and no accuracy; give the folder of a run")
     tables, versions = _read_config(folder)
-    records = read_records(folder / "rounds.jsonl")
-    over = (folder / "summary.json").is_file()
+    over = (folder / SUMMARY_FILE).is_file()
+    records = _read_records(folder, "round", over)
     target = tables.get("evaluate", {}).get("target_accuracy")
-    end = _read_json(folder / "summary.json") if over else summarise(records, target)
-    clients = _read_json(folder / "clients.json") if (folder / "clients.json").is_file() else []
+    end = _read_end(folder, "rounds", len(records)) if over else summarise(records, target)
+    clients = _read_objects(folder / CLIENTS_FILE, ["id", "examples", "label_counts"])
     name = folder.resolve().name
-    start_path = folder / "start" / START_FILE
-    start = _read_json(start_path) if start_path.is_file() else ()
+    start = _read_objects(folder / "start" / START_FILE, ["model", "loaded", "frozen", "test_accuracy"])
     labels = _read_labels(folder / INPUTS_FILE)
     return Run(folder, name, flatten(tables), versions, records, end, over, clients, start, labels)
 
@@ -83,10 +110,11 @@ def read_run(folder: Path) -> Run:
 def _read_labels(path: Path) -> list[str] | None:
     """Read the labels' names from inputs.json; None where they have none, or an earlier version wrote no such file."""
     inputs = _read_json(path) if path.is_file() else {"classes": None}
-    if not isinstance(inputs, dict) or "classes" not in inputs:
-        raise Mistake(f"{path}: is damaged (it names no classes); run it again")
-    names: list[str] | None = inputs["classes"]
-    return names
+    names: Any = inputs.get("classes", 0) if isinstance(inputs, dict) else 0
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise Mistake(f"{path}: is damaged (it names no classes); {_REMEDY}")
+    classes: list[str] | None = names
+    return classes
 
 
 def is_pretraining(folder: Path) -> bool:
@@ -105,18 +133,116 @@ def read_pretraining(folder: Path) -> Run:
         Mistake: a file in it is damaged.
     """
     tables, versions = _read_config(folder)
-    records = read_records(folder / "intervals.jsonl", "interval")
-    over = (folder / "summary.json").is_file()
-    end = _read_json(folder / "summary.json") if over else last_spread(records)
+    over = (folder / SUMMARY_FILE).is_file()
+    records = _read_records(folder, "interval", over)
+    end = _read_end(folder, "steps", records[-1]["step"] if records else 0) if over else last_spread(records)
     return Run(folder, folder.resolve().name, flatten(tables), versions, records, end, over, [])
 
 
 def _read_config(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Read the settings, and the versions of the packages that the run was made with."""
-    tables = tomllib.loads(_read_text(folder / "config.toml"))
+    """Read the settings, and the versions of the packages that the run was made with, after checking checksums."""
+    path = folder / CONFIG_FILE
+    check_files(folder, [name for name in read_checksums(folder) or () if not _is_result_file(name)])
+    try:
+        tables = tomllib.loads(_read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise Mistake(f"{path}: is damaged ({reason(error)}); {_REMEDY}") from error
     versions = tables.pop("versions", {})
     tables.pop("origin", None)
+    pretrain = tables.get("pretrain", {})
+    if not all(isinstance(each, dict) for each in (tables.get("model"), tables.get("algorithm", pretrain), pretrain)):
+        raise Mistake(f"{path}: is damaged (it lacks tables that every run has); {_REMEDY}")
     return tables, versions
+
+
+def _is_result_file(name: str) -> bool:
+    """Return whether a file holds weights or a page, which no report is made from."""
+    return name.endswith((".safetensors", ".html")) or name.startswith("huggingface/")
+
+
+def _read_records(folder: Path, unit: str, over: bool) -> list[Record]:
+    """Read the records of a run; refuse damaged ones, and fewer than the checkpoint counts.
+
+    Raises:
+        Mistake: records are lost or damaged.
+    """
+    path = folder / f"{unit}s.jsonl"
+    records = read_records(path, unit)
+    types = _ROUND_TYPES if unit == "round" else _INTERVAL_TYPES
+    for number, record in enumerate(records, 1):
+        wrong = [name for name, kind in types.items() if not _has_kind(record.get(name, ""), kind)]
+        if wrong:
+            raise Mistake(f"{path}: line {number} is damaged (it gives no {wrong[0]}); {_REMEDY}")
+    kept = None if over else read_kept_files(folder / "checkpoint")
+    if kept is not None:
+        copy = kept.files.get(path.name, b"")
+        if len(records) < kept.round or not path.read_bytes().startswith(copy):
+            raise Mistake(
+                f"{path}: is damaged (its first {kept.round} lines are not those that the checkpoint counts); {_REMEDY}"
+            )
+    return records
+
+
+def _has_kind(value: Any, kind: str) -> bool:
+    """Return whether a value is a whole "count", a "number", a "number?" that may be null, or a list of "objects"."""
+    if kind == "objects":
+        return isinstance(value, list) and all(isinstance(each, dict) for each in value)
+    if value is None:
+        return kind == "number?"
+    return isinstance(value, int if kind == "count" else int | float) and not isinstance(value, bool)
+
+
+def _read_end(folder: Path, name: str, number: int) -> dict[str, Any]:
+    """Read summary.json; refuse it if its `name` is not the number of records.
+
+    Raises:
+        Mistake: it is damaged, or records are lost.
+    """
+    path = folder / SUMMARY_FILE
+    end = _read_json(path)
+    types = _SUMMARY_TYPES if name == "rounds" else {"steps": "count", "loss": "number?"}
+    wrong = (
+        [key for key, kind in types.items() if not _has_kind(end.get(key, ""), kind)]
+        if isinstance(end, dict)
+        else [name]
+    )
+    if wrong:
+        raise Mistake(f"{path}: is damaged (it gives no {wrong[0]}); {_REMEDY}")
+    if end[name] != number:
+        raise Mistake(f"{folder}: {path.name} counts {end[name]} {name}, and the records {number}; {_REMEDY}")
+    found: dict[str, Any] = end
+    return found
+
+
+def _read_objects(path: Path, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Read a list of objects that have these names from a JSON file; nothing where there is no such file.
+
+    Raises:
+        Mistake: it is damaged.
+    """
+    found = _read_json(path) if path.is_file() else []
+    if not (_has_kind(found, "objects") and all(set(names) <= each.keys() for each in found)):
+        raise Mistake(f"{path}: is damaged (it is not a list of objects with {', '.join(names)}); {_REMEDY}")
+    objects: list[dict[str, Any]] = found
+    return objects
+
+
+@contextmanager
+def mistakes_about_shapes(folder: Path) -> Iterator[None]:
+    """Turn errors over values of another kind, in files that have no checksum, into a sentence about the folder.
+
+    Raises:
+        Mistake: an earlier version wrote the folder, or the run is not over, and a file in it is damaged.
+    """
+    try:
+        yield
+    except Mistake:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
+        if SUMMARY_FILE in (read_checksums(folder) or {}):
+            raise  # the files are what the run wrote
+        kind = type(error).__name__
+        raise Mistake(f"{folder}: a file in it is damaged ({kind}: {reason(error)}); {_REMEDY}") from error
 
 
 def flatten(tables: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,10 +259,10 @@ def flatten(tables: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_text(path: Path) -> str:
     """Return the text of a file in a run folder; if it is absent, refuse the folder as not a run folder."""
+    if not path.is_file():
+        raise Mistake(f"{path.parent}: is not a run folder, since it has no {path.name}")
     try:
         return path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise Mistake(f"{path.parent}: is not a run folder, since it has no {path.name}") from error
     except OSError as error:
         raise Mistake(f"{path}: cannot be read ({error.strerror})") from error
 
@@ -145,5 +271,5 @@ def _read_json(path: Path) -> Any:
     """Return the value of a JSON file in a run folder; refuse a damaged file."""
     try:
         return json.loads(_read_text(path))
-    except ValueError as error:
-        raise Mistake(f"{path}: is damaged ({error}); resume the run, which writes it again") from error
+    except (ValueError, RecursionError) as error:
+        raise Mistake(f"{path}: is damaged ({reason(error)}); {_REMEDY}") from error

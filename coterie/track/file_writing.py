@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from coterie.core.errors import Mistake
+from coterie.core.errors import FolderGone, Mistake
 from coterie.core.files import write_atomic
 
 _MAX_NAME_BYTES = 200
@@ -30,10 +30,13 @@ def disk_mistakes(path: Path, remedy: str = "solve that and continue with --resu
 
     Raises:
         Mistake: the disk is full, or the file or folder cannot be written.
+        FolderGone: the folder that it lies in was removed.
     """
     try:
         yield
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not path.parent.is_dir():
+            raise FolderGone(path.parent) from error
         raise Mistake(f"{path}: cannot be written ({error.strerror or error}); {remedy}") from error
 
 

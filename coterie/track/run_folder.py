@@ -3,6 +3,7 @@
 config.toml           every setting, resolved
 clients.json          how many examples each client holds
 inputs.json           what the model takes, and what its outputs mean
+data.json             digests of the data that the run began with
 start/                what the run began with, unless that is initial weights of its own
 rounds.jsonl          one line a round
 checkpoint/           what a resume needs
@@ -10,6 +11,7 @@ model.safetensors     the model at the end; clients/ID.safetensors where each cl
 huggingface/          the model at the end again, for a model of transformers
 summary.json          the results; where it is there, the run is over
 report.html           the page
+checksums.json        a digest of each of these files, except those in checkpoint/, which has its own
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from coterie.core.errors import Mistake
 from coterie.core.files import remove_unfinished
+from coterie.loop.manifests import list_manifests
+from coterie.track.checksums import CHECKSUMS_FILE, REPORT_FILE, SUMMARY_FILE, write_checksums
 from coterie.track.clients_json import describe_clients, format_clients
 from coterie.track.file_writing import disk_mistakes, to_json, write_file
 from coterie.track.folder_lock import LOCK_FILE, hold_lock
@@ -31,7 +35,11 @@ from coterie.track.rounds_file import RoundsFile
 if TYPE_CHECKING:
     from coterie.core.examples import Clients
 
+CONFIG_FILE = "config.toml"
+CLIENTS_FILE = "clients.json"
+DATA_FILE = "data.json"
 INPUTS_FILE = "inputs.json"
+SHEET_FILE = "sheet.png"
 START_FILE = "start.json"
 """In start/: where the weights that a run began with came from. It is written last of that folder."""
 
@@ -51,7 +59,7 @@ class RunFolder:
 
     def __init__(self, path: Path, unit: str = "round") -> None:
         self.path, self.unit = path, unit
-        self.config = path / "config.toml"
+        self.config = path / CONFIG_FILE
         self.checkpoint = path / "checkpoint"
         self.start = path / "start"
         self.huggingface = path / "huggingface"
@@ -65,7 +73,7 @@ class RunFolder:
         Raises:
             Mistake: it holds something else.
         """
-        if self.config.is_file():
+        if self.config.is_file() or list_manifests(self.checkpoint):
             return True
         try:
             names = [entry.name for entry in self.path.iterdir() if not entry.name.startswith(".")]
@@ -104,8 +112,8 @@ class RunFolder:
         self.rounds.close()
         for folder in (self.checkpoint, self.start):
             shutil.rmtree(folder, ignore_errors=True)
-        descriptions = (self.path / name for name in ("clients.json", INPUTS_FILE))
-        for file in (self.config, *descriptions, self.rounds.path, self.path / LOCK_FILE):
+        descriptions = (self.path / name for name in (CHECKSUMS_FILE, CLIENTS_FILE, INPUTS_FILE, DATA_FILE))
+        for file in (*descriptions, self.config, self.rounds.path, self.path / LOCK_FILE):
             file.unlink(missing_ok=True)
         for folder in self._new_folders:
             with suppress(OSError):  # someone else has put something there
@@ -116,12 +124,32 @@ class RunFolder:
 
         None also where the file is damaged: the run then writes it again.
         """
-        path = self.path / "summary.json"
+        path, needed = self.path / SUMMARY_FILE, {"round": {"rounds", "stopped"}, "interval": {"steps"}}
         try:
-            summary: dict[str, Any] | None = json.loads(path.read_bytes()) if path.is_file() else None
-        except ValueError:
+            summary = json.loads(path.read_bytes()) if path.is_file() else None
+        except (ValueError, RecursionError):
             return None
-        return summary
+        return summary if isinstance(summary, dict) and needed[self.unit] <= summary.keys() else None
+
+    def description_files(self) -> list[str]:
+        """Return the names of the files that say what the run is. They are there from its first round on."""
+        start = [path.relative_to(self.path).as_posix() for path in sorted(self.start.glob("*"))]
+        return [CONFIG_FILE, CLIENTS_FILE, INPUTS_FILE, DATA_FILE, SHEET_FILE, *start]
+
+    def result_files(self) -> list[str]:
+        """Return the names of the files that are complete when the run is over."""
+        weights = [*self.path.glob("clients/*.safetensors"), *self.huggingface.rglob("*")]
+        found = [path.relative_to(self.path).as_posix() for path in sorted(weights)]
+        return [self.rounds.path.name, weights_file(), *found, SUMMARY_FILE, REPORT_FILE]
+
+    def seal(self, over: bool) -> None:
+        """Write checksums.json: of the files that say what the run is, and of its results if it is over."""
+        write_checksums(self.path, [*self.description_files(), *(self.result_files() if over else [])])
+
+    def copies(self) -> dict[str, bytes]:
+        """Return the content of the small files that cannot be made again, of which a checkpoint keeps copies."""
+        paths = [self.path / name for name in (CONFIG_FILE, INPUTS_FILE, DATA_FILE)]
+        return {path.name: path.read_bytes() for path in (*paths, self.rounds.path) if path.is_file()}
 
     def write_config(self, text: str) -> None:
         """Write config.toml; from then on a run has begun."""
@@ -129,7 +157,7 @@ class RunFolder:
 
     def write_clients(self, clients: Clients, model_of: Callable[[str], str] | None = None) -> None:
         """Write clients.json, with the name of each client's model where `model_of` is given."""
-        write_file(self.path / "clients.json", format_clients(describe_clients(clients, model_of)).encode())
+        write_file(self.path / CLIENTS_FILE, format_clients(describe_clients(clients, model_of)).encode())
 
     def write_inputs(self, record: Mapping[str, Any]) -> None:
         """Write inputs.json, a line for each entry."""
@@ -153,10 +181,10 @@ class RunFolder:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json; from then on the run is over."""
-        write_file(self.path / "summary.json", to_json(summary, indent=1).encode() + b"\n")
+        write_file(self.path / SUMMARY_FILE, to_json(summary, indent=1).encode() + b"\n")
 
     def reopen(self) -> None:
-        """Remove summary.json and report.html, so that the run is no longer over."""
-        for name in ("report.html", "summary.json"):
+        """Remove checksums.json, report.html and summary.json, so that the run is no longer over."""
+        for name in (CHECKSUMS_FILE, REPORT_FILE, SUMMARY_FILE):
             with disk_mistakes(self.path / name):
                 (self.path / name).unlink(missing_ok=True)

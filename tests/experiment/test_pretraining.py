@@ -105,7 +105,7 @@ def test_what_a_pre_training_leaves(start: Start) -> None:
     folder = start().folder
     names = {p.name for p in folder.iterdir() if not p.name.startswith(".")}
     expected = {"config.toml", "intervals.jsonl", "summary.json", "model.safetensors", "report.html", "sheet.png"}
-    assert names == expected | {"checkpoint"}
+    assert names == expected | {"checkpoint", "checksums.json"}
     assert [r["step"] for r in lines(folder)] == [2, 4, 6, 8, 10, 12, 13]
     record = json.loads((folder / "intervals.jsonl").read_text().splitlines()[0])
     assert record.keys() == {"interval", "step", "loss", "spread", "lr", *TIMES}

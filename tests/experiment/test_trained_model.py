@@ -231,6 +231,9 @@ def test_what_cannot_be_used_is_said_in_a_sentence(wards: Path, tmp_path: Path) 
 def test_a_folder_that_cannot_be_used(wards: Path, tmp_path: Path) -> None:
     folder = run(load_settings(wards), tmp_path / "run").folder
     (folder / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(Mistake, match=r"model.safetensors: is damaged"):
+        load_trained_model(folder)
+    (folder / "checksums.json").unlink()  # as in a folder of an earlier version
     with pytest.raises(Mistake, match=r"model.safetensors: is not the model that config.toml describes"):
         load_trained_model(folder)
     for damaged in ("{}", "[]", "{"):
