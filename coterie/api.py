@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Required, SupportsIndex, TypedDict, Unpack
 
 import torch
@@ -14,22 +16,27 @@ from coterie.core import tree
 from coterie.core.aggregators import Aggregator, Sum
 from coterie.core.algorithm import Algorithm, Recipe
 from coterie.core.engine import Engine
-from coterie.core.errors import Mistake, mistakes_in, require
+from coterie.core.errors import Mistake, mistakes_in, reason, require
 from coterie.core.examples import Clients, Examples, pool_examples
+from coterie.core.registry import nearest
 from coterie.core.task import Score, Task
 from coterie.core.transforms import Transform, chain, identity
 from coterie.engines.sequential import Sequential
+from coterie.loop import check_model
 from coterie.loop import federate as loop
 from coterie.loop.attack import Attack
+from coterie.loop.check_arguments import check_clients, check_kinds, check_own_test, check_recipe
 from coterie.loop.cohort import Available, Cohort
 from coterie.loop.evaluate import Evaluation, label_shares
 from coterie.loop.faults import Faults
 from coterie.loop.plan import Plan, Probe, Resume, Round
 from coterie.models.functional import Augment, initial_weights, make_task
 from coterie.models.model_parts import lr_scales
-from coterie.models.shape_checks import require_known_sizes
+from coterie.models.usable_model import require_usable_model
 from coterie.objectives import accuracy, cross_entropy
 from coterie.processes.team import ALONE, Team
+
+log = logging.getLogger(__name__)
 
 Models = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
 
@@ -94,7 +101,24 @@ def federate(
     1 1
     2 1
     """
+    _check_names(options)
+    resume_kind = "a coterie.Resume, or left out"
+    require("resume", type(resume).__name__, resume is None or isinstance(resume, Resume), resume_kind)
     return loop.federate(plan(algorithm, model, clients, **options), resume, keep_updates)
+
+
+def _check_names(options: Mapping[str, object]) -> None:
+    """Refuse arguments that `plan` does not have, and a missing number of rounds."""
+    for name in options:
+        if name not in PlanOptions.__annotations__:
+            near = nearest(name, PlanOptions.__annotations__)
+            hint = f"did you mean `{near}`?" if near else f"there are {', '.join(PlanOptions.__annotations__)}"
+            how = "how clients train belongs to the algorithm: coterie.fedavg(lr=0.1, momentum=0.9), and a server's "
+            how += "optimiser too: coterie.fedadam(...)"
+            sentence = how if name in ("optimizer", "optim", "lr") else hint
+            raise Mistake(f"there is no such argument; {sentence}", key=name)
+    if "rounds" not in options:
+        raise Mistake("it is missing; it must be a whole number, 1 or more", key="rounds")
 
 
 def plan(
@@ -152,9 +176,39 @@ def plan(
             given the same arguments.
         public: the earlier name of `seed_set`. It still works in this version, with a warning.
 
+    The models are tried on two examples (see `coterie.models.model_trial`). Where outputs and labels do not say which
+    class is right, as with one output or labels that are numbers, there is no accuracy unless `metrics` has one.
+
     Raises:
-        Mistake: an argument cannot be used.
+        Mistake: an argument cannot be used, or the model, the loss and the labels do not fit together.
     """
+    check_recipe(algorithm)
+    check_clients(clients)
+    check_kinds(
+        {
+            "rounds": rounds,
+            "cohort": cohort,
+            "rng_seed": rng_seed,
+            "test": test,
+            "own_test": own_test,
+            "evaluate_every": evaluate_every,
+            "evaluate_clients": evaluate_clients,
+            "loss": loss,
+            "metrics": metrics,
+            "num_classes": num_classes,
+            "augment": augment,
+            "available": available,
+            "aggregation": aggregation,
+            "up": up,
+            "faults": faults,
+            "seed_set": seed_set,
+            "attack": attack,
+            "probe": probe,
+            "lr_scale": lr_scale,
+            "engine": engine,
+        }
+    )
+    check_own_test(own_test)
     require("rounds", rounds, rounds >= 1, "1 or more")
     if public is not None:
         if seed_set is not None:
@@ -163,21 +217,37 @@ def plan(
         seed_set = public
     engine = engine or Sequential()
     ids: Sequence[str] = tuple(clients)
-    if not ids or not all(isinstance(client, str) for client in ids):
-        raise Mistake("clients must map ids, which are strings, to examples, and there must be at least one")
-    given, architecture = _name_architectures(model, ids)
-    models = {name: _copy_to_engine(m, engine) for name, m in given.items()}
+    given, architecture, keys = _name_architectures(model, ids)
+    models = {name: _copy_to_engine(m, engine, keys[name]) for name, m in given.items()}
     scales = lr_scales(given, lr_scale or {})
     classes = num_classes or _count_classes(test)
-    measures: dict[str, Score] = {"accuracy": accuracy} if metrics is None else dict(metrics)
+    with _mistakes_about(keys):
+        trials = check_model.try_models(models, clients, test, engine, augment)
+    _say_what_draws(trials, keys)
+    measures: dict[str, Score] = dict(metrics) if metrics is not None else {"accuracy": accuracy}
+    if metrics is None and not check_model.has_accuracy(trials, test):
+        measures = {}
     tasks = engine.prepare(
         {
-            name: make_task(m, loss=loss, metrics=measures, num_classes=classes, augment=augment, lr_scale=scales[name])
+            name: make_task(
+                m,
+                loss=loss,
+                metrics=measures,
+                num_classes=classes,
+                augment=augment,
+                lr_scale=scales[name],
+                habits=trials[name].habits if trials else None,
+            )
             for name, m in models.items()
         }
     )
     algorithms = _bind(algorithm, tasks, probe)
     first = next(iter(algorithms.values()))
+    if first.traits.predicts:
+        with _mistakes_about(keys):
+            check_model.check_fit(trials, loss, measures, num_classes)
+        if loss is cross_entropy:
+            check_model.check_labels(trials, clients, test, own_test, seed_set)
     if first.traits.pooled and len(models) > 1:
         raise Mistake("an algorithm that pools all data trains one model; give one, not several")
     if first.traits.pooled:
@@ -239,41 +309,86 @@ def _join_codecs(chosen: Transform | None, algorithms_own: Transform | None) -> 
 
 
 def _bind(algorithm: Recipe, tasks: Mapping[str, Task], probe: Probe | None) -> dict[str, Algorithm]:
-    """Return each architecture's algorithm, extended by the probe if there is one."""
+    """Return each architecture's algorithm, extended by the probe if there is one; refuse anything but an algorithm."""
     recipe = algorithm if probe is None else probe.extend_algorithm(algorithm)
-    return {name: recipe(task) for name, task in tasks.items()}
+    bound = {name: recipe(task) for name, task in tasks.items()}
+    for result in bound.values():
+        if not isinstance(result, Algorithm):
+            sentence = f"it returns a {type(result).__name__} for a task; it must return a coterie.Algorithm"
+            raise Mistake(sentence, key="algorithm")
+    return bound
 
 
-def _name_architectures(model: Models, ids: Sequence[str]) -> tuple[dict[str, nn.Module], Callable[[str], str]]:
-    """Return the models by architecture, and the function from a client to its architecture; refuse missing models."""
-    if isinstance(model, nn.Module):
-        return {"model": model}, lambda client: "model"
-    given = list(model.values() if isinstance(model, Mapping) else model)
-    if not given:
-        raise Mistake("there is no model; give at least one")
-    names = {id(m): str(k) for k, m in enumerate(dict.fromkeys(given))}  # a model that is given twice counts once
-    models = {names[id(m)]: m for m in given}
+@contextmanager
+def _mistakes_about(keys: Mapping[str, str]) -> Iterator[None]:
+    """Name the model as the caller gave it, in mistakes about an architecture."""
+    try:
+        yield
+    except Mistake as mistake:
+        if mistake.key not in keys:
+            raise
+        raise Mistake(mistake.sentence, key=keys[mistake.key]) from mistake.__cause__
+
+
+def _say_what_draws(trials: check_model.Trials, keys: Mapping[str, str]) -> None:
+    """Log which models draw from PyTorch's global generator."""
+    for name, trial in trials.items():
+        layer = trial.habits.drawing_layer
+        if layer is not None:
+            log.warning(
+                "%s draws random numbers from PyTorch's global generator%s: its results repeat on one engine, but "
+                "differ between engines, or where another thread draws too; torch.nn.Dropout does not",
+                keys[name],
+                f", in its layer {layer}" if layer else "",
+            )
+
+
+def _name_architectures(
+    model: Models, ids: Sequence[str]
+) -> tuple[dict[str, nn.Module], Callable[[str], str], dict[str, str]]:
+    """Return the models by architecture, the function from a client to its architecture, and how to name each model.
+
+    Raises:
+        Mistake: a model is missing, or cannot be trained.
+    """
+    if isinstance(model, str) or not isinstance(model, Sequence | Mapping) or isinstance(model, nn.Module):
+        require_usable_model(model, "model")
+        assert isinstance(model, nn.Module)
+        return {"model": model}, lambda client: "model", {"model": "model"}
     if isinstance(model, Mapping):
         missing = [client for client in ids if client not in model]
         if missing:
             raise Mistake(f"client {missing[0]} has no model; name one for each client")
-        return models, lambda client: names[id(model[client])]
+    given = list(model.values() if isinstance(model, Mapping) else model)
+    if not given:
+        raise Mistake("there is no model; give at least one")
+    labels = [f'model["{client}"]' for client in model] if isinstance(model, Mapping) else []
+    labels = labels or [f"model[{k}]" for k in range(len(given))]
+    for each, label in zip(given, labels, strict=True):
+        require_usable_model(each, label)
+    names = {id(m): str(k) for k, m in enumerate(dict.fromkeys(given))}  # a model that is given twice counts once
+    models = {names[id(m)]: m for m in given}
+    keys = {names[id(m)]: label for m, label in reversed(list(zip(given, labels, strict=True)))}
+    if isinstance(model, Mapping):
+        return models, lambda client: names[id(model[client])], keys
     dealt = {client: names[id(given[k % len(given)])] for k, client in enumerate(ids)}
-    return models, lambda client: dealt[client]
+    return models, lambda client: dealt[client], keys
 
 
-def _copy_to_engine(model: nn.Module, engine: Engine) -> nn.Module:
+def _copy_to_engine(model: nn.Module, engine: Engine, key: str) -> nn.Module:
     """Return a copy of the model on the engine's device, in its type of number.
 
     Raises:
-        Mistake: a size is not known yet, or a number is beyond the range of the type.
+        Mistake: it cannot be moved, or a number is beyond the range of the type.
     """
-    require_known_sizes(model, "model")
-    moved = copy.deepcopy(model).to(engine.device, engine.dtype)
+    try:
+        moved = copy.deepcopy(model).to(engine.device, engine.dtype)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise Mistake(f"it cannot be moved to {engine.device} as {engine.dtype} ({reason(error)})", key=key) from error
     given = dict(_tensors_by_name(model))
     for name, x in _tensors_by_name(moved):
         if not tree.is_finite(x) and not torch.equal(x.isfinite().cpu(), given[name].isfinite().cpu()):
-            raise Mistake(f"model: its {name} holds numbers beyond the range of {engine.dtype}; give smaller ones")
+            raise Mistake(f"its {name} holds numbers beyond the range of {engine.dtype}; give smaller ones", key=key)
     return moved
 
 

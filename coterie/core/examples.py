@@ -23,7 +23,7 @@ class Examples:
     selects this client's rows, so a hundred clients of one data set cost one copy of it.
 
     Raises:
-        Mistake: `x` and `y` differ in length.
+        Mistake: `x` and `y` differ in length, or are not tensors.
     """
 
     x: Tensor
@@ -31,7 +31,14 @@ class Examples:
     rows: Tensor | None = None
 
     def __post_init__(self) -> None:
-        """Refuse labels that are more or fewer than the examples."""
+        """Refuse other types than tensors, and labels that are more or fewer than the examples."""
+        for name in ("x", "y", "rows"):
+            value = getattr(self, name)
+            if not isinstance(value, Tensor) and (name == "x" or value is not None):
+                sentence = f"it is of type {type(value).__name__}; it must be a tensor, such as torch.as_tensor({name})"
+                raise Mistake(sentence, key=name)
+        if not self.x.dim() or (self.y is not None and not self.y.dim()):
+            raise Mistake("x and y are single numbers; they must be tensors with a row for each example")
         if self.y is not None and len(self.y) != len(self.x):
             raise Mistake(f"x has {len(self.x)} examples but y has {len(self.y)}; give one label for each example")
 

@@ -122,7 +122,7 @@ def build_experiment(settings: Settings, machine: Machine, start_folder: Path | 
     seed_set, extra = place_seed_set(settings, algorithm, seed)
     chosen, why = _choose_engine(settings, machine, algorithm, list(models.values()), held, seed_set, extra)
     settings = replace(settings, engine=chosen)
-    with mistakes_in("algorithm"), _mistakes_about_evaluation():
+    with mistakes_in("algorithm"), _mistakes_about_evaluation(), _mistakes_about_models(settings):
         plan = api.plan(
             recipe,
             dealt,
@@ -146,7 +146,7 @@ def build_experiment(settings: Settings, machine: Machine, start_folder: Path | 
         )
     if extra is not None:  # after data were pooled and label shares counted
         plan = replace(plan, clients=add_to_clients(plan.clients, extra))
-    check_fit(settings, plan, source)
+    check_fit(settings, plan)
     return Experiment(
         settings=settings,
         plan=plan,
@@ -177,6 +177,22 @@ def _mistakes_about_evaluation() -> Iterator[None]:
         key = mistake.key.removeprefix("evaluate_")
         sentence, value, allowed = mistake.sentence, mistake.value, mistake.allowed
         raise Mistake(sentence, key=key, value=value, allowed=allowed, table="evaluate") from mistake
+
+
+@contextmanager
+def _mistakes_about_models(settings: Settings) -> Iterator[None]:
+    """Name the keys of [model] as a file does, where `coterie.plan` names its argument."""
+    names = model_names(settings)
+    keys = {"model": ("name", names[0])} | {f"model[{k}]": ("names", name) for k, name in enumerate(names)}
+    for client, name in settings.model.get("clients", {}).items():
+        keys[f'model["{client}"]'] = (f"clients.{client}", name)
+    try:
+        yield
+    except Mistake as mistake:
+        if mistake.key not in keys:
+            raise
+        key, name = keys[mistake.key]
+        raise Mistake(mistake.sentence, key=key, value=name, table="model") from mistake
 
 
 def _recipe(settings: Settings) -> Recipe:

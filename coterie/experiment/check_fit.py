@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 
-from coterie.core import tree
 from coterie.core.aggregators import Sum
-from coterie.core.errors import Mistake, mistakes_in, reason
+from coterie.core.errors import Mistake, mistakes_in
 from coterie.core.rng import generator, key
-from coterie.core.task import Task
 from coterie.core.tree import Tree
-from coterie.data import Source
-from coterie.experiment.settings import Settings, model_names
-from coterie.loop import evaluate
+from coterie.experiment.settings import Settings
 from coterie.loop.plan import Plan
 
 
-def check_fit(settings: Settings, plan: Plan, source: Source) -> None:
+def check_fit(settings: Settings, plan: Plan) -> None:
     """Check that the parts of a plan fit together.
 
     Raises:
@@ -42,6 +35,14 @@ def check_fit(settings: Settings, plan: Plan, source: Source) -> None:
             value=target,
             table="evaluate",
         )
+    if target is not None and any("accuracy" not in task.metrics for task in plan.tasks.values()):
+        raise Mistake(
+            "no accuracy is measured, since the model's outputs and the labels do not say which class is right; leave "
+            "it out",
+            key="target_accuracy",
+            value=target,
+            table="evaluate",
+        )
     with mistakes_in("cohort"):
         cohort = plan.cohort_size()
     with mistakes_in("attack"):
@@ -50,8 +51,6 @@ def check_fit(settings: Settings, plan: Plan, source: Source) -> None:
     with mistakes_in("aggregation"):
         if plan.aggregator != Sum():
             _check_cohort(plan, cohort)
-    for model, (architecture, task) in zip(model_names(settings), plan.tasks.items(), strict=True):
-        _check_model(model, task, plan.initial[architecture], plan, source)
 
 
 def _check_cohort(plan: Plan, cohort: int) -> None:
@@ -59,41 +58,3 @@ def _check_cohort(plan: Plan, cohort: int) -> None:
     draw = generator("check")
     updates: list[Tree] = [{"w": torch.randn(2, generator=draw)} for _ in range(cohort)]
     plan.aggregator.combine(updates, [1.0] * cohort, key("check"))
-
-
-def _check_model(name: str, task: Task, weights: Tree, plan: Plan, source: Source) -> None:
-    """Run one forward and one evaluation on two examples."""
-    few = source.train.take(torch.arange(min(2, len(source.train))))
-    x, y = few.tensors()
-    tokens = "" if x.is_floating_point() else ", which are whole numbers like tokens, not floats"
-    x = x.to(plan.engine.device, plan.engine.dtype if x.is_floating_point() else x.dtype)
-    with _errors_of_model(name, f"cannot take examples of shape {list(x.shape[1:])}{tokens}"):
-        outputs = task.predict(weights["params"], weights["buffers"], x)
-        _check_classes(name, outputs, source)
-        task.apply(tree.clone(weights["params"]), weights["buffers"], x, None, key("check"))
-    if plan.algorithm.traits.predicts:
-        labels = f"labels of shape {[] if y is None else list(y.shape[1:])}"
-        with _errors_of_model(name, f"gives no outputs that fit {labels}", "another, or give each example one class"):
-            evaluate.scores(task, weights, few, plan.engine)
-
-
-@contextmanager
-def _errors_of_model(name: str, problem: str, instead: str = "another") -> Iterator[None]:
-    """Turn errors that a model raises into one sentence about the model."""
-    try:
-        yield
-    except Mistake as mistake:
-        raise mistake.in_table("model") from mistake.__cause__
-    except (RuntimeError, ValueError, IndexError, TypeError, NotImplementedError) as error:
-        raise Mistake(
-            f"the model {problem} ({reason(error)}); choose {instead}", key="name", value=name, table="model"
-        ) from error
-
-
-def _check_classes(name: str, outputs: torch.Tensor, source: Source) -> None:
-    if source.num_classes is not None and outputs.shape[-1] < source.num_classes:
-        raise Mistake(
-            f"the model gives {outputs.shape[-1]} outputs for {source.num_classes} classes; let it take num_classes",
-            key="name",
-            value=name,
-        )

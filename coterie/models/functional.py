@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
@@ -18,12 +21,29 @@ from coterie.models.frozen_values import frozen_norms, frozen_values
 from coterie.models.layers import MaskedBatchNorm, Scope, has_torch_forward, swap_layers
 from coterie.models.memory_layout import ImageLayout
 from coterie.models.model_parts import classifier_name
+from coterie.models.usable_model import CLASS_AXIS
 
 NORM_TYPES = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 """The types of normalisation layers. A layer's name would not do: inside an `nn.Sequential` it is a number."""
 
 AUGMENT = -1
 """The number that augmentation folds into a step's key. Dropout layers count from 1."""
+
+
+@dataclass(frozen=True)
+class Habits:
+    """What a model's forward does besides computing outputs from weights and examples.
+
+    Attributes:
+        writes_input: it writes into its input, so it gets a copy.
+        draws_in_evaluation: it draws from PyTorch's global generator in evaluation mode, which is seeded before.
+        drawing_layer: the name of the layer that draws from this generator, "" for the model itself; None: none does.
+    """
+
+    writes_input: bool = False
+    draws_in_evaluation: bool = False
+    drawing_layer: str | None = None
+
 
 Augment = Callable[[Tensor, Tensor], Tensor]
 """(x [B, ...], key []) -> x of the same shape: changes training examples, by draws from the key alone."""
@@ -37,25 +57,30 @@ def make_task(
     num_classes: int | None = None,
     augment: Augment | None = None,
     lr_scale: Mapping[str, float] | None = None,
+    habits: Habits | None = None,
 ) -> Task:
     """Return a `Task` that trains copies of `model`. The model itself is never changed.
 
     Weights come from `initial_weights`; of the model's own weights only the frozen ones are used, on the model's device
     (see `frozen_values`). BatchNorm and dropout layers are swapped inside the copy (see `layers`). `augment` is part of
-    the training forward alone. `lr_scale` is the task's.
+    the training forward alone. `lr_scale` is the task's. `habits` are what `coterie.models.model_trial` found. The
+    outputs have the classes last, also those of a model whose `class_axis` is 1.
 
     >>> from coterie.objectives import cross_entropy
     >>> task = make_task(nn.Linear(2, 3), loss=cross_entropy)
     >>> sorted(initial_weights(nn.Linear(2, 3))["params"])
     ['bias', 'weight']
     """
-    layout, training = ImageLayout(model), TrainingModule(model, augment)
+    habits = habits or Habits()
+    layout, training = ImageLayout(model), TrainingModule(model, augment, habits.writes_input)
     evaluating = swap_layers(copy.deepcopy(model), Scope()).eval().requires_grad_(False)
 
     def predict(params: Tree, buffers: Tree, x: Tensor) -> Tensor:
         """Return the outputs of the forward in evaluation mode; the buffers stay unchanged."""
         held = {**params, **{name: b.clone() for name, b in buffers.items()}}
-        return layout(lambda x: functional_call(evaluating, held, (x,)), x)  # type: ignore[no-any-return]
+        x = x.clone() if habits.writes_input else x
+        with fix_seed(x.device) if habits.draws_in_evaluation else nullcontext():
+            return training.arrange(layout(lambda x: functional_call(evaluating, held, (x,)), x))  # type: ignore[no-any-return]
 
     return Task(
         apply=training.forward(None),
@@ -76,15 +101,17 @@ def make_task(
             if isinstance(m, _BatchNorm) and name not in training.norms and name not in training.still
         ),
         apply_with=training.forward,
-        encoder=encoder(model),
+        encoder=encoder(model, habits.writes_input),
     )
 
 
 class TrainingModule:
     """A copy of a module, whose forwards in training mode are pure functions."""
 
-    def __init__(self, module: nn.Module, augment: Augment | None = None) -> None:
+    def __init__(self, module: nn.Module, augment: Augment | None = None, copies_input: bool = False) -> None:
         self.augment, self.layout, self.scope = augment, ImageLayout(module), Scope()
+        self.copies_input = copies_input
+        self.arrange = move_classes_last if getattr(module, CLASS_AXIS, None) == 1 else _keep_order
         self.module, self.still = swap_layers(copy.deepcopy(module), self.scope).train(), frozen_norms(module)
         for name in self.still:
             self.module.get_submodule(name).eval()
@@ -112,9 +139,10 @@ class TrainingModule:
         held = {**params, **copies}
         if self.augment is not None:
             x = self.augment(x, rng.fold(key, AUGMENT))
+        x = x.clone() if self.copies_input else x
         self.scope.enter(mask, key, normaliser, extra)
         try:
-            outputs = functional_call(self.module, held, (x,))
+            outputs = self.arrange(functional_call(self.module, held, (x,)))
             fresh = {name: held[name].detach() for name in buffers}
             for name, layer in self.norms.items():
                 if layer in self.scope.seen:
@@ -136,7 +164,7 @@ class TrainingModule:
         return own, extra
 
 
-def encoder(model: nn.Module) -> Encoder | None:
+def encoder(model: nn.Module, copies_input: bool = False) -> Encoder | None:
     """Return the model up to its classifier; None where it has no linear layer, or nothing to train before it.
 
     An identity takes the classifier's place. So where the last linear layer is not the model's last step, the encoder
@@ -155,9 +183,34 @@ def encoder(model: nn.Module) -> Encoder | None:
         """Return the training forward of a copy of the model without its classifier."""
         headless = copy.deepcopy(model)
         headless.set_submodule(name, nn.Identity())
-        return TrainingModule(headless).forward()
+        return TrainingModule(headless, copies_input=copies_input).forward()
 
     return Encoder(forward, layer.in_features, head)
+
+
+def move_classes_last(outputs: Tensor) -> Tensor:
+    """Return outputs [B, C, ...] as [B, ..., C]."""
+    return outputs.movedim(1, -1)
+
+
+def _keep_order(outputs: Tensor) -> Tensor:
+    return outputs
+
+
+@contextmanager
+def fix_seed(device: torch.device) -> Iterator[None]:
+    """Seed PyTorch's global generator for a block, always alike, and restore it afterwards."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        seed_generator(device, 0)
+        yield
+
+
+def seed_generator(device: torch.device, number: int) -> None:
+    """Seed PyTorch's global generators for the CPU and, where it is a GPU, for `device`."""
+    torch.default_generator.manual_seed(number)
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[index].manual_seed(number)
 
 
 def moments_as_buffers(layer: str, seen: Moments, buffers: Tree) -> Tree:

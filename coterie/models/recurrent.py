@@ -61,6 +61,8 @@ class PeepholeLSTM(nn.Module):
 class LanguageModel(nn.Module):
     """Embedding, LSTM layers, and one linear layer at every position."""
 
+    class_axis = -1  # of the outputs: a text may be as long as the vocabulary is large
+
     def __init__(self, vocabulary: int, embedding: int, hidden: int, layers: int, peepholes: bool, num_classes: int):
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, embedding)

@@ -136,6 +136,7 @@ def load_weights(
     _require_all(source, list(wanted), absent - new, weights)
     _require_same_shapes(source, {name: pair for name, pair in resized.items() if name not in new})
     _require_same_model(source, named.keys() - wanted.keys() - _statistics_to_remove(model), wanted.keys() - heads)
+    _require_same_kind(source, {name: (value, wanted[name]) for name, value in taken.items()})
     _require_usable(source, taken, wanted)
     model.load_state_dict(taken, strict=False)
     resized = {} if head == "fresh" else resized
@@ -268,6 +269,20 @@ def _require_same_model(source: str, left_over: Collection[str], wanted: Collect
             "with, or leave such names out with `skip`",
             key="weights",
         )
+
+
+def _require_same_kind(source: str, pairs: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+    """Refuse numbers that mean something else in the model: quantised weights, which need scales, or complex ones."""
+    for name, (theirs, ours) in pairs.items():
+        narrow = theirs.dtype.itemsize == 1 and theirs.is_floating_point()
+        whole = not theirs.is_floating_point() and not theirs.is_complex()
+        if narrow or theirs.is_complex() != ours.is_complex() or (whole and ours.is_floating_point()):
+            kinds = [str(each.dtype).removeprefix("torch.") for each in (theirs, ours)]
+            raise Mistake(
+                f"{source} does not fit the model: {name} is {kinds[0]} there and {kinds[1]} in the model; convert "
+                "quantised weights to float32 with their scales, or take other weights",
+                key="weights",
+            )
 
 
 def _require_usable(source: str, taken: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:

@@ -477,7 +477,10 @@ WRONG: list[tuple[str, str]] = [
     ("data={source='npz', path='absent.npz', partition='iid', num_clients=5}", "there is no such file"),
     ("data={source='npz', path='no_y.npz', partition='iid', num_clients=5}", 'holds no array "y"'),
     ("data={source='npz', path='nan.npz', partition='iid', num_clients=5}", "holds nan"),
-    ("data={source='npz', path='one_hot.npz', partition='iid', num_clients=5}", "fit labels of shape [3] ("),
+    (
+        "data={source='npz', path='one_hot.npz', partition='iid', num_clients=5}",
+        "outputs of shape [2, 3] do not fit labels of shape [2, 3]",
+    ),
     ("data={source='npz', path='whole.npz', partition='iid', num_clients=5}", "[3], which are whole numbers"),
     ("model.name=char_lstm", 'model.name = "char_lstm": it takes sequences'),
     ("model={name='own_wrong_model:too_few'}", "gives 3 outputs for 10 classes"),

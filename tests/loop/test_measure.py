@@ -110,7 +110,9 @@ def test_classes_that_are_not_in_the_test_data_do_not_break_the_measure() -> Non
         "a": Examples(torch.zeros(4, 2), torch.tensor([0, 0, 0, 2])),
         "b": Examples(torch.zeros(1, 2), torch.tensor([2])),
     }
-    plan = coterie.plan(coterie.fedavg(lr=0.1), linear(SAME), clients, rounds=1, test=TEST, evaluate_clients=True)
+    model = nn.Linear(2, 3, bias=False)
+    model.load_state_dict({"weight": torch.cat([SAME, torch.zeros(1, 2)])})
+    plan = coterie.plan(coterie.fedavg(lr=0.1), model, clients, rounds=1, test=TEST, evaluate_clients=True)
     state = plan.algorithm.server.initial_state(plan.initial["model"], plan.federation())
     assert measure_round(plan, 1, state, Store())["own_test_accuracy"] == 1.0
 

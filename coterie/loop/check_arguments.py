@@ -1,0 +1,141 @@
+"""Check that the arguments of a federation are of the kinds that they must be, before anything is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, SupportsFloat, SupportsIndex
+
+from torch import Tensor, nn
+
+from coterie.core.aggregators import Aggregator
+from coterie.core.errors import Mistake, require
+from coterie.core.examples import Examples
+from coterie.core.transforms import Transform
+from coterie.loop.attack import Attack
+from coterie.loop.check_model import SCORE
+from coterie.loop.cohort import Cohort
+from coterie.loop.faults import Faults
+
+EXAMPLES = "coterie.Examples(x, y), tensors with a row for each example"
+
+
+def is_whole(value: object) -> bool:
+    """Return whether a value is a whole number, of any library; True and False are not."""
+    return isinstance(value, SupportsIndex) and not isinstance(value, bool)
+
+
+def is_function(value: object) -> bool:
+    """Return whether a value can be a loss or a metric. A module or a class, as PyTorch's losses are, cannot."""
+    return callable(value) and not isinstance(value, (nn.Module, type))
+
+
+def _has(*names: str) -> Callable[[object], bool]:
+    return lambda value: not isinstance(value, type) and all(hasattr(value, name) for name in names)
+
+
+KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "rounds": (is_whole, "a whole number, 1 or more"),
+    "rng_seed": (is_whole, "a whole number"),
+    "evaluate_every": (is_whole, "a whole number, 1 or more"),
+    "evaluate_clients": (lambda value: isinstance(value, bool), "true or false"),
+    "loss": (is_function, SCORE),
+    "metrics": (
+        lambda value: isinstance(value, Mapping) and all(map(is_function, value.values())),
+        f"a dict of names and measures, each {SCORE}",
+    ),
+    "num_classes": (lambda value: is_whole(value) and value >= 1, "a whole number, 1 or more"),
+    "cohort": (
+        lambda value: (
+            isinstance(value, Cohort | SupportsFloat | SupportsIndex) and not isinstance(value, bool | str | Tensor)
+        ),
+        "a fraction (a float), a number of clients (an int) or a coterie.Cohort",
+    ),
+    "test": (lambda value: isinstance(value, Examples), EXAMPLES),
+    "seed_set": (lambda value: isinstance(value, Examples), EXAMPLES),
+    "own_test": (lambda value: isinstance(value, Mapping), f"a dict of client ids, each with {EXAMPLES}"),
+    "augment": (callable, 'a function, such as coterie.data.augmentation("crop_flip")'),
+    "available": (callable, "a function (round, client) -> whether the client can be asked"),
+    "aggregation": (
+        lambda value: isinstance(value, Aggregator),
+        'an aggregator, such as coterie.aggregation.aggregation("median")',
+    ),
+    "up": (lambda value: isinstance(value, Transform), "a codec, a coterie.core.transforms.Transform"),
+    "faults": (lambda value: isinstance(value, Faults), "a coterie.Faults, such as Faults(drop=0.1)"),
+    "attack": (
+        lambda value: isinstance(value, Attack),
+        'an attack, such as coterie.attacks.attack("sign_flip", num_clients=2)',
+    ),
+    "probe": (_has("extend_algorithm", "due"), "a probe, such as coterie.probes.Probe()"),
+    "lr_scale": (lambda value: isinstance(value, Mapping), "a dict of parts of the model and factors above 0"),
+    "engine": (_has("run", "prepare", "device"), "an engine, such as coterie.engines.vectorised.Vectorised()"),
+}
+"""Argument of `coterie.plan` -> whether a value is of its kind, and what it must be, in words. None is left to it."""
+
+
+def check_kinds(arguments: Mapping[str, object]) -> None:
+    """Check the kinds of the arguments of `coterie.plan`; those that are None were left out.
+
+    Raises:
+        Mistake: one is of another kind.
+    """
+    for name, value in arguments.items():
+        if value is not None or name in ("rounds", "rng_seed", "loss", "evaluate_every", "evaluate_clients"):
+            is_right, allowed = KINDS[name]
+            require(name, _short(value), is_right(value), allowed)
+
+
+def check_clients(clients: object) -> None:
+    """Check that clients are a mapping from ids to examples; only the first of a mapping made on demand is looked at.
+
+    Raises:
+        Mistake: they are something else.
+    """
+    allowed = f'a mapping from ids, which are strings, to examples, such as {{"a": {EXAMPLES}}}'
+    if not isinstance(clients, Mapping):
+        raise Mistake(f"it is of type {type(clients).__name__}; it must be {allowed}", key="clients")
+    for client in clients:
+        if not isinstance(client, str):
+            raise Mistake(f"the id {client!r} is not a string; it must be {allowed}", key="clients")
+    if not len(clients):
+        raise Mistake(f"there are none; it must be {allowed}", key="clients")
+    for client, examples in clients.items() if isinstance(clients, dict) else ():
+        _require_examples(f'clients["{client}"]', examples)
+
+
+def check_own_test(own_test: object) -> None:
+    """Check that clients' own test data are examples.
+
+    Raises:
+        Mistake: they are something else.
+    """
+    for client, examples in own_test.items() if isinstance(own_test, dict) else ():
+        _require_examples(f'own_test["{client}"]', examples)
+
+
+def check_recipe(algorithm: object) -> None:
+    """Check that an algorithm is one whose options are chosen.
+
+    Raises:
+        Mistake: it is something else.
+    """
+    name = getattr(algorithm, "__name__", "")
+    if not callable(algorithm) or isinstance(algorithm, type):
+        raise Mistake(
+            f"it is {_short(algorithm)!r}; it must be an algorithm with its options, such as coterie.fedavg(lr=0.1)",
+            key="algorithm",
+        )
+    if getattr(algorithm, "__module__", "").startswith("coterie.algorithms.") and "<locals>" not in getattr(
+        algorithm, "__qualname__", "<locals>"
+    ):
+        raise Mistake(f"{name} has no options yet; call it, such as {name}(lr=0.1)", key="algorithm")
+
+
+def _require_examples(key: str, value: object) -> None:
+    if not isinstance(value, Examples):
+        raise Mistake(f"it is of type {type(value).__name__}; it must be {EXAMPLES}", key=key)
+
+
+def _short(value: object) -> object:
+    """Return a value as a message shows it: a function or an object by its type's name or its own."""
+    plain = value is None or isinstance(value, bool | int | float | str)
+    return value if plain or isinstance(value, Sequence) else getattr(value, "__name__", type(value).__name__)

@@ -1,0 +1,207 @@
+"""Check, before the first round, that a federation's models, loss, metrics and labels fit together.
+
+Legend: B examples of a trial, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from coterie.core.engine import Engine, as_input
+from coterie.core.errors import Mistake, reason
+from coterie.core.examples import Clients, Examples
+from coterie.core.task import Score
+from coterie.models.functional import Augment, Habits
+from coterie.models.model_trial import try_model
+from coterie.models.usable_model import CLASS_AXIS
+from coterie.objectives import accuracy, cross_entropy
+from coterie.objectives.classification import IGNORE, require_fit, require_labels, tells_classes_apart
+
+BATCH = 2
+"""How many examples a model is tried on. One alone would hide that a forward mixes them up."""
+
+SCORE = "a function (outputs [B, ...], y [B, ...]) -> (sums [B], counts [B]), not averaged over the examples"
+
+
+class ModelTrial(NamedTuple):
+    """One architecture's model, what it did on a few examples, and their labels [B, ...]."""
+
+    model: nn.Module
+    outputs: Any
+    habits: Habits
+    y: Tensor | None
+
+
+Trials = Mapping[str, ModelTrial]
+"""By architecture; empty where there are no examples to try a model on."""
+
+
+def try_models(
+    models: Mapping[str, nn.Module], clients: Clients, test: Examples | None, engine: Engine, augment: Augment | None
+) -> dict[str, ModelTrial]:
+    """Try each architecture's model on two examples; see `coterie.models.model_trial`.
+
+    They are training examples, or test examples where clients make theirs on demand.
+
+    Raises:
+        Mistake: a model cannot be used. Its key is the architecture.
+    """
+    examples = _examples_to_try(clients, test)
+    if examples is None:
+        return {}
+    x, y = examples.tensors()
+    y = None if y is None else as_input(y, engine)
+    trials = {name: _about(name, try_model, model, as_input(x, engine), augment) for name, model in models.items()}
+    return {name: ModelTrial(models[name], trial.outputs, trial.habits, y) for name, trial in trials.items()}
+
+
+def _examples_to_try(clients: Clients, test: Examples | None) -> Examples | None:
+    """Return a batch of examples, of which one alone is taken twice; None if there are none."""
+    lazy = not isinstance(clients, dict)
+    sources = [test] if lazy and test is not None else clients.values()
+    held = next((examples for examples in sources if len(examples)), None)
+    return None if held is None else held.take(torch.arange(BATCH) % len(held))
+
+
+def check_fit(trials: Trials, loss: Score, metrics: Mapping[str, Score], num_classes: int | None) -> None:
+    """Check that every model's outputs, the loss, the metrics and the labels of the trial fit together.
+
+    Raises:
+        Mistake: they do not. Its key is the architecture, `loss` or `metrics`.
+    """
+    for name, trial in trials.items():
+        if loss is cross_entropy:
+            _about(name, _require_outputs, trial.outputs, len(require_labels(trial.y)))
+            require_fit(trial.outputs, trial.y)
+            _about(name, _require_classes, trial.outputs, num_classes)
+            _about(name, _require_one_reading, trial.model, trial.outputs, trial.y)
+        elif trial.y is not None:
+            _check_score("loss", loss, trial.outputs, trial.y)
+        for metric, score in metrics.items():
+            if score is not accuracy and trial.y is not None:
+                _check_score(f"metrics.{metric}", score, trial.outputs, trial.y)
+
+
+def has_accuracy(trials: Trials, test: Examples | None) -> bool:
+    """Return whether accuracy means something for the outputs of every model, the labels and the test's labels."""
+    return all(
+        trial.y is None
+        or (
+            tells_classes_apart(trial.outputs, trial.y)
+            and not _is_ambiguous(trial.model, trial.outputs, trial.y)
+            and (test is None or test.y is None or int(test.y.max()) < trial.outputs.shape[-1])
+        )
+        for trial in trials.values()
+    )
+
+
+def check_labels(
+    trials: Trials,
+    clients: Clients,
+    test: Examples | None,
+    own_test: Mapping[str, Examples] | None,
+    seed_set: Examples | None,
+) -> None:
+    """Check that labels are classes that the models' outputs have, in the type and shape that cross-entropy takes.
+
+    Clients that make their examples on demand are not looked at.
+
+    Raises:
+        Mistake: some are not. It names the examples.
+    """
+    parts = [(f'clients["{c}"]', e) for c, e in clients.items()] if isinstance(clients, dict) else []
+    parts += [("test", test), ("seed_set", seed_set)]
+    parts += [(f'own_test["{c}"]', e) for c, e in own_test.items()] if isinstance(own_test, dict) else []
+    outputs = [trial.outputs for trial in trials.values() if isinstance(trial.outputs, Tensor)]
+    right: set[int] = set()  # pools that many clients share are looked at once
+    for key, examples in parts if outputs else ():
+        if examples is not None and examples.y is not None and id(examples.y) not in right:
+            for each in outputs:
+                _about(key, require_fit, each[:1].expand(len(examples.y), *each.shape[1:]), examples.y)
+            if not _about(key, _labels_in_range, examples, min(each.shape[-1] for each in outputs)):
+                continue
+            right.add(id(examples.y))
+
+
+def _labels_in_range(examples: Examples, classes: int) -> bool:
+    """Return whether all labels of a pool are classes; refuse examples of which some are not."""
+    assert examples.y is not None
+    if _in_range(examples.y, classes):
+        return True
+    y = examples.labels()
+    assert y is not None
+    if not _in_range(y, classes):
+        raise Mistake(
+            f"its labels are from {int(y.min())} to {int(y.max())}, but the model gives {classes} outputs, for classes "
+            f"from 0 to {classes - 1}; give the model an output for each class"
+        )
+    return False
+
+
+def _about(name: str, check: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a check returns; a mistake that it raises gets the key `name`."""
+    try:
+        return check(*arguments)
+    except Mistake as mistake:
+        raise Mistake(str(mistake), key=name) from mistake.__cause__
+
+
+def _in_range(y: Tensor, classes: int) -> bool:
+    """Return whether every label is a class, or marks what does not count."""
+    return not y.numel() or bool((((y >= 0) & (y < classes)) | (y == IGNORE)).all())
+
+
+def _require_outputs(outputs: object, examples: int) -> None:
+    """Refuse what is not one tensor with a row for each example."""
+    if not isinstance(outputs, Tensor):
+        raise Mistake(
+            f"its forward returns a {type(outputs).__name__}; it must return one tensor, a score for each class [B, C]"
+        )
+    if not outputs.dim() or len(outputs) != examples:
+        raise Mistake(
+            f"it gives outputs of shape {list(outputs.shape)} for {examples} examples; their first dimension must be "
+            "the examples"
+        )
+
+
+def _require_classes(outputs: Tensor, num_classes: int | None) -> None:
+    """Refuse outputs that are fewer than the classes."""
+    if num_classes is not None and outputs.shape[-1] < num_classes:
+        raise Mistake(f"it gives {outputs.shape[-1]} outputs for {num_classes} classes; let it take num_classes")
+
+
+def _require_one_reading(model: nn.Module, outputs: Tensor, y: Tensor) -> None:
+    """Refuse outputs that can be read in two ways."""
+    if _is_ambiguous(model, outputs, y):
+        raise Mistake(
+            f"outputs of shape {list(outputs.shape)} for labels {list(y.shape)} can be read with the classes last or "
+            f"second; set the model's attribute {CLASS_AXIS}: -1 if they are last, 1 if they are second"
+        )
+
+
+def _is_ambiguous(model: nn.Module, outputs: Tensor, y: Tensor) -> bool:
+    """Return whether PyTorch's order of dimensions would fit too, and the model does not say which one it has."""
+    several = y.dim() > 1 and y.shape == outputs.shape[:1] + outputs.shape[2:]
+    return several and getattr(model, CLASS_AXIS, None) is None
+
+
+def _check_score(key: str, score: Score, outputs: object, y: Tensor) -> None:
+    """Refuse a loss or a metric that cannot take these outputs and labels, or that gives no number per example."""
+    try:
+        result = score(outputs, y)  # type: ignore[arg-type]
+    except Mistake:
+        raise
+    except Exception as error:  # anything that a user's function raises
+        shown = f"outputs of shape {list(outputs.shape)}" if isinstance(outputs, Tensor) else "the model's outputs"
+        given = f"{str(y.dtype).removeprefix('torch.')} labels of shape {list(y.shape)}"
+        raise Mistake(f"it cannot take {shown} and {given} ({reason(error)}); it must be {SCORE}", key=key) from error
+    if not (isinstance(result, tuple) and len(result) == len(("sums", "counts"))):
+        raise Mistake(f"it returns a {type(result).__name__}; it must be {SCORE}", key=key)
+    shapes = [list(each.shape) if isinstance(each, Tensor) else type(each).__name__ for each in result]
+    if shapes != [[len(y)], [len(y)]]:
+        found = " and ".join(map(str, shapes))
+        raise Mistake(f"it returns {found} for {len(y)} examples; it must be {SCORE}", key=key)
