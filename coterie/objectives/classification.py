@@ -109,7 +109,10 @@ def _misfit_of_shapes(outputs: Tensor, y: Tensor) -> str:
             f"the outputs have shape {theirs} for labels {ours}: the classes must come last; set the model's "
             "attribute class_axis = 1, or end its forward with .movedim(1, -1)"
         )
-    return f"outputs of shape {theirs} do not fit labels of shape {ours}; they must be the labels' shape and classes"
+    return (
+        f"outputs of shape {theirs} do not fit labels of shape {ours}; it must be that of the labels, with the "
+        "classes last"
+    )
 
 
 def _type_name(y: Tensor) -> str:

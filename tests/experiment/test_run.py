@@ -479,7 +479,7 @@ WRONG: list[tuple[str, str]] = [
     ("data={source='npz', path='nan.npz', partition='iid', num_clients=5}", "holds nan"),
     (
         "data={source='npz', path='one_hot.npz', partition='iid', num_clients=5}",
-        "outputs of shape [2, 3] do not fit labels of shape [2, 3]",
+        "do not fit labels of shape [2, 3]",
     ),
     ("data={source='npz', path='whole.npz', partition='iid', num_clients=5}", "[3], which are whole numbers"),
     ("model.name=char_lstm", 'model.name = "char_lstm": it takes sequences'),
