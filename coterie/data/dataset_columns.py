@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -34,10 +35,11 @@ class DatasetColumns(Mapping[str, Sequence[object]]):
     parts: Sequence[Any]
     where: str
 
-    @property
-    def names(self) -> list[str]:
-        """The names of the columns that all splits have."""
-        return [name for name in self.parts[0].column_names if all(name in part.column_names for part in self.parts)]
+    @cached_property
+    def names(self) -> dict[str, None]:
+        """The names of the columns that all splits have, in their order."""
+        in_all = set.intersection(*(set(part.column_names) for part in self.parts))
+        return {name: None for name in self.parts[0].column_names if name in in_all}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
@@ -61,7 +63,27 @@ class DatasetColumns(Mapping[str, Sequence[object]]):
 
     def cells(self, name: str) -> Iterator[Any]:
         """Yield the values of a column as the package gives them."""
+        if name in self._plain_columns:
+            return (cell for table in self._plain_tables for cell in table.column(name).to_pylist())
         return (cell for part in self.parts for cell in part[name])
+
+    @cached_property
+    def _plain_columns(self) -> set[str]:
+        """The columns of plain values, which the package stores as it gives them."""
+        return {name for name in self.names if type(self.features[name]).__name__ in ("Value", "ClassLabel")}
+
+    @cached_property
+    def _plain_tables(self) -> list[Any]:
+        """The plain columns of each split as a table of Arrow.
+
+        The package takes a time for one column that grows with the number of all.
+        """
+        return [part.select_columns([*self._plain_columns]).with_format("arrow")[:] for part in self.parts]
+
+    @cached_property
+    def features(self) -> Mapping[str, Any]:
+        """The declared type of each column; the package makes a copy of all whenever it is asked."""
+        return dict(self.parts[0].features)
 
     def holds_lists(self, name: str) -> bool:
         """Return whether the values of a column are lists or arrays."""
@@ -69,15 +91,14 @@ class DatasetColumns(Mapping[str, Sequence[object]]):
 
     def type_name(self, name: str) -> str:
         """Return the declared type of a column: "Image", "ClassLabel", "List", or a plain type such as "string"."""
-        feature = self.parts[0].features[name]
+        feature = self.features[name]
         kind = type(feature).__name__
         return str(feature.dtype) if kind == "Value" else kind
 
-    @property
+    @cached_property
     def classes(self) -> dict[str, list[str]]:
         """The names of the declared classes, for each column that declares some."""
-        features = self.parts[0].features
-        return {name: list(features[name].names) for name in self.names if self.type_name(name) == "ClassLabel"}
+        return {name: list(self.features[name].names) for name in self.names if self.type_name(name) == "ClassLabel"}
 
     def to_table(self) -> RawTable:
         """Return these columns as a table, with what the data set declares about them."""
@@ -103,7 +124,7 @@ class DatasetColumns(Mapping[str, Sequence[object]]):
 
     def innermost(self, name: str) -> Any:
         """Return the declared type of what the lists or arrays of a column hold."""
-        found = self.parts[0].features[name]
+        found = self.features[name]
         while hasattr(found, "feature"):
             found = found.feature
         return found

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -115,8 +115,9 @@ def apply_encodings(columns: Sequence[MeasuredColumn | CodedColumn], encodings: 
         if isinstance(column, MeasuredColumn):
             features.append(column.values)
         else:
-            cells = np.array(column.values, dtype=object)
-            features += [(cells == c).astype(np.float64) for c in encoding.categories or ()]
+            place = {category: k for k, category in enumerate(encoding.categories or ())}
+            code = np.array([place.get(value, -1) for value in column.values])  # type: ignore[arg-type]
+            features += [(code == place[category]).astype(np.float64) for category in encoding.categories or ()]
         if encoding.missing:
             features.append(_find_gaps(column).astype(np.float64))
     return torch.from_numpy(np.stack(features, axis=1)).to(torch.float32)
@@ -150,6 +151,16 @@ def parse_number(cell: object) -> float | None:
         return None
 
 
+def _parse_cell(cell: Any) -> float | None:
+    """Return the number in a cell, NaN if its value is missing, None if it holds something else."""
+    try:
+        if "_" not in cell:  # a text; most are numbers, and asking first would take twice the time
+            return float(cell)
+    except (ValueError, TypeError):
+        pass
+    return math.nan if is_missing(cell) else parse_number(cell)
+
+
 def parse_measured_column(where: str, name: str, cells: Sequence[object]) -> MeasuredColumn | None:
     """Return `cells` [N] as numbers; None if most are not numbers; refuse a column in which only some are not.
 
@@ -161,10 +172,14 @@ def parse_measured_column(where: str, name: str, cells: Sequence[object]) -> Mea
     Raises:
         Mistake: most values are numbers but one is not, or one is too large to compute with.
     """
-    numbers = [math.nan if is_missing(c) else parse_number(c) for c in cells]
-    strange = [row for row, number in enumerate(numbers) if number is None]
-    known = sum(number is not None and not math.isnan(number) for number in numbers)
-    if strange:
+    if cells and isinstance(cells[0], str):  # a code occurs in many rows
+        parsed = {cell: _parse_cell(cell) for cell in set(cells)}
+        numbers = [parsed[cell] for cell in cells]
+    else:
+        numbers = [_parse_cell(cell) for cell in cells]
+    if None in numbers:
+        strange = [row for row, number in enumerate(numbers) if number is None]
+        known = sum(number is not None and not math.isnan(number) for number in numbers)
         if len(strange) >= known:
             return None
         raise Mistake(

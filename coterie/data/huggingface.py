@@ -24,6 +24,7 @@ from coterie.data.text_tokens import NUM_TOKENS, next_character_examples, requir
 from coterie.data.train_test_split import require_test_fraction
 
 _END = object()
+_MAX_COLUMNS = 2000
 _Lines = dict[str, list[str]]
 """The lines of text of each client."""
 
@@ -138,6 +139,12 @@ def _choose_splits(dataset: Any, train_split: str, test_split: str | None, where
         found = [dataset]
     if not all(len(part) for part in found):
         raise Mistake(f"{where}: one of its splits holds no rows; each row is an example")
+    widest = max(len(part.column_names) for part in found)
+    if widest > _MAX_COLUMNS:  # the package itself takes a time that grows with their square
+        raise Mistake(
+            f"{where}: holds {widest:,} columns; at most {_MAX_COLUMNS:,} are read, so store features as one column of "
+            "lists, or the table as a Parquet file"
+        )
     return DatasetColumns([part.with_format(None) for part in found], where)
 
 

@@ -197,6 +197,12 @@ def test_data_that_cannot_be_used_give_one_sentence(datasets):
         assert "\n" not in str(raised.value)
 
 
+def test_more_columns_than_the_package_reads_in_reasonable_time_are_refused(datasets, monkeypatch):
+    monkeypatch.setattr(huggingface, "_MAX_COLUMNS", 1)
+    with pytest.raises(Mistake, match=r"holds 3 columns; at most 1 are read, so store features as one column of lists"):
+        huggingface.source(of_pictures(datasets))
+
+
 def test_a_folder_without_readable_files_gives_one_sentence(datasets, tmp_path):
     with pytest.raises(Mistake, match=r"cannot be loaded \(") as raised:
         load("huggingface", path=tmp_path)

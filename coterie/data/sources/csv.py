@@ -16,6 +16,7 @@ from coterie.data.raw_table import RawTable, source_from_table
 from coterie.data.regular_file import require_file
 from coterie.data.source import Source
 
+_MAX_COLUMNS = 100_000
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -98,13 +99,14 @@ def _collect_columns(path: Path, rows: Iterator[list[str]]) -> dict[str, list[st
     if not names or twice:
         found = f"names {toml_text(twice[0])} twice" if twice else "is empty"
         raise Mistake(f"{path}: its first row {found}; it must name each column, once")
-    cells: list[list[str]] = [[] for _ in names]
-    for row in rows:
-        if not row:
-            continue  # a blank line
+    if len(names) > _MAX_COLUMNS:
+        raise Mistake(
+            f"{path}: its first row names {len(names):,} columns; at most {_MAX_COLUMNS:,} are read, so store so many "
+            "features as x of an npz archive"
+        )
+    whole = [row for row in rows if row]  # without blank lines
+    for number, row in enumerate(whole, 1):
         if len(row) != len(names):
-            where = f"{path}: row {len(cells[0]) + 1}"
-            raise Mistake(f"{where} has {len(row)} cells, but the first row names {len(names)} columns")
-        for column, cell in zip(cells, row, strict=True):
-            column.append(cell)
-    return dict(zip(names, cells, strict=True))
+            raise Mistake(f"{path}: row {number} has {len(row)} cells, but the first row names {len(names)} columns")
+    columns = map(list, zip(*whole, strict=True)) if whole else ([] for _ in names)
+    return dict(zip(names, columns, strict=True))
