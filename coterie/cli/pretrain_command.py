@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.table import Table
 from torch import nn
 
@@ -47,6 +49,9 @@ def run_pretraining(file: Path, overrides: Sequence[str], out: Path | None, resu
     display.show_summary(outcome.summary)
     print(folder / "model.safetensors")
     print(folder / "report.html")
+    if outcome.summary.get("failure"):
+        print(f"{folder}: {outcome.summary['failure']}", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 class PretrainingDisplay:
@@ -89,7 +94,7 @@ class PretrainingDisplay:
         table.add_row("spread of outputs", format_spread(end))
         table.add_row("time", format_duration(end["elapsed"]))
         self.progress.out.print(table)
-        if end["collapsed"]:
+        if end.get("collapsed"):
             self.say(
                 f"the outputs have collapsed (their spread is {end['spread']:.3f}, at most {MAX_COLLAPSED_SPREAD}): "
                 "the encoder has learnt nothing; try a smaller pretrain.lr or a larger pretrain.batch_size"
@@ -98,4 +103,4 @@ class PretrainingDisplay:
 
 def _progress_text(record: Record) -> str:
     speed = f"{record['images_per_second']:,.0f} images a second"
-    return f"loss {format_number(record['loss'])}  spread {record['spread']:.2f}  {speed}"
+    return f"loss {format_number(record['loss'])}  spread {format_number(record['spread'])}  {speed}"

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
+from coterie.core import tree
 from coterie.core.errors import Mistake
 from coterie.experiment.config_toml import current_versions, find_changes
 from coterie.experiment.folder_jobs import Outcome, start_or_resume, write_end, write_missing_report
@@ -126,8 +127,14 @@ class _TrainingJob:
             while self.trainer.step < self.steps:
                 record = self.train_interval()
                 self.append(record, before + time.perf_counter() - began)
+                if not self.is_finite():
+                    break  # no later step would mend it
             self.saver.save()
         return self.write_end()
+
+    def is_finite(self) -> bool:
+        """Return whether all weights of the encoder are finite."""
+        return tree.is_finite(self.trainer.encoder_weights())
 
     @property
     def steps(self) -> int:
@@ -188,6 +195,11 @@ class _TrainingJob:
             "loss": last["loss"],
             **last_spread(self.records),
         }
+        if not self.is_finite():
+            summary["failure"] = (
+                f"the encoder's weights are not finite after step {last['step']}, so they are of no use: choose a "
+                "smaller pretrain.lr and start again in another folder"
+            )
         write_end(self.folder, summary)
         return summary
 

@@ -38,11 +38,13 @@ def format_number(number: float | None) -> str:
 
 
 def format_spread(end: Mapping[str, Any]) -> str:
-    """Format the spread of outputs in a summary, and whether it is a collapse.
+    """Format the spread of outputs in a summary, and whether it is a collapse; "-" where it has none.
 
     >>> format_spread({"spread": 0.987, "collapsed": False}), format_spread({"spread": 0.01, "collapsed": True})
     ('0.99', '0.01, collapsed')
     """
+    if "spread" not in end:
+        return "-"
     return f"{end['spread']:.2f}{', collapsed' if end['collapsed'] else ''}"
 
 

@@ -53,6 +53,11 @@ def document(title: str, parts: Iterable[str]) -> str:
     )
 
 
+def failure(sentence: str | None) -> str:
+    """Return why a run failed, as a paragraph; empty where it did not."""
+    return f"<p class=failed><b>This run trained nothing of use: {escape(sentence)}.</b></p>" if sentence else ""
+
+
 def write_page(path: Path, page: str) -> Path:
     """Write a page to the path that the user chose with --out, and return the path.
 

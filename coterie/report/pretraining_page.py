@@ -21,6 +21,7 @@ def pretraining_page(run: Run) -> str:
             f"<h1>{escape(run.name)}</h1>",
             f"<p>{escape(headline)}</p>",
             f"<p class=soft>{_progress_sentence(run)}</p>",
+            page_parts.failure(run.end.get("failure")),
             page_parts.tiles(_tiles(run)),
             page_parts.section("Loss and spread of the outputs", _collapse_warning(run), _charts(run)),
             page_parts.section("Training images", _image_sheet(run)),

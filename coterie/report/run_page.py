@@ -46,7 +46,7 @@ def run_page(run: Run) -> str:
             f"<h1>{escape(run.name)}</h1>",
             f"<p>{escape(_headline(run))}</p>",
             f"<p class=soft>{escape(_progress_sentence(run))}</p>",
-            _failure(run),
+            page_parts.failure(_failure(run)),
             page_parts.tiles(_tiles(run)),
             page_parts.section("Accuracy and loss", _charts(run)),
             page_parts.section("Accuracy on each client's test data", _accuracy_table(run)),
@@ -77,12 +77,11 @@ def _progress_sentence(run: Run) -> str:
     return f"Finished after {rounds}: {reason}."
 
 
-def _failure(run: Run) -> str:
-    """Return why the run failed, as a paragraph; empty where it did not."""
-    failure = run.end.get("failure")
-    if failure is None and run.rounds and not any(record["reached"] for record in run.rounds):
-        failure = "no client's update was accepted so far, so the weights are those that the run began with"
-    return f"<p class=failed><b>This run trained nothing of use: {escape(failure)}.</b></p>" if failure else ""
+def _failure(run: Run) -> str | None:
+    """Return why the run failed, or fails so far; None where it does not."""
+    if "failure" in run.end or not run.rounds or any(record["reached"] for record in run.rounds):
+        return run.end.get("failure")
+    return "no client's update was accepted so far, so the weights are those that the run began with"
 
 
 def _tiles(run: Run) -> list[tuple[str, str]]:

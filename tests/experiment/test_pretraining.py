@@ -57,6 +57,25 @@ def start(tmp_path: Path) -> Start:
     return started
 
 
+def test_a_training_that_diverges_ends_with_a_sentence_and_status_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It went on to its last step with weights of NaN, and then the display failed."""
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, FILE, "fractals.toml")
+    monkeypatch.setattr(folder_jobs, "write_report", write_report)
+    for resume in ([], ["--resume"]):
+        with pytest.raises(SystemExit) as ended:
+            main(["pretrain", "fractals.toml", "pretrain.lr=1e38", *resume])
+        assert ended.value.code == 1
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said.startswith("runs/fractals: the encoder's weights are not finite after step ")
+    end = json.loads(Path("runs/fractals/summary.json").read_text())
+    assert end["steps"] < 13
+    assert said == f"runs/fractals: {end['failure']}"
+    assert "This run trained nothing of use: the encoder" in Path("runs/fractals/report.html").read_text()
+
+
 @pytest.fixture(autouse=True)
 def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A report and a sheet take longer than the training; only the test that looks at the files has them drawn."""
