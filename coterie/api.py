@@ -104,7 +104,10 @@ def federate(
     _check_names(options)
     resume_kind = "a coterie.Resume, or left out"
     require("resume", type(resume).__name__, resume is None or isinstance(resume, Resume), resume_kind)
-    return loop.federate(plan(algorithm, model, clients, **options), resume, keep_updates)
+    federation = plan(algorithm, model, clients, **options)
+    for text in federation.algorithm.warnings(federation.rounds):
+        warnings.warn(f"coterie: {text}", stacklevel=2)
+    return loop.federate(federation, resume, keep_updates)
 
 
 def _check_names(options: Mapping[str, object]) -> None:

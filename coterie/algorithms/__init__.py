@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from coterie.algorithms.feddyn import feddyn
     from coterie.algorithms.fedh2l import fedh2l
     from coterie.algorithms.fedmd import fedmd
-    from coterie.algorithms.fedopt import fedadagrad, fedadam, fedavgm, fedyogi
+    from coterie.algorithms.fedopt import fedadagrad, fedadam, fedavgm, fedmuon, fedyogi
     from coterie.algorithms.fedprox import fedprox
     from coterie.algorithms.fedssl import fedssl
     from coterie.algorithms.scaffold import scaffold
@@ -39,6 +39,7 @@ __all__ = [
     "feddyn",
     "fedh2l",
     "fedmd",
+    "fedmuon",
     "fedprox",
     "fedsgd",
     "fedssl",
@@ -63,6 +64,7 @@ ALGORITHMS = Registry(
         "feddyn": "coterie.algorithms.feddyn:feddyn",
         "fedh2l": "coterie.algorithms.fedh2l:fedh2l",
         "fedmd": "coterie.algorithms.fedmd:fedmd",
+        "fedmuon": "coterie.algorithms.fedopt:fedmuon",
         "fedprox": "coterie.algorithms.fedprox:fedprox",
         "fedsgd": "coterie.algorithms.fedavg:fedsgd",
         "fedssl": "coterie.algorithms.fedssl:fedssl",

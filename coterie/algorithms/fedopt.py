@@ -1,4 +1,4 @@
-"""FedAvg with a server optimiser: FedAvgM, FedAdagrad, FedAdam and FedYogi.
+"""FedAvg with a server optimiser: FedAvgM, FedAdagrad, FedAdam, FedYogi and FedMuon.
 
 Clients do what FedAvg's do; the server hands the averaged difference mean(w - w_i) to an optimiser as if it were a
 gradient. See `coterie.algorithms.optimizers` for the rules and `fedavg` for the rest. The paper tunes lr and server_lr
@@ -18,6 +18,7 @@ from coterie.algorithms import optimizers
 from coterie.algorithms.fedavg import fedavg
 from coterie.algorithms.local_options import LocalOptions
 from coterie.core.algorithm import Recipe
+from coterie.core.errors import require
 from coterie.core.kinds import FractionBelowOne, Positive
 
 
@@ -93,3 +94,26 @@ def fedyogi(
     """Return FedAvg with Yogi at the server; arguments and errors are those of `fedadam`."""
     optimizer = optimizers.yogi(server_lr, server_momentum, server_second_momentum, server_adaptivity)
     return fedavg(server=optimizer, **local_options)
+
+
+def fedmuon(
+    *,
+    server_lr: Positive = 1.0,
+    server_momentum: FractionBelowOne = 0.9,
+    kernel_step: Positive = 0.03,
+    **local_options: Unpack[LocalOptions],
+) -> Recipe:
+    """Return FedAvg with Muon at the server: the kernels of convolutions take orthogonal steps of a length of their own.
+
+    Args:
+        server_lr: the server's learning rate.
+        server_momentum: the share of the last step that is repeated.
+        kernel_step: the length of a kernel's step, as a share of the kernel's norm.
+        **local_options: how clients train; see `LocalOptions`. `lr_decay` must be 1, since kernels do not follow it.
+
+    Raises:
+        Mistake: a value is out of its range.
+    """
+    decay = local_options.get("lr_decay", 1)
+    require("lr_decay", decay, decay == 1, "1, since the kernels' steps do not follow it")
+    return fedavg(server=optimizers.muon(server_lr, server_momentum, kernel_step), **local_options)

@@ -8,14 +8,20 @@ points where a gradient points.
       adagrad    v <- v + g^2
       adam       v <- beta2 v + (1 - beta2) g^2
       yogi       v <- v - (1 - beta2) g^2 sign(v - g^2)
+    muon       m <- beta m + g                               w <- w - lr sigma |w| O / |O|   (kernels of convolutions)
+                                                             w <- w - lr m                   (all other parameters)
+               O is m [filters, entries] with its singular values near 1
 
-v starts at tau^2, the least that Algorithm 2 allows, and m at 0; neither is corrected for that bias, as there. All of
-them act on parameters, coordinate by coordinate. The conventions of `sgd` are those of `torch.optim.SGD`: the gradient
+v starts at tau^2, the least that Algorithm 2 allows, and m at 0; neither is corrected for that bias, as there. `sgd` and
+the adaptive ones act on parameters coordinate by coordinate. The conventions of `sgd` are those of `torch.optim.SGD`: the gradient
 is clipped first, then weight decay is added, then momentum.
 
 Reddi, Charles, Zaheer, Garrett, Rush, Konecny, Kumar, McMahan: Adaptive Federated Optimization, ICLR 2021, Algorithm 2.
 Hsu, Qi, Brown: Measuring the Effects of Non-Identical Data Distribution for Federated Visual Classification, 2019, for
 momentum at the server.
+Jordan, Jin, Boza, You, Cesista, Newhouse, Bernstein: Muon: An optimizer for hidden layers in neural networks, 2024, for
+the step by an orthogonal matrix. Departures: kernels of convolutions alone take it, linear layers do not; the length of
+a step is a share sigma of the kernel's own norm; there is no Nesterov step.
 """
 
 from __future__ import annotations
@@ -108,6 +114,52 @@ def yogi(lr: float = 0.1, momentum: float = 0.9, second_momentum: float = 0.99, 
     keep = second_momentum
     _check_second_momentum(keep)
     return _adaptive(lambda v, square: v - (1 - keep) * square * torch.sign(v - square), lr, momentum, adaptivity)
+
+
+def muon(lr: float = 1.0, momentum: float = 0.9, kernel_step: float = 0.03) -> Optimizer:
+    """Return Muon: a kernel moves by its momentum, made orthogonal; other parameters move as with `sgd`.
+
+    Args:
+        lr: the learning rate of all parameters.
+        momentum: that of `sgd`.
+        kernel_step: the length of a kernel's step at lr 1, as a share of the kernel's norm. It does not depend on the
+            length of the gradient.
+
+    Raises:
+        Mistake: a value is out of its range.
+    """
+    _check_lr_and_momentum(lr, momentum)
+    require("kernel_step", kernel_step, 0 < kernel_step < float("inf"), "a number above 0")
+
+    def apply(params: Tree, gradient: Tree, state: Tree, rate: float | Tensor | None = None) -> tuple[Tree, Tree]:
+        m = tree.add(gradient, state["momentum"], momentum)
+        step = tree.map(lambda w, m: _kernel_step(w, m, kernel_step) if w.dim() > 2 else m, params, m)
+        return tree.add(params, step, -(lr if rate is None else rate)), {"momentum": m}
+
+    return Optimizer(lambda params: {"momentum": tree.zeros_like(params)}, apply)
+
+
+def _kernel_step(kernel: Tensor, momentum: Tensor, share: float) -> Tensor:
+    """Return the momentum made orthogonal, its norm `share` times that of the kernel [filters, inputs, ...]."""
+    direction = orthogonalise(momentum.flatten(1))
+    length = share * kernel.norm() / direction.norm().clamp(min=1e-12)
+    step: Tensor = (direction * length).view_as(kernel)
+    return step
+
+
+def orthogonalise(matrix: Tensor) -> Tensor:
+    """Return a matrix [m, n] with the singular vectors of `matrix` and singular values near 1, of 0 for a zero matrix.
+
+    Five steps of Newton and Schulz's iteration with Jordan et al.'s coefficients, which leave singular values between
+    about 0.7 and 1.2 where those of the matrix are not too small.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x: Tensor = matrix / matrix.norm().clamp(min=1e-12)
+    wide: Tensor = x if x.shape[0] <= x.shape[1] else x.T
+    for _ in range(5):
+        square = wide @ wide.T
+        wide = a * wide + (b * square + c * square @ square) @ wide
+    return wide if x.shape[0] <= x.shape[1] else wide.T
 
 
 def _adaptive(second: Callable[[Tensor, Tensor], Tensor], lr: float, momentum: float, adaptivity: float) -> Optimizer:

@@ -12,12 +12,14 @@ PyTorch.
 from __future__ import annotations
 
 import typing
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 from coterie.core.errors import Mistake
 from coterie.core.kind_checks import describe_kind, is_of_kind
 from coterie.core.registry import nearest
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Default(NamedTuple):
@@ -62,6 +64,23 @@ def option_of(annotation: Any) -> Option:
     doc = next((each.text for each in metadata if isinstance(each, Doc)), "")
     ranges = [each for each in metadata if not isinstance(each, Default | Doc)]
     return Option(typing.Annotated[(bare, *ranges)] if ranges else bare, not optional, default, doc)
+
+
+def completes_options(complete: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Callable[[F], F]:
+    """Return a decorator for a function some of whose defaults follow from its other arguments.
+
+    An experiment writes what `complete` makes of the given arguments into its config.toml, so that a run means the same
+    in a later version with other defaults.
+
+    Args:
+        complete: the arguments that were given, None where they were not -> all of them.
+    """
+
+    def decorate(function: F) -> F:
+        function.complete_options = complete  # type: ignore[attr-defined]
+        return function
+
+    return decorate
 
 
 def complete_options(options: type, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -101,6 +101,8 @@ class Task:
             mean, the biased variance, and as `num_batches_tracked` the number of values per channel. Further parameters
             of a layer, for the normaliser, stand among the parameters as <layer>.<name>. None: there is no such
             forward.
+        kernels_before_norms: () -> names of the kernels of convolutions whose output goes straight into a BatchNorm
+            layer; see `coterie.models.kernels_before_norms`. It raises `Mistake` where the model's graph cannot be read.
         encoder: the model up to its classifier; None where there is no such part.
         unbatchable: why clients of this architecture cannot be batched by `torch.func.vmap`; None where no reason is
             known beforehand.
@@ -122,6 +124,7 @@ class Task:
     batch_norms: tuple[str, ...] = ()
     unsupported_batch_norms: tuple[str, ...] = ()
     apply_with: Callable[[Normaliser], Apply] | None = None
+    kernels_before_norms: Callable[[], tuple[str, ...]] = tuple
     encoder: Encoder | None = None
     autodiff: Differentiate = gradient_by_tape
 

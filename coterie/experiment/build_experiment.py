@@ -25,6 +25,7 @@ from coterie.data.model_inputs import Inputs, count_outputs, describe_inputs
 from coterie.data.seed_set import SeedSet, add_to_clients
 from coterie.data.standardize import Standardized
 from coterie.data.unusual_data import remarks_on_data
+from coterie.experiment.algorithm_options import complete_algorithm, find_algorithm
 from coterie.experiment.check_fit import check_fit
 from coterie.experiment.choose_seed_set import choose_seed_set, place_seed_set
 from coterie.experiment.engine_choice import Machine
@@ -106,6 +107,7 @@ def build_experiment(settings: Settings, machine: Machine, start_folder: Path | 
         Mistake: a value cannot be used, data are missing or damaged, or the model does not fit them.
     """
     check_engine(settings.engine, machine)
+    settings = complete_algorithm(settings)
     recipe, aggregator, attack, probe = _recipe(settings), _aggregator(settings), _attack(settings), _probe(settings)
     settings, ready = load_and_deal(settings)
     source, seed = ready.source, choose_seed_set(settings, ready)
@@ -197,7 +199,7 @@ def _mistakes_about_models(settings: Settings) -> Iterator[None]:
 
 def _recipe(settings: Settings) -> Recipe:
     with mistakes_in("algorithm"):
-        function = ALGORITHMS.find(settings.algorithm["name"], settings.folders)
+        function = find_algorithm(settings)
         taken = registry_keys(ALGORITHMS, settings.algorithm["name"], settings.folders)
         ours = {"name", "seed_examples_per_client"} - taken.keys()
         recipe: Recipe = function(**{k: v for k, v in _without_none(settings.algorithm).items() if k not in ours})

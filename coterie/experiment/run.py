@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from coterie.core.errors import Mistake
+from coterie.experiment.algorithm_options import adopt_algorithm, complete_algorithm
 from coterie.experiment.build_experiment import build_experiment
 from coterie.experiment.config_toml import adopt_choices, find_changes
 from coterie.experiment.folder_jobs import Outcome, start_or_resume, write_missing_report
@@ -89,8 +90,8 @@ def _adopt_settings(settings: Settings, folder: RunFolder) -> Settings:
     Raises:
         Mistake: they differ from those of the run.
     """
-    earlier = load_settings(folder.config)
-    settings = adopt_choices(settings, earlier)
+    earlier = complete_algorithm(load_settings(folder.config))
+    settings = adopt_choices(adopt_algorithm(settings, earlier), earlier)
     changed = [key for key in find_changes(settings, earlier) if key != "rounds"]
     if changed:
         raise Mistake(

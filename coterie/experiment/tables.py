@@ -186,7 +186,7 @@ def algorithm_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
         if "server" in raw:
             raise Mistake(
                 "a server optimiser is given from Python; in a file it is chosen by `name`: fedavgm, fedadagrad, "
-                "fedadam or fedyogi",
+                "fedadam, fedyogi or fedmuon",
                 key="server",
                 value=raw["server"],
                 table="algorithm",

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from coterie.core.normaliser import Moments, Normaliser, statistic_names
 from coterie.core.task import Apply, Encoder, Score, Task
 from coterie.core.tree import Tree
 from coterie.models.frozen_values import frozen_norms, frozen_values
+from coterie.models.kernels_before_norms import kernels_before_norms
 from coterie.models.layers import MaskedBatchNorm, Scope, has_torch_forward, swap_layers
 from coterie.models.memory_layout import ImageLayout
 from coterie.models.model_parts import classifier_name
@@ -101,6 +103,7 @@ def make_task(
             if isinstance(m, _BatchNorm) and name not in training.norms and name not in training.still
         ),
         apply_with=training.forward,
+        kernels_before_norms=partial(kernels_before_norms, model),
         encoder=encoder(model, habits.writes_input),
     )
 

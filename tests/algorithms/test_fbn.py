@@ -36,7 +36,7 @@ def test_many_clients_are_one_client_with_the_pooled_batch(
 ) -> None:
     """Ten rounds of one step each: weights, M and V agree, with plain SGD and with momentum on either side."""
     make, shape = MODELS[model]
-    clients, recipe = one_label_each(shape), coterie.fbn(**FULL, **options, warm_start=warm_start)
+    clients, recipe = one_label_each(shape), coterie.fbn(variant="paper", **FULL, **options, warm_start=warm_start)
     apart = run(recipe, make(), clients, engine=engine)
     pooled = run(recipe, make(), together(clients), engine=engine)
     assert distance(apart.weights(), pooled.weights()) < 1e-9
@@ -50,15 +50,15 @@ def test_with_the_pooled_gradient_too(model: str, engine: str, sizes: tuple[int,
     """Cut at a length that is felt; and what is shared for it changes the weights."""
     make, shape = MODELS[model]
     clients, options = ragged(sizes=sizes, shape=shape), {**FULL, "server_momentum": 0.9, "server_clip_norm": 0.1}
-    recipe = coterie.fbn(**options, gradient="pooled")
+    recipe = coterie.fbn(variant="paper", **options, gradient="pooled")
     apart = run(recipe, make(), clients, engine=engine).weights()
     assert distance(apart, run(recipe, make(), together(clients), engine=engine).weights()) < 1e-9
-    assert distance(apart, run(coterie.fbn(**options), make(), clients, engine=engine).weights()) > 1e-3
+    assert distance(apart, run(coterie.fbn(variant="paper", **options), make(), clients, engine=engine).weights()) > 1e-3
 
 
 def test_the_pooled_gradient_sends_two_more_numbers_per_channel_each_way() -> None:
     clients, model = ragged(), dense()
-    plain, pooled = (run(coterie.fbn(**FULL, gradient=g), model, clients, rounds=1) for g in ("constant", "pooled"))
+    plain, pooled = (run(coterie.fbn(variant="paper", **FULL, gradient=g), model, clients, rounds=1) for g in ("constant", "pooled"))
     for direction in ("bytes_up", "bytes_down"):
         assert getattr(pooled, direction) - getattr(plain, direction) == len(clients) * 8 * 2 * 14
     assert pooled.weights().keys() == model.state_dict().keys()
@@ -67,7 +67,7 @@ def test_the_pooled_gradient_sends_two_more_numbers_per_channel_each_way() -> No
 def test_the_server_cuts_what_it_applies() -> None:
     """To lr times the number of steps times the norm that is given: 0.05 * 2 * 0.01."""
     for options, steps in [({"batch_size": "full", "local_steps": 2}, 2), ({"batch_size": 9, "local_epochs": 1}, 1)]:
-        recipe = coterie.fbn(lr=0.05, **options, server_clip_norm=0.01)
+        recipe = coterie.fbn(variant="paper", lr=0.05, **options, server_clip_norm=0.01)
         last, before = (
             run(recipe, dense(), ragged(sizes=(9, 9)), rounds=1).weights(),
             initial_weights(dense())["params"],
@@ -79,12 +79,12 @@ def test_the_server_cuts_what_it_applies() -> None:
 @every_model
 def test_clients_of_unequal_size_count_by_their_examples(model: str) -> None:
     make, shape = MODELS[model]
-    clients, recipe = ragged(shape=shape), coterie.fbn(**FULL)
+    clients, recipe = ragged(shape=shape), coterie.fbn(variant="paper", **FULL)
     assert distance(run(recipe, make(), clients).weights(), run(recipe, make(), together(clients)).weights()) < 1e-9
 
 
 def test_in_float32_the_identity_holds_to_its_digits() -> None:
-    clients, recipe = one_label_each((6,)), coterie.fbn(**FULL)
+    clients, recipe = one_label_each((6,)), coterie.fbn(variant="paper", **FULL)
     rounds = [
         list(coterie.federate(recipe, dense().float(), c, rounds=10, engine=Sequential()))[-1]
         for c in (clients, together(clients))
@@ -104,7 +104,7 @@ def test_averaged_batchnorm_is_another_model() -> None:
 def test_statistics_move_as_those_of_batchnorm_on_the_pooled_batch(sizes: tuple[int, ...]) -> None:
     """The first layer's input does not depend on (M, V), so PyTorch's own layer gives the statistics after a round."""
     model, clients = dense(), ragged(sizes=sizes)
-    last = run(coterie.fbn(**FULL), model, clients, rounds=1)
+    last = run(coterie.fbn(variant="paper", **FULL), model, clients, rounds=1)
     layer = copy.deepcopy(model[1]).train()
     layer(model[0](together(clients)["all"].x))
     for name in ("running_mean", "running_var"):
@@ -118,7 +118,7 @@ def test_several_steps_pool_all_that_passed(options: dict[str, Any]) -> None:
     batches of 4 and two epochs K is 4; local_steps sets it to 8, which is four times each, N = 96."""
     model, clients = dense(), ragged(sizes=(8, 8, 8))
     k = options.get("local_steps", 4)
-    last = run(coterie.fbn(lr=1e-12, **options), model, clients, rounds=1)
+    last = run(coterie.fbn(variant="paper", lr=1e-12, **options), model, clients, rounds=1)
     h = model[0](together(clients)["all"].x).detach().repeat(k // 2, 1)
     share = 1 - 0.9**k
     assert torch.allclose(last.weights()["1.running_mean"], share * h.mean(0), rtol=0, atol=1e-9)
@@ -128,7 +128,7 @@ def test_several_steps_pool_all_that_passed(options: dict[str, Any]) -> None:
 def test_statistics_are_frozen_within_a_round() -> None:
     """Three local steps are three steps in evaluation mode, by a plain loop."""
     (client,) = together(ragged(sizes=(9,))).values()
-    last = run(coterie.fbn(lr=0.1, batch_size="full", local_steps=3), dense(), {"a": client}, rounds=1)
+    last = run(coterie.fbn(variant="paper", lr=0.1, batch_size="full", local_steps=3), dense(), {"a": client}, rounds=1)
     model = dense().eval()
     descent = torch.optim.SGD(model.parameters(), lr=0.1)
     for _ in range(3):
@@ -142,7 +142,7 @@ def test_statistics_are_frozen_within_a_round() -> None:
 def test_the_mean_of_the_clients_steps_sets_the_momentum() -> None:
     """Clients with 4 and 12 examples in batches of 4 take 1 and 3 steps: K = 16 / (2 * 4) = 2."""
     model, clients = dense(), ragged(sizes=(4, 12))
-    last = run(coterie.fbn(lr=1e-12, batch_size=4), model, clients, rounds=1)
+    last = run(coterie.fbn(variant="paper", lr=1e-12, batch_size=4), model, clients, rounds=1)
     h = model[0](together(clients)["all"].x).detach()
     assert torch.allclose(last.weights()["1.running_mean"], (1 - 0.9**2) * h.mean(0), rtol=0, atol=1e-9)
 
@@ -152,7 +152,7 @@ def test_bytes_added_are_two_numbers_per_channel_each_way_and_a_count_per_layer_
     """Against parameters alone, which have no statistics: 2 C_BN floats down, 2 C_BN + L up, 8 bytes each."""
     make, shape = MODELS[model]
     made, clients = make(), ragged(shape=shape)
-    last = run(coterie.fbn(**FULL), made, clients, rounds=1)
+    last = run(coterie.fbn(variant="paper", **FULL), made, clients, rounds=1)
     channels = [b.numel() for name, b in made.named_buffers() if name.endswith("running_mean")]
     params = sum(p.numel() for p in made.parameters())
     assert last.bytes_down == len(clients) * 8 * (params + 2 * sum(channels))
@@ -162,7 +162,7 @@ def test_bytes_added_are_two_numbers_per_channel_each_way_and_a_count_per_layer_
 @every_model
 def test_the_result_loads_into_the_users_own_model(model: str) -> None:
     make, shape = MODELS[model]
-    last = run(coterie.fbn(**FULL), make(), ragged(shape=shape))
+    last = run(coterie.fbn(variant="paper", **FULL), make(), ragged(shape=shape))
     own = make().eval()
     own.load_state_dict(last.weights())
     task = last.plan.tasks["model"]
@@ -174,7 +174,7 @@ def test_the_result_loads_into_the_users_own_model(model: str) -> None:
 def test_a_warm_start_sets_the_statistics_and_nothing_else() -> None:
     """Layer 1 sees the pooled batch's values; nothing but statistics travels up; parameters stay."""
     model, clients = dense(), ragged()
-    last = run(coterie.fbn(**FULL, warm_start=1, momentum=0.5, keep_momentum=True), model, clients, rounds=1)
+    last = run(coterie.fbn(variant="paper", **FULL, warm_start=1, momentum=0.5, keep_momentum=True), model, clients, rounds=1)
     h = model[0](together(clients)["all"].x).detach()
     assert torch.allclose(last.weights()["1.running_mean"], h.mean(0), rtol=0, atol=1e-12)
     assert torch.allclose(last.weights()["1.running_var"], h.var(0), rtol=0, atol=1e-12)
@@ -186,7 +186,7 @@ def test_a_warm_start_sets_the_statistics_and_nothing_else() -> None:
 def test_as_many_warm_rounds_as_layers_make_every_layer_right() -> None:
     """Then what each layer sees on the pooled data in evaluation mode has its own (M, V) for statistics."""
     clients = ragged()
-    last = run(coterie.fbn(**FULL, warm_start=2), dense(), clients, rounds=2)
+    last = run(coterie.fbn(variant="paper", **FULL, warm_start=2), dense(), clients, rounds=2)
     model = dense().eval()
     model.load_state_dict(last.weights())
     x = together(clients)["all"].x
@@ -207,7 +207,7 @@ def test_shift_and_drift_by_hand() -> None:
         "b": Examples(torch.tensor([[-1.0], [1.0]], dtype=torch.float64), y),
     }
     model = nn.Sequential(nn.BatchNorm1d(1), nn.Linear(1, 2)).double()
-    measures = run(coterie.fbn(**FULL), model, clients, rounds=1).measures
+    measures = run(coterie.fbn(variant="paper", **FULL), model, clients, rounds=1).measures
     assert measures["shift.0"] == pytest.approx(1.5, abs=1e-4)  # 1e-5 is added to variances
     assert measures["drift.0"] == pytest.approx((0.15**2 + ((4 / 3) ** 0.5 - 1) ** 2) ** 0.5, abs=1e-4)
 
@@ -226,7 +226,7 @@ class Sometimes(nn.Module):
         return self.head(self.some(x) if bool(x[0, 0] > 0) else x)  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("recipe", [coterie.fbn(**FULL), coterie.fbn(**FULL, warm_start=2), coterie.hbn(**FULL)])
+@pytest.mark.parametrize("recipe", [coterie.fbn(variant="paper", **FULL), coterie.fbn(**FULL, warm_start=2), coterie.hbn(**FULL)])
 def test_a_layer_that_a_forward_leaves_out_stays_as_it_is(recipe: coterie.Recipe) -> None:
     """Where no client's values pass it, to the bit. A client that leaves it out says (M, V): with the other's values in
     the mean, M lies between 0.5 and their mean, and V does not fall towards 0."""
@@ -241,7 +241,7 @@ def test_a_layer_that_a_forward_leaves_out_stays_as_it_is(recipe: coterie.Recipe
 
 
 def test_every_layer_is_in_the_record() -> None:
-    record = run(coterie.fbn(**FULL), images(), ragged(shape=(1, 8, 8)), rounds=1).record()
+    record = run(coterie.fbn(variant="paper", **FULL), images(), ragged(shape=(1, 8, 8)), rounds=1).record()
     layers = ["0.1", "0.3.main.1", "0.3.downsample.1"]
     assert [key for key in record if key.startswith("shift.")] == [f"shift.{layer}" for layer in layers]
     assert [key for key in record if key.startswith("drift.")] == [f"drift.{layer}" for layer in layers]
@@ -264,7 +264,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("options", "sentence"), WRONG, ids=[s for _, s in WRONG])
 def test_options_that_cannot_be_used(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(Mistake, match=sentence):
-        coterie.fbn(lr=0.1, **options)
+        coterie.fbn(variant="paper", lr=0.1, **options)
 
 
 def test_models_that_cannot_be_used() -> None:
@@ -280,4 +280,4 @@ def test_models_that_cannot_be_used() -> None:
     ]
     for layer, sentence in layers:
         with pytest.raises(Mistake, match=sentence):
-            coterie.plan(coterie.fbn(lr=0.1), nn.Sequential(layer, nn.Linear(6, 3)), ragged(), rounds=1)
+            coterie.plan(coterie.fbn(variant="paper", lr=0.1), nn.Sequential(layer, nn.Linear(6, 3)), ragged(), rounds=1)

@@ -147,7 +147,7 @@ def test_a_layer_that_a_forward_passes_twice_reports_both() -> None:
 @pytest.mark.parametrize("gradient", ["constant", "renorm"])
 @every_engine
 def test_clients_with_one_example_and_batches_of_one(gradient: Any, engine: str) -> None:
-    recipe = coterie.fbn(lr=0.05, batch_size=1, local_steps=1, gradient=gradient)
+    recipe = coterie.fbn(variant="paper", lr=0.05, batch_size=1, local_steps=1, gradient=gradient)
     last = run(recipe, dense(), ragged(sizes=(1, 3, 1)), rounds=5, engine=engine)
     assert all(leaf.isfinite().all() for leaf in last.weights().values())
     assert (last.weights()["1.running_var"] > 0).all()

@@ -34,6 +34,7 @@ labels_per_client = 1
 name = "my_model:net"
 [algorithm]
 name = "fbn"
+variant = "paper"
 lr = 0.1
 local_steps = 1
 batch_size = "full"

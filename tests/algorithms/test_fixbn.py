@@ -88,7 +88,7 @@ def test_stages_over_algorithms_with_other_states_resume_bit_for_bit(tmp_path) -
 @pytest.mark.parametrize(
     "recipe",
     [
-        coterie.fbn(**FULL, warm_start=2),
+        coterie.fbn(variant="paper", **FULL, warm_start=2),
         coterie.hbn(**FULL),
         coterie.fixbn(**OPTIONS, freeze_after=2),
     ],

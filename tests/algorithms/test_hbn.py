@@ -178,7 +178,7 @@ def test_the_factors_are_not_sent() -> None:
 def test_a_single_example_is_normalised_by_what_is_shared() -> None:
     model, clients = dense(), {"a": Examples(batch((6,), 1), torch.tensor([1]))}
     mixed = run(coterie.hbn(**FULL), model, clients, rounds=1).weights()
-    given = run(coterie.fbn(**FULL), model, clients, rounds=1).weights()
+    given = run(coterie.fbn(variant="paper", **FULL), model, clients, rounds=1).weights()
     for name, _ in model.named_parameters():
         assert torch.allclose(mixed[name], given[name], rtol=0, atol=1e-12)
 

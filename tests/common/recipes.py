@@ -32,8 +32,11 @@ RECIPES = {
     "fedavgm": coterie.fedavgm(lr=0.1, batch_size=5),
     "fedadagrad": coterie.fedadagrad(lr=0.1, batch_size=5),
     "fedadam": coterie.fedadam(lr=0.1, batch_size=5),
+    "fedmuon": coterie.fedmuon(lr=0.1, batch_size=5),
     "fedyogi": coterie.fedyogi(lr=0.1, batch_size=5),
     "fbn": coterie.fbn(lr=0.1, batch_size=5, local_steps=1),
+    "fbn, the paper's": coterie.fbn(lr=0.1, batch_size=5, local_steps=1, variant="paper"),
+    "fbn, Muon": coterie.fbn(lr=0.1, batch_size=5, server="muon", gradient="constant", centre=True, warm_start="own"),
     "fbn, all options": coterie.fbn(
         lr=0.1,
         batch_size=5,

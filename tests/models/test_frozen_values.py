@@ -99,7 +99,7 @@ def test_a_model_whose_batchnorm_is_frozen_has_none_for_fbn() -> None:
     model = dense()
     model[1].requires_grad_(False)
     with pytest.raises(Mistake, match="BatchNorm"):
-        coterie.plan(coterie.fbn(lr=0.1), model, ragged(), rounds=1)
+        coterie.plan(coterie.fbn(variant="paper", lr=0.1), model, ragged(), rounds=1)
     with pytest.raises(Mistake, match="normalisation"):
         coterie.plan(coterie.fedbn(lr=0.1), model, ragged(), rounds=1)
 

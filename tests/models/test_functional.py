@@ -57,7 +57,7 @@ def test_tied_weights_have_both_their_names() -> None:
 def test_so_have_the_statistics_of_a_layer_that_is_used_twice() -> None:
     norm = nn.BatchNorm1d(6)
     model = nn.Sequential(norm, nn.ReLU(), norm, nn.Linear(6, 3)).double()
-    (round,) = coterie.federate(coterie.fbn(lr=0.1, local_steps=1), model, ragged(), rounds=1)
+    (round,) = coterie.federate(coterie.fbn(variant="paper", lr=0.1, local_steps=1), model, ragged(), rounds=1)
     model.load_state_dict(round.weights())
     assert torch.equal(round.weights()["0.running_mean"], round.weights()["2.running_mean"])
     assert (norm.running_mean != 0).all()

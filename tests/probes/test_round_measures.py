@@ -178,7 +178,7 @@ def test_a_round_that_reached_nobody_has_no_differences() -> None:
     assert found["probe.travelled"] == 0
 
 
-@pytest.mark.parametrize("name", ["fedbn", "fbn", "fedssl", "fedssl, heads at the client"])
+@pytest.mark.parametrize("name", ["fedbn", "fbn, the paper's", "fedssl", "fedssl, heads at the client"])
 def test_updates_can_be_probed_where_clients_keep_a_part_of_the_model(name: str) -> None:
     (first, last) = probe_measures(run(RECIPES[name], rounds=2, probe=Probe(OF_UPDATES)))
     assert first["probe.diversity"] is not None

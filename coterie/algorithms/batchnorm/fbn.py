@@ -23,7 +23,13 @@ Departures from the authors' code, since the paper's own pseudocode was not at h
   by averages over the last rounds, on the pooled one (see `gradients`). With "renorm" the identity with one large batch
   holds for M and V, not for w. With "pooled" it holds for all three, and two more numbers per channel travel each way
   (see `slopes`).
-- V is kept positive. `warm_start` begins with rounds that only measure, each with b = 1. `server_clip_norm` is ours.
+- V is kept positive. `server_clip_norm`, the measuring rounds of `warm_start` and `centre` are ours, and so is the
+  variant "recommended", which consists of them (see `variants`): the paper's rule does not train deep networks. A
+  measuring round trains nothing. With "own", one of them sets (M, V) to pooled statistics that each client took while
+  it normalised by its own batch. `centre` takes each filter's mean out of the averaged difference (Yong, Huang, Hua,
+  Zhang: Gradient Centralization, ECCV 2020), in the kernels of convolutions between which and a BatchNorm layer nothing
+  stands, except those that take the model's input. It is linear, so many clients still are one client.
+  Only the round with "own" depends on how examples are dealt.
 
 Guerraoui, Pinot, Rizk, Stephan, Taiani: Overcoming the Challenges of Batch Normalization in Federated Learning, arXiv
 2405.14670; the algorithm as in the authors' library (LPD-EPFL/byzfl, revision fca4279).
@@ -33,11 +39,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal, Unpack
+from typing import Any, Literal, Unpack
 
 from torch import Tensor
 
 from coterie.algorithms.batchnorm import gradients, statistics
+from coterie.algorithms.batchnorm.centring import take_out_means
 from coterie.algorithms.batchnorm.measuring_round import measuring_round
 from coterie.algorithms.batchnorm.slopes import (
     add_slopes,
@@ -47,9 +54,10 @@ from coterie.algorithms.batchnorm.slopes import (
     slopes_part,
 )
 from coterie.algorithms.batchnorm.tasks import with_normaliser
+from coterie.algorithms.batchnorm.variants import complete_variant
 from coterie.algorithms.local import LocalSGD, apply_delta, delta
 from coterie.algorithms.local_options import LocalOptions
-from coterie.algorithms.optimizers import clip_to_norm, sgd
+from coterie.algorithms.optimizers import clip_to_norm, muon, sgd
 from coterie.core import tree
 from coterie.core.aggregators import Sum
 from coterie.core.algorithm import (
@@ -64,25 +72,31 @@ from coterie.core.algorithm import (
     ServerHalf,
     one_architecture,
 )
-from coterie.core.errors import require
+from coterie.core.errors import Mistake, require
 from coterie.core.kinds import FractionBelowOne, NonNegative, NonNegativeInt, Positive, PositiveFraction
 from coterie.core.normaliser import Normaliser
+from coterie.core.options import completes_options
 from coterie.core.task import Task
+from coterie.core.toml_text import toml_text
 from coterie.core.tree import Tree
 
 
+@completes_options(complete_variant)
 def fbn(
     *,
-    gradient: Literal["constant", "renorm", "pooled"] = "constant",
-    statistics_momentum: PositiveFraction = 0.1,
-    warm_start: NonNegativeInt = 0,
+    variant: Literal["recommended", "paper"] | None = None,
+    gradient: Literal["constant", "renorm", "pooled"] | None = None,
+    statistics_momentum: PositiveFraction | None = None,
+    warm_start: NonNegativeInt | Literal["own"] | None = None,
+    centre: bool | None = None,
     max_r: float | None = None,
     max_d: NonNegative | None = None,
     robust: Literal["all", "statistics"] = "all",
     sends: Literal["batch", "moved"] = "batch",
+    server: Literal["sgd", "muon"] = "sgd",
     server_lr: Positive = 1.0,
-    server_momentum: FractionBelowOne = 0.0,
-    server_clip_norm: Positive | None = None,
+    server_momentum: FractionBelowOne | None = None,
+    server_clip_norm: Positive | Literal["none"] | None = None,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
     """Return federated batch normalisation: BatchNorm by shared statistics (M, V), wherever it is in a model.
@@ -90,36 +104,64 @@ def fbn(
     It is for BatchNorm1d, 2d and 3d. The paper takes one step per round, `local_steps` = 1.
 
     Args:
-        gradient: that of normalising by constants, the paper's, or one of BatchNorm's own; see above.
+        variant: the defaults of the options below that say so: "recommended" trains deep networks, "paper" is the
+            paper's rule. "paper" is meant where `gradient`, `statistics_momentum` or `warm_start` is given, and
+            "recommended" where none is.
+        gradient: that of normalising by constants, the paper's, or one of BatchNorm's own; see above. "pooled" where
+            recommended, "constant" in the paper.
         statistics_momentum: the share of the new in (M, V) at each local step; the layers' own momentum is not used.
-            What "pooled" averages moves with it.
-        warm_start: rounds at the beginning that set (M, V) to the statistics of their batches and train nothing. One
-            makes the first layer's statistics right; as many as there are layers make all of them right.
+            What "pooled" averages moves with it. 0.3 where recommended, 0.1 in the paper.
+        warm_start: "own", one measuring round in which clients normalise by their own batches, where recommended; or a
+            number of measuring rounds, 0 in the paper. In the paper's variant each sets (M, V) to the statistics of the
+            round's batches. In the other the first is "own", and the others move (M, V) by `statistics_momentum`.
+        centre: whether the server takes each filter's mean out of the averaged difference; true where recommended. A
+            model whose graph cannot be read is not centred, and a warning says so.
         max_r, max_d: bounds of the renormalised gradient; see `gradients.renorm_gradient`.
         robust: whether a robust aggregator is for all that is sent, or for the statistics alone, with parameters
             averaged.
         sends: how clients report their batches: as mu_i and s_i, or as (M, V) moved towards them, as the authors' code
             does. "moved" needs `local_steps`. The two differ only where clients attack: a forgery counts in full with
             "moved", and with the weight b with "batch".
+        server: the server's optimiser; see `coterie.algorithms.optimizers`. "muon" needs `lr_decay` = 1, since its
+            steps do not follow the clients' rate.
         server_lr: the share of the averaged difference that the server applies.
         server_momentum: momentum of the server's steps, which lasts over rounds; `keep_momentum` does that at clients.
-        server_clip_norm: the largest norm of a round's averaged difference, in lr times local steps. With one step it
-            cuts the gradient on the pooled batch, where `clip_norm` cuts each client's own.
+            0.9 where recommended, 0 in the paper.
+        server_clip_norm: the largest norm of a round's averaged difference, in lr times local steps, or "none". With
+            one step it cuts the gradient on the pooled batch, where `clip_norm` cuts each client's own. 1 where
+            recommended, "none" in the paper.
         **local_options: how clients train; see `LocalOptions`.
 
     Raises:
         Mistake: a value is out of its range; when bound to a model, that it has no BatchNorm layer with running
             statistics, or one that cannot be given any.
     """
-    local, optimizer = LocalSGD(**local_options), sgd(server_lr, server_momentum)
+    chosen = complete_variant(
+        {
+            "variant": variant,
+            "gradient": gradient,
+            "statistics_momentum": statistics_momentum,
+            "warm_start": warm_start,
+            "centre": centre,
+            "server_momentum": server_momentum,
+            "server_clip_norm": server_clip_norm,
+        }
+    )
+    gradient, statistics_momentum = chosen["gradient"], chosen["statistics_momentum"]
+    local = LocalSGD(**local_options)
+    require("server", server, server in ("sgd", "muon"), '"sgd" or "muon"')
+    optimizer = (muon if server == "muon" else sgd)(server_lr, chosen["server_momentum"])
+    decay = local.options["lr_decay"]
+    require("lr_decay", decay, server != "muon" or decay == 1, "1 with server \"muon\", whose steps do not follow it")
     allowed = '"constant", "renorm" or "pooled"'
     require("gradient", gradient, gradient in ("constant", "renorm", "pooled"), allowed)
     require("statistics_momentum", statistics_momentum, 0 < statistics_momentum <= 1, "above 0 and at most 1")
-    require("warm_start", warm_start, isinstance(warm_start, int) and warm_start >= 0, "0 or more")
+    warm, own = _measuring_rounds(chosen["warm_start"], chosen["variant"])
+    require("centre", chosen["centre"], isinstance(chosen["centre"], bool), "true or false")
     require("max_r", max_r, max_r is None or (gradient == "renorm" and max_r >= 1), '1 or more, with gradient "renorm"')
     require("max_d", max_d, max_d is None or (gradient == "renorm" and max_d >= 0), '0 or more, with gradient "renorm"')
-    clip = server_clip_norm
-    require("server_clip_norm", clip, clip is None or 0 < clip < float("inf"), "a number above 0")
+    clip = None if chosen["server_clip_norm"] == "none" else chosen["server_clip_norm"]
+    require("server_clip_norm", clip, clip is None or 0 < clip < float("inf"), 'a number above 0, or "none"')
     sendable = sends == "batch" or (sends == "moved" and local.options["local_steps"] is not None)
     require("sends", sends, sendable, '"batch", or, with local_steps, "moved"')
     require("robust", robust, robust in ("all", "statistics"), '"all" or "statistics"')
@@ -134,7 +176,9 @@ def fbn(
         return float(1 - (1 - statistics_momentum) ** steps)  # b
 
     def bind(task: Task) -> Algorithm:
-        task, layers = with_normaliser(task, normalisers[gradient]), task.batch_norms
+        plain, layers = task, task.batch_norms
+        task = with_normaliser(plain, normalisers[gradient])
+        kernels, unread = _kernels_to_centre(plain, chosen["centre"])
 
         def initial_server_state(weights: Tree | None, federation: Federation) -> Tree:
             weights = one_architecture(weights)
@@ -173,7 +217,7 @@ def fbn(
         def update(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
             """Move w by the averaged difference, and (M, V) and the slopes towards the pooled ones by b."""
             mean, steps = aggregate["delta"], _mean_steps(local, info)  # of w - w_i
-            change = mean["params"]
+            change = take_out_means(mean["params"], kernels)
             if clip is not None:
                 change = clip_to_norm(change, clip * local.lr(info.round) * steps)
             params, kept = optimizer.apply(state["params"], change, state["server"])
@@ -190,10 +234,12 @@ def fbn(
             return {f"drift.{layer}": d for layer, d in statistics.layer_distances(new, old).items()}
 
         def warnings(rounds: int) -> list[str]:
-            """Return a warning if every round only measures, so that none trains."""
-            if warm_start < rounds:
-                return []
-            return [f"algorithm.warm_start = {warm_start} with rounds = {rounds}: every round measures and none trains"]
+            """Return a warning if every round only measures, so that none trains, and one if nothing is centred."""
+            found = [] if unread is None else [f"{unread}, so gradients are not centred (algorithm.centre = false)"]
+            if warm < rounds:
+                return found
+            measures = f"algorithm.warm_start = {toml_text(chosen['warm_start'])} with rounds = {rounds}"
+            return [f"{measures}: every round measures and none trains", *found]
 
         average_parameters = {"delta": lambda chosen: Sum()} if robust == "statistics" else {}
         training = Algorithm(
@@ -215,10 +261,34 @@ def fbn(
             ),
             warnings=warnings,
         )
-        measuring = measuring_round(training, task)
-        return replace(training, stage=lambda round: measuring if round <= warm_start else training)
+        first = measuring_round(training, with_normaliser(plain, gradients.own_batch) if own else task)
+        later = measuring_round(training, task, lambda info: share(_mean_steps(local, info))) if own else first
+
+        def stage(round: int) -> Algorithm:
+            """Return the algorithm of a round: one that measures, or the one that trains."""
+            return first if round <= min(warm, 1) else later if round <= warm else training
+
+        return replace(training, stage=stage)
 
     return bind
+
+
+def _measuring_rounds(warm_start: Any, variant: str) -> tuple[int, bool]:
+    """Return how many rounds measure, and whether clients normalise by their own batches in the first of them."""
+    if warm_start == "own":
+        return 1, True
+    is_number = isinstance(warm_start, int) and not isinstance(warm_start, bool)
+    require("warm_start", warm_start, is_number and warm_start >= 0, '0 or more, or "own"')
+    return warm_start, variant == "recommended"
+
+
+def _kernels_to_centre(task: Task, centre: bool) -> tuple[frozenset[str], str | None]:
+    """Return the kernels whose filters are centred, and why there are none although they should be, or None."""
+    try:
+        kernels = task.kernels_before_norms() if centre else ()
+    except Mistake as mistake:
+        return frozenset(), mistake.sentence
+    return frozenset(task.tied.get(name, name) for name in kernels), None
 
 
 def _mean_steps(local: LocalSGD, info: RoundInfo) -> float:

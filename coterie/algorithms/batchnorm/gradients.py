@@ -1,6 +1,6 @@
-"""Normalisers by the running statistics (M, V): the same values, with different gradients.
+"""Normalisers by the running statistics (M, V): the same values, with different gradients; and one by the own batch.
 
-All three give y = (x - M) / sqrt(V + eps) and report the batch's own moments. See `coterie.core.normaliser`.
+All but `own_batch` give y = (x - M) / sqrt(V + eps). All report the batch's own moments. See `coterie.core.normaliser`.
 
 Legend: B batch, C channels.
 """
@@ -18,6 +18,11 @@ from coterie.core.normaliser import LayerInput, Moments, Normaliser, normalise, 
 def constant_gradient(layer: LayerInput) -> tuple[Tensor, Moments]:
     """Normalise by (M, V), with the gradient of that formula: M and V are constants."""
     return normalise(layer.x, layer.running_mean, layer.running_var, layer.eps), layer.batch
+
+
+def own_batch(layer: LayerInput) -> tuple[Tensor, Moments]:
+    """Normalise by the client's own batch, as BatchNorm does without a normaliser: (M, V) have no part in it."""
+    return normalise(layer.x, layer.batch.mean, layer.batch.var, layer.eps), layer.batch
 
 
 def renorm_gradient(max_r: float | None = None, max_d: float | None = None) -> Normaliser:

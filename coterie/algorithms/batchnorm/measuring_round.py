@@ -1,7 +1,8 @@
-"""A round that measures the statistics of BatchNorm layers and trains nothing."""
+"""Rounds that measure the statistics of BatchNorm layers and train nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from coterie.algorithms.batchnorm import statistics
@@ -10,12 +11,13 @@ from coterie.core.task import Task, masked_sums
 from coterie.core.tree import Tree
 
 
-def measuring_round(training: Algorithm, task: Task) -> Algorithm:
-    """Return the algorithm of a round that sets (M, V) to the statistics of the pooled batch.
+def measuring_round(training: Algorithm, task: Task, share: Callable[[RoundInfo], float] = lambda info: 1.0) -> Algorithm:
+    """Return the algorithm of a round that moves (M, V) to the statistics of the pooled batch.
 
     Args:
         training: gives everything else. Its `start` puts `initial_statistics` into the carry, as "seen".
         task: its BatchNorm layers call a normaliser.
+        share: info -> b, the share of the new in (M, V); all of it unless given.
     """
 
     def step(carry: Tree, batch: Batches, ctx: Context) -> tuple[Tree, Logs]:
@@ -32,8 +34,8 @@ def measuring_round(training: Algorithm, task: Task) -> Algorithm:
         return {"statistics": carry["seen"]}, training.client.finish(broadcast, carry, ctx)[1]
 
     def update(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
-        """Set (M, V) to the pooled statistics."""
-        return {**state, "buffers": statistics.move(state["buffers"], aggregate["statistics"], 1.0)}
+        """Move (M, V) to the pooled statistics."""
+        return {**state, "buffers": statistics.move(state["buffers"], aggregate["statistics"], share(info))}
 
     return replace(
         training,
