@@ -114,7 +114,7 @@ def with_server_momentum(recipe: Callable[..., Recipe], **options: Any) -> Recip
 
 def fbn(**options: Any) -> Recipe:
     """Return FBN with one step a round and momentum at the server."""
-    return coterie.fbn(server_momentum=MOMENTUM, **STEP | options)
+    return coterie.fbn(**{"variant": "paper", "server_momentum": MOMENTUM} | STEP | options)
 
 
 POOLED = {"gradient": "pooled", "warm_start": 3, "server_clip_norm": 1.0}

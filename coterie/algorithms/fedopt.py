@@ -103,7 +103,7 @@ def fedmuon(
     kernel_step: Positive = 0.03,
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
-    """Return FedAvg with Muon at the server: the kernels of convolutions take orthogonal steps of a length of their own.
+    """Return FedAvg with Muon at the server: kernels of convolutions take orthogonal steps of their own length.
 
     Args:
         server_lr: the server's learning rate.

@@ -12,9 +12,9 @@ points where a gradient points.
                                                              w <- w - lr m                   (all other parameters)
                O is m [filters, entries] with its singular values near 1
 
-v starts at tau^2, the least that Algorithm 2 allows, and m at 0; neither is corrected for that bias, as there. `sgd` and
-the adaptive ones act on parameters coordinate by coordinate. The conventions of `sgd` are those of `torch.optim.SGD`: the gradient
-is clipped first, then weight decay is added, then momentum.
+v starts at tau^2, the least that Algorithm 2 allows, and m at 0; neither is corrected for that bias, as there. `sgd`
+and the adaptive ones act on parameters coordinate by coordinate. The conventions of `sgd` are those of
+`torch.optim.SGD`: the gradient is clipped first, then weight decay is added, then momentum.
 
 Reddi, Charles, Zaheer, Garrett, Rush, Konecny, Kumar, McMahan: Adaptive Federated Optimization, ICLR 2021, Algorithm 2.
 Hsu, Qi, Brown: Measuring the Effects of Non-Identical Data Distribution for Federated Visual Classification, 2019, for

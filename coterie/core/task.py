@@ -102,7 +102,7 @@ class Task:
             of a layer, for the normaliser, stand among the parameters as <layer>.<name>. None: there is no such
             forward.
         kernels_before_norms: () -> names of the kernels of convolutions whose output goes straight into a BatchNorm
-            layer; see `coterie.models.kernels_before_norms`. It raises `Mistake` where the model's graph cannot be read.
+            layer; see `coterie.models.kernels_before_norms`. It raises `Mistake` where the graph cannot be read.
         encoder: the model up to its classifier; None where there is no such part.
         unbatchable: why clients of this architecture cannot be batched by `torch.func.vmap`; None where no reason is
             known beforehand.

@@ -19,6 +19,7 @@ from coterie.models.functional import initial_weights, make_task
 from coterie.objectives import cross_entropy
 
 FULL = {"lr": 0.05, "batch_size": "full", "local_steps": 1}
+PAPER = {**FULL, "variant": "paper"}
 
 
 def dense() -> nn.Module:

@@ -15,6 +15,7 @@ from coterie.models.functional import initial_weights
 from tests.algorithms.normed import (
     FULL,
     MODELS,
+    PAPER,
     batch,
     dense,
     every_engine,
@@ -36,7 +37,7 @@ def test_many_clients_are_one_client_with_the_pooled_batch(
 ) -> None:
     """Ten rounds of one step each: weights, M and V agree, with plain SGD and with momentum on either side."""
     make, shape = MODELS[model]
-    clients, recipe = one_label_each(shape), coterie.fbn(variant="paper", **FULL, **options, warm_start=warm_start)
+    clients, recipe = one_label_each(shape), coterie.fbn(**PAPER, **options, warm_start=warm_start)
     apart = run(recipe, make(), clients, engine=engine)
     pooled = run(recipe, make(), together(clients), engine=engine)
     assert distance(apart.weights(), pooled.weights()) < 1e-9
@@ -53,12 +54,14 @@ def test_with_the_pooled_gradient_too(model: str, engine: str, sizes: tuple[int,
     recipe = coterie.fbn(variant="paper", **options, gradient="pooled")
     apart = run(recipe, make(), clients, engine=engine).weights()
     assert distance(apart, run(recipe, make(), together(clients), engine=engine).weights()) < 1e-9
-    assert distance(apart, run(coterie.fbn(variant="paper", **options), make(), clients, engine=engine).weights()) > 1e-3
+    assert (
+        distance(apart, run(coterie.fbn(variant="paper", **options), make(), clients, engine=engine).weights()) > 1e-3
+    )
 
 
 def test_the_pooled_gradient_sends_two_more_numbers_per_channel_each_way() -> None:
     clients, model = ragged(), dense()
-    plain, pooled = (run(coterie.fbn(variant="paper", **FULL, gradient=g), model, clients, rounds=1) for g in ("constant", "pooled"))
+    plain, pooled = (run(coterie.fbn(**PAPER, gradient=g), model, clients, rounds=1) for g in ("constant", "pooled"))
     for direction in ("bytes_up", "bytes_down"):
         assert getattr(pooled, direction) - getattr(plain, direction) == len(clients) * 8 * 2 * 14
     assert pooled.weights().keys() == model.state_dict().keys()
@@ -79,12 +82,12 @@ def test_the_server_cuts_what_it_applies() -> None:
 @every_model
 def test_clients_of_unequal_size_count_by_their_examples(model: str) -> None:
     make, shape = MODELS[model]
-    clients, recipe = ragged(shape=shape), coterie.fbn(variant="paper", **FULL)
+    clients, recipe = ragged(shape=shape), coterie.fbn(**PAPER)
     assert distance(run(recipe, make(), clients).weights(), run(recipe, make(), together(clients)).weights()) < 1e-9
 
 
 def test_in_float32_the_identity_holds_to_its_digits() -> None:
-    clients, recipe = one_label_each((6,)), coterie.fbn(variant="paper", **FULL)
+    clients, recipe = one_label_each((6,)), coterie.fbn(**PAPER)
     rounds = [
         list(coterie.federate(recipe, dense().float(), c, rounds=10, engine=Sequential()))[-1]
         for c in (clients, together(clients))
@@ -104,7 +107,7 @@ def test_averaged_batchnorm_is_another_model() -> None:
 def test_statistics_move_as_those_of_batchnorm_on_the_pooled_batch(sizes: tuple[int, ...]) -> None:
     """The first layer's input does not depend on (M, V), so PyTorch's own layer gives the statistics after a round."""
     model, clients = dense(), ragged(sizes=sizes)
-    last = run(coterie.fbn(variant="paper", **FULL), model, clients, rounds=1)
+    last = run(coterie.fbn(**PAPER), model, clients, rounds=1)
     layer = copy.deepcopy(model[1]).train()
     layer(model[0](together(clients)["all"].x))
     for name in ("running_mean", "running_var"):
@@ -152,7 +155,7 @@ def test_bytes_added_are_two_numbers_per_channel_each_way_and_a_count_per_layer_
     """Against parameters alone, which have no statistics: 2 C_BN floats down, 2 C_BN + L up, 8 bytes each."""
     make, shape = MODELS[model]
     made, clients = make(), ragged(shape=shape)
-    last = run(coterie.fbn(variant="paper", **FULL), made, clients, rounds=1)
+    last = run(coterie.fbn(**PAPER), made, clients, rounds=1)
     channels = [b.numel() for name, b in made.named_buffers() if name.endswith("running_mean")]
     params = sum(p.numel() for p in made.parameters())
     assert last.bytes_down == len(clients) * 8 * (params + 2 * sum(channels))
@@ -162,7 +165,7 @@ def test_bytes_added_are_two_numbers_per_channel_each_way_and_a_count_per_layer_
 @every_model
 def test_the_result_loads_into_the_users_own_model(model: str) -> None:
     make, shape = MODELS[model]
-    last = run(coterie.fbn(variant="paper", **FULL), make(), ragged(shape=shape))
+    last = run(coterie.fbn(**PAPER), make(), ragged(shape=shape))
     own = make().eval()
     own.load_state_dict(last.weights())
     task = last.plan.tasks["model"]
@@ -174,7 +177,7 @@ def test_the_result_loads_into_the_users_own_model(model: str) -> None:
 def test_a_warm_start_sets_the_statistics_and_nothing_else() -> None:
     """Layer 1 sees the pooled batch's values; nothing but statistics travels up; parameters stay."""
     model, clients = dense(), ragged()
-    last = run(coterie.fbn(variant="paper", **FULL, warm_start=1, momentum=0.5, keep_momentum=True), model, clients, rounds=1)
+    last = run(coterie.fbn(**PAPER, warm_start=1, momentum=0.5, keep_momentum=True), model, clients, rounds=1)
     h = model[0](together(clients)["all"].x).detach()
     assert torch.allclose(last.weights()["1.running_mean"], h.mean(0), rtol=0, atol=1e-12)
     assert torch.allclose(last.weights()["1.running_var"], h.var(0), rtol=0, atol=1e-12)
@@ -186,7 +189,7 @@ def test_a_warm_start_sets_the_statistics_and_nothing_else() -> None:
 def test_as_many_warm_rounds_as_layers_make_every_layer_right() -> None:
     """Then what each layer sees on the pooled data in evaluation mode has its own (M, V) for statistics."""
     clients = ragged()
-    last = run(coterie.fbn(variant="paper", **FULL, warm_start=2), dense(), clients, rounds=2)
+    last = run(coterie.fbn(**PAPER, warm_start=2), dense(), clients, rounds=2)
     model = dense().eval()
     model.load_state_dict(last.weights())
     x = together(clients)["all"].x
@@ -207,7 +210,7 @@ def test_shift_and_drift_by_hand() -> None:
         "b": Examples(torch.tensor([[-1.0], [1.0]], dtype=torch.float64), y),
     }
     model = nn.Sequential(nn.BatchNorm1d(1), nn.Linear(1, 2)).double()
-    measures = run(coterie.fbn(variant="paper", **FULL), model, clients, rounds=1).measures
+    measures = run(coterie.fbn(**PAPER), model, clients, rounds=1).measures
     assert measures["shift.0"] == pytest.approx(1.5, abs=1e-4)  # 1e-5 is added to variances
     assert measures["drift.0"] == pytest.approx((0.15**2 + ((4 / 3) ** 0.5 - 1) ** 2) ** 0.5, abs=1e-4)
 
@@ -226,7 +229,7 @@ class Sometimes(nn.Module):
         return self.head(self.some(x) if bool(x[0, 0] > 0) else x)  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("recipe", [coterie.fbn(variant="paper", **FULL), coterie.fbn(**FULL, warm_start=2), coterie.hbn(**FULL)])
+@pytest.mark.parametrize("recipe", [coterie.fbn(**PAPER), coterie.fbn(**FULL, warm_start=2), coterie.hbn(**FULL)])
 def test_a_layer_that_a_forward_leaves_out_stays_as_it_is(recipe: coterie.Recipe) -> None:
     """Where no client's values pass it, to the bit. A client that leaves it out says (M, V): with the other's values in
     the mean, M lies between 0.5 and their mean, and V does not fall towards 0."""
@@ -241,7 +244,7 @@ def test_a_layer_that_a_forward_leaves_out_stays_as_it_is(recipe: coterie.Recipe
 
 
 def test_every_layer_is_in_the_record() -> None:
-    record = run(coterie.fbn(variant="paper", **FULL), images(), ragged(shape=(1, 8, 8)), rounds=1).record()
+    record = run(coterie.fbn(**PAPER), images(), ragged(shape=(1, 8, 8)), rounds=1).record()
     layers = ["0.1", "0.3.main.1", "0.3.downsample.1"]
     assert [key for key in record if key.startswith("shift.")] == [f"shift.{layer}" for layer in layers]
     assert [key for key in record if key.startswith("drift.")] == [f"drift.{layer}" for layer in layers]
@@ -280,4 +283,6 @@ def test_models_that_cannot_be_used() -> None:
     ]
     for layer, sentence in layers:
         with pytest.raises(Mistake, match=sentence):
-            coterie.plan(coterie.fbn(variant="paper", lr=0.1), nn.Sequential(layer, nn.Linear(6, 3)), ragged(), rounds=1)
+            coterie.plan(
+                coterie.fbn(variant="paper", lr=0.1), nn.Sequential(layer, nn.Linear(6, 3)), ragged(), rounds=1
+            )

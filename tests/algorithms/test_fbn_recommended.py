@@ -73,7 +73,7 @@ def test_after_the_first_round_every_variance_is_near_that_of_fresh_examples() -
 
 
 def test_further_measuring_rounds_move_by_the_momentum() -> None:
-    """Weights stay, and (M, V) of one layer moves from the first round's by 0.3 towards the second's, the same batch."""
+    """Weights stay, and (M, V) of the second layer moves by 0.3 towards what the second round sees."""
     clients = ragged(sizes=(4, 6), shape=(2,))
     model = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2), nn.Linear(2, 3)).double()
     rounds = [run(coterie.fbn(**STEP, variant="recommended", warm_start=n), model, clients, rounds=n) for n in (1, 2)]
@@ -106,7 +106,7 @@ def test_centring_by_hand() -> None:
 
 
 class Twice(nn.Module):
-    """A convolution whose output goes into a norm and past it, one that goes into a frozen norm, and a transposed one."""
+    """Convolutions into a norm and past it, into a frozen norm, and transposed: none of them is centred."""
 
     def __init__(self) -> None:
         super().__init__()

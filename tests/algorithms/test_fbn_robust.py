@@ -12,16 +12,20 @@ from coterie.aggregation import aggregation
 from coterie.algorithms.batchnorm import statistics
 from coterie.attacks import attack
 from coterie.core.aggregators import Sum
-from tests.algorithms.normed import FULL, dense, every_engine, one_label_each, run
+from tests.algorithms.normed import PAPER, dense, every_engine, one_label_each, run
 from tests.federations import distance
 
 
 @every_engine
 def test_a_trimmed_mean_that_trims_nothing_is_the_mean(engine: str) -> None:
     clients = one_label_each((6,))
-    plain = run(coterie.fbn(variant="paper", **FULL), dense(), clients, engine=engine)
+    plain = run(coterie.fbn(**PAPER), dense(), clients, engine=engine)
     robust = run(
-        coterie.fbn(variant="paper", **FULL), dense(), clients, engine=engine, aggregation=aggregation("trimmed_mean", num_byzantine=0)
+        coterie.fbn(**PAPER),
+        dense(),
+        clients,
+        engine=engine,
+        aggregation=aggregation("trimmed_mean", num_byzantine=0),
     )
     assert distance(plain.weights(), robust.weights()) < 1e-9
 
@@ -32,7 +36,7 @@ def test_three_stages_by_hand() -> None:
     y = torch.zeros(2, dtype=torch.int64)
     clients = {str(v): Examples(torch.full((2, 1), v, dtype=torch.float64), y) for v in (1.0, 2.0, 3.0, 4.0, 100.0)}
     model = nn.Sequential(nn.BatchNorm1d(1), nn.Linear(1, 2)).double()
-    last = run(coterie.fbn(variant="paper", **FULL), model, clients, rounds=1, aggregation=aggregation("median"))
+    last = run(coterie.fbn(**PAPER), model, clients, rounds=1, aggregation=aggregation("median"))
     assert last.weights()["0.running_mean"].item() == pytest.approx(0.3)
     assert last.weights()["0.running_var"].item() == pytest.approx(0.9 + 1 / 9)
 
@@ -59,7 +63,7 @@ def test_a_sign_that_is_flipped_there_weighs_in_full() -> None:
     clients = {str(k): Examples(x, y) for k in range(3)}
     model = nn.Sequential(nn.BatchNorm1d(1), nn.Linear(1, 2)).double()
     for sends, var in [("moved", 0.9), ("batch", 0.9 + 0.1 * (1 / 3 + 32 / 9) * 4 / 3)]:
-        recipe = coterie.fbn(variant="paper", **FULL, sends=sends)
+        recipe = coterie.fbn(**PAPER, sends=sends)
         last = run(recipe, model, clients, rounds=1, attack=attack("sign_flip", 1, on="statistics")).weights()
         assert last["0.running_mean"].item() == pytest.approx(0.2 / 3)
         assert last["0.running_var"].item() == pytest.approx(var)
@@ -70,8 +74,8 @@ def test_robust_may_mean_the_statistics_alone(robust: Any) -> None:
     """With one client's parameters far away, only "all" takes their median."""
     clients = one_label_each((6,), n=5)
     options = {"rounds": 1, "aggregation": aggregation("median")}
-    plain = run(coterie.fbn(variant="paper", **FULL), dense(), clients, rounds=1)
-    last = run(coterie.fbn(variant="paper", **FULL, robust=robust), dense(), clients, **options)
+    plain = run(coterie.fbn(**PAPER), dense(), clients, rounds=1)
+    last = run(coterie.fbn(**PAPER, robust=robust), dense(), clients, **options)
     params = [name for name, _ in dense().named_parameters()]
     moved = max(float((plain.weights()[n] - last.weights()[n]).abs().max()) for n in params)
     assert (moved == 0) == (robust == "statistics")
@@ -82,8 +86,8 @@ def test_clipping_at_a_given_length_is_left_out_for_statistics() -> None:
     """A length of 1e-9 leaves hardly anything of the parameters' differences; (M, V) move as without it."""
     clients = one_label_each((6,))
     clipped = aggregation("median", pre=["clip"], clip_length=1e-9)
-    plain = run(coterie.fbn(variant="paper", **FULL), dense(), clients, rounds=1, aggregation=aggregation("median")).weights()
-    last = run(coterie.fbn(variant="paper", **FULL), dense(), clients, rounds=1, aggregation=clipped).weights()
+    plain = run(coterie.fbn(**PAPER), dense(), clients, rounds=1, aggregation=aggregation("median")).weights()
+    last = run(coterie.fbn(**PAPER), dense(), clients, rounds=1, aggregation=clipped).weights()
     for name, value in last.items():
         if "running" in name:
             assert torch.equal(value, plain[name])
@@ -96,7 +100,7 @@ def test_clipping_at_a_given_length_is_left_out_for_statistics() -> None:
 def test_the_variance_stays_positive_whatever_is_sent(name: str, rule: str) -> None:
     parameters = {} if rule == "mean" else {"num_byzantine": 2}
     last = run(
-        coterie.fbn(variant="paper", **FULL, statistics_momentum=1.0),
+        coterie.fbn(**PAPER, statistics_momentum=1.0),
         dense(),
         one_label_each((6,), n=6),
         rounds=3,

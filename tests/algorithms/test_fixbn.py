@@ -12,7 +12,7 @@ from coterie import Mistake, Recipe, plan
 from coterie.algorithms.stages import stages
 from coterie.loop.checkpoint import Checkpoints
 from tests.algorithms import quadratics
-from tests.algorithms.normed import FULL, dense, every_engine, one_label_each, run
+from tests.algorithms.normed import FULL, PAPER, dense, every_engine, one_label_each, run
 from tests.federations import distance, ragged
 
 OPTIONS = {"lr": 0.1, "batch_size": "full", "local_steps": 2}
@@ -88,7 +88,7 @@ def test_stages_over_algorithms_with_other_states_resume_bit_for_bit(tmp_path) -
 @pytest.mark.parametrize(
     "recipe",
     [
-        coterie.fbn(variant="paper", **FULL, warm_start=2),
+        coterie.fbn(**PAPER, warm_start=2),
         coterie.hbn(**FULL),
         coterie.fixbn(**OPTIONS, freeze_after=2),
     ],

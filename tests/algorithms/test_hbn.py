@@ -14,7 +14,7 @@ from coterie.algorithms.batchnorm import hbn as module
 from coterie.algorithms.batchnorm.gradients import constant_gradient
 from coterie.algorithms.batchnorm.hbn import mix
 from coterie.core.normaliser import LayerInput, Moments, Normaliser, normalise
-from tests.algorithms.normed import FULL, batch, dense, every_engine, run, task_of
+from tests.algorithms.normed import FULL, PAPER, batch, dense, every_engine, run, task_of
 from tests.federations import distance, ragged
 
 
@@ -178,7 +178,7 @@ def test_the_factors_are_not_sent() -> None:
 def test_a_single_example_is_normalised_by_what_is_shared() -> None:
     model, clients = dense(), {"a": Examples(batch((6,), 1), torch.tensor([1]))}
     mixed = run(coterie.hbn(**FULL), model, clients, rounds=1).weights()
-    given = run(coterie.fbn(variant="paper", **FULL), model, clients, rounds=1).weights()
+    given = run(coterie.fbn(**PAPER), model, clients, rounds=1).weights()
     for name, _ in model.named_parameters():
         assert torch.allclose(mixed[name], given[name], rtol=0, atol=1e-12)
 

@@ -152,7 +152,7 @@ def fbn(
     require("server", server, server in ("sgd", "muon"), '"sgd" or "muon"')
     optimizer = (muon if server == "muon" else sgd)(server_lr, chosen["server_momentum"])
     decay = local.options["lr_decay"]
-    require("lr_decay", decay, server != "muon" or decay == 1, "1 with server \"muon\", whose steps do not follow it")
+    require("lr_decay", decay, server != "muon" or decay == 1, '1 with server "muon", whose steps do not follow it')
     allowed = '"constant", "renorm" or "pooled"'
     require("gradient", gradient, gradient in ("constant", "renorm", "pooled"), allowed)
     require("statistics_momentum", statistics_momentum, 0 < statistics_momentum <= 1, "above 0 and at most 1")

@@ -11,7 +11,7 @@ from coterie.core.task import Task, masked_sums
 from coterie.core.tree import Tree
 
 
-def measuring_round(training: Algorithm, task: Task, share: Callable[[RoundInfo], float] = lambda info: 1.0) -> Algorithm:
+def measuring_round(training: Algorithm, task: Task, share: Callable[[RoundInfo], float] | None = None) -> Algorithm:
     """Return the algorithm of a round that moves (M, V) to the statistics of the pooled batch.
 
     Args:
@@ -35,7 +35,8 @@ def measuring_round(training: Algorithm, task: Task, share: Callable[[RoundInfo]
 
     def update(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
         """Move (M, V) to the pooled statistics."""
-        return {**state, "buffers": statistics.move(state["buffers"], aggregate["statistics"], share(info))}
+        b = 1.0 if share is None else share(info)
+        return {**state, "buffers": statistics.move(state["buffers"], aggregate["statistics"], b)}
 
     return replace(
         training,
