@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
@@ -51,7 +49,7 @@ class _Tracer(fx.Tracer):
 def _trace(model: nn.Module) -> fx.Graph:
     """Return the model's graph; refuse a model whose graph cannot be read."""
     try:
-        graph: Any = _Tracer().trace(model)
+        graph: fx.Graph = _Tracer().trace(model)
     except Exception as error:  # whatever the model's own code raises when it meets a stand-in for its input
         raise Mistake(f"the model's graph cannot be read ({reason(error)})") from error
     return graph
