@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 
 from coterie.core.errors import Mistake, reason
+from coterie.data.origins import note_files
 
 # For a connection, and between two pieces of an answer. Short, so that the user soon learns of a missing network.
 _CONNECT_TIMEOUT_SECONDS, _READ_TIMEOUT_SECONDS = 5.0, 20.0
@@ -42,6 +43,12 @@ def find_or_fetch(source: str, name: str, url: str, checksum: str, instead: str 
     Raises:
         Mistake: it is missing and cannot be fetched.
     """
+    path = _find(source, name, url, checksum, instead)
+    note_files([path])
+    return path
+
+
+def _find(source: str, name: str, url: str, checksum: str, instead: str) -> Path:
     path = data_home() / source / name
     if not path.exists():
         _fetch(path, url, checksum, instead)
@@ -65,8 +72,9 @@ def find_or_unpack(source: str, archive: str, folder: str, names: Sequence[str],
     home = data_home() / source / folder
     paths = [home / name for name in names]
     if not all(path.exists() for path in paths):
-        packed = find_or_fetch(source, archive, url, checksum, f", or the folder {folder} that it holds")
+        packed = _find(source, archive, url, checksum, f", or the folder {folder} that it holds")
         _unpack(packed, folder, paths)
+    note_files(paths)
     return paths
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from coterie.core.errors import Mistake
+from coterie.data.origins import note_files
 
 _MADE_BY_THE_KERNEL = ("/proc", "/sys")
 
 
 def require_file(path: Path, key: str = "path") -> None:
     """Refuse a path unless a regular file is there; a pipe or a device could be read without an end.
+
+    The file becomes one of the data's origins.
 
     Args:
         path: where it should be; links are followed.
@@ -24,6 +27,7 @@ def require_file(path: Path, key: str = "path") -> None:
     if not is_regular(path):
         kind = "a folder" if path.is_dir() else "a pipe, a socket or a device"
         raise Mistake(f"it is {kind} and cannot be read; name a file", key=key, value=path)
+    note_files([path])
 
 
 def is_regular(path: Path) -> bool:

@@ -22,6 +22,7 @@ from coterie.core.examples import Clients, Examples, pool_examples
 from coterie.data import Source
 from coterie.data.augment import Augment, augmentation
 from coterie.data.model_inputs import Inputs, count_outputs, describe_inputs
+from coterie.data.origins import Origins, collect_origins
 from coterie.data.seed_set import SeedSet, add_to_clients
 from coterie.data.standardize import Standardized
 from coterie.data.unusual_data import remarks_on_data
@@ -61,6 +62,7 @@ class Experiment:
         bytes_once: what is sent once, before the first round, by what it is.
         remarks: on the data and on the settings, a sentence each.
         why: why the engine was chosen; empty where the file chooses it.
+        origins: what the data were made from.
     """
 
     settings: Settings
@@ -74,6 +76,7 @@ class Experiment:
     bytes_once: Mapping[str, int]
     remarks: Sequence[str]
     why: str
+    origins: Origins
 
     def model_of(self, client: str) -> str:
         """Return the name of the client's model."""
@@ -109,8 +112,10 @@ def build_experiment(settings: Settings, machine: Machine, start_folder: Path | 
     check_engine(settings.engine, machine)
     settings = complete_algorithm(settings)
     recipe, aggregator, attack, probe = _recipe(settings), _aggregator(settings), _attack(settings), _probe(settings)
-    settings, ready = load_and_deal(settings)
-    source, seed = ready.source, choose_seed_set(settings, ready)
+    with collect_origins() as origins:
+        settings, ready = load_and_deal(settings)
+        seed = choose_seed_set(settings, ready)
+    source = ready.source
     held = seed.clients if seed else ready.clients
     _check_target(settings, source)
     settings = fill_in_weights(settings)
@@ -165,6 +170,7 @@ def build_experiment(settings: Settings, machine: Machine, start_folder: Path | 
             *([] if probe is None else [probe.cost]),
         ],
         why=why,
+        origins=origins,
     )
 
 

@@ -97,7 +97,7 @@ def require_checkpoint(folder: RunFolder) -> None:
     Raises:
         Mistake: the run was over, and there is no checkpoint.
     """
-    if list_manifests(folder.checkpoint):
+    if has_begun(folder):
         return
     was_over = (folder.path / SUMMARY_FILE).exists() or SUMMARY_FILE in _readable_checksums(folder)
     if was_over:
@@ -106,6 +106,11 @@ def require_checkpoint(folder: RunFolder) -> None:
         raise Mistake(
             f"{folder.checkpoint}: holds no checkpoint, and {problem}; put back a copy, or start another run with --out"
         )
+
+
+def has_begun(folder: RunFolder) -> bool:
+    """Return whether a run goes on from a checkpoint; otherwise it begins at its start, whatever was there before."""
+    return bool(list_manifests(folder.checkpoint))
 
 
 def _readable_checksums(folder: RunFolder) -> dict[str, str]:

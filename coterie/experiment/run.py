@@ -10,9 +10,10 @@ from typing import Any
 from coterie.core.errors import Mistake
 from coterie.experiment.algorithm_options import adopt_algorithm, complete_algorithm
 from coterie.experiment.build_experiment import build_experiment
+from coterie.experiment.check_data import check_data
 from coterie.experiment.config_toml import adopt_choices, find_changes
 from coterie.experiment.folder_jobs import Outcome, start_or_resume, write_missing_report
-from coterie.experiment.mend_folder import is_whole, mend_folder, require_checkpoint
+from coterie.experiment.mend_folder import has_begun, is_whole, mend_folder, require_checkpoint
 from coterie.experiment.resolve_engine import this_machine
 from coterie.experiment.run_recorder import RunRecorder, RunWatch, SilentRun
 from coterie.experiment.settings import Settings, load_settings
@@ -56,7 +57,10 @@ def run(
             carry_out(team)  # without a recorder: the other processes end
             return None
         require_checkpoint(folder)
-        return _RunJob(RunRecorder(build_experiment(adopted, this_machine(), folder.start), folder, watch), team)
+        experiment = build_experiment(adopted, this_machine(), folder.start)
+        if has_begun(folder):
+            check_data(experiment, folder, watch.say)
+        return _RunJob(RunRecorder(experiment, folder, watch), team)
 
     return start_or_resume(folder, resume, prepare, prepare_rest)
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from coterie.core.errors import Mistake
 from coterie.experiment.build_experiment import Experiment
+from coterie.experiment.check_data import describe_data
 from coterie.experiment.config_toml import current_versions, format_config
 from coterie.experiment.folder_jobs import write_end
 from coterie.experiment.mend_folder import has_usable_inputs
@@ -98,8 +99,10 @@ class RunRecorder:
         self._write_config()
         own = self.experiment.plan.algorithm.traits.own_models
         self.folder.write_clients(self.experiment.clients_to_describe(), self.experiment.model_of if own else None)
-        if not has_usable_inputs(self.folder):
+        if found is None or not has_usable_inputs(self.folder):
             self.folder.write_inputs(self.experiment.inputs.to_record())
+        if found is None:
+            self.folder.write_data(describe_data(self.experiment))
         self._write_start()
         self.folder.seal(over=False)
         self.watch.begin(self.experiment, self.folder.path, list(self.records))

@@ -164,6 +164,10 @@ class RunFolder:
         lines = ",\n".join(f" {to_json(name)}: {to_json(value)}" for name, value in record.items())
         write_file(self.path / INPUTS_FILE, f"{{\n{lines}\n}}\n".encode())
 
+    def write_data(self, record: Mapping[str, Any]) -> None:
+        """Write data.json."""
+        write_file(self.path / DATA_FILE, to_json(record, indent=1).encode() + b"\n")
+
     def write_start(self, weights: Mapping[Path, bytes], about: Sequence[Mapping[str, Any]]) -> None:
         """Write the weights that the run began with, then start.json with where they came from."""
         for path, data in weights.items():

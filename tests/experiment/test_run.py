@@ -81,7 +81,7 @@ def test_a_run_leaves_what_the_public_face_says(start: Start) -> None:
     folder = start("evaluate.every=2").folder
     names = {p.name for p in folder.iterdir() if not p.name.startswith(".")}
     expected = {"config.toml", "rounds.jsonl", "summary.json", "clients.json", "model.safetensors", "report.html"}
-    assert names == expected | {"inputs.json", "checksums.json", "checkpoint"}
+    assert names == expected | {"inputs.json", "data.json", "checksums.json", "checkpoint"}
     records = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
     assert [r["round"] for r in records] == [1, 2, 3]
     keys = "round seconds elapsed cohort_size reached dropped bytes_up bytes_down train_loss test_loss test_accuracy"

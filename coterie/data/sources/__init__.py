@@ -60,14 +60,17 @@ def load(name: str, /, *, folders: Sequence[str | Path] = (), **options: Any) ->
     Raises:
         Mistake: there is no such source, it does not take an option or lacks one, or it raises a mistake itself.
     """
+    from coterie.data.origins import note_source
     from coterie.data.source import Source
 
     function = find(name, folders)
     require_known_arguments(function, f"the source {name}", options)
-    source = function(**options)
-    if not isinstance(source, Source):
-        given = type(source).__name__
-        raise Mistake(f"it returned {given}; it must return a coterie.data.Source", key="source", value=name)
+    with note_source(name) as given:
+        source = function(**options)
+        if not isinstance(source, Source):
+            kind = type(source).__name__
+            raise Mistake(f"it returned {kind}; it must return a coterie.data.Source", key="source", value=name)
+        given.append(source)
     return source
 
 

@@ -20,6 +20,7 @@ from coterie.data.feature_encoding import (
     parse_measured_column,
 )
 from coterie.data.official_files import data_home, find_or_fetch
+from coterie.data.origins import note_files
 from coterie.data.source import Source
 
 _URL = "https://archive.ics.uci.edu/ml/machine-learning-databases/adult/"
@@ -95,6 +96,7 @@ def read_census(name: str) -> list[list[str]]:
         packed if packed.exists() else find_or_fetch("adult", name, _URL + name, _FILES[name], " or its gzipped form")
     )
     rows = []
+    note_files([path])
     for number, line in enumerate(_read_text(path).splitlines(), 1):
         if not line.strip() or line.startswith("|"):
             continue

@@ -8,6 +8,7 @@ from typing import Any
 
 from coterie.core.errors import Mistake, reason
 from coterie.data import huggingface as adapter
+from coterie.data.origins import note_folder
 from coterie.data.source import Source
 
 
@@ -67,6 +68,7 @@ def _load_folder(path: Path) -> Any:
     if not path.is_dir():
         raise Mistake("there is no such folder", key="path", value=path)
     datasets = adapter.import_datasets("path", path)
+    note_folder(path)
     saved = any((path / file).is_file() for file in ("dataset_dict.json", "state.json"))
     return _call_loader("path", path, datasets.load_from_disk if saved else datasets.load_dataset, str(path))
 

@@ -14,6 +14,7 @@ from coterie.core.errors import Mistake
 from coterie.core.examples import Examples
 from coterie.core.packages import import_package
 from coterie.data.numpy_arrays import scale_pixels
+from coterie.data.origins import note_files
 from coterie.data.picture_pixels import stack_pixels
 from coterie.data.regular_file import is_made_by_the_kernel, is_regular
 from coterie.data.source import Source
@@ -172,6 +173,7 @@ def _open_picture(pillow: Any, operations: Any, file: Path, formats: Sequence[st
     """Read a picture completely and turn it upright; refuse a damaged file, and one that holds several pictures."""
     if file.exists() and not is_regular(file):
         raise Mistake(f"{file}: is not a regular file, so it cannot be read as a picture; remove it")
+    note_files([file])
     try:
         with pillow.open(file, formats=formats) as picture:
             several = getattr(picture, "is_animated", False) and picture.format != "MPO"  # a camera's, with a preview

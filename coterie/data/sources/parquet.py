@@ -10,6 +10,7 @@ from typing import Any
 from coterie.core.errors import Mistake, reason
 from coterie.core.packages import import_package
 from coterie.core.toml_text import toml_text
+from coterie.data.origins import note_folder
 from coterie.data.raw_table import RawTable, source_from_table
 from coterie.data.regular_file import require_file
 from coterie.data.source import Source
@@ -49,6 +50,8 @@ def read_parquet(path: Path) -> RawTable:
     if not path.is_dir():  # in a folder each file holds some of the rows
         require_file(path)
         _require_names(path, reader.read_schema, pyarrow)
+    else:
+        note_folder(path)
     try:
         table = reader.read_table(path)
         columns = {name: table.column(name).to_pylist() for name in table.column_names}
