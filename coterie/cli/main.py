@@ -16,7 +16,7 @@ import typer
 
 from coterie.cli import data_commands, probe_commands
 from coterie.cli.interrupts import handle_interrupts
-from coterie.cli.option_names import mistakes_in_options
+from coterie.cli.option_names import Trust, mistakes_in_options
 from coterie.core.errors import FolderGone, Mistake
 
 if TYPE_CHECKING:
@@ -155,6 +155,7 @@ def predict(
     ],
     client: Annotated[str | None, typer.Option(help="The client whose model is used, where each has its own.")] = None,
     out: Annotated[Path, typer.Option(help="The table to write.")] = Path("predictions.csv"),
+    trust: Trust = False,
 ) -> None:
     """Apply a finished run's model to new examples.
 
@@ -162,7 +163,7 @@ def predict(
     """
     from coterie.cli.predict_command import write_predictions
 
-    write_predictions(folder, file, client, out)
+    write_predictions(folder, file, client, out, trust)
 
 
 def _print_version(wanted: bool) -> None:

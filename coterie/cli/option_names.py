@@ -1,11 +1,16 @@
-"""Name the options of the command in mistakes about a function's arguments."""
+"""Options that several commands have, and their names in mistakes about a function's arguments."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Annotated
+
+import typer
 
 from coterie.core.errors import Mistake
+
+Trust = Annotated[bool, typer.Option("--trust", help="Run code that a run folder names, package.module:function.")]
 
 
 @contextmanager

@@ -22,7 +22,7 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
-def write_predictions(folder: Path, file: Path, client: str | None, out: Path) -> None:
+def write_predictions(folder: Path, file: Path, client: str | None, out: Path, trust: bool) -> None:
     """Apply a run's model to new examples, write a table of predictions, and print how many fall into each class.
 
     Args:
@@ -30,11 +30,12 @@ def write_predictions(folder: Path, file: Path, client: str | None, out: Path) -
         file: the new examples.
         client: whose model is used, where each client has its own.
         out: the table to write.
+        trust: whether code that the folder names may be run.
 
     Raises:
         Mistake: the run, the examples or the table cannot be used.
     """
-    model = load_trained_model(folder, client)
+    model = load_trained_model(folder, client, trust=trust)
     examples = model.read(file)
     probabilities = model.probabilities(examples.x)
     classes = model.inputs.classes or ()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coterie.cli.option_names import mistakes_in_options
+from coterie.cli.option_names import Trust, mistakes_in_options
 from coterie.core.errors import require
 from coterie.report.formats import format_number
 
@@ -37,6 +37,7 @@ def line(
     on: Where = "test",
     examples: Examples = 1000,
     statistics: Norms = "measured",
+    trust: Trust = False,
 ) -> None:
     """Measure the loss along the line through two runs' models.
 
@@ -47,7 +48,7 @@ def line(
     from coterie.report.loss_pages import write_line_page
 
     chosen = _check_options(on, examples, statistics)
-    runs = load_comparable_runs([first, second])
+    runs = load_comparable_runs([first, second], trust)
     a, b = (run.end for run in runs)
     losses = measure_line(loss_surface(runs[0], *chosen), a, b, progress=_with_progress_bar)
     loss = dict(zip(losses.t, losses.measures["loss"], strict=True))
@@ -68,6 +69,7 @@ def plane(
     on: Where = "test",
     examples: Examples = 1000,
     statistics: Norms = "measured",
+    trust: Trust = False,
 ) -> None:
     """Measure the loss on the plane through three runs' models.
 
@@ -80,7 +82,7 @@ def plane(
     chosen = _check_options(on, examples, statistics)
     with mistakes_in_options():
         require("points", points, points >= 2, "2 or more")  # before the runs are read
-    runs = load_comparable_runs([first, second, third])
+    runs = load_comparable_runs([first, second, third], trust)
     a, b, c = (run.end for run in runs)
     losses = measure_plane(loss_surface(runs[0], *chosen), a, b, c, points, progress=_with_progress_bar)
     names = (_folder_name(first), _folder_name(second), _folder_name(third))
@@ -93,6 +95,7 @@ def curvature(
     on: Where = "test",
     examples: Examples = 1000,
     statistics: Norms = "measured",
+    trust: Trust = False,
 ) -> None:
     """Measure how sharply the loss bends where runs began and ended.
 
@@ -104,7 +107,8 @@ def curvature(
     from coterie.probes.update_geometry import length
 
     chosen = _check_options(on, examples, statistics)
-    for run in map(load_finished_run, folders):
+    for folder in folders:
+        run = load_finished_run(folder, trust)
         loss = loss_surface(run, *chosen)
         for name, weights in (("start", run.start), ("end", run.end)):
             largest = measure_curvature(loss, weights)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from coterie.core.errors import Mistake
 from coterie.core.toml_text import toml_text
@@ -97,6 +98,39 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return by_lower_case[near[0]] if near else None
 
 
+class _Refusal(NamedTuple):
+    """Why functions of somebody's own are refused, and those that are not."""
+
+    sentence: str
+    known: Collection[str]
+
+
+_REFUSAL: ContextVar[_Refusal | None] = ContextVar("_REFUSAL", default=None)
+
+
+@contextmanager
+def refuse_own_functions(sentence: str, known: Collection[str] = ()) -> Iterator[None]:
+    """Import no function by "package.module:function" within a block, for names that the user did not write.
+
+    Importing a module runs it. So a file of somebody else's that names one would run any code.
+
+    Args:
+        sentence: what the message says.
+        known: the names that may be imported.
+
+    >>> with refuse_own_functions("the folder names it"):
+    ...     import_own("source", "theirs:make")
+    Traceback (most recent call last):
+    ...
+    coterie.core.errors.Mistake: source = "theirs:make": the folder names it
+    """
+    before = _REFUSAL.set(_Refusal(sentence, known))
+    try:
+        yield
+    finally:
+        _REFUSAL.reset(before)
+
+
 def import_own(key: str, name: str, folders: Sequence[str | Path] = ()) -> Callable[..., Any]:
     """Import and return the user's own function called "package.module:function".
 
@@ -106,10 +140,19 @@ def import_own(key: str, name: str, folders: Sequence[str | Path] = ()) -> Calla
         folders: where the module is looked for before the usual places, first to last.
 
     Raises:
-        Mistake: its module cannot be imported, or has no such function.
+        Mistake: it is refused (`refuse_own_functions`), its module cannot be imported or is one of Python's own, or it
+            has no such function.
     """
     module_name, _, function_name = name.partition(":")
     places = [Path(folder) for folder in folders]
+    refusal = _REFUSAL.get()
+    if refusal is not None and name not in refusal.known:
+        raise Mistake(refusal.sentence, key=key, value=name)
+    top = module_name.partition(".")[0]
+    if top in sys.stdlib_module_names and _find_home(top, places) is None:
+        raise Mistake(
+            f"{top} is a part of Python; name a function of your own, in a module of your own", key=key, value=name
+        )
     try:
         module = _import_from(module_name, places)
     except (ImportError, SyntaxError, ValueError) as error:
@@ -125,12 +168,17 @@ def import_own(key: str, name: str, folders: Sequence[str | Path] = ()) -> Calla
 def _import_from(name: str, folders: Sequence[Path]) -> ModuleType:
     """Import a module from the first of the folders that has it, or from the usual places."""
     top = name.partition(".")[0]
-    home = next((f for f in folders if (f / top).is_dir() or (f / f"{top}.py").is_file()), None)
+    home = _find_home(top, folders)
     if home is None:
         return importlib.import_module(name)
     _forget_namesake(top, home)
     with _first_on_path(home):
         return importlib.import_module(name)
+
+
+def _find_home(top: str, folders: Sequence[Path]) -> Path | None:
+    """Return the first of the folders that has a module or package called `top`."""
+    return next((f for f in folders if (f / top).is_dir() or (f / f"{top}.py").is_file()), None)
 
 
 def _forget_namesake(top: str, home: Path) -> None:

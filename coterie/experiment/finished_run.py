@@ -17,6 +17,7 @@ from coterie.experiment.build_experiment import Experiment, build_experiment
 from coterie.experiment.config_toml import find_changes
 from coterie.experiment.resolve_engine import this_machine
 from coterie.experiment.settings import load_settings
+from coterie.experiment.trust import code_of_folder
 from coterie.models.batchnorm_statistics import recalibration
 from coterie.probes import Surface, draw_subset
 from coterie.report.run_reader import is_pretraining
@@ -44,12 +45,22 @@ class FinishedRun:
     end: Tree
 
 
-def load_finished_run(folder: Path) -> FinishedRun:
+def load_finished_run(folder: Path, trust: bool = False) -> FinishedRun:
     """Load the run in a folder.
 
+    Args:
+        folder: where it is.
+        trust: whether code that the folder names may be run, see `coterie.experiment.trained_model.load_trained_model`.
+
     Raises:
-        Mistake: it is not a run folder, is not finished, has a model for each client, or its data cannot be had.
+        Mistake: it is not a run folder, is not finished, has a model for each client, names code that is not trusted,
+            or its data cannot be had.
     """
+    with code_of_folder(folder, trust):
+        return _load_run(folder)
+
+
+def _load_run(folder: Path) -> FinishedRun:
     if is_pretraining(folder):
         raise Mistake(f"{folder}: is a pre-training; give the folder of a run")
     check_files(folder, [CONFIG_FILE, SUMMARY_FILE, WEIGHTS_FILE])
@@ -80,13 +91,13 @@ def _load_end(path: Path, like: Tree) -> Tree:
         raise Mistake(f"{path}: is not the model that its config.toml describes ({error})") from error
 
 
-def load_comparable_runs(folders: Sequence[Path]) -> list[FinishedRun]:
-    """Load runs whose models can be combined.
+def load_comparable_runs(folders: Sequence[Path], trust: bool = False) -> list[FinishedRun]:
+    """Load runs whose models can be combined; the arguments are those of `load_finished_run`, for several folders.
 
     Raises:
         Mistake: as `load_finished_run`; or their models or data sets differ.
     """
-    runs = [load_finished_run(folder) for folder in folders]
+    runs = [load_finished_run(folder, trust) for folder in folders]
     first = runs[0]
     for run in runs[1:]:
         keys = find_changes(run.experiment.settings, first.experiment.settings)

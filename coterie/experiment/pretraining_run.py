@@ -22,6 +22,7 @@ from coterie.experiment.pretraining_settings import Pretraining, build_trainer, 
 from coterie.experiment.resolve_engine import this_machine
 from coterie.experiment.save_checkpoints import CheckpointSaver
 from coterie.experiment.toml_file import read_toml
+from coterie.experiment.trust import code_of_file
 from coterie.loop.plan import Resume
 from coterie.loop.store import Store
 from coterie.pretrain.example_sheet import draw_example_sheet
@@ -95,7 +96,8 @@ def _adopt_settings(settings: Pretraining, folder: RunFolder) -> Pretraining:
     Raises:
         Mistake: they differ from those of the run.
     """
-    earlier = load_pretraining(folder.config)
+    with code_of_file(folder.path, settings.tables()):
+        earlier = load_pretraining(folder.config)
     left_open = {name: getattr(earlier.pretrain, name) for name, v in asdict(settings.pretrain).items() if v is None}
     device = earlier.device if settings.device == "auto" else settings.device
     settings = replace(settings, pretrain=replace(settings.pretrain, **left_open), device=device)

@@ -18,6 +18,7 @@ from coterie.experiment.resolve_engine import this_machine
 from coterie.experiment.run_recorder import RunRecorder, RunWatch, SilentRun
 from coterie.experiment.settings import Settings, load_settings
 from coterie.experiment.shared_run import carry_out, follow, set_workers
+from coterie.experiment.trust import code_of_file
 from coterie.processes.process_group import launcher_size
 from coterie.processes.spawn import lead_processes
 from coterie.processes.team import ALONE, Team
@@ -94,7 +95,8 @@ def _adopt_settings(settings: Settings, folder: RunFolder) -> Settings:
     Raises:
         Mistake: they differ from those of the run.
     """
-    earlier = complete_algorithm(load_settings(folder.config))
+    with code_of_file(folder.path, settings.tables()):
+        earlier = complete_algorithm(load_settings(folder.config))
     settings = adopt_choices(adopt_algorithm(settings, earlier), earlier)
     changed = [key for key in find_changes(settings, earlier) if key != "rounds"]
     if changed:

@@ -21,6 +21,7 @@ from coterie.data.model_inputs import Inputs, inputs_from_record
 from coterie.data.new_examples import NewExamples, read_new_examples
 from coterie.experiment.make_model import make_run_model
 from coterie.experiment.settings import Settings, load_settings, model_names
+from coterie.experiment.trust import code_of_folder
 from coterie.report.run_reader import is_pretraining
 from coterie.track.checksums import SUMMARY_FILE, check_files, check_weights, note_unchecked, read_checksums
 from coterie.track.file_writing import client_file_name
@@ -72,17 +73,25 @@ class TrainedModel:
         return scores.softmax(1)
 
 
-def load_trained_model(folder: str | Path, client: str | None = None) -> TrainedModel:
+def load_trained_model(folder: str | Path, client: str | None = None, *, trust: bool = False) -> TrainedModel:
     """Load the model that a run ended with.
 
     Args:
         folder: the run's folder.
         client: whose model, where each client has one of its own.
+        trust: whether code that the folder names may be run: a model, a source or an algorithm by
+            "package.module:function".
 
     Raises:
-        Mistake: it is not a run folder or not finished, a file in it is damaged, or there is no such client's model.
+        Mistake: it is not a run folder or not finished, a file in it is damaged, there is no such client's model, or it
+            names code that is not trusted.
     """
     folder = Path(folder)
+    with code_of_folder(folder, trust):
+        return _load_model(folder, client)
+
+
+def _load_model(folder: Path, client: str | None) -> TrainedModel:
     if is_pretraining(folder):
         raise Mistake(f"{folder}: is a pre-training, which predicts nothing; give the folder of a run")
     check_files(folder, [CONFIG_FILE, INPUTS_FILE, CLIENTS_FILE, SUMMARY_FILE])
