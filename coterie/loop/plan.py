@@ -134,11 +134,15 @@ class Plan:
         return {"algorithm": self.algorithms[architecture].client.initial_state(self.initial[architecture]), "up": {}}
 
     def client_state(self, store: Store, client: str) -> Tree:
-        """Return {"algorithm": C_i, "up": the codec's state} from the store, or the client's initial state.
+        """Return {"algorithm": C_i, "up": the codec's state} from the store, or the client's initial state, as a copy.
 
         Raises:
             LookupError: another process keeps it.
         """
+        return tree.clone(self._state_of(store, client))
+
+    def _state_of(self, store: Store, client: str) -> Tree:
+        """Return a client's state as the run keeps it; see `client_state`."""
         if not owns(self.team, client):
             raise LookupError(
                 f"process {owner(self.team, client)} of {self.team.size} keeps the state of client {client}"
@@ -153,7 +157,7 @@ class Plan:
         """
         algorithm = self.algorithms[self.architecture(client)]
         needs_state = algorithm.traits.own_models or algorithm.traits.pooled
-        own = self.client_state(store, client) if needs_state else self.client_state_from(client, None)
+        own = self._state_of(store, client) if needs_state else self.client_state_from(client, None)
         return algorithm.server.evaluated_weights(state, own["algorithm"])
 
 

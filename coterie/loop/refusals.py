@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from coterie.core import tree
+from coterie.loop import evaluate
 from coterie.loop.plan import Plan, Round
 
 ROUNDS_UNTIL_WARNING = 3
@@ -17,6 +18,7 @@ ROUNDS_UNTIL_WARNING = 3
 MAX_CLIENTS_LOOKED_AT = 8
 """How many refused clients' data are searched for numbers that are not finite."""
 
+BROKEN_OUTPUTS = f"test_{evaluate.BROKEN}"
 NOT_FINITE = "not finite"
 TOO_FEW = "updates arrived"
 
@@ -61,7 +63,7 @@ class RefusalWatch:
         yield f"no client's update was accepted in {when}, so nothing was trained there: {why}"
 
     def _complaint_about_outputs(self, round: Round) -> Iterator[str]:
-        broken = round.measures.get("test_outputs_not_finite")
+        broken = round.measures.get(BROKEN_OUTPUTS)
         if broken and not self._has_complained_of_outputs:
             self._has_complained_of_outputs = True
             yield (
@@ -71,12 +73,26 @@ class RefusalWatch:
 
 
 def failure(records: Sequence[Mapping[str, Any]], plan: Plan) -> str | None:
-    """Return why a run trained nothing, as a sentence, from the records of its rounds; None if an update counted."""
-    if not records or any(record["reached"] for record in records):
+    """Return why a run trained nothing of use, as a sentence, from the records of its rounds; None if it did.
+
+    It did not where no update counted, or where half of the outputs on the test data are not finite at the end.
+    """
+    if not records:
         return None
+    if any(record["reached"] for record in records):
+        return _failure_of_outputs(records, plan)
     why = explain([entry for record in records for entry in record["dropped"]], plan)
     when = "the only round" if len(records) == 1 else f"any of {len(records)} rounds"
     return f"no client's update was accepted in {when}, so the run ends with the weights that it began with: {why}"
+
+
+def _failure_of_outputs(records: Sequence[Mapping[str, Any]], plan: Plan) -> str | None:
+    """Return that the outputs at the end are not finite, as a sentence; None if most of them are."""
+    models = len(plan.ids) if plan.algorithm.traits.own_models else 1
+    outputs, broken = models * len(plan.evaluation.test or ()), records[-1].get(BROKEN_OUTPUTS, 0)
+    if not broken or 2 * broken < outputs:
+        return None
+    return f"{broken} of {outputs} outputs on the test data are not finite: lower the learning rate (lr) and run again"
 
 
 def explain(dropped: Sequence[Mapping[str, str]], plan: Plan) -> str:

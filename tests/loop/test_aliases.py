@@ -42,6 +42,7 @@ def test_rounds_with_writes_in_place_equal_rounds_without(name: str, engine: Any
         for client in ("0", "3"):
             spoil(list(written.weights(client).values()))
             spoil(list(model.state_dict().values()))
+            spoil(tree.leaves(written.plan.client_state(written.store, client)))
         spoil([leaf for update in written.updates.values() for leaf in tree.leaves(update)])
     for client, weights in last.items():
         assert distance(weights, untouched.weights(client)) == 0

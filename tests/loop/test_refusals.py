@@ -16,7 +16,7 @@ from coterie.algorithms.optimizers import sgd
 from coterie.attacks.updates import large_values
 from coterie.core import tree
 from coterie.loop.attack import Attack
-from coterie.loop.refusals import explain
+from coterie.loop.refusals import explain, failure
 from coterie.pretrain.pretrained_weights import load_weights
 from tests.common.recipes import RECIPES
 from tests.federations import dense, distance, ragged, seed_set
@@ -92,6 +92,19 @@ def test_outputs_that_are_not_finite_are_said_and_counted() -> None:
     assert found[0].test_accuracy == 0
     assert "after round 1 the model's outputs for 23 test examples are not finite" in said[0]
     assert len(said) == 2
+
+
+def test_a_run_failed_where_half_of_its_outputs_are_not_finite_at_the_end() -> None:
+    """Its weights are finite, and overflow in the forward."""
+    (last,) = run(coterie.fedavg(lr=3e37), 1, test=ragged()["1"])[0]
+    records = [last.record()]
+    assert last.reached
+    assert all(x.isfinite().all() for x in last.weights().values())
+    assert records[0]["test_outputs_not_finite"] == 22
+    assert failure(records, last.plan) == (
+        "22 of 23 outputs on the test data are not finite: lower the learning rate (lr) and run again"
+    )
+    assert failure([{**records[0], "test_outputs_not_finite": 11}], last.plan) is None
 
 
 def test_an_aggregate_that_overflows_changes_nothing() -> None:
