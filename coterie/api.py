@@ -224,6 +224,7 @@ def plan(
     models = {name: _copy_to_engine(m, engine, keys[name]) for name, m in given.items()}
     scales = lr_scales(given, lr_scale or {})
     classes = num_classes or _count_classes(test)
+    check_model.check_inputs(models, clients, test, own_test, engine)
     with _mistakes_about(keys):
         trials = check_model.try_models(models, clients, test, engine, augment)
     _say_what_draws(trials, keys)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from coterie.data.deal import deal, own_test
     from coterie.data.partitions.partition import Partition
     from coterie.data.source import Source
+    from coterie.data.standardize import standardize
 
 __all__ = [
     "AUGMENTATIONS",
@@ -27,6 +28,7 @@ __all__ = [
     "deal",
     "load",
     "own_test",
+    "standardize",
 ]
 
 export_lazily(
@@ -36,5 +38,6 @@ export_lazily(
         "Source": "coterie.data.source:Source",
         "deal": "coterie.data.deal:deal",
         "own_test": "coterie.data.deal:own_test",
+        "standardize": "coterie.data.standardize:standardize",
     },
 )

@@ -67,6 +67,54 @@ def _examples_to_try(clients: Clients, test: Examples | None) -> Examples | None
     return None if held is None else held.take(torch.arange(BATCH) % len(held))
 
 
+def check_inputs(
+    models: Mapping[str, nn.Module],
+    clients: Clients,
+    test: Examples | None,
+    own_test: Mapping[str, Examples] | None,
+    engine: Engine,
+) -> None:
+    """Check that inputs are finite numbers, or that every model takes those that are not.
+
+    Clients that make their examples on demand are not looked at.
+
+    Raises:
+        Mistake: some are not, such as the gaps of a table. It names the client.
+    """
+    parts = [(f"client {c}", e) for c, e in clients.items()] if isinstance(clients, dict) else []
+    parts += [(f"own_test of client {c}", e) for c, e in own_test.items()] if isinstance(own_test, dict) else []
+    parts += [] if test is None else [("test", test)]
+    finite: dict[int, bool] = {}  # pools that many clients share are looked at once
+    for what, examples in parts:
+        pool = examples.x
+        if id(pool) not in finite:
+            # a sum is not finite if an entry is not, and takes a fraction of the time of looking at each
+            finite[id(pool)] = not pool.is_floating_point() or bool(pool.sum().isfinite())
+        broken = [] if finite[id(pool)] else _rows_not_finite(examples)
+        if broken and not all(_takes(model, examples, broken[:BATCH], engine) for model in models.values()):
+            raise Mistake(
+                f"{what}: {len(broken)} of {len(examples)} examples hold numbers that are not finite, as the gaps of a "
+                "table are, and the model gives nothing finite for them; fill gaps with "
+                "coterie.data.standardize(source, clients), and use the source and the clients that it returns"
+            )
+
+
+def _rows_not_finite(examples: Examples) -> list[int]:
+    """Return the numbers of the examples in which an entry is not finite."""
+    x, _ = examples.tensors()
+    return (~x.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+
+
+def _takes(model: nn.Module, examples: Examples, rows: list[int], engine: Engine) -> bool:
+    """Return whether a model's outputs are finite for examples that are not."""
+    x, _ = examples.take(torch.tensor(rows)).tensors()
+    try:
+        outputs = try_model(model, as_input(x, engine), None).outputs
+    except Mistake:
+        return False
+    return isinstance(outputs, Tensor) and bool(outputs.isfinite().all())
+
+
 def check_fit(trials: Trials, loss: Score, metrics: Mapping[str, Score], num_classes: int | None) -> None:
     """Check that every model's outputs, the loss, the metrics and the labels of the trial fit together.
 
