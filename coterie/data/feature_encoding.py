@@ -96,7 +96,7 @@ def encode_columns(columns: Sequence[MeasuredColumn | CodedColumn], train: NDArr
     """
     encodings = [
         ColumnEncoding(
-            c.name, None if isinstance(c, MeasuredColumn) else tuple(c.categories), bool(_find_gaps(c)[train].any())
+            c.name, None if isinstance(c, MeasuredColumn) else tuple(c.categories), bool(find_gaps(c)[train].any())
         )
         for c in columns
     ]
@@ -119,11 +119,11 @@ def apply_encodings(columns: Sequence[MeasuredColumn | CodedColumn], encodings: 
             code = np.array([place.get(value, -1) for value in column.values])  # type: ignore[arg-type]
             features += [(code == place[category]).astype(np.float64) for category in encoding.categories or ()]
         if encoding.missing:
-            features.append(_find_gaps(column).astype(np.float64))
+            features.append(find_gaps(column).astype(np.float64))
     return torch.from_numpy(np.stack(features, axis=1)).to(torch.float32)
 
 
-def _find_gaps(column: MeasuredColumn | CodedColumn) -> NDArray[np.bool_]:
+def find_gaps(column: MeasuredColumn | CodedColumn) -> NDArray[np.bool_]:
     """Return where a value is missing [N]."""
     if isinstance(column, MeasuredColumn):
         return np.isnan(column.values)

@@ -20,6 +20,7 @@ from coterie.data.feature_encoding import (
     ColumnEncoding,
     MeasuredColumn,
     apply_encodings,
+    find_gaps,
     is_missing,
     parse_measured_column,
     parse_number,
@@ -27,7 +28,8 @@ from coterie.data.feature_encoding import (
 from coterie.data.model_inputs import Inputs
 from coterie.data.numpy_arrays import inputs_from_array, scale_pixels
 from coterie.data.picture_pixels import stack_pixels
-from coterie.data.raw_table import RawTable
+from coterie.data.raw_table import SCALARS, RawTable, require_scalars
+from coterie.data.regular_file import is_regular
 from coterie.data.sources.csv import read_csv
 from coterie.data.sources.images import PICTURE_SUFFIXES, list_pictures, open_pictures
 from coterie.data.sources.npz import read_npz
@@ -68,6 +70,10 @@ def read_new_examples(path: Path, inputs: Inputs, label_column: str | None = Non
     suffix = path.suffix.lower()
     if not path.exists():
         raise Mistake(f"{path}: there is no such file or folder")
+    if not path.is_dir() and not is_regular(path):
+        raise Mistake(
+            f"{path}: is a pipe, a socket or a device and cannot be read; name a file or a folder of pictures"
+        )
     if path.is_dir() or suffix in PICTURE_SUFFIXES:
         examples = _read_pictures(path, inputs)
     elif suffix == ".npz":
@@ -100,13 +106,15 @@ def _read_table(path: Path, inputs: Inputs, label_column: str | None) -> NewExam
     answers = table.columns.get(label_column or "", [None] * number)
     names = [str(row + 1) for row in range(number)]
     labels = [_match_name(cell, inputs.classes or ()) for cell in answers]
-    return NewExamples(apply_encodings(columns, inputs.columns), names, labels, _note_new_categories(columns))
+    notes = [*_note_new_categories(columns), *_note_new_gaps(columns, inputs.columns)]
+    return NewExamples(apply_encodings(columns, inputs.columns), names, labels, notes)
 
 
 def _read_feature(table: RawTable, encoding: ColumnEncoding) -> MeasuredColumn | CodedColumn:
     """Read the cells of a column in the same way as those of the training rows."""
     cells = table.columns[encoding.name]
     if encoding.categories is not None:
+        require_scalars(table.path, encoding.name, cells, SCALARS, "the model learned from one text or number there")
         return CodedColumn(
             encoding.name, [_match_name(cell, encoding.categories) for cell in cells], encoding.categories
         )
@@ -141,6 +149,18 @@ def _note_new_categories(columns: Sequence[MeasuredColumn | CodedColumn]) -> lis
             if new:
                 values = few([toml_text(v) for v in new])
                 notes.append(f"no training row had {column.name} = {values}; read as none of the known values")
+    return notes
+
+
+def _note_new_gaps(columns: Sequence[MeasuredColumn | CodedColumn], encodings: Sequence[ColumnEncoding]) -> list[str]:
+    """Return a sentence for each column that lacks a value here, and lacked none in the training rows."""
+    notes = []
+    for column, encoding in zip(columns, encodings, strict=True):
+        gaps = 0 if encoding.missing else int(find_gaps(column).sum())
+        if gaps:
+            meaning = "none of the known values" if encoding.categories is not None else "any gap"
+            rows = "row" if gaps == 1 else "rows"
+            notes.append(f"no training row lacked {column.name}, but {gaps} {rows} here; read as {meaning}")
     return notes
 
 

@@ -39,9 +39,11 @@ _NAMELESS = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
 _NUMBERS_IN_BRACKETS = re.compile(r"\s*\[[\s\d.,+\-e]*\]\s*")
 _GROUPED_DIGITS = re.compile(r"[+-]?\d{1,3}(?:[ ,.'\u2019\u00a0\u202f]\d{3})+(?:[.,]\d+)?")
 _WIDEST_CELL = 60
-_LABEL_KINDS = (str, bool, int, float, Decimal)
+SCALARS = (str, bool, int, float, Decimal)
+"""The types of one text, number or truth value."""
+
 _LABEL_ALLOWED = "a label is one text, whole number or truth value"
-_ID_KINDS = (*_LABEL_KINDS, datetime.date)
+_ID_KINDS = (*SCALARS, datetime.date)
 _KINDS_IN_WORDS = {
     list: "a list",
     dict: "a group of fields",
@@ -196,7 +198,7 @@ def _read_labels(table: RawTable, column: str) -> Labels:
         classes = [number[str(cell)] for cell in _read_complete_column(table, "label_column", column)]
         return Labels(np.array(classes), len(names), names)
     cells = _read_complete_column(table, "label_column", column)
-    require_scalars(table.path, column, cells, _LABEL_KINDS, _LABEL_ALLOWED)
+    require_scalars(table.path, column, cells, SCALARS, _LABEL_ALLOWED)
     numbers = [parse_number(cell) for cell in cells]
     distinct: list[object]
     if all(number is not None and not _MAX_EXACT_CODE <= abs(number) < np.inf for number in numbers):

@@ -1,9 +1,12 @@
 """New rows are read by the encodings of the training rows."""
 
+import os
 from pathlib import Path
 
+import pytest
 import torch
 
+from coterie.core.errors import Mistake
 from coterie.data.feature_encoding import ColumnEncoding
 from coterie.data.model_inputs import Inputs, inputs_from_record
 from coterie.data.new_examples import read_new_examples
@@ -40,3 +43,30 @@ def test_a_code_that_looks_like_a_number_is_a_code(tmp_path: Path) -> None:
     found = read_new_examples(tmp_path / "new.csv", inputs(ColumnEncoding("ward", ("1", "2"), True)))
     assert found.x.tolist() == [[0, 1, 0], [0, 1, 0], [1, 0, 0], [0, 0, 0], [0, 0, 1]]
     assert found.notes == ['no training row had ward = "3"; read as none of the known values']
+
+
+def test_a_gap_where_no_training_row_had_one_is_said(tmp_path: Path) -> None:
+    (tmp_path / "new.csv").write_text("age,ward,dose\n,,\n30,a,2\n")
+    known = inputs(
+        ColumnEncoding("age", None, True),
+        ColumnEncoding("ward", ("a", "b"), False),
+        ColumnEncoding("dose", None, False),
+    )
+    assert read_new_examples(tmp_path / "new.csv", known).notes == [
+        "no training row lacked ward, but 1 row here; read as none of the known values",
+        "no training row lacked dose, but 1 row here; read as any gap",
+    ]
+
+
+def test_a_list_is_no_category(tmp_path: Path) -> None:
+    """It was read as a category that no training row had."""
+    (tmp_path / "new.csv").write_text('ward\n"[1, 2]"\n')
+    with pytest.raises(Mistake, match=r"row 1: ward holds a list, \[1, 2\]; the model learned from one text or number"):
+        read_new_examples(tmp_path / "new.csv", inputs(ColumnEncoding("ward", ("1", "2"), False)))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".npz", ".parquet", ".png"])
+def test_a_pipe_is_refused_whatever_its_name(tmp_path: Path, suffix: str) -> None:
+    os.mkfifo(tmp_path / f"new{suffix}")
+    with pytest.raises(Mistake, match=f"new{suffix}: is a pipe, a socket or a device and cannot be read"):
+        read_new_examples(tmp_path / f"new{suffix}", inputs(ColumnEncoding("ward", None, False)))
