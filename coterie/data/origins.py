@@ -120,7 +120,7 @@ def digest_tensor(tensor: Tensor) -> str:
     flat = tensor.detach().cpu().contiguous()
     flat = torch.view_as_real(flat) if flat.is_complex() else flat
     whole = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)}".encode())
-    whole.update(memoryview(flat.reshape(-1).view(torch.uint8).numpy()))
+    whole.update(flat.reshape(-1).view(torch.uint8).numpy().data)
     return whole.hexdigest()
 
 

@@ -22,7 +22,7 @@ from coterie.models.batchnorm_statistics import recalibration
 from coterie.probes import Surface, draw_subset
 from coterie.report.run_reader import is_pretraining
 from coterie.track import RunFolder
-from coterie.track.checksums import SUMMARY_FILE, check_files
+from coterie.track.checksums import SUMMARY_FILE, check_files, note_unchecked
 from coterie.track.run_folder import CONFIG_FILE, weights_file
 
 WEIGHTS_FILE = weights_file()
@@ -64,6 +64,7 @@ def _load_run(folder: Path) -> FinishedRun:
     if is_pretraining(folder):
         raise Mistake(f"{folder}: is a pre-training; give the folder of a run")
     check_files(folder, [CONFIG_FILE, SUMMARY_FILE, WEIGHTS_FILE])
+    note_unchecked(folder)
     settings = load_settings(folder / CONFIG_FILE)
     machine = this_machine()
     here = settings.engine.device if settings.engine.device == machine.device else "auto"  # it may come from elsewhere

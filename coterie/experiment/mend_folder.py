@@ -15,7 +15,15 @@ from coterie.core.errors import Mistake
 from coterie.data.model_inputs import inputs_from_record
 from coterie.loop.manifests import KeptFiles, list_manifests, read_kept_files
 from coterie.track import RunFolder
-from coterie.track.checksums import REPORT_FILE, SUMMARY_FILE, describe_damage, find_damage, read_checksums
+from coterie.track.checksums import (
+    CHECKSUMS_FILE,
+    REPORT_FILE,
+    SUMMARY_FILE,
+    describe_damage,
+    find_damage,
+    note_unchecked,
+    read_checksums,
+)
 from coterie.track.file_writing import write_file
 from coterie.track.run_folder import CONFIG_FILE, DATA_FILE, INPUTS_FILE
 
@@ -54,8 +62,9 @@ def _find_damaged_descriptions(folder: RunFolder, say: Callable[[str], None]) ->
     """Return which files that say what the run is are not what checksums.json says."""
     try:
         names = read_checksums(folder.path) or {}
-    except Mistake as mistake:
-        say(f"{mistake}")
+    except Mistake:
+        say(f"{folder.path / CHECKSUMS_FILE}: was damaged; written again")
+        (folder.path / CHECKSUMS_FILE).unlink()
         return set()
     results = {*folder.result_files(), SUMMARY_FILE, REPORT_FILE}
     return set(find_damage(folder.path, [name for name in names if name not in results]))
@@ -87,7 +96,10 @@ def is_whole(folder: RunFolder) -> bool:
         return False
     if checksums is None:
         kept = read_kept_files(folder.checkpoint)
-        return kept is None or not kept.files  # without copies, an earlier version wrote the folder
+        by_earlier_version = kept is None or not kept.files
+        if by_earlier_version:
+            note_unchecked(folder.path)
+        return by_earlier_version
     return SUMMARY_FILE in checksums and not set(find_damage(folder.path)) - {REPORT_FILE}
 
 

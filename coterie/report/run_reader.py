@@ -13,7 +13,7 @@ from typing import Any
 
 from coterie.core.errors import Mistake, reason
 from coterie.loop.manifests import read_kept_files
-from coterie.track.checksums import SUMMARY_FILE, check_files, read_checksums
+from coterie.track.checksums import SUMMARY_FILE, check_files, note_unchecked, read_checksums
 from coterie.track.rounds_file import Record, read_records
 from coterie.track.run_folder import CLIENTS_FILE, CONFIG_FILE, INPUTS_FILE, START_FILE
 from coterie.track.summary import last_spread, summarise
@@ -96,7 +96,7 @@ def read_run(folder: Path) -> Run:
     if is_pretraining(folder):
         raise Mistake(f"{folder}: is a pre-training, which has no rounds and no accuracy; give the folder of a run")
     tables, versions = _read_config(folder)
-    over = (folder / SUMMARY_FILE).is_file()
+    over = _is_over(folder)
     records = _read_records(folder, "round", over)
     target = tables.get("evaluate", {}).get("target_accuracy")
     end = _read_end(folder, "rounds", len(records)) if over else summarise(records, target)
@@ -133,7 +133,7 @@ def read_pretraining(folder: Path) -> Run:
         Mistake: a file in it is damaged.
     """
     tables, versions = _read_config(folder)
-    over = (folder / SUMMARY_FILE).is_file()
+    over = _is_over(folder)
     records = _read_records(folder, "interval", over)
     end = _read_end(folder, "steps", records[-1]["step"] if records else 0) if over else last_spread(records)
     return Run(folder, folder.resolve().name, flatten(tables), versions, records, end, over, [])
@@ -153,6 +153,16 @@ def _read_config(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
     if not all(isinstance(each, dict) for each in (tables.get("model"), tables.get("algorithm", pretrain), pretrain)):
         raise Mistake(f"{path}: is damaged (it lacks tables that every run has); {_REMEDY}")
     return tables, versions
+
+
+def _is_over(folder: Path) -> bool:
+    """Return whether a run is over. A note says so if its files cannot be checked for damage."""
+    if SUMMARY_FILE in (read_checksums(folder) or {}):
+        return True
+    over = (folder / SUMMARY_FILE).is_file()
+    if over:
+        note_unchecked(folder)
+    return over
 
 
 def _is_result_file(name: str) -> bool:

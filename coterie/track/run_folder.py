@@ -148,8 +148,8 @@ class RunFolder:
 
     def copies(self) -> dict[str, bytes]:
         """Return the content of the small files that cannot be made again, of which a checkpoint keeps copies."""
-        paths = [self.path / name for name in (CONFIG_FILE, INPUTS_FILE, DATA_FILE)]
-        return {path.name: path.read_bytes() for path in (*paths, self.rounds.path) if path.is_file()}
+        names = [CONFIG_FILE, INPUTS_FILE, DATA_FILE, f"{self.start.name}/{START_FILE}", self.rounds.path.name]
+        return {name: (self.path / name).read_bytes() for name in names if (self.path / name).is_file()}
 
     def write_config(self, text: str) -> None:
         """Write config.toml; from then on a run has begun."""

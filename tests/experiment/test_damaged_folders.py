@@ -238,6 +238,22 @@ def test_one_flipped_bit_in_the_weights_is_refused_by_every_use_of_them(tiny: Pa
     load_trained_model(done)
 
 
+def test_the_files_of_a_run_that_starts_from_weights_are_mended_except_these_weights(
+    tiny: Path, done: Path, tmp_path: Path
+) -> None:
+    settings, folder = load_settings(tiny / "tiny.toml", [f"pretrain.weights={str(done)!r}"]), tmp_path / "next"
+    run(settings, folder)
+    right = without_times(folder)
+    for name in ("checksums.json", "start/start.json"):
+        (folder / name).write_text("{}")
+        run(settings, folder, resume=True)
+        assert without_times(folder) == right
+        assert not find_damage(folder)
+    (folder / "start" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(Mistake, match=r"start/model\.safetensors: is damaged .* no checkpoint has a copy; put back"):
+        run(settings, folder, resume=True)
+
+
 def test_a_finished_run_without_damage_is_not_touched_by_a_resume(tiny: Path, done: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in done.rglob("*")}
     assert not resume(tiny, done).ran

@@ -66,9 +66,12 @@ def test_it_goes_on_as_it_would_have_then(name: str, older: Callable[[str], Path
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_is_reported_on_and_compared(name: str, older: Callable[[str], Path], tmp_path: Path) -> None:
+def test_it_is_reported_on_and_compared(
+    name: str, older: Callable[[str], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     run = older(name)
     assert called("report", "run") == 0
+    assert caplog.messages == ["run: has no checksums.json, so its files are not checked for damage"]
     assert (run / "report.html").stat().st_size > 10_000
     shutil.copytree(run, tmp_path / "same")
     assert called("compare", "run", "same", "--out", "compare.html") == 0
