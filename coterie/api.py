@@ -329,7 +329,7 @@ def _mistakes_about(keys: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
     except Mistake as mistake:
-        if mistake.key not in keys:
+        if mistake.key is None or mistake.key not in keys:
             raise
         raise Mistake(mistake.sentence, key=keys[mistake.key]) from mistake.__cause__
 

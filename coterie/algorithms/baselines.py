@@ -12,10 +12,12 @@ from typing import Unpack
 from coterie.algorithms.local import LocalSGD, local_step
 from coterie.algorithms.local_options import LocalOptions
 from coterie.core.algorithm import Algorithm, ClientHalf, Context, Recipe, ServerHalf, Traits
+from coterie.core.kind_checks import refuse_wrong_types
 from coterie.core.task import Task
 from coterie.core.tree import Tree
 
 
+@refuse_wrong_types
 def centralized(**local_options: Unpack[LocalOptions]) -> Recipe:
     """Return SGD on the pooled data, an upper bound that no federation can use.
 
@@ -30,6 +32,7 @@ def centralized(**local_options: Unpack[LocalOptions]) -> Recipe:
     return _alone(LocalSGD(**local_options), pooled=True)
 
 
+@refuse_wrong_types
 def independent(**local_options: Unpack[LocalOptions]) -> Recipe:
     """Return training of every client on its own data alone: the model it would have without the federation.
 

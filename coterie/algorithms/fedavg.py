@@ -34,11 +34,13 @@ from coterie.core.algorithm import (
     one_architecture,
 )
 from coterie.core.errors import require
+from coterie.core.kind_checks import refuse_wrong_types
 from coterie.core.kinds import Positive, PositiveFraction
 from coterie.core.task import Task
 from coterie.core.tree import Tree
 
 
+@refuse_wrong_types
 def fedavg(
     *, server_lr: Positive = 1.0, server: Optimizer | None = None, **local_options: Unpack[LocalOptions]
 ) -> Recipe:
@@ -93,6 +95,7 @@ def fedavg(
     return bind
 
 
+@refuse_wrong_types
 def fedsgd(*, lr: Positive, lr_decay: PositiveFraction = 1.0) -> Recipe:
     """Return FedSGD, the baseline of McMahan et al. 2017: one full-batch gradient per client and round.
 

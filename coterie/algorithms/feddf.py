@@ -36,6 +36,7 @@ from coterie.algorithms.optimizers import adam
 from coterie.core import rng
 from coterie.core.algorithm import Algorithm, Context, Recipe, RoundInfo
 from coterie.core.errors import require
+from coterie.core.kind_checks import refuse_wrong_types
 from coterie.core.kinds import Count, NonNegativeInt, Positive
 from coterie.core.task import Batch, Task, masked_sums
 from coterie.core.tree import Tree
@@ -45,6 +46,7 @@ ADAM_EPSILON = 1e-8
 """It keeps Adam from dividing by 0."""
 
 
+@refuse_wrong_types
 def feddf(
     *,
     distill_steps: NonNegativeInt = 100,

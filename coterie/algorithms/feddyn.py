@@ -38,11 +38,13 @@ from coterie.core.algorithm import (
     one_architecture,
 )
 from coterie.core.errors import require
+from coterie.core.kind_checks import refuse_wrong_types
 from coterie.core.kinds import Positive
 from coterie.core.task import Task
 from coterie.core.tree import Tree
 
 
+@refuse_wrong_types
 def feddyn(
     *, proximal_weight: Positive, objective: Objective = "examples", **local_options: Unpack[LocalOptions]
 ) -> Recipe:

@@ -38,12 +38,14 @@ from coterie.algorithms.local_options import LocalOptions
 from coterie.core import tree
 from coterie.core.algorithm import Algorithm, Batches, ClientHalf, Context, Logs, Recipe, ServerHalf, Stream, Traits
 from coterie.core.errors import require
+from coterie.core.kind_checks import refuse_wrong_types
 from coterie.core.kinds import Count, NonNegative, Positive
 from coterie.core.task import Batch, Task, masked_sums, mean_of_sums
 from coterie.core.tree import Tree
 from coterie.objectives.distillation import soften
 
 
+@refuse_wrong_types
 def fedh2l(
     *,
     mutual_weight: NonNegative = 1.0,

@@ -35,12 +35,14 @@ from coterie.algorithms.local_options import LocalOptions
 from coterie.core import rng
 from coterie.core.algorithm import Algorithm, ClientHalf, Context, Recipe, ServerHalf, Traits
 from coterie.core.errors import require
+from coterie.core.kind_checks import refuse_wrong_types
 from coterie.core.kinds import Count, NonNegativeInt, Positive
 from coterie.core.task import Batch, Score, Task, masked_sums, mean_of_sums
 from coterie.core.tree import Tree
 from coterie.objectives.distillation import absolute_difference, distillation, soften
 
 
+@refuse_wrong_types
 def fedmd(
     *,
     digest_epochs: Count = 1,

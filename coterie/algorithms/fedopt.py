@@ -19,9 +19,11 @@ from coterie.algorithms.fedavg import fedavg
 from coterie.algorithms.local_options import LocalOptions
 from coterie.core.algorithm import Recipe
 from coterie.core.errors import require
+from coterie.core.kind_checks import refuse_wrong_types
 from coterie.core.kinds import FractionBelowOne, Positive
 
 
+@refuse_wrong_types
 def fedavgm(
     *, server_lr: Positive = 1.0, server_momentum: FractionBelowOne = 0.9, **local_options: Unpack[LocalOptions]
 ) -> Recipe:
@@ -38,6 +40,7 @@ def fedavgm(
     return fedavg(server=optimizers.sgd(server_lr, server_momentum), **local_options)
 
 
+@refuse_wrong_types
 def fedadagrad(
     *,
     server_lr: Positive = 0.1,
@@ -59,6 +62,7 @@ def fedadagrad(
     return fedavg(server=optimizers.adagrad(server_lr, server_momentum, server_adaptivity), **local_options)
 
 
+@refuse_wrong_types
 def fedadam(
     *,
     server_lr: Positive = 0.1,
@@ -83,6 +87,7 @@ def fedadam(
     return fedavg(server=optimizer, **local_options)
 
 
+@refuse_wrong_types
 def fedyogi(
     *,
     server_lr: Positive = 0.1,

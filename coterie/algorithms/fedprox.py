@@ -24,11 +24,13 @@ from coterie.algorithms.optimizers import Optimizer
 from coterie.core import tree
 from coterie.core.algorithm import Algorithm, Context, Recipe
 from coterie.core.errors import require
+from coterie.core.kind_checks import refuse_wrong_types
 from coterie.core.kinds import NonNegative, Positive
 from coterie.core.task import Task
 from coterie.core.tree import Tree
 
 
+@refuse_wrong_types
 def fedprox(
     *,
     proximal_weight: NonNegative,

@@ -30,6 +30,7 @@ from coterie.algorithms.self_supervised import KEY, METHODS, PREFIX, QUEUE, Meth
 from coterie.core import rng, tree
 from coterie.core.algorithm import Algorithm, Batches, Context, Federation, Logs, Recipe, RoundInfo, one_architecture
 from coterie.core.errors import Mistake, require
+from coterie.core.kind_checks import refuse_wrong_types
 from coterie.core.kinds import Count, Fraction, Positive
 from coterie.core.task import Task
 from coterie.core.tree import Tree
@@ -42,6 +43,7 @@ VIEWS_POSITION = -2
 """The position of the views' randomness in a step's key."""
 
 
+@refuse_wrong_types
 def fedssl(
     *,
     loss: Loss = "simsiam",

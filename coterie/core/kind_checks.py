@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 import numbers
+import operator
 import types
 import typing
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, SupportsFloat, SupportsIndex
+from typing import Any, ParamSpec, SupportsFloat, SupportsIndex, TypeVar
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
+from coterie.core.errors import Mistake
 from coterie.core.toml_text import toml_text
 
 _WORDS: dict[Any, str] = {
@@ -46,10 +50,74 @@ def is_of_kind(value: Any, kind: Any) -> bool:
     if kind is bool:
         return isinstance(value, bool)
     if kind is int:
-        return isinstance(value, SupportsIndex) and not isinstance(value, bool)
+        return is_whole(value)
     assert kind is float, f"no check is written for {kind}"
     is_number = isinstance(value, numbers.Real | SupportsIndex | SupportsFloat) and not isinstance(value, bool | str)
     return is_number and math.isfinite(value)
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number, of any library; True, 1.0 and a tensor of a float are not."""
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return not isinstance(value, bool)
+
+
+def is_of_type(value: Any, kind: Any) -> bool:
+    """Whether a value has the type of a kind, whatever its range; a kind that is a class of ours is not looked at.
+
+    >>> from coterie.core.kinds import Positive
+    >>> is_of_type(-1, Positive), is_of_type("1", Positive), is_of_type(True, Positive)
+    (True, False, False)
+    """
+    origin, inside = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        return is_of_type(value, inside[0])
+    if origin in (typing.Union, types.UnionType):
+        return any(is_of_type(value, each) for each in inside)
+    if origin is typing.Literal:
+        return isinstance(value, str)
+    if kind is float:
+        numeric = isinstance(value, numbers.Real | SupportsIndex | SupportsFloat)
+        return numeric and not isinstance(value, bool | str)
+    return is_of_kind(value, kind) if kind in (None, type(None), bool, int) else True
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def refuse_wrong_types(function: Callable[P, R]) -> Callable[P, R]:
+    """Return a function that refuses missing arguments and other types than its annotations', before it runs.
+
+    All its arguments are given by name.
+
+    Raises:
+        Mistake: an argument is missing or has another type; the sentence names it, and what it must be.
+    """
+    kinds: dict[str, Any] = {}
+    parameters = inspect.signature(function).parameters.values()
+    required = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function, unless an argument is missing or has another type."""
+        name_of_function = function.__name__
+        if args:
+            raise Mistake(f"{name_of_function} takes its arguments by name, such as lr=0.1")
+        if not kinds:  # later than the definition, when all names of its module are known
+            kinds.update(typing.get_type_hints(function, include_extras=True))
+        for name in required:
+            if name in kinds and name not in kwargs:
+                raise Mistake(f"it is missing; it must be {describe_kind(kinds[name])}", key=name)
+        for name, value in kwargs.items():
+            if name in kinds and not is_of_type(value, kinds[name]):
+                raise Mistake(key=name, value=value, allowed=describe_kind(kinds[name]))
+        return function(*args, **kwargs)
+
+    return checked
 
 
 def _is_within(value: Any, bound: Any) -> bool:

@@ -27,6 +27,6 @@ def toml_text(value: Any) -> str:
     elif isinstance(value, list):
         text = f"[{', '.join(map(toml_text, value))}]"
     else:
-        text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
+        text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else " ".join(str(value).split())
     holds_path = isinstance(value, str) and "/" in value
     return text if holds_path or len(text) <= WIDEST_CHARACTERS else f"{text[: WIDEST_CHARACTERS - 3]}..."

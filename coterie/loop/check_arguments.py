@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from coterie.core.aggregators import Aggregator
 from coterie.core.errors import Mistake, require
 from coterie.core.examples import Examples
+from coterie.core.kind_checks import is_whole
 from coterie.core.transforms import Transform
 from coterie.loop.attack import Attack
 from coterie.loop.check_model import SCORE
@@ -17,11 +18,6 @@ from coterie.loop.cohort import Cohort
 from coterie.loop.faults import Faults
 
 EXAMPLES = "coterie.Examples(x, y), tensors with a row for each example"
-
-
-def is_whole(value: object) -> bool:
-    """Return whether a value is a whole number, of any library; True and False are not."""
-    return isinstance(value, SupportsIndex) and not isinstance(value, bool)
 
 
 def is_function(value: object) -> bool:

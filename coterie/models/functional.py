@@ -82,7 +82,7 @@ def make_task(
         held = {**params, **{name: b.clone() for name, b in buffers.items()}}
         x = x.clone() if habits.writes_input else x
         with fix_seed(x.device) if habits.draws_in_evaluation else nullcontext():
-            return training.arrange(layout(lambda x: functional_call(evaluating, held, (x,)), x))  # type: ignore[no-any-return]
+            return training.arrange(layout(lambda x: functional_call(evaluating, held, (x,)), x))
 
     return Task(
         apply=training.forward(None),

@@ -25,7 +25,7 @@ class TooLarge(Exception):
     """The tensors that are made do not fit into memory together."""
 
 
-class LimitedMemory(TorchDispatchMode):
+class LimitedMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Within this block, tensors that would not fit into the machine's memory are refused before they are allocated.
 
     Raises:
@@ -33,7 +33,7 @@ class LimitedMemory(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.limit = memory_bytes()
         self.held: list[tuple[StorageWeakRef, int]] = []
 
@@ -43,14 +43,14 @@ class LimitedMemory(TorchDispatchMode):
         size = _size_in_bytes(args[0], kwargs.get("dtype")) if func in EMPTY and args else 0
         if size < LARGE_BYTES:
             return func(*args, **kwargs)
-        self.held = [(storage, held) for storage, held in self.held if not storage.expired()]
+        self.held = [(storage, held) for storage, held in self.held if not storage.expired()]  # type: ignore[no-untyped-call]
         together = size + sum(held for _, held in self.held)
         if together > self.limit:
             raise TooLarge(
                 f"its weights would take {_gigabytes(together)} or more, and this machine has {_gigabytes(self.limit)}"
             )
         made: Tensor = func(*args, **kwargs)
-        self.held.append((StorageWeakRef(made.untyped_storage()), size))
+        self.held.append((StorageWeakRef(made.untyped_storage()), size))  # type: ignore[no-untyped-call]
         return made
 
 

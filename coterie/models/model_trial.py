@@ -255,7 +255,7 @@ def _torch_state(device: torch.device) -> Tensor:
 
 def _names_that_differ(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
     """Return the names of attributes that differ, or that only one of two states has."""
-    return [name for name in (before | after) if before.get(name, OF_TORCH) != after.get(name, OF_TORCH)]
+    return [name for name in {**before, **after} if before.get(name, OF_TORCH) != after.get(name, OF_TORCH)]
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -73,6 +73,7 @@ from coterie.core.algorithm import (
     one_architecture,
 )
 from coterie.core.errors import Mistake, require
+from coterie.core.kind_checks import refuse_wrong_types
 from coterie.core.kinds import FractionBelowOne, NonNegative, NonNegativeInt, Positive, PositiveFraction
 from coterie.core.normaliser import Normaliser
 from coterie.core.options import completes_options
@@ -82,6 +83,7 @@ from coterie.core.tree import Tree
 
 
 @completes_options(complete_variant)
+@refuse_wrong_types
 def fbn(
     *,
     variant: Literal["recommended", "paper"] | None = None,

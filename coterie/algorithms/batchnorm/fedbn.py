@@ -24,11 +24,13 @@ from coterie.algorithms.local_options import LocalOptions
 from coterie.algorithms.optimizers import Optimizer
 from coterie.core.algorithm import Algorithm, Context, Federation, Recipe, one_architecture
 from coterie.core.errors import Mistake
+from coterie.core.kind_checks import refuse_wrong_types
 from coterie.core.kinds import Positive
 from coterie.core.task import Task
 from coterie.core.tree import Tree
 
 
+@refuse_wrong_types
 def fedbn(
     *, server_lr: Positive = 1.0, server: Optimizer | None = None, **local_options: Unpack[LocalOptions]
 ) -> Recipe:

@@ -25,10 +25,12 @@ from coterie.algorithms.optimizers import Optimizer
 from coterie.algorithms.stages import stages
 from coterie.core.algorithm import Algorithm, Recipe
 from coterie.core.errors import require
+from coterie.core.kind_checks import refuse_wrong_types
 from coterie.core.kinds import NonNegativeInt, Positive
 from coterie.core.task import Task
 
 
+@refuse_wrong_types
 def fixbn(
     *,
     freeze_after: NonNegativeInt,

@@ -45,6 +45,7 @@ from coterie.algorithms.local_options import LocalOptions
 from coterie.algorithms.optimizers import Optimizer
 from coterie.core.algorithm import Algorithm, Batches, Context, Federation, Logs, Recipe, RoundInfo, Stream
 from coterie.core.errors import require
+from coterie.core.kind_checks import refuse_wrong_types
 from coterie.core.kinds import Count, Fraction, Positive
 from coterie.core.normaliser import LayerInput, Moments, leaf_name, normalise, statistic_names
 from coterie.core.task import Task
@@ -59,6 +60,7 @@ def mix(layer: LayerInput) -> tuple[Tensor, Moments]:
     return normalise(layer.x, mean, var, layer.eps), Moments(mean, var, number)
 
 
+@refuse_wrong_types
 def hbn(
     *,
     statistics_batch: Count = 64,
