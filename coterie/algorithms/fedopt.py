@@ -101,6 +101,7 @@ def fedyogi(
     return fedavg(server=optimizer, **local_options)
 
 
+@refuse_wrong_types
 def fedmuon(
     *,
     server_lr: Positive = 1.0,

@@ -76,7 +76,9 @@ def is_of_type(value: Any, kind: Any) -> bool:
     if origin is typing.Annotated:
         return is_of_type(value, inside[0])
     if origin in (typing.Union, types.UnionType):
-        return any(is_of_type(value, each) for each in inside)
+        literals = [each for each in inside if typing.get_origin(each) is typing.Literal]
+        others = (each for each in inside if each not in literals)
+        return any(is_of_kind(value, each) for each in literals) or any(is_of_type(value, each) for each in others)
     if origin is typing.Literal:
         return isinstance(value, str)
     if kind is float:

@@ -18,7 +18,7 @@ def options() -> Iterator[tuple[str, str]]:
     for name in ALGORITHMS:
         parameters = inspect.signature(ALGORITHMS[name]).parameters.values()
         for parameter in parameters:
-            if parameter.kind is not parameter.VAR_KEYWORD and parameter.annotation != "bool":
+            if parameter.kind is not parameter.VAR_KEYWORD and "bool" not in str(parameter.annotation):
                 yield name, parameter.name
 
 
