@@ -104,7 +104,7 @@ def refuse_wrong_types(function: Callable[P, R]) -> Callable[P, R]:
     required = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
 
     @functools.wraps(function)
-    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function, unless an argument is missing or has another type."""
         name_of_function = function.__name__
         if args:
@@ -119,7 +119,7 @@ def refuse_wrong_types(function: Callable[P, R]) -> Callable[P, R]:
                 raise Mistake(key=name, value=value, allowed=describe_kind(kinds[name]))
         return function(*args, **kwargs)
 
-    return checked
+    return call
 
 
 def _is_within(value: Any, bound: Any) -> bool:

@@ -17,8 +17,6 @@ from coterie.models.limited_memory import LimitedMemory, TooLarge
 from coterie.models.registry import ModelFunction
 from coterie.models.usable_model import require_usable_model
 
-OWN_MODULES = frozenset(f"coterie.models.{name}" for name in ("convolutional", "dense", "recurrent", "residual"))
-
 
 def construct(
     function: ModelFunction,
@@ -38,20 +36,17 @@ def construct(
     """
     arguments = _arguments(title, function, {"in_shape": list(in_shape), "num_classes": num_classes}, options)
     with torch.random.fork_rng(devices=[]):
-        model = _call(function, title, arguments, rng_seed)
+        torch.default_generator.manual_seed(rng.number(rng_seed, "initial weights"))  # the host's generator alone
+        model = _call(function, title, arguments)
     if not isinstance(model, nn.Module):
         raise Mistake(f"it gave a {type(model).__name__}; it must return a torch.nn.Module", key="name", value=title)
     require_usable_model(model, "name", title)
     return model
 
 
-def _call(function: ModelFunction, title: str, arguments: Mapping[str, object], rng_seed: int) -> object:
+def _call(function: ModelFunction, title: str, arguments: Mapping[str, object]) -> object:
     """Return what a model's function returns; an error that it raises becomes a mistake that says where."""
     try:
-        if function.__module__ in OWN_MODULES:  # these do nothing but make layers, so a model without memory will do
-            with LimitedMemory(), torch.device("meta"):
-                function(**arguments)
-        _seed(rng_seed)
         with LimitedMemory():
             return function(**arguments)
     except Mistake:
@@ -63,10 +58,6 @@ def _call(function: ModelFunction, title: str, arguments: Mapping[str, object], 
         where = traceback.extract_tb(error.__traceback__)[-1]
         sentence = f"it cannot be made: {type(error).__name__} in line {where.lineno} of {Path(where.filename).name}"
         raise Mistake(f"{sentence} ({reason(error)})", key="name", value=title) from error
-
-
-def _seed(rng_seed: int) -> None:
-    torch.default_generator.manual_seed(rng.number(rng_seed, "initial weights"))  # the host's generator alone
 
 
 def _arguments(

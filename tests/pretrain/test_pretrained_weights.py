@@ -234,3 +234,18 @@ def test_other_files_and_folders_are_refused(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(Mistake, match=f'^weights = "{tmp_path / name}": {sentence}'):
             load_weights_file(resnet(), tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2, torch.int8, torch.complex64], ids=str)
+def test_quantised_and_complex_weights_are_refused(kind: torch.dtype) -> None:
+    model = nn.Linear(2, 3)
+    given = {"weight": torch.ones(3, 2).to(kind), "bias": torch.zeros(3)}
+    with pytest.raises(Mistake, match=r"weight is \w+ there and float32 in the model; convert quantised weights"):
+        load_weights(model, given, "the file")
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_other_floats_are_loaded(kind: torch.dtype) -> None:
+    model = nn.Linear(2, 3)
+    load_weights(model, {"weight": torch.ones(3, 2).to(kind), "bias": torch.zeros(3)}, "the file")
+    assert torch.equal(model.weight, torch.ones(3, 2))
