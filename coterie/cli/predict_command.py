@@ -17,6 +17,7 @@ from coterie.core.errors import Mistake
 from coterie.core.files import write_atomic
 from coterie.data.new_examples import NewExamples
 from coterie.experiment.trained_model import load_trained_model
+from coterie.track import RunFolder
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -44,6 +45,9 @@ def write_predictions(folder: Path, file: Path, client: str | None, out: Path, t
         write_atomic(out, _csv_table(examples, predictions, probabilities, classes).encode())
     except OSError as error:
         raise Mistake(f"--out {out}: cannot be written ({error.strerror or error}); choose another file") from error
+    failure = (RunFolder(folder).read_summary() or {}).get("failure")
+    if failure:
+        print(f"note: {folder} failed, so its predictions are of no use: {failure}", file=sys.stderr)
     for sentence in examples.notes:
         print(f"note: {sentence}", file=sys.stderr)
     rows = [(name, f"{number:>8,}") for name, number in Counter(predictions).most_common()]

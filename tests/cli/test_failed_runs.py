@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -101,6 +102,13 @@ def test_a_run_whose_earlier_rounds_counted_does_not_fail(
     assert exit_status("run", "digits.toml", "rounds=6", "--resume") == 0
     assert "no client's update was accepted in rounds 3 to 5" in capsys.readouterr().err
     assert "failure" not in summary(folder)
+
+
+def test_predictions_of_a_failed_run_say_that_it_failed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_status("run", "digits.toml", "rounds=1", "faults.drop=1.0") == 1
+    np.savez("new.npz", x=np.zeros((2, 1, 8, 8), dtype=np.float32))
+    assert exit_status("predict", str(folder), "new.npz") == 0
+    assert f"note: {folder} failed, so its predictions are of no use: no client" in capsys.readouterr().err
 
 
 def test_no_target_is_reached_by_outputs_that_are_not_numbers(folder: Path) -> None:
