@@ -151,13 +151,20 @@ def parse_number(cell: object) -> float | None:
         return None
 
 
-def _parse_cell(cell: Any) -> float | None:
-    """Return the number in a cell, NaN if its value is missing, None if it holds something else."""
+def _parse_cells(cells: Sequence[Any]) -> Sequence[float | None]:
+    """Return the number in each cell, NaN if its value is missing, None if it holds something else."""
+    if not all(isinstance(cell, str) for cell in cells):
+        return [_parse_cell(cell) for cell in cells]
     try:
-        if "_" not in cell:  # a text; most are numbers, and asking first would take twice the time
-            return float(cell)
-    except (ValueError, TypeError):
+        if "_" not in "".join(cells):
+            return list(map(float, cells))  # most columns hold numbers alone
+    except ValueError:
         pass
+    parsed = {cell: _parse_cell(cell) for cell in set(cells)}  # a code occurs in many rows
+    return [parsed[cell] for cell in cells]
+
+
+def _parse_cell(cell: object) -> float | None:
     return math.nan if is_missing(cell) else parse_number(cell)
 
 
@@ -172,11 +179,7 @@ def parse_measured_column(where: str, name: str, cells: Sequence[object]) -> Mea
     Raises:
         Mistake: most values are numbers but one is not, or one is too large to compute with.
     """
-    if cells and isinstance(cells[0], str):  # a code occurs in many rows
-        parsed = {cell: _parse_cell(cell) for cell in set(cells)}
-        numbers = [parsed[cell] for cell in cells]
-    else:
-        numbers = [_parse_cell(cell) for cell in cells]
+    numbers = _parse_cells(cells)
     if None in numbers:
         strange = [row for row, number in enumerate(numbers) if number is None]
         known = sum(number is not None and not math.isnan(number) for number in numbers)
