@@ -485,6 +485,11 @@ WRONG: list[tuple[str, str]] = [
     ("model.name=char_lstm", 'model.name = "char_lstm": it takes sequences'),
     ("model={name='own_wrong_model:too_few'}", "gives 3 outputs for 10 classes"),
     ("model={name='own_wrong_model:misfit'}", "cannot take examples of shape [1, 8, 8]"),
+    ("model={name='own_wrong_model:pair'}", 'model.name = "own_wrong_model:pair": its forward returns a tuple'),
+    ("model={name='own_wrong_model:counter'}", 'model.name = "own_wrong_model:counter": its attribute calls changes'),
+    ("model={name='own_wrong_model:frozen'}", 'model.name = "own_wrong_model:frozen": nothing in it can be trained'),
+    ("model={name='own_wrong_model:raises'}", 'model.name = "own_wrong_model:raises": it cannot be made: KeyError'),
+    ("model={name='mlp', hidden=[1000000000]}", "hidden = [1000000000]"),
     ("engine.device=warp", 'engine.device = "warp": cannot be used here'),
     ("engine={name='sequential', chunk=3}", "engine.chunk = 3"),
     ("engine={device='meta', workers=2}", "engine.workers = 2: each process needs a device of its own"),
@@ -509,6 +514,15 @@ def test_nothing_is_written_on_a_mistake(tmp_path: Path, start: Start, override:
         "from torch import nn\n"
         "def too_few(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))\n"
         "def misfit(num_classes): return nn.Linear(5, num_classes)\n"
+        "class Pair(nn.Linear):\n"
+        "    def forward(self, x): return super().forward(x.flatten(1)), x\n"
+        "def pair(): return Pair(64, 10)\n"
+        "class Counter(nn.Linear):\n"
+        "    calls = 0\n"
+        "    def forward(self, x): self.calls += 1; return super().forward(x.flatten(1))\n"
+        "def counter(): return Counter(64, 10)\n"
+        "def frozen(): return nn.Linear(64, 10).requires_grad_(False)\n"
+        "def raises(): raise KeyError('width')\n"
     )
     with pytest.raises(Mistake) as caught:
         start(override)
