@@ -3,6 +3,7 @@
 import math
 import re
 import warnings
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -74,7 +75,7 @@ def test_gaps_in_the_data_are_named_as_the_reason() -> None:
     clients = ragged()
     for examples in clients.values():
         examples.x[:, 2] = math.nan
-    _, (only,) = run(clients=clients)
+    _, (only,) = run(clients=MappingProxyType(clients))  # examples in a dict are looked at before the run
     assert only.endswith("the data of client 0 hold numbers that are not finite: fill or remove them before training")
 
 
