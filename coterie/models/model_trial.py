@@ -218,22 +218,36 @@ def _first_to_draw(copy: _Copy, run: Callable[[Tensor], Any], x: Tensor) -> str 
             lambda *_: None if torch.equal(states.pop(), _torch_state(x.device)) else found.append(name)
         )
 
-    before = random.getstate(), repr(np.random.get_state())
+    _refuse_unseeded_draws(run, x)
+    after = _torch_state(x.device)
+    seed_generator(x.device, 0)
+    if torch.equal(after, _torch_state(x.device)):
+        return None
     hooks = [hook for name, layer in copy.training.module.named_modules() for hook in watch(name, layer)]
     try:
         run(x)
     finally:
         for hook in hooks:
             hook.remove()
-    for library, was, now in zip(
-        ("Python's random", "numpy.random"), before, (random.getstate(), repr(np.random.get_state())), strict=True
-    ):
-        if was != now:
-            raise Mistake(
-                f"its forward draws from {library}, which no seed of the federation sets; use torch.nn.Dropout, or "
-                "draw with torch.rand"
-            )
     return found[0] if found else None
+
+
+def _refuse_unseeded_draws(run: Callable[[Tensor], Any], x: Tensor) -> None:
+    """Run a forward; refuse one that draws from Python's or NumPy's generator."""
+    python, numpys = random.getstate(), _numpy_state()
+    run(x)
+    library = "Python's random" if random.getstate() != python else "numpy.random"
+    if random.getstate() != python or _numpy_state() != numpys:
+        raise Mistake(
+            f"its forward draws from {library}, which no seed of the federation sets; use torch.nn.Dropout, or draw "
+            "with torch.rand"
+        )
+
+
+def _numpy_state() -> tuple[object, ...]:
+    """Return the state of NumPy's generator, in a form that can be compared."""
+    name, values, *rest = np.random.get_state(legacy=True)
+    return name, np.asarray(values).tobytes(), *rest
 
 
 @contextmanager
