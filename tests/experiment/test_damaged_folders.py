@@ -43,6 +43,8 @@ name = "scaffold"
 lr = 0.1
 local_steps = 1
 """
+EVERY = {"report": 2, "run": 2, "probe": 4}
+"""Commands that take long are called for every second mutation, or every fourth; a file has seven, an odd number."""
 JSON_VALUES = [b"{}", b"[]", b"null", b"1", b'"text"', b"[1, 2]", b"[[[]]]", b'{"round": 1}', b"NaN", b"[" * 5000]
 
 
@@ -193,7 +195,7 @@ def test_damage_of_any_file_is_mended_or_said(
             (run_folder / mutation.name).write_bytes(changed)
         tried += 1
         for name, (command, look) in commands.items():
-            if name == "probe" and number % 4:  # it takes longest
+            if number % EVERY.get(name, 1):
                 continue
             try:
                 end = ended(command)
@@ -206,7 +208,8 @@ def test_damage_of_any_file_is_mended_or_said(
                 problems.append(f"{mutation.name}, {mutation.what}: {name} gave {end}")
     assert not problems, "\n".join(problems)
     assert tried >= 100
-    assert statuses["run", 0] == tried  # all of it is mended
+    assert statuses["run", 0] > 50
+    assert not statuses["run", 2]  # all of it is mended
     assert all(statuses[name, 0] and statuses[name, 2] for name in commands if name != "run"), statuses
 
 
