@@ -17,11 +17,13 @@ from safetensors.torch import save_file
 
 import coterie
 from coterie import Examples
+from coterie.core.errors import few
 from coterie.data import load
 from coterie.data.numpy_arrays import inputs_from_array, labels_from_array
 from coterie.loop.checkpoint import Checkpoints
 from coterie.models import build
 from coterie.peers.mailbox import Folder, Mailbox
+from coterie.peers.message import printable
 from coterie.peers.network_mailbox import Network
 from coterie.peers.participate import participate
 
@@ -61,7 +63,12 @@ def main(arguments: list[str] | None = None) -> None:
     for last in participate(plan, mailbox_at(given.mailbox, given.of), given.deadline, checkpoints.load()):
         checkpoints.save(last)
         own, on_seed = last.measures["own_test_accuracy"], last.test_accuracy
-        print(f"round {last.round}: heard {', '.join(last.cohort)}; own {own:.2%}, seed set {on_seed:.2%}", flush=True)
+        left_out = {entry["client"]: entry["why"] for entry in last.dropped}
+        heard = [printable(sender) for sender in last.cohort if sender not in left_out]
+        print(f"round {last.round}: heard {few(heard, 20)}; own {own:.2%}, seed set {on_seed:.2%}", flush=True)
+        if left_out:
+            reasons = [f"{printable(sender)} ({why})" for sender, why in left_out.items()]
+            print(f"round {last.round}: left out {few(reasons)}", flush=True)
         save_file(last.weights(), out / "model.safetensors", {"model": given.model})
 
 

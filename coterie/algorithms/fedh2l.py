@@ -169,6 +169,7 @@ def fedh2l(
                 initial_state=lambda weights, federation: peers.initial_state(),
                 broadcast=lambda server_state: server_state,
                 evaluated_weights=posteriors.evaluated_weights,
+                checks={"posteriors": posteriors.table_problem},
                 aggregation={"posteriors": peers.aggregation},
             ),
             traits=Traits(own_models=True),

@@ -142,6 +142,7 @@ def fedmd(
                 initial_state=lambda weights, federation: {"consensus": posteriors.empty_table()},
                 broadcast=lambda server_state: server_state,
                 evaluated_weights=posteriors.evaluated_weights,
+                checks={} if match == "logits" else {"scores": posteriors.table_problem},
             ),
             traits=Traits(own_models=True, reads_seed_set=True),
             codec=codec,

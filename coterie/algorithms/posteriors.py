@@ -51,6 +51,21 @@ def table_codec(send_as: SendAs, probabilities: bool = True) -> Transform | None
     return {"float32": None, "float16": cast(torch.float16), "uint8": eight_bits()}[send_as]
 
 
+def table_problem(table: Tensor, rounding: float) -> str | None:
+    """Return what is wrong with a table of posteriors [S, ..., C]; None if its rows are probabilities.
+
+    Args:
+        table: what arrived, decoded.
+        rounding: how far the codec may have moved a number.
+    """
+    own = 8 * torch.finfo(table.dtype).eps  # of the softmax, and of the sum here
+    if not bool(((table >= -rounding - own) & (table <= 1 + rounding + own)).all()):
+        return "hold numbers outside 0 to 1, so they are no probabilities"
+    if not bool(((table.sum(-1) - 1).abs() <= table.shape[-1] * rounding + 1e-4 + own).all()):
+        return "have rows that do not sum to 1, so they are no probabilities"
+    return None
+
+
 def initial_client_state(local: LocalSGD, weights: Tree) -> Tree:
     """Return the state of a client that never took part: its model, its momentum if there is any, and round -1."""
     some = next(iter(weights["params"].values()))

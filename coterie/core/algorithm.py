@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from torch import Tensor
 
@@ -36,6 +36,10 @@ processed in the round, or every client alike."""
 Logs: TypeAlias = dict[str, Tensor]
 """Sums over a step's examples, [] each; the engine adds them up over steps. "loss" and "count" make the round's
 train_loss; any other, over "count", is a measure of the round."""
+
+Check: TypeAlias = Callable[[Any, float], str | None]
+"""(a part of an update, a tree or a tensor; how far the codec may have moved a number of it) -> what is wrong with it
+in a few words, which come after the part's name; None if an honest client may have sent it."""
 
 Batches: TypeAlias = dict[str, Batch]
 """The data of a step: one batch per stream."""
@@ -148,6 +152,8 @@ class ServerHalf:
             where the clients' architectures differ.
         broadcast: S -> B.
         evaluated_weights: (S, C_i) -> {"params", "buffers"} of the model that is evaluated and saved for a client.
+        checks: part of U_i -> what an honest part satisfies beyond its structure, shapes, types and finite numbers,
+            which are checked for all parts. What fails is refused, whoever sent it.
         aggregation: part of U_i -> how its aggregator is made from the one that the user chose. Other parts use the
             chosen one.
         measures: (S before a round, S after it) -> further numbers of the round, [] each.
@@ -158,6 +164,7 @@ class ServerHalf:
     initial_state: Callable[[Tree | None, Federation], Tree] = _initial_weights
     broadcast: Callable[[Tree], Tree] = _params_and_buffers
     evaluated_weights: Callable[[Tree, Tree], Tree] = field(default=lambda state, client: _params_and_buffers(state))
+    checks: Mapping[str, Check] = field(default_factory=dict)
     aggregation: Mapping[str, Callable[[Aggregator], Aggregator]] = field(default_factory=dict)
     measures: Callable[[Tree, Tree], Mapping[str, Tensor]] = field(default=lambda before, after: {})
 

@@ -25,16 +25,19 @@ class Transform:
         decode: payload -> update, at the server.
         init: update -> the client's first state, which it keeps between rounds, such as an error feedback; an empty
             tree if it keeps none.
+        rounding: how far a number from 0 to 1 may lie from itself after `encode` and `decode`; None if that is unknown
+            or without a limit. The server needs it to judge what it decodes.
     """
 
     encode: Callable[[Tree, Tree, Tensor], tuple[Tree, Tree]]
     decode: Callable[[Tree], Tree] = lambda payload: payload
     init: Callable[[Tree], Tree] = lambda update: {}
+    rounding: float | None = None
 
 
 def identity() -> Transform:
     """Return a transform that sends updates unchanged."""
-    return Transform(lambda update, state, key: (update, state))
+    return Transform(lambda update, state, key: (update, state), rounding=0.0)
 
 
 def chain(*transforms: Transform) -> Transform:
@@ -58,7 +61,9 @@ def chain(*transforms: Transform) -> Transform:
             payload = transform.decode(payload)
         return payload
 
-    return Transform(encode_in_turn, decode_backwards)
+    each = [transform.rounding for transform in transforms]
+    known = [rounding for rounding in each if rounding is not None]
+    return Transform(encode_in_turn, decode_backwards, rounding=sum(known) if len(known) == len(each) else None)
 
 
 def clip(limit: float) -> Transform:
@@ -87,13 +92,18 @@ def cast(dtype: torch.dtype, back: torch.dtype = torch.float32) -> Transform:
 
     def narrow(x: Tensor) -> Tensor:
         """Return a float tensor cast to `dtype` and clamped to its range; other tensors unchanged."""
-        return x.clamp(-limit, limit).where(x.isfinite(), x).to(dtype) if x.is_floating_point() else x
+        if not x.is_floating_point():
+            return x
+        most = min(limit, torch.finfo(x.dtype).max)
+        return x.clamp(-most, most).where(x.isfinite(), x).to(dtype)
 
     def narrow_floats(update: Tree, state: Tree, key: Tensor) -> tuple[Tree, Tree]:
         return tree.map(narrow, update), state
 
     return Transform(
-        narrow_floats, lambda payload: tree.map(lambda x: x.to(back) if x.is_floating_point() else x, payload)
+        narrow_floats,
+        lambda payload: tree.map(lambda x: x.to(back) if x.is_floating_point() else x, payload),
+        rounding=max(torch.finfo(dtype).eps, torch.finfo(back).eps),
     )
 
 
@@ -108,7 +118,9 @@ def eight_bits() -> Transform:
         return tree.map(_to_bytes, update), state
 
     return Transform(
-        floats_to_bytes, lambda payload: tree.map(lambda x: x / 255 if x.dtype == torch.uint8 else x, payload)
+        floats_to_bytes,
+        lambda payload: tree.map(lambda x: x / 255 if x.dtype == torch.uint8 else x, payload),
+        rounding=1 / 500,  # 1/510, and the rounding of floats
     )
 
 

@@ -7,6 +7,7 @@ import math
 from torch import Tensor
 
 from coterie.core import tree
+from coterie.core.algorithm import ServerHalf
 from coterie.core.tree import Tree
 
 
@@ -26,6 +27,23 @@ def problem(payload: Tree, weight: float, template: Tree) -> str | None:
         wrong = _leaf_problem(leaf, honest[path])
         if wrong is not None:
             return f"{tree.pointer(path)} {wrong}"
+    return None
+
+
+def part_problem(server: ServerHalf, update: Tree, rounding: float | None) -> str | None:
+    """Return what is wrong with a decoded update whose form is right, in a few words, or None.
+
+    Args:
+        server: knows what an honest part satisfies; see `ServerHalf.checks`.
+        update: as it was decoded.
+        rounding: how far the codec may have moved a number from 0 to 1. None: unknown, and nothing can be checked.
+    """
+    if rounding is None:
+        return None
+    for part, check in server.checks.items():
+        wrong = check(update[part], rounding)
+        if wrong is not None:
+            return f"{part} {wrong}"
     return None
 
 

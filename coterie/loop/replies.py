@@ -5,6 +5,7 @@
     check     the server refuses what cannot be used
     decode    the server unpacks the payload
     forge     attackers replace their updates
+    inspect   the server refuses what no honest client of this algorithm sends
 
 Replies pass one by one, so a round needs the memory of one update. Only attackers look at all of them together.
 """
@@ -18,7 +19,7 @@ from coterie.core import rng, tree
 from coterie.core.engine import Reply
 from coterie.core.errors import mistakes_in
 from coterie.core.tree import Tree
-from coterie.loop.check_update import broken_leaf, problem
+from coterie.loop.check_update import broken_leaf, part_problem, problem
 from coterie.loop.faults import corrupt_payload
 from coterie.loop.jobs import Assignment
 from coterie.loop.plan import Plan
@@ -98,6 +99,21 @@ def forge(plan: Plan, number: int, replies: Iterable[Reply], cohort: Sequence[st
     with mistakes_in("attack"):
         forged = plan.attack.forge_updates(everyone, plan.attackers(), rules, server.weighting, key)
     yield from (reply for reply in forged if reply.client in own)
+
+
+def inspect(plan: Plan, replies: Iterable[Reply], tally: Tally) -> Iterator[Reply]:
+    """Pass on the updates whose parts satisfy what the algorithm says of them; see `ServerHalf.checks`.
+
+    Forged updates are inspected like all. Attacks of the literature forge weights and gradients, of which nothing can
+    be said, so they pass as they are. A table of posteriors that is forged in the same way has rows that are no
+    probabilities, and any server that looks would notice.
+    """
+    for reply in replies:
+        wrong = part_problem(plan.algorithm.server, reply.update, plan.codec.rounding)
+        if wrong is None:
+            yield reply
+        else:
+            tally.refuse(reply.client, wrong)
 
 
 def _replies_of_all(plan: Plan, own: Mapping[str, Reply]) -> dict[str, Reply]:

@@ -3,7 +3,7 @@
     B        = broadcast(S)
     U_i, C_i = the work of each client i of the cohort          `run_jobs`
     U        = the aggregate of the U_i that arrive and count   `aggregate_replies`
-    S        = update(S, U, info)                               `update_server`
+    S        = update(S, U, info)                               `next_state`
 
 What happens to a reply on its way to the server stands in `coterie.loop.replies`. In a plain federation, without a
 codec, faults and attackers, every reply arrives unchanged.
@@ -24,7 +24,7 @@ from coterie.core.tree import Tree
 from coterie.loop.check_update import broken_leaf
 from coterie.loop.jobs import Assignment, jobs_of_cohort, return_states
 from coterie.loop.plan import Plan
-from coterie.loop.replies import check, corrupt, decode, encode, forge
+from coterie.loop.replies import check, corrupt, decode, encode, forge, inspect
 from coterie.loop.spill import StoredTree
 from coterie.loop.store import Store
 from coterie.loop.tally import Tally
@@ -48,9 +48,10 @@ def one_round(
     payloads = corrupt(plan, encode(plan, run_jobs(plan, broadcast, parts)))
     checked = check(payloads, templates.of_round(plan, broadcast), tally, _state_before)
     accepted = decode(plan, checked)
-    replies = keep(forge(plan, number, accepted, tally.cohort), store, states, tally)
+    forged = forge(plan, number, accepted, tally.cohort)
+    replies = keep(inspect(plan, forged, tally), store, states, tally)
     aggregate = aggregate_replies(server, plan.aggregator, replies, tally, _keys(plan, number), plan.team)
-    after = None if aggregate is None else _next_state(plan, number, state, aggregate, tally)
+    after = None if aggregate is None else next_state(plan, number, state, aggregate, tally, len(plan.ids))
     if after is None:
         return state, store
     return after, store.after(number, return_states(plan, store, states, tally))
@@ -122,7 +123,7 @@ def _state_before(work: Assignment) -> Tree:
     return {"algorithm": work.job.state, "up": work.codec_state}
 
 
-def _next_state(plan: Plan, number: int, state: Tree, aggregate: Tree, tally: Tally) -> Tree | None:
+def next_state(plan: Plan, number: int, state: Tree, aggregate: Tree, tally: Tally, population: int) -> Tree | None:
     """Return the server's state after a round; None, with no reply counted, if it or the aggregate is not finite.
 
     Finite updates can have a mean that overflows, and a finite mean can overflow the server's optimiser.
@@ -131,20 +132,15 @@ def _next_state(plan: Plan, number: int, state: Tree, aggregate: Tree, tally: Ta
     if broken is not None:
         tally.reject(f"the aggregate is not finite in {broken}")
         return None
-    after = update_server(plan, number, state, aggregate, tally, len(plan.ids))
+    key = rng.key(plan.rng_seed, number, "server").to(plan.engine.device)
+    seed_set = seed_set_batch(plan.seed_set, plan.engine)
+    info = RoundInfo(number, tally.reached, population, tally.weighting(), key, seed_set)
+    after = plan.algorithm.server.update(state, aggregate, info)
     broken = broken_leaf(after, state)
     if broken is not None:
         tally.reject(f"the server's own {broken} would not be finite")
         return None
     return after
-
-
-def update_server(plan: Plan, number: int, state: Tree, aggregate: Tree, tally: Tally, population: int) -> Tree:
-    """Return the server's state after a round with this aggregate."""
-    key = rng.key(plan.rng_seed, number, "server").to(plan.engine.device)
-    seed_set = seed_set_batch(plan.seed_set, plan.engine)
-    info = RoundInfo(number, tally.reached, population, tally.weighting(), key, seed_set)
-    return plan.algorithm.server.update(state, aggregate, info)
 
 
 def _keys(plan: Plan, number: int) -> Callable[[str], Tensor]:

@@ -46,6 +46,12 @@ class Tally:
         stateful = wrong is None and any(reply.state.values())
         self.answers.append(Answer(reply.client, nbytes, wrong, stateful, reply.weighting, reply.logs))
 
+    def refuse(self, client: str, why: str) -> None:
+        """Let the reply of one client not count any more."""
+        self.answers = [
+            a._replace(wrong=why, stateful=False) if a.client == client and a.wrong is None else a for a in self.answers
+        ]
+
     def reject(self, why: str) -> None:
         """Let none of the replies count, for a reason that all of them share."""
         self.answers = [a._replace(wrong=a.wrong or why, stateful=False) for a in self.answers]

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from coterie.core.tree import Tree
+from coterie.peers.mailbox import ANY_FORM
+from coterie.peers.message import Form, Message
 from coterie.processes.team import Team, all_to_all
 
 
@@ -31,11 +33,12 @@ class TeamMailbox:
         """Keep the own message for the exchange in `get_all`; see `Mailbox.put`."""
         self._own = {participant: message}
 
-    def get_all(self, round: int, deadline: float) -> dict[str, Tree]:
+    def get_all(self, round: int, deadline: float, form: Form = ANY_FORM) -> dict[str, Message]:
         """Exchange all messages and return them; see `Mailbox.get_all`. Collective: every process calls it."""
-        return all_to_all(self.team, [self._own] * self.team.size)
+        messages = all_to_all(self.team, [self._own] * self.team.size)
+        return {sender: form.judge(message) for sender, message in messages.items()}
 
-    def newest(self) -> int:
+    def newest(self, form: Form = ANY_FORM) -> int:
         """Return the round in which all start: the one after the last that any of them has saved.
 
         Collective: every process calls it.

@@ -180,14 +180,15 @@ def test_a_message_that_cannot_be_used_is_left_out(tmp_path):
     box = Folder(tmp_path, 1)
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "half.safetensors").write_bytes(pack({"posteriors": torch.zeros(len(SEED), 3)})[:50])
-    box.put(1, "shape", {"posteriors": torch.zeros(2, 3, dtype=torch.float64)})
+    box.put(1, "shape", {"posteriors": torch.zeros(3, len(SEED), dtype=torch.float64)})
     box.put(1, "nan", {"posteriors": torch.full((len(SEED), 3), float("nan"), dtype=torch.float64)})
     alone = list(participate(plan("a", rounds=1), Folder(tmp_path / "other", 1)))[-1]
     last = list(participate(plan("a", rounds=1), box))[-1]
     assert last.reached == 1
     assert {d["client"]: d["why"] for d in last.dropped} == {
+        "half": f"has 50 bytes, and an honest message {3 * 8 * len(SEED)} at least",
         "nan": "posteriors holds numbers that are not finite",
-        "shape": f"posteriors has shape [2, 3], not [{len(SEED)}, 3]",
+        "shape": f"posteriors has shape [3, {len(SEED)}], not [{len(SEED)}, 3]",
     }
     assert distance(last.weights(), alone.weights()) == 0
 
