@@ -18,6 +18,7 @@ from coterie.cli import data_commands, probe_commands
 from coterie.cli.interrupts import handle_interrupts
 from coterie.cli.option_names import Trust, mistakes_in_options
 from coterie.core.errors import FolderGone, Mistake
+from coterie.core.threads import let_waiting_threads_sleep
 
 if TYPE_CHECKING:
     from coterie.processes.team import Team
@@ -186,6 +187,7 @@ def options(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and end the process with its exit status; an unexpected error leaves a traceback."""
+    let_waiting_threads_sleep()
     try:
         app(args=None if arguments is None else list(arguments), prog_name="coterie")
     except Mistake as mistake:

@@ -53,12 +53,25 @@ def adopt_choices(settings: Settings, earlier: Settings) -> Settings:
         device=earlier.engine.device if settings.engine.device == "auto" else settings.engine.device,
         compile=earlier.engine.compile if settings.engine.compile == "auto" else settings.engine.compile,
         workers=earlier.engine.workers if settings.engine.workers == "auto" else settings.engine.workers,
+        threads=earlier.engine.threads if settings.engine.threads == "auto" else settings.engine.threads,
         chunk=earlier.engine.chunk if settings.engine.chunk is None else settings.engine.chunk,
     )
     left_open = {k: settings.data[k] or earlier.data[k] for k in ("partition", "standardize")}
     weights = _adopt_weights(settings.pretrain.weights, earlier.pretrain.weights)
     pretrain = replace(settings.pretrain, weights=weights)
     return replace(settings, engine=engine, data=settings.data | left_open, pretrain=pretrain)
+
+
+def complete_threads(earlier: Settings, threads_by_default: int) -> Settings:
+    """Return the settings of an earlier run with the threads of each of its processes.
+
+    An older version did not write them down: it computed with PyTorch's default, or with one in each of several
+    processes. Their number decides in which order sums are taken.
+    """
+    if earlier.engine.threads != "auto":
+        return earlier
+    threads = threads_by_default if earlier.engine.workers in ("auto", 1) else 1
+    return replace(earlier, engine=replace(earlier.engine, threads=threads))
 
 
 def _adopt_weights(weights: Any, earlier: Any) -> Any:

@@ -1,7 +1,7 @@
 """What "auto" means: a pure function of the work and of the machine.
 
-It chooses the engine, how many clients work at once, whether steps are compiled, and how many processes there are. No
-timing decides, so that the same file does the same thing twice.
+It chooses the engine, how many clients work at once, whether steps are compiled, and how many processes and threads
+there are. No timing decides, so that the same file does the same thing twice.
 
 Its constants are rough: the seconds of a local step from its floating-point operations, and the seconds of a
 compilation from the number of layers. They were measured on one core with AVX-512 (`docs/speed.md`); being wrong by a
@@ -27,6 +27,9 @@ PROCESS_BYTES = 2**29
 """Bytes that a process takes besides its data."""
 MIN_SHARED_SECONDS = 60.0
 """Seconds of work from which on more processes are started, each of which takes some seconds to start."""
+MIN_THREADED_FLOPS = 2e7
+"""Floating-point operations of a step from which on several threads are faster than one. Where they are slower or as
+fast, one thread leaves the other cores to others."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,16 @@ class Machine:
         memory: in bytes, of the device if it has less.
         device: where torch would compute, "cuda" or "cpu".
         compiler: whether there is a C++ compiler.
+        threads: with how many PyTorch computes unless it is told otherwise; None: as many as there are cores.
+        threads_are_set: whether the user's environment says so, as OMP_NUM_THREADS does.
     """
 
     cores: int
     memory: int
     device: str
     compiler: bool
+    threads: int | None = None
+    threads_are_set: bool = False
 
     def __str__(self) -> str:
         compiler = "a C++ compiler" if self.compiler else "no C++ compiler"
@@ -88,6 +95,7 @@ class EngineChoice:
         chunk: how many clients work at once; None where they take turns.
         order: in words, in which order clients work, and why.
         steps: in words, how their steps run, and why.
+        threads: of each process, where it is the only one.
     """
 
     name: Literal["sequential", "vectorised"]
@@ -96,6 +104,7 @@ class EngineChoice:
     workers: int
     order: str
     steps: str
+    threads: int = 1
 
 
 def choose_engine(work: Work, machine: Machine) -> EngineChoice:
@@ -119,7 +128,18 @@ def choose_engine(work: Work, machine: Machine) -> EngineChoice:
     room = machine.memory // 2 // (PROCESS_BYTES + work.data)
     workers = max(1, min(machine.cores, work.cohort, room)) if shared else 1
     name: Literal["sequential", "vectorised"] = "vectorised" if batched else "sequential"
-    return EngineChoice(name, chunk, compiled, workers, order, f"steps {why_compiled}")
+    return EngineChoice(name, chunk, compiled, workers, order, f"steps {why_compiled}", choose_threads(work, machine))
+
+
+def choose_threads(work: Work, machine: Machine) -> int:
+    """Return with how many threads a process computes that is the only one of its run.
+
+    >>> laptop = Machine(cores=2, memory=2**34, device="cpu", compiler=True)
+    >>> [choose_threads(Work(cohort=10, steps=1, flops=flops, layers=6), laptop) for flops in (3e6, 7e8)]
+    [1, 2]
+    """
+    small = machine.device == "cpu" and work.flops < MIN_THREADED_FLOPS and not machine.threads_are_set
+    return 1 if small else machine.threads or machine.cores
 
 
 def max_chunk(work: Work, machine: Machine) -> int:

@@ -11,6 +11,7 @@ import torch
 from coterie.core import engine as core
 from coterie.core.errors import Mistake
 from coterie.core.machine import memory_bytes
+from coterie.core.threads import are_threads_chosen, threads_by_default
 from coterie.engines.compiled import cpp_compiler
 from coterie.engines.sequential import Sequential
 from coterie.engines.vectorised import Vectorised
@@ -24,7 +25,9 @@ def this_machine() -> Machine:
     """Return the machine that this process runs on."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Machine(cores, memory_bytes(), device, cpp_compiler() is not None)
+    return Machine(
+        cores, memory_bytes(), device, cpp_compiler() is not None, threads_by_default(), are_threads_chosen()
+    )
 
 
 class ResolvedEngine(NamedTuple):
@@ -39,7 +42,7 @@ def resolve_engine(engine: Engine, machine: Machine, work: Work) -> ResolvedEngi
 
     >>> laptop = Machine(cores=2, memory=2**34, device="cpu", compiler=True)
     >>> resolve_engine(Engine(), laptop, Work(cohort=10, steps=1000, flops=1e7, layers=6)).engine
-    Engine(name='sequential', device='cpu', dtype='float32', chunk=None, compile=False, workers=1)
+    Engine(name='sequential', device='cpu', dtype='float32', chunk=None, compile=False, workers=1, threads=1)
     """
     machine = replace(machine, device=_device_name(engine, machine))
     choice = choose_engine(work, machine)
@@ -49,15 +52,19 @@ def resolve_engine(engine: Engine, machine: Machine, work: Work) -> ResolvedEngi
     chunk = engine.chunk or (max_chunk(work, machine) if name == "vectorised" else None)
     compiled = choice.compile if engine.compile == "auto" else engine.compile
     workers = choice.workers if engine.workers == "auto" else engine.workers
-    resolved = Engine(name, machine.device, engine.dtype, chunk, compiled, workers)
-    return ResolvedEngine(resolved, _explain(engine, choice, workers))
+    threads = (choice.threads if workers == 1 else 1) if engine.threads == "auto" else engine.threads
+    resolved = Engine(name, machine.device, engine.dtype, chunk, compiled, workers, threads)
+    return ResolvedEngine(resolved, _explain(engine, choice, workers, threads))
 
 
-def _explain(settings: Engine, choice: EngineChoice, workers: int) -> str:
+def _explain(settings: Engine, choice: EngineChoice, workers: int, threads: int) -> str:
     """Return what was chosen, and why; what the file asks for needs no reason."""
     chosen = [choice.order] if settings.name == "auto" and settings.chunk is None else []
     chosen += [choice.steps] if settings.compile == "auto" else []
     chosen += [f"{workers} processes" if workers > 1 else "one process"] if settings.workers == "auto" else []
+    if settings.threads == "auto":
+        each = " each" if workers > 1 else ""
+        chosen += [f"{threads} threads{each}" if threads > 1 else f"one thread{each}"]
     return ", ".join(chosen)
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from coterie.core.errors import Mistake
+from coterie.core.threads import threads_by_default
 from coterie.experiment.algorithm_options import adopt_algorithm, complete_algorithm
 from coterie.experiment.build_experiment import build_experiment
 from coterie.experiment.check_data import check_data
-from coterie.experiment.config_toml import adopt_choices, find_changes
+from coterie.experiment.config_toml import adopt_choices, complete_threads, find_changes
 from coterie.experiment.folder_jobs import Outcome, start_or_resume, write_missing_report
 from coterie.experiment.mend_folder import has_begun, is_whole, mend_folder, require_checkpoint
 from coterie.experiment.resolve_engine import this_machine
@@ -96,7 +97,7 @@ def _adopt_settings(settings: Settings, folder: RunFolder) -> Settings:
         Mistake: they differ from those of the run.
     """
     with code_of_file(folder.path, settings.tables()):
-        earlier = complete_algorithm(load_settings(folder.config))
+        earlier = complete_threads(complete_algorithm(load_settings(folder.config)), threads_by_default())
     settings = adopt_choices(adopt_algorithm(settings, earlier), earlier)
     changed = [key for key in find_changes(settings, earlier) if key != "rounds"]
     if changed:

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from coterie.core.errors import Mistake
+from coterie.core.threads import compute_with
 from coterie.core.tree import Tree
 from coterie.experiment.build_experiment import Experiment, build_experiment
 from coterie.experiment.resolve_engine import this_machine
@@ -76,7 +77,9 @@ def carry_out(team: Team, recorder: RunRecorder | None = None) -> dict[str, Any]
             recorder.watch.say(sentence)
         recorder.begin(found)
     is_complete = _broadcast_decision(team, recorder, RunRecorder.is_complete)
-    with saver.save_on_interrupt(), stop_requests(team) as request:
+    threads = experiment.settings.engine.threads
+    assert threads != "auto", "the settings are resolved"
+    with compute_with(threads), saver.save_on_interrupt(), stop_requests(team) as request:
         plan, warn = replace(experiment.plan, team=team), (SilentRun() if recorder is None else recorder.watch).say
         for round in () if is_complete else federate(plan, found, warn=warn):
             if recorder is not None:

@@ -49,7 +49,7 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Engine:
-    """[engine]: what runs the clients' work, where, in which type of number, and in how many processes."""
+    """[engine]: what runs the clients' work, where, in which type of number, in how many processes and threads."""
 
     name: Literal["auto", "sequential", "vectorised"] = "auto"
     device: str = "auto"
@@ -57,6 +57,7 @@ class Engine:
     chunk: Count | None = None
     compile: bool | Literal["auto"] = "auto"
     workers: Count | Literal["auto"] = "auto"
+    threads: Count | Literal["auto"] = "auto"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from dataclasses import replace
 from coterie.core import tree
 from coterie.core.errors import Mistake, mistakes_in
 from coterie.core.packing import pack
+from coterie.core.threads import SharedMachineWatch
 from coterie.core.tree import Tree
 from coterie.loop.measure import measure_round
 from coterie.loop.plan import Plan, Resume, Round
@@ -43,7 +44,8 @@ def federate(
         plan: the federation.
         resume: where a stopped run continues.
         keep_updates: whether each round carries every accepted update, which costs the memory of a whole cohort's.
-        warn: gets a sentence where several rounds in a row accept no update, and where outputs are not finite.
+        warn: gets a sentence where several rounds in a row accept no update, where outputs are not finite, and where
+            other programs take the cores that this process's threads wait on.
 
     Raises:
         Mistake: the cohort asks for more clients than there are, or is too small for the aggregator; everyone attacks;
@@ -56,10 +58,11 @@ def federate(
     state, store, elapsed = _initial(plan, resume)
     store.limit(budget_bytes(len(plan.ids), plan.cohort_size(), plan.team.size))
     began, templates, watch = time.perf_counter() - elapsed, Templates(), RefusalWatch()
+    machine = SharedMachineWatch()
     for number in range(resume.round + 1 if resume else 1, plan.rounds + 1):
         round = _run(plan.in_round(number), number, state, store, templates, keep_updates)
         state, store = round.state, round.store
-        for sentence in watch.complaints(round):
+        for sentence in (*watch.complaints(round), *filter(None, [machine.complaint()])):
             warn(sentence)
         before = _writes(plan, state)
         yield replace(round, elapsed=time.perf_counter() - began)

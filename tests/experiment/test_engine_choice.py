@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 
 from coterie.experiment.engine_choice import PROCESS_BYTES, Machine, Work, choose_engine
+from coterie.experiment.resolve_engine import resolve_engine
+from coterie.experiment.tables import Engine
 
 LAPTOP = Machine(cores=2, memory=2**34, device="cpu", compiler=True)
 LONG = Work(cohort=10, steps=600_000, flops=1.2e7, layers=6)
@@ -41,3 +43,29 @@ def test_the_reason_is_told() -> None:
     assert "no C++ compiler" in choose_engine(LONG, replace(LAPTOP, compiler=False)).steps
     assert "a loop" in choose_engine(replace(LONG, uncompilable="a loop"), LAPTOP).steps
     assert "an LSTM" in choose_engine(replace(LONG, unbatchable="an LSTM"), replace(LAPTOP, device="cuda")).order
+
+
+@pytest.mark.parametrize(
+    ("work", "machine", "expected"),
+    [
+        (replace(LONG, flops=3e6), LAPTOP, 1),
+        (replace(LONG, flops=7e8), LAPTOP, 2),
+        (replace(LONG, flops=7e8), replace(LAPTOP, cores=64, threads=32), 32),
+        (replace(LONG, flops=3e6), replace(LAPTOP, threads=3, threads_are_set=True), 3),
+        (replace(LONG, flops=7e8), replace(LAPTOP, threads=1, threads_are_set=True), 1),
+        (replace(LONG, flops=3e6), replace(LAPTOP, device="cuda"), 2),
+    ],
+)
+def test_small_steps_compute_with_one_thread_unless_the_environment_says_how_many(
+    work: Work, machine: Machine, expected: int
+) -> None:
+    assert choose_engine(work, machine).threads == expected
+
+
+def test_threads_of_a_file_and_of_several_processes() -> None:
+    large = replace(LONG, flops=7e8, steps=10)
+    assert resolve_engine(Engine(), LAPTOP, large).engine.threads == 2
+    assert resolve_engine(Engine(), LAPTOP, large).why.endswith(", one process, 2 threads")
+    assert resolve_engine(Engine(workers=2), LAPTOP, large).engine.threads == 1
+    assert resolve_engine(Engine(workers=2, threads=3), LAPTOP, large).engine.threads == 3
+    assert resolve_engine(Engine(threads=1), LAPTOP, large).engine.threads == 1
