@@ -43,6 +43,9 @@ MIN_SECONDS = 0.05
 MAX_ROUNDS_LOOKED_AT = 100
 """Rounds that are searched, from the last, for one that has a usable message."""
 
+MAX_SEARCH_SECONDS = 10.0
+"""Longest search for that round."""
+
 ANY_FORM = Form()
 
 _ROUND = re.compile(r"[1-9][0-9]{0,8}")
@@ -115,7 +118,8 @@ class Folder:
     def newest(self, form: Form = ANY_FORM) -> int:
         """Return the last round that has a message of this form; see `Mailbox.newest`."""
         last = sorted(self._rounds(), reverse=True)[:MAX_ROUNDS_LOOKED_AT]
-        return next((round for round in last if self._reader.usable(round, form)), 0)
+        until = time.monotonic() + MAX_SEARCH_SECONDS
+        return next((round for round in last if self._reader.usable(round, form, until)), 0)
 
     def senders(self, round: int) -> set[str]:
         """Return the participants that have sent a message in a round; see `Mailbox.senders`."""
@@ -203,7 +207,8 @@ class Reader:
 
         Beyond `MAX_NAMES`, one entry stands for all further names.
         """
-        listed, early = self.list_round(round, until), first or set()
+        read_before = {name: version for (of, name), (version, _) in self._read.items() if of == round}
+        listed, early = {**read_before, **self.list_round(round, until)}, first or set()
         names = sorted(listed, key=lambda name: (name not in early, isinstance(listed[name], Unusable), name))
         limit, found = max(MAX_NAMES, self.participants), dict[str, Message]()
         for name in names[:limit]:

@@ -264,6 +264,17 @@ def test_more_names_than_anyone_reads(tmp_path: Path) -> None:
     }
 
 
+def test_what_was_read_counts_where_the_deadline_cuts_the_list_of_names_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = Folder(tmp_path, 3)
+    for name in ("a", "b"):
+        box.put(1, name, {"x": torch.zeros(1)})
+    assert set(box.get_all(1, deadline=0.1)) == {"a", "b"}
+    monkeypatch.setattr(box._reader, "list_round", lambda round, until: {})
+    assert set(box.get_all(1, deadline=0.1)) == {"a", "b"}
+
+
 def test_changed_bytes_are_never_more_than_unusable() -> None:
     """An honest message with a few bytes changed, cut or doubled, 400 times."""
     made = plan("a")
