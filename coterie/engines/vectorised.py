@@ -67,7 +67,7 @@ class Vectorised:
         self.unbatched.clear()  # an earlier federation's models have no say
         prepared = self._sequential.prepare(tasks)
         return {
-            name: replace(t, autodiff=_unbatchable_gradient(t.unbatchable) if t.unbatchable else gradient_by_func)
+            name: replace(t, autodiff=_unbatchable_gradient(t.unbatchable) if t.unbatchable else _gradient_by_either)
             for name, t in prepared.items()
         }
 
@@ -256,15 +256,32 @@ def _common_pool(parts: list[Examples]) -> tuple[Examples, list[Tensor]]:
     return pool, list(torch.split(torch.arange(len(pool)), [len(p) for p in parts]))
 
 
+def _gradient_by_either(f: Callable[[Tree], tuple[Tensor, Any]], params: Tree) -> tuple[Tree, Any]:
+    """Differentiate by torch.func, or, for one client at a time, by the tape where torch.func cannot."""
+    try:
+        return gradient_by_func(f, params)
+    except RuntimeError as error:
+        if _is_out_of_memory(error) or _is_batched(params):
+            raise
+        return gradient_by_tape(f, params)
+
+
+def _is_batched(params: Tree) -> bool:
+    """Return whether these are parameters within a batched call, where the tape does not work."""
+    try:
+        next(iter(params.values())).detach().requires_grad_()
+    except RuntimeError:
+        return True
+    return False
+
+
 def _unbatchable_gradient(why: str) -> Differentiate:
     """Return the tape's gradient for a model that cannot be batched; in a batched call it raises the reason."""
 
     def differentiate(f: Callable[[Tree], tuple[Tensor, Any]], params: Tree) -> tuple[Tree, Any]:
         """Differentiate by the tape; in a batched call, raise the reason."""
-        try:
-            next(iter(params.values())).detach().requires_grad_()
-        except RuntimeError as error:  # the tape does not work under vmap
-            raise RuntimeError(why) from error
+        if _is_batched(params):
+            raise RuntimeError(why)
         return gradient_by_tape(f, params)
 
     return differentiate
