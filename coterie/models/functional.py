@@ -28,6 +28,9 @@ from coterie.models.usable_model import CLASS_AXIS
 NORM_TYPES = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 """The types of normalisation layers. A layer's name would not do: inside an `nn.Sequential` it is a number."""
 
+COUNTS_PADDING = "its forward mixes the examples of a batch, and would count padding"
+"""Why a batch must not be padded, where the layers give no reason but the forward does."""
+
 AUGMENT = -1
 """The number that augmentation folds into a step's key. Dropout layers count from 1."""
 
@@ -40,11 +43,13 @@ class Habits:
         writes_input: it writes into its input, so it gets a copy.
         draws_in_evaluation: it draws from PyTorch's global generator in evaluation mode, which is seeded before.
         drawing_layer: the name of the layer that draws from this generator, "" for the model itself; None: none does.
+        counts_padding: what fills a short batch up changes the outputs of real examples, or the buffers.
     """
 
     writes_input: bool = False
     draws_in_evaluation: bool = False
     drawing_layer: str | None = None
+    counts_padding: bool = False
 
 
 Augment = Callable[[Tensor, Tensor], Tensor]
@@ -75,6 +80,7 @@ def make_task(
     """
     habits = habits or Habits()
     layout, training = ImageLayout(model), TrainingModule(model, augment, habits.writes_input)
+    padding = padding_obstacle(model) or (COUNTS_PADDING if habits.counts_padding else None)
     evaluating = swap_layers(copy.deepcopy(model), Scope()).eval().requires_grad_(False)
 
     def predict(params: Tree, buffers: Tree, x: Tensor) -> Tensor:
@@ -94,8 +100,8 @@ def make_task(
         frozen=frozen_values(model),
         lr_scale=dict(lr_scale or {}),
         tied=second_names(model),
-        unbatchable=batching_obstacle(model),
-        unpaddable=padding_obstacle(model),
+        unbatchable=batching_obstacle(model) or padding,
+        unpaddable=padding,
         batch_norms=tuple(training.norms),
         unsupported_batch_norms=tuple(
             name

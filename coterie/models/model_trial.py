@@ -90,6 +90,7 @@ def _try(copy: _Copy, make_fresh: Callable[[], _Copy], x: Tensor) -> Trial:
         outputs,
         Habits(
             writes_input=not _same(given, x),
+            counts_padding=_counts_padding(copy, x, draws=layers["train"] is not None),
             draws_in_evaluation=layers["evaluate"] is not None,
             drawing_layer=layers["train"] if layers["evaluate"] is None else layers["evaluate"],
         ),
@@ -114,8 +115,12 @@ class _Copy:
 
     def train_with(self, params: Tree, x: Tensor) -> Any:
         """Return the outputs of a forward in training mode with these parameters."""
+        return self.run(params, x, None)[0]
+
+    def run(self, params: Tree, x: Tensor, mask: Tensor | None) -> tuple[Any, Tree]:
+        """Return the outputs and the buffers of a forward in training mode; `mask` says which examples are real."""
         seed_generator(x.device, 0)
-        return self.apply(params, self.weights["buffers"], x, None, rng.key("trial").to(x.device))[0]
+        return self.apply(params, self.weights["buffers"], x, mask, rng.key("trial").to(x.device))
 
     @torch.no_grad()
     def evaluate(self, x: Tensor) -> Any:
@@ -130,6 +135,25 @@ class _Copy:
         finally:
             for part, mode in modes.items():
                 part.training = mode
+
+    @contextmanager
+    def without_own_weights(self) -> Iterator[None]:
+        """Put NaN in the places of the module's own parameters for a block: a pure forward and backward read none."""
+        held = dict(self.training.module.named_parameters())
+        broken = {id(held[n]): nn.Parameter(torch.full_like(held[n], torch.nan)) for n in self.weights["params"]}
+        places = [
+            (part._parameters, name, p)
+            for part in self.training.module.modules()
+            for name, p in part._parameters.items()
+            if id(p) in broken
+        ]
+        for parameters, name, p in places:
+            parameters[name] = broken[id(p)]
+        try:
+            yield
+        finally:
+            for parameters, name, p in places:
+                parameters[name] = p
 
     def move_weights(self) -> None:
         """Change every parameter a little."""
@@ -148,21 +172,57 @@ class _Copy:
 
 
 def _refuse_no_gradient(copy: _Copy, x: Tensor) -> None:
-    """Refuse a model whose outputs depend on no parameter, or whose gradients are sparse."""
+    """Refuse a model whose outputs depend on no parameter, or whose gradients are sparse or of other weights."""
+    with copy.without_own_weights():
+        grads = _gradients(copy, x)
+    if grads is None:
+        return  # only the loss knows what such outputs are
+    if all(grad is None for grad in grads.values()):
+        raise Mistake("no gradient reaches its parameters; leave out detach and no_grad in its forward")
+    sparse = [name for name, grad in grads.items() if grad is not None and grad.layout != torch.strided]
+    if sparse:
+        raise Mistake(f"the gradient of {few(sparse)} is sparse, which cannot be sent; leave out sparse=True")
+    broken = [name for name, grad in grads.items() if grad is not None and not grad.isfinite().all()]
+    if broken and not _same(grads, _gradients(copy, x)):
+        raise Mistake(
+            f"the gradient of {few(broken)} is computed from other weights than the outputs: its backward reads the "
+            "weights of the module again, as torch.utils.checkpoint makes it; leave that out"
+        )
+
+
+def _gradients(copy: _Copy, x: Tensor) -> dict[str, Tensor | None] | None:
+    """Return each parameter's gradient of the summed outputs, None where it has none; None without outputs to sum."""
     with torch.enable_grad():
         params = {name: p.detach().requires_grad_() for name, p in copy.weights["params"].items()}
         outputs = tree_leaves(copy.train_with(params, x.clone()))
         reals = [t for t in outputs if isinstance(t, Tensor) and t.is_floating_point()]
         if not reals:
-            return  # only the loss knows what such outputs are
+            return None
         sums = [t.sum() for t in reals if t.requires_grad]
         grads = torch.autograd.grad(sums, list(params.values()), allow_unused=True) if sums else [None] * len(params)
-    if all(grad is None for grad in grads):
-        raise Mistake("no gradient reaches its parameters; leave out detach and no_grad in its forward")
-    named = zip(params, grads, strict=True)
-    sparse = [name for name, grad in named if grad is not None and grad.layout != torch.strided]
-    if sparse:
-        raise Mistake(f"the gradient of {few(sparse)} is sparse, which cannot be sent; leave out sparse=True")
+    return dict(zip(params, grads, strict=True))
+
+
+@torch.no_grad()
+def _counts_padding(copy: _Copy, x: Tensor, draws: bool) -> bool:
+    """Return whether what fills a short batch up changes the outputs of real examples, or the buffers.
+
+    Args:
+        draws: the forward draws from the global generator, and would draw others for a batch that is longer.
+    """
+    n, params = len(x), copy.weights["params"]
+    mask = (torch.arange(2 * n) < n).to(x.device)
+
+    def run_with(filler: Tensor) -> tuple[Any, Tree]:
+        """Return the outputs of the real examples, and the buffers, of a batch with this example as filler."""
+        outputs, buffers = copy.run(params, torch.cat([x, filler.expand_as(x)]), mask)
+        return [t[:n] if isinstance(t, Tensor) and t.dim() else t for t in tree_leaves(outputs)], buffers
+
+    first = run_with(x[:1])
+    if draws:
+        return not _same(first, run_with(x[-1:]))
+    outputs, buffers = copy.run(params, x.clone(), None)
+    return not _same(first, (tree_leaves(outputs), buffers))
 
 
 def _refuse_lost_dimension(outputs: Any, of_one: Any, examples: int) -> None:
@@ -186,9 +246,15 @@ def _refuse_memory(
     changing, stored = _names_that_differ(after_one, after_two), _names_that_differ(untouched, after_two)
     if changing:
         raise Mistake(f"its attribute {few(changing)} changes in every forward; {REMEDY}")
-    if not _same(first, second) or (stored and _is_stale(mode, copy, make_fresh(), x.flip(0))):
+    if not _same(first, second) or (stored and _is_stale(mode, copy, make_fresh(), _other(x))):
         kept = f"in its attribute {few(stored)}" if stored else "outside of its parameters and buffers"
         raise Mistake(f"its outputs depend on earlier forwards, through what it keeps {kept}; {REMEDY}")
+
+
+def _other(x: Tensor) -> Tensor:
+    """Return other examples like x, whose means over the batch differ too."""
+    last = x[-1:] / 2 if x.is_floating_point() else x[-1:]
+    return last.expand_as(x)
 
 
 def _is_stale(mode: str, used: _Copy, fresh: _Copy, x: Tensor) -> bool:

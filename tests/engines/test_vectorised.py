@@ -300,3 +300,44 @@ def test_a_step_may_write_into_its_carry(engine: Callable[..., Engine]) -> None:
     assert getattr(writing, "unbatched", {}) == {}
     assert distance(plain.weights(), written.weights()) < 1e-12
     assert distance(dict(start.state_dict()), dict(dense().state_dict())) == 0
+
+
+class MovingAverage(nn.Module):
+    """A model of a user's own that keeps the mean of its batches in a buffer."""
+
+    average: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+        self.register_buffer("average", torch.zeros(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.average.mul_(0.5).add_(0.5 * x.detach().mean(0))
+        return self.layer(x - self.average)
+
+
+class GradientInside(nn.Module):
+    """A model whose forward takes a gradient with PyTorch's tape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = x.clone().requires_grad_()
+            slope = torch.autograd.grad(self.layer(x).tanh().sum(), x, create_graph=True)[0]
+        return self.layer(x + slope)
+
+
+@pytest.mark.parametrize("make", [MovingAverage, GradientInside])
+def test_a_model_of_ones_own_trains_as_on_the_sequential_engine(make: type[nn.Module]) -> None:
+    """Padding entered its statistics without a word; a forward that torch.func cannot differentiate was a traceback."""
+    torch.manual_seed(0)
+    model, ends = make(), []
+    for engine in (Sequential(dtype=torch.float64), Vectorised(dtype=torch.float64)):
+        *_, last = coterie.federate(coterie.fedavg(lr=0.1, batch_size=4), model, ragged(), rounds=2, engine=engine)
+        ends.append(last.weights())
+    assert all(torch.allclose(value, ends[1][name], rtol=0, atol=1e-12) for name, value in ends[0].items())

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from coterie import Mistake
 from coterie.models import build
@@ -203,3 +204,73 @@ def test_what_cannot_be_trained_is_said_in_a_sentence(model: nn.Module, sentence
     with pytest.raises(Mistake) as caught:
         try_model(model, X)
     assert sentence in str(caught.value)
+
+
+class Checkpointed(nn.Module):
+    """A model whose backward computes its forward again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Sequential(nn.Linear(4, 4), nn.Tanh()), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.outer(checkpoint(self.inner, x, use_reentrant=False))
+
+
+def test_a_checkpointed_model_is_refused_since_its_gradients_were_those_of_the_first_weights() -> None:
+    with pytest.raises(Mistake, match=r"is computed from other weights than the outputs: .* torch.utils.checkpoint"):
+        try_model(Checkpointed(), X)
+
+
+class UsedTwice(nn.Module):
+    """A model that has one layer under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.second, self.last = self.first, nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.last(self.second(self.first(x)))
+
+
+def test_a_layer_under_two_names_is_not_refused() -> None:
+    assert not try_model(UsedTwice(), X).habits.counts_padding
+
+
+def keep_first_mean(self: Any, x: Tensor) -> Tensor:
+    if self.mean is None:
+        self.mean = x.mean(0)
+    return self.layer(x - self.mean)
+
+
+@pytest.mark.parametrize("x", [X, X[:1].expand(2, 4)], ids=["two examples", "one example twice"])
+def test_the_mean_of_the_first_batch_that_a_model_keeps_for_all_clients_is_refused(x: Tensor) -> None:
+    with pytest.raises(Mistake, match="through what it keeps in its attribute mean"):
+        try_model(Own(keep_first_mean, mean=None), x)
+
+
+def move_average(self: Any, x: Tensor) -> Tensor:
+    if self.training:
+        self.average.mul_(0.9).add_(0.1 * x.detach().mean(0))
+    return self.layer(x - self.average)
+
+
+def subtract_mean(self: Any, x: Tensor) -> Tensor:
+    return self.layer(x - x.mean(0))
+
+
+def with_average(forward: Callable[[Any, Tensor], Tensor]) -> nn.Module:
+    model = Own(forward)
+    model.register_buffer("average", torch.zeros(4))
+    return model
+
+
+@pytest.mark.parametrize("forward", [move_average, subtract_mean, lambda self, x: move_average(self, F.dropout(x))])
+def test_a_forward_that_would_count_padding_is_found(forward: Callable[[Any, Tensor], Tensor]) -> None:
+    assert try_model(with_average(forward), X).habits.counts_padding
+
+
+@pytest.mark.parametrize("k", range(len(HARMLESS)))
+def test_a_forward_that_keeps_examples_apart_is_not_said_to_count_padding(k: int) -> None:
+    assert not try_model(HARMLESS[k], X).habits.counts_padding
