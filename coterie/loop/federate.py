@@ -11,6 +11,9 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import zip_longest
+
+from torch import Tensor
 
 from coterie.core import tree
 from coterie.core.errors import Mistake, mistakes_in
@@ -64,18 +67,24 @@ def federate(
         state, store = round.state, round.store
         for sentence in (*watch.complaints(round), *filter(None, [machine.complaint()])):
             warn(sentence)
-        before = _writes(plan, state)
+        held, before = _in_reach(plan, state), _writes(plan, state)
         yield replace(round, elapsed=time.perf_counter() - began)
-        if _writes(plan, state) != before:
+        replaced = any(a is not b for a, b in zip_longest(held, _in_reach(plan, state)))
+        if replaced or _writes(plan, state) != before:
             raise Mistake(
                 f"the state of round {number} was written into, which would change the training without a word; write "
                 "into copies, such as those that round.weights() returns"
             )
 
 
+def _in_reach(plan: Plan, state: Tree) -> tuple[Tensor, ...]:
+    """Return the tensors of the server's state and of the initial weights, which the caller can reach."""
+    return *tree.leaves(state), *tree.leaves(plan.initial)
+
+
 def _writes(plan: Plan, state: Tree) -> list[int]:
-    """Return how often each tensor of the server's state and of the initial weights was written into so far."""
-    return [leaf._version for leaf in (*tree.leaves(state), *tree.leaves(plan.initial))]
+    """Return how often each tensor that the caller can reach was written into so far."""
+    return [leaf._version for leaf in _in_reach(plan, state)]
 
 
 def _initial(plan: Plan, resume: Resume | None) -> tuple[Tree, Store, float]:

@@ -127,3 +127,12 @@ def test_a_model_that_writes_into_its_input_leaves_data_and_seed_set_as_they_wer
     model = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(6, 3)).double()
     list(rounds(name, model, clients=clients, seed_set=seeds, test=clients["1"]))
     assert all(torch.equal(a, e.x) for a, e in zip(before, (seeds, *clients.values()), strict=True))
+
+
+def test_a_tensor_of_the_state_that_is_replaced_is_refused() -> None:
+    """Weights that the caller put into `round.state` went into the next round without a word."""
+    running = rounds("fedavg, all options", dense())
+    params = next(running).state["params"]
+    params |= {name: torch.zeros_like(p) for name, p in params.items()}
+    with pytest.raises(Mistake, match="the state of round 1 was written into"):
+        next(running)
