@@ -11,7 +11,6 @@ from coterie.core.errors import Mistake
 from coterie.report import write_report
 from coterie.track import RunFolder
 from coterie.track.checksums import REPORT_FILE, find_damage
-from coterie.track.file_writing import disk_mistakes
 from coterie.track.rounds_file import Record
 
 
@@ -87,8 +86,7 @@ def write_end(folder: RunFolder, summary: dict[str, Any]) -> None:
     """Write the last files of a finished job: summary.json, the checksums of all files, then report.html."""
     folder.write_summary(summary)
     folder.seal(over=True)
-    with disk_mistakes(folder.path / REPORT_FILE):
-        write_report(folder.path)
+    write_report(folder.path)
 
 
 def write_missing_report(folder: RunFolder) -> None:

@@ -20,20 +20,21 @@ from coterie.report.run_reader import Run, is_pretraining, mistakes_about_shapes
 from coterie.report.settings_tables import settings_tables
 from coterie.report.start_tables import start_tables
 from coterie.track.checksums import REPORT_FILE, refresh_report
+from coterie.track.file_writing import disk_mistakes
 
 
 def write_report(folder: Path) -> Path:
     """Write report.html into the folder of a run or a pre-training from its other files, and return its path.
 
     Raises:
-        Mistake: it is not a run folder.
-        OSError: the page cannot be written.
+        Mistake: it is not a run folder, or the page cannot be written.
     """
     path = folder / REPORT_FILE
     with mistakes_about_shapes(folder):
         page = pretraining_page(read_pretraining(folder)) if is_pretraining(folder) else run_page(read_run(folder))
-    write_atomic(path, page.encode())
-    refresh_report(folder)
+    with disk_mistakes(path, "solve that, and write the report again"):
+        write_atomic(path, page.encode())
+        refresh_report(folder)
     return path
 
 

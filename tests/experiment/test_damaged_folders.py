@@ -243,6 +243,14 @@ def test_one_flipped_bit_in_the_weights_is_refused_by_every_use_of_them(tiny: Pa
     load_trained_model(done)
 
 
+def test_a_folder_in_the_place_of_the_report_is_said(tiny: Path, done: Path) -> None:
+    (done / "report.html").unlink()
+    (done / "report.html").mkdir()
+    for write in (lambda: resume(tiny, done), lambda: write_report(done)):
+        with pytest.raises(Mistake, match=r"report\.html: cannot be written \(Is a directory\)"):
+            write()
+
+
 def test_the_files_of_a_run_that_starts_from_weights_are_mended_except_these_weights(
     tiny: Path, done: Path, tmp_path: Path
 ) -> None:
