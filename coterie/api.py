@@ -227,6 +227,7 @@ def plan(
     check_model.check_inputs(models, clients, test, own_test, engine)
     with _mistakes_about(keys):
         trials = check_model.try_models(models, clients, test, engine, augment)
+    check_model.check_shapes(models, clients, test, own_test, engine)
     _say_what_draws(trials, keys)
     measures: dict[str, Score] = dict(metrics) if metrics is not None else {"accuracy": accuracy}
     if metrics is None and not check_model.has_accuracy(trials, test):

@@ -65,6 +65,20 @@ def is_whole(value: Any) -> bool:
     return not isinstance(value, bool)
 
 
+def plain_number(value: Any) -> Any:
+    """Return a number of another library, such as NumPy, as one of Python; anything else unchanged.
+
+    >>> import numpy as np
+    >>> plain_number(np.int64(5)), plain_number("full")
+    (5, 'full')
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if is_whole(value):
+        return operator.index(value)
+    return float(value) if isinstance(value, numbers.Real | SupportsFloat) else value
+
+
 def is_of_type(value: Any, kind: Any) -> bool:
     """Whether a value has the type of a kind, whatever its range; a kind that is a class of ours is not looked at.
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from coterie.core.errors import Mistake
-from coterie.core.kind_checks import describe_kind, is_of_kind
+from coterie.core.kind_checks import describe_kind, is_of_kind, plain_number
 from coterie.core.registry import nearest
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -102,4 +102,5 @@ def complete_options(options: type, given: Mapping[str, Any]) -> dict[str, Any]:
         values[name] = given.get(name, option.default)
         if not is_of_kind(values[name], option.kind):
             raise Mistake(key=name, value=values[name], allowed=describe_kind(option.kind))
+        values[name] = plain_number(values[name])
     return values

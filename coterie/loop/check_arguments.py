@@ -78,6 +78,9 @@ def check_kinds(arguments: Mapping[str, object]) -> None:
         if value is not None or name in ("rounds", "rng_seed", "loss", "evaluate_every", "evaluate_clients"):
             is_right, allowed = KINDS[name]
             require(name, _short(value), is_right(value), allowed)
+    test = arguments.get("test")
+    if isinstance(test, Examples) and not len(test):
+        raise Mistake("it holds no examples to test on; give some, or leave it out", key="test")
 
 
 def check_clients(clients: object) -> None:

@@ -67,6 +67,40 @@ def _examples_to_try(clients: Clients, test: Examples | None) -> Examples | None
     return None if held is None else held.take(torch.arange(BATCH) % len(held))
 
 
+def check_shapes(
+    models: Mapping[str, nn.Module],
+    clients: Clients,
+    test: Examples | None,
+    own_test: Mapping[str, Examples] | None,
+    engine: Engine,
+) -> None:
+    """Check that every model takes the examples of all shapes, where they have several.
+
+    Clients that make their examples on demand are not looked at.
+
+    Raises:
+        Mistake: a model does not. Its key is that of the first examples of the shape.
+    """
+    parts = [(f'clients["{c}"]', e) for c, e in clients.items()] if isinstance(clients, dict) else []
+    parts += [] if test is None else [("test", test)]
+    parts += [(f'own_test["{c}"]', e) for c, e in own_test.items()] if isinstance(own_test, dict) else []
+    first: dict[torch.Size, tuple[str, Examples]] = {}
+    for key, examples in parts:
+        if len(examples):
+            first.setdefault(examples.x.shape[1:], (key, examples))
+    for shape, (key, examples) in list(first.items())[1:]:
+        x, _ = examples.take(torch.arange(BATCH) % len(examples)).tensors()
+        for model in models.values():
+            try:
+                try_model(model, as_input(x, engine))
+            except Mistake as mistake:
+                raise Mistake(
+                    f"its examples have the shape {list(shape)}, others {list(next(iter(first)))}, and not every model "
+                    f"takes both: {mistake}",
+                    key=key,
+                ) from mistake.__cause__
+
+
 def check_inputs(
     models: Mapping[str, nn.Module],
     clients: Clients,
@@ -166,9 +200,11 @@ def check_labels(
     parts += [(f'own_test["{c}"]', e) for c, e in own_test.items()] if isinstance(own_test, dict) else []
     outputs = [trial.outputs for trial in trials.values() if isinstance(trial.outputs, Tensor)]
     right: set[int] = set()  # pools that many clients share are looked at once
+    tried = _examples_to_try(clients, test)
     for key, examples in parts if outputs else ():
         if examples is not None and examples.y is not None and id(examples.y) not in right:
-            for each in outputs:
+            is_like_tried = tried is not None and examples.x.shape[1:] == tried.x.shape[1:]  # others have other outputs
+            for each in outputs if is_like_tried else ():
                 _about(key, require_fit, each[:1].expand(len(examples.y), *each.shape[1:]), examples.y)
             if not _about(key, _labels_in_range, examples, min(each.shape[-1] for each in outputs)):
                 continue

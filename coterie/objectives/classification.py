@@ -104,6 +104,16 @@ def _misfit_of_shapes(outputs: Tensor, y: Tensor) -> str:
     theirs, ours = list(outputs.shape), list(y.shape)
     if y.dim() == outputs.dim() and y.shape[:-1] == outputs.shape[:-1] and y.shape[-1] == 1:
         return f"the labels have shape {ours} for outputs {theirs}; take away their last dimension: y.squeeze(-1)"
+    if outputs.dim() < MIN_CLASSES:
+        return (
+            f"the outputs have shape {theirs}, one number for each example, which cannot tell classes apart by "
+            "cross-entropy; let the model give one output for each class, [B, C], or give a loss of your own"
+        )
+    if ours == theirs:
+        return (
+            f"outputs and labels both have shape {ours}, where a label must be the number of one class; for labels "
+            "with a single 1 in each row give y.argmax(-1), and for several labels an example a loss of your own"
+        )
     if outputs.dim() > MIN_CLASSES and y.shape == outputs.shape[:1] + outputs.shape[2:]:
         return (
             f"the outputs have shape {theirs} for labels {ours}: the classes must come last; set the model's "

@@ -10,6 +10,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import coterie
 from coterie import Examples, Mistake
+from coterie.engines.sequential import Sequential
+from coterie.engines.vectorised import Vectorised
 
 X, Y = torch.randn(6, 4), torch.tensor([0, 1, 0, 1, 0, 1])
 DATASET = TensorDataset(X, Y)
@@ -103,3 +105,65 @@ def test_an_argument_that_does_not_exist_is_refused_with_a_hint() -> None:
         coterie.federate(coterie.fedavg(lr=0.1), nn.Linear(4, 2), clients)  # type: ignore[call-arg]
     with pytest.raises(Mistake, match=r"resume = "):
         coterie.federate(coterie.fedavg(lr=0.1), nn.Linear(4, 2), clients, rounds=1, resume="runs/a")  # type: ignore[arg-type]
+
+
+OF_THEIR_OWN_SHAPE: dict[str, dict[str, Any]] = {
+    'clients["b"]': {"clients": {"a": Examples(X, Y), "b": Examples(X[:, :3], Y)}},
+    "test": {"test": Examples(X[:, :3], Y)},
+    'own_test["a"]': {"own_test": {"a": Examples(X[:, :3], Y)}},
+}
+
+
+@pytest.mark.parametrize("key", OF_THEIR_OWN_SHAPE)
+def test_examples_that_are_narrower_than_others_are_named(key: str) -> None:
+    with pytest.raises(Mistake) as caught:
+        plan(**OF_THEIR_OWN_SHAPE[key])
+    assert str(caught.value).startswith(
+        f"{key}: its examples have the shape [3], others [4], and not every model takes"
+    )
+
+
+def test_examples_of_several_lengths_are_taken_by_a_model_that_takes_them() -> None:
+    model = nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 2))
+    texts = {name: Examples(torch.ones(2, length).long(), torch.ones(2, length).long()) for name, length in LENGTHS}
+    federation = {"model": model, "clients": texts, "test": texts["long"]}
+    assert [r.reached for r in coterie.federate(coterie.fedavg(lr=0.1), rounds=1, **federation)] == [2]  # type: ignore[arg-type]
+
+
+LENGTHS = (("short", 4), ("long", 7))
+
+
+def test_an_empty_test_set_is_refused() -> None:
+    with pytest.raises(Mistake, match="test: it holds no examples to test on"):
+        plan(test=Examples(X[:0], Y[:0]))
+
+
+@pytest.mark.parametrize("engine", [Sequential(), Vectorised()])
+def test_options_may_be_numbers_of_numpy_or_torch(engine: Any, recwarn: pytest.WarningsRecorder) -> None:
+    """A batch size of NumPy was a traceback in the first round; a learning rate of PyTorch warned at each client."""
+    given = coterie.fedavg(lr=torch.tensor(0.5), batch_size=np.int64(4), local_epochs=np.int32(2))  # type: ignore[arg-type]
+    plain, ends = coterie.fedavg(lr=0.5, batch_size=4, local_epochs=2), []
+    torch.manual_seed(0)
+    model = nn.Linear(4, 2)
+    for algorithm in (given, plain):
+        *_, last = coterie.federate(algorithm, model, {"a": Examples(X, Y)}, rounds=1, engine=engine)
+        ends.append(last.weights()["weight"])
+    assert torch.equal(*ends)
+    assert not recwarn
+
+
+NO_CLASSES = {
+    "labels with a single 1": (
+        nn.Linear(4, 2),
+        torch.nn.functional.one_hot(Y, 2),
+        "each row give y.argmax",
+    ),
+    "one number for each example": (nn.Sequential(nn.Linear(4, 1), nn.Flatten(0)), Y, "one number for each example"),
+}
+
+
+@pytest.mark.parametrize("case", NO_CLASSES)
+def test_what_fits_no_class_says_what_to_give(case: str) -> None:
+    model, y, sentence = NO_CLASSES[case]
+    with pytest.raises(Mistake, match=sentence):
+        plan(model=model, clients={"a": Examples(X, y)})

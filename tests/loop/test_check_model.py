@@ -75,7 +75,7 @@ LABELS = {
     "bool": (SIGN.bool(), "the labels are bool; "),
     "float": (SIGN.float(), "the labels are float32; "),
     "a column": (SIGN[:, None], "take away their last dimension: y.squeeze(-1)"),
-    "one-hot": (F.one_hot(SIGN), "outputs of shape [2, 2] do not fit labels of shape [2, 2]"),
+    "one-hot": (F.one_hot(SIGN), "outputs and labels both have shape [2, 2]"),
     "beyond": (SIGN * 5, 'clients["a"]: its labels are from 0 to 5, but the model gives 2 outputs'),
     "negative": (SIGN - 1, 'clients["a"]: its labels are from -1 to 0, but the model gives 2 outputs'),
 }
