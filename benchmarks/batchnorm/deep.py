@@ -103,16 +103,17 @@ def pooled(model: nn.Module, lr: float, after: Optimizer | None = None, **steps:
 
 
 PAPER = {"variant": "paper", "server_momentum": MOMENTUM}
-CONSTANT = {"variant": "recommended", "gradient": "constant"}
+PLAIN = {"variant": "recommended", "server": "sgd"}
 METHODS: dict[str, Method] = {
     "centralised BatchNorm": Method(pooled, alone=True),
     "centralised BatchNorm, clipped and centred": Method(
         lambda model, lr: pooled(model, lr, clip=True, centre=True), alone=True
     ),
+    "centralised BatchNorm, Muon": Method(lambda model, lr: pooled(model, lr, muon(1.0, MOMENTUM)), alone=True),
     "FBN, recommended": Method(fbn),
-    "FBN, constant, centred": Method(lambda model, lr: fbn(model, lr, **CONSTANT)),
-    "FBN, constant, centred, Muon": Method(lambda model, lr: fbn(model, lr, server="muon", **CONSTANT)),
-    "FBN, recommended, Muon": Method(lambda model, lr: fbn(model, lr, server="muon")),
+    "FBN, without Muon": Method(lambda model, lr: fbn(model, lr, **PLAIN)),
+    "FBN, without Muon, pooled": Method(lambda model, lr: fbn(model, lr, gradient="pooled", **PLAIN)),
+    "FBN, pooled": Method(lambda model, lr: fbn(model, lr, variant="recommended", gradient="pooled")),
     "FBN, paper": Method(lambda model, lr: fbn(model, lr, **PAPER)),
     "FedAvg": Method(lambda model, lr: fedavg(model, lr, sgd(1.0))),
     "FedAvgM": Method(fedavg),
@@ -121,9 +122,10 @@ METHODS: dict[str, Method] = {
 }
 MAIN = (
     "FBN, recommended",
-    "FBN, constant, centred, Muon",
     "FedAvgM",
     "centralised BatchNorm",
+    "centralised BatchNorm, Muon",
+    "FedMuon",
     "centralised BatchNorm, clipped and centred",
     "GroupNorm",
     "FedAvg",

@@ -32,7 +32,8 @@ def test_from_equal_statistics_on_many_clients_are_one_client(model: str, engine
     measured = run(coterie.fbn(**STEP), make(), clients, rounds=1, engine=engine).weights()
     start = make()
     start.load_state_dict(measured)
-    recipe = coterie.fbn(**STEP, variant="recommended", warm_start=0, server=server)
+    gradient: Any = {"sgd": "pooled", "muon": "constant"}[server]
+    recipe = coterie.fbn(**STEP, variant="recommended", warm_start=0, server=server, gradient=gradient)
     apart, pooled = (run(recipe, start, each, rounds=9, engine=engine) for each in (clients, together(clients)))
     assert distance(apart.weights(), pooled.weights()) < 1e-6
     assert distance(apart.weights(), measured) > 0.05  # they moved
@@ -186,9 +187,8 @@ def test_what_is_given_says_which_variant_is_meant(given: dict[str, Any], varian
     ("options", "message"),
     [
         ({"variant": "best"}, r'variant = "best": it must be "recommended" or "paper"'),
-        ({"warm_start": "yes"}, r'warm_start = "yes": it must be 0 or more, or "own"'),
+        ({"warm_start": "yes"}, r'warm_start = "yes": it must be .*0 or more, or "own"'),
         ({"server": "adam"}, r'server = "adam": it must be "sgd" or "muon"'),
-        ({"server": "muon", "lr_decay": 0.9}, r"lr_decay = 0\.9: it must be 1 with server"),
         ({"server_clip_norm": -1.0}, r"server_clip_norm = -1\.0: it must be a number above 0"),
     ],
 )

@@ -33,7 +33,7 @@ def config(folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        ([], {"variant": "recommended", "gradient": "pooled", "warm_start": "own", "centre": True}),
+        ([], {"variant": "recommended", "server": "muon", "warm_start": "own", "centre": True}),
         (["algorithm.gradient=constant"], {"variant": "paper", "warm_start": 0, "server_clip_norm": "none"}),
         (["algorithm.variant=paper", "algorithm.centre=true"], {"gradient": "constant", "centre": True}),
     ],

@@ -57,7 +57,7 @@ from coterie.algorithms.batchnorm.tasks import with_normaliser
 from coterie.algorithms.batchnorm.variants import complete_variant
 from coterie.algorithms.local import LocalSGD, apply_delta, delta
 from coterie.algorithms.local_options import LocalOptions
-from coterie.algorithms.optimizers import clip_to_norm, muon, sgd
+from coterie.algorithms.optimizers import Optimizer, clip_to_norm, muon, sgd
 from coterie.core import tree
 from coterie.core.aggregators import Sum
 from coterie.core.algorithm import (
@@ -95,8 +95,9 @@ def fbn(
     max_d: NonNegative | None = None,
     robust: Literal["all", "statistics"] = "all",
     sends: Literal["batch", "moved"] = "batch",
-    server: Literal["sgd", "muon"] = "sgd",
+    server: Literal["sgd", "muon"] | None = None,
     server_lr: Positive = 1.0,
+    kernel_step: Positive = 0.03,
     server_momentum: FractionBelowOne | None = None,
     server_clip_norm: Positive | Literal["none"] | None = None,
     **local_options: Unpack[LocalOptions],
@@ -109,8 +110,7 @@ def fbn(
         variant: the defaults of the options below that say so: "recommended" trains deep networks, "paper" is the
             paper's rule. "paper" is meant where `gradient`, `statistics_momentum` or `warm_start` is given, and
             "recommended" where none is.
-        gradient: that of normalising by constants, the paper's, or one of BatchNorm's own; see above. "pooled" where
-            recommended, "constant" in the paper.
+        gradient: that of normalising by constants, "constant" in both variants, or one of BatchNorm's own; see above.
         statistics_momentum: the share of the new in (M, V) at each local step; the layers' own momentum is not used.
             What "pooled" averages moves with it. 0.3 where recommended, 0.1 in the paper.
         warm_start: "own", one measuring round in which clients normalise by their own batches, where recommended; or a
@@ -124,9 +124,11 @@ def fbn(
         sends: how clients report their batches: as mu_i and s_i, or as (M, V) moved towards them, as the authors' code
             does. "moved" needs `local_steps`. The two differ only where clients attack: a forgery counts in full with
             "moved", and with the weight b with "batch".
-        server: the server's optimiser; see `coterie.algorithms.optimizers`. "muon" needs `lr_decay` = 1, since its
-            steps do not follow the clients' rate.
+        server: the server's optimiser; see `coterie.algorithms.optimizers`. "muon" where recommended, "sgd" in the
+            paper.
         server_lr: the share of the averaged difference that the server applies.
+        kernel_step: with "muon", the length of the first round's step of a kernel, as a share of the kernel's norm. It
+            shrinks by `lr_decay`.
         server_momentum: momentum of the server's steps, which lasts over rounds; `keep_momentum` does that at clients.
             0.9 where recommended, 0 in the paper.
         server_clip_norm: the largest norm of a round's averaged difference, in lr times local steps, or "none". With
@@ -145,16 +147,15 @@ def fbn(
             "statistics_momentum": statistics_momentum,
             "warm_start": warm_start,
             "centre": centre,
+            "server": server,
             "server_momentum": server_momentum,
             "server_clip_norm": server_clip_norm,
         }
     )
     gradient, statistics_momentum = chosen["gradient"], chosen["statistics_momentum"]
     local = LocalSGD(**local_options)
-    require("server", server, server in ("sgd", "muon"), '"sgd" or "muon"')
-    optimizer = (muon if server == "muon" else sgd)(server_lr, chosen["server_momentum"])
-    decay = local.options["lr_decay"]
-    require("lr_decay", decay, server != "muon" or decay == 1, '1 with server "muon", whose steps do not follow it')
+    require("server", chosen["server"], chosen["server"] in ("sgd", "muon"), '"sgd" or "muon"')
+    require("kernel_step", kernel_step, 0 < kernel_step < float("inf"), "a number above 0")
     allowed = '"constant", "renorm" or "pooled"'
     require("gradient", gradient, gradient in ("constant", "renorm", "pooled"), allowed)
     require("statistics_momentum", statistics_momentum, 0 < statistics_momentum <= 1, "above 0 and at most 1")
@@ -167,6 +168,13 @@ def fbn(
     sendable = sends == "batch" or (sends == "moved" and local.options["local_steps"] is not None)
     require("sends", sends, sendable, '"batch", or, with local_steps, "moved"')
     require("robust", robust, robust in ("all", "statistics"), '"all" or "statistics"')
+
+    def optimizer(round: int) -> Optimizer:
+        """Return the server's optimiser of a round; a kernel's step shrinks as the clients' learning rate does."""
+        if chosen["server"] == "sgd":
+            return sgd(server_lr, chosen["server_momentum"])
+        return muon(server_lr, chosen["server_momentum"], kernel_step * local.options["lr_decay"] ** (round - 1))
+
     normalisers: dict[str, Normaliser] = {
         "constant": gradients.constant_gradient,
         "renorm": gradients.renorm_gradient(max_r, max_d),
@@ -185,7 +193,7 @@ def fbn(
         def initial_server_state(weights: Tree | None, federation: Federation) -> Tree:
             weights = one_architecture(weights)
             slopes = initial_slopes(weights["buffers"], layers) if gradient == "pooled" else {}
-            return {**weights, "server": optimizer.init(weights["params"]), **slopes}
+            return {**weights, "server": optimizer(1).init(weights["params"]), **slopes}
 
         def broadcast(state: Tree) -> Tree:
             """Return the parameters, the other buffers, and as "statistics" (M, V) and the slopes, if there are any."""
@@ -222,7 +230,7 @@ def fbn(
             change = take_out_means(mean["params"], kernels)
             if clip is not None:
                 change = clip_to_norm(change, clip * local.lr(info.round) * steps)
-            params, kept = optimizer.apply(state["params"], change, state["server"])
+            params, kept = optimizer(info.round).apply(state["params"], change, state["server"])
             after = apply_delta(state, params, mean["buffers"])
             b, pooled = share(steps), aggregate["statistics"]
             if sends == "moved":

@@ -9,7 +9,8 @@ from coterie.core.errors import require
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "recommended": {
-        "gradient": "pooled",
+        "gradient": "constant",
+        "server": "muon",
         "statistics_momentum": 0.3,
         "warm_start": "own",
         "centre": True,
@@ -18,6 +19,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "paper": {
         "gradient": "constant",
+        "server": "sgd",
         "statistics_momentum": 0.1,
         "warm_start": 0,
         "centre": False,
