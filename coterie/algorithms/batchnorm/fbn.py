@@ -175,6 +175,7 @@ def fbn(
             return sgd(server_lr, chosen["server_momentum"])
         return muon(server_lr, chosen["server_momentum"], kernel_step * local.options["lr_decay"] ** (round - 1))
 
+    first_optimizer = optimizer(1)
     normalisers: dict[str, Normaliser] = {
         "constant": gradients.constant_gradient,
         "renorm": gradients.renorm_gradient(max_r, max_d),
@@ -193,7 +194,7 @@ def fbn(
         def initial_server_state(weights: Tree | None, federation: Federation) -> Tree:
             weights = one_architecture(weights)
             slopes = initial_slopes(weights["buffers"], layers) if gradient == "pooled" else {}
-            return {**weights, "server": optimizer(1).init(weights["params"]), **slopes}
+            return {**weights, "server": first_optimizer.init(weights["params"]), **slopes}
 
         def broadcast(state: Tree) -> Tree:
             """Return the parameters, the other buffers, and as "statistics" (M, V) and the slopes, if there are any."""
