@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from coterie.core.errors import Mistake
+from coterie.core.errors import Mistake, reason
 from coterie.core.toml_text import toml_text
 
 OWN_FUNCTION = '"package.module:function"'
@@ -157,7 +157,10 @@ def import_own(key: str, name: str, folders: Sequence[str | Path] = ()) -> Calla
         module = _import_from(module_name, places)
     except (ImportError, SyntaxError, ValueError) as error:
         looked = f" from {', '.join(map(str, places))}" if places else ""
-        raise Mistake(f"{module_name} cannot be imported{looked} ({error})", key=key, value=name) from error
+        raise Mistake(f"{module_name} cannot be imported{looked} ({reason(error)})", key=key, value=name) from error
+    except Exception as error:  # anything that a user's module raises
+        sentence = f"{module_name} cannot be imported ({type(error).__name__}: {reason(error)})"
+        raise Mistake(sentence, key=key, value=name) from error
     function = getattr(module, function_name, None)
     if not callable(function):
         raise Mistake(f"{module.__file__} has no function {toml_text(function_name)}", key=key, value=name)

@@ -8,10 +8,13 @@ from pathlib import PurePath
 from typing import Any
 
 WIDEST_CHARACTERS = 80
+LONGEST_PATH_CHARACTERS = 4096
+WIDEST_BITS = 1024
+"""A whole number with more bits is described: Python refuses to write one of thousands of digits."""
 
 
 def toml_text(value: Any) -> str:
-    """Return a value as TOML writes it, cut where it is long; a path, or text that holds one, is never cut.
+    """Return a value as TOML writes it, cut where it is long; a path, or text that holds one, is not cut.
 
     >>> toml_text([{"size": 1}, "all", True])
     '[{size = 1}, "all", true]'
@@ -22,6 +25,8 @@ def toml_text(value: Any) -> str:
         return f'"{value}"'
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, int) and value.bit_length() > WIDEST_BITS:
+        return f"a whole number of {value.bit_length():,} bits"
     if isinstance(value, Mapping):
         text = "{" + ", ".join(f"{k} = {toml_text(v)}" for k, v in value.items()) + "}"
     elif isinstance(value, list):
@@ -29,4 +34,5 @@ def toml_text(value: Any) -> str:
     else:
         text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else " ".join(str(value).split())
     holds_path = isinstance(value, str) and "/" in value
-    return text if holds_path or len(text) <= WIDEST_CHARACTERS else f"{text[: WIDEST_CHARACTERS - 3]}..."
+    widest = LONGEST_PATH_CHARACTERS if holds_path else WIDEST_CHARACTERS
+    return text if len(text) <= widest else f"{text[: WIDEST_CHARACTERS - 3]}..."

@@ -150,8 +150,8 @@ MISTAKES = [
     ("rounds", '"rounds": an override is written table.key=value'),
     ("rounds=", '"rounds=": an override is written table.key=value'),
     ("a.b.c=1", '"a.b.c=1": an override is written table.key=value'),
-    ("rounds.x=1", "rounds.x=1: rounds is not a table in the file"),
-    ("model.hidden=[1,", "the value is not valid TOML"),
+    ("rounds.x=1", '"rounds.x=1": rounds is not a table in the file'),
+    ("model.hidden=[1,", "is not valid TOML"),
 ]
 
 
