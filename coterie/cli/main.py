@@ -6,18 +6,22 @@ Modules that take long to import are imported in the commands that need them.
 
 from __future__ import annotations
 
+import errno
+import os
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from coterie.cli import data_commands, probe_commands
 from coterie.cli.interrupts import handle_interrupts
 from coterie.cli.option_names import Trust, mistakes_in_options
-from coterie.core.errors import FolderGone, Mistake
+from coterie.cli.standard_streams import escape, steady_streams
+from coterie.core.errors import FolderGone, Mistake, reason
 from coterie.core.threads import let_waiting_threads_sleep
 
 if TYPE_CHECKING:
@@ -42,6 +46,12 @@ Overrides = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue a stopped run; start if there is none.")]
 Folders = Annotated[list[Path], typer.Argument(metavar="DIR", help="Run folders.")]
+
+_OF_THE_USER = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
+"""What the system says of paths that a user should not have given. A full disk is another matter."""
+
+WrongUse: Any = typer.BadParameter.__mro__[1]
+"""The exception for unknown commands, options and values: typer's own, or that of the package click, by version."""
 
 COMPARISON_WIDTH = 400
 """Characters in a line of a comparison where the output is not a terminal: enough that no line is broken."""
@@ -188,11 +198,53 @@ def options(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and end the process with its exit status; an unexpected error leaves a traceback."""
     let_waiting_threads_sleep()
+    with steady_streams() as out, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # where it matters, a sentence follows
+        status = _run_command(arguments)
+        out.flush()
+        if out.error is not None:
+            print(f"standard output cannot be written ({out.error.strerror})", file=sys.stderr)
+            status = status or 1
+    sys.exit(status)
+
+
+def _run_command(arguments: Sequence[str] | None) -> int:
+    """Run the command, and return its exit status; what ends it early is one line on standard error."""
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="coterie")
+        status = app(args=None if arguments is None else list(arguments), prog_name="coterie", standalone_mode=False)
     except Mistake as mistake:
-        print(mistake, file=sys.stderr)
-        sys.exit(2)
+        return _print_end(str(mistake), 2)
+    except WrongUse as error:
+        return _explain_use(error)
+    except typer.Abort:
+        return _print_end("stopped", 1)
     except FolderGone as gone:
-        print(gone, file=sys.stderr)
-        sys.exit(1)
+        return _print_end(str(gone), 1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        sentence = f"{os.fsdecode(error.filename)}: cannot be used ({error.strerror})"
+        return _print_end(sentence, 2 if error.errno in _OF_THE_USER else 1)
+    except MemoryError as error:
+        return _print_end(f"there is not enough memory ({reason(error)}); choose smaller data, models or batches", 1)
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):
+            raise
+        return _print_end("there is not enough memory; choose smaller data, models or batches", 1)
+    return status if isinstance(status, int) else 0
+
+
+def _explain_use(error: WrongUse) -> int:
+    """Print in a sentence how a command was used wrongly, or the help where nothing was asked for; return 2."""
+    message = error.format_message()
+    if "\n" in message:
+        print(message, file=sys.stderr)
+        return 2
+    command = error.ctx.command_path if error.ctx else "coterie"
+    return _print_end(f"{command}: {message.rstrip('.')}; `{command} --help` says how it is used", 2)
+
+
+def _print_end(sentence: str, status: int) -> int:
+    """Print a sentence to standard error, and return the exit status."""
+    print(escape(sentence), file=sys.stderr)
+    return status

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from coterie.cli.standard_streams import escape
 from coterie.cli.text_table import print_table
 from coterie.core.errors import Mistake
 from coterie.core.files import write_atomic
@@ -49,7 +50,7 @@ def write_predictions(folder: Path, file: Path, client: str | None, out: Path, t
     if failure:
         print(f"note: {folder} failed, so its predictions are of no use: {failure}", file=sys.stderr)
     for sentence in examples.notes:
-        print(f"note: {sentence}", file=sys.stderr)
+        print(f"note: {escape(sentence)}", file=sys.stderr)
     rows = [(name, f"{number:>8,}") for name, number in Counter(predictions).most_common()]
     print_table(("prediction", "examples"), rows)
     labelled = [pair for pair in zip(predictions, examples.labels, strict=True) if pair[1] in set(classes)]
