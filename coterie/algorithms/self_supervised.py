@@ -34,6 +34,7 @@ from coterie.core.errors import Mistake, require
 from coterie.core.task import Encoder, Task, masked_sums, mean_of_sums
 from coterie.core.tree import Tree
 from coterie.models.functional import TrainingModule, initial_weights
+from coterie.models.limited_memory import LimitedMemory, TooLarge
 from coterie.models.projection_heads import mlp_head, predictor, projector
 from coterie.models.registry import build
 from coterie.objectives import self_supervised_losses as losses
@@ -176,11 +177,19 @@ def method_arguments(loss: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Head:
-    """A network behind the encoder, whose weights have names with a prefix."""
+    """A network behind the encoder, whose weights have names with a prefix.
+
+    Raises:
+        Mistake: it is too large for this machine.
+    """
 
     def __init__(self, prefix: str, make: Callable[..., nn.Module], sizes: tuple[int, int]) -> None:
         self.prefix, self.make, self.sizes = prefix, lambda: make(*sizes), sizes
-        self._forward = TrainingModule(make(*sizes)).forward()
+        try:
+            with LimitedMemory():
+                self._forward = TrainingModule(make(*sizes)).forward()
+        except TooLarge as error:
+            raise Mistake(f"the heads are too large ({error}); lower `projection` or `hidden`") from error
 
     def __call__(self, params: Tree, buffers: Tree, x: Tensor, mask: Tensor | None, key: Tensor) -> tuple[Tensor, Tree]:
         """Return the head's outputs, and all buffers after its forward; its weights are found by their prefix."""

@@ -28,6 +28,7 @@ from coterie.data.standardize import Standardized
 from coterie.data.unusual_data import remarks_on_data
 from coterie.experiment.algorithm_options import complete_algorithm, find_algorithm
 from coterie.experiment.check_fit import check_fit
+from coterie.experiment.check_work import check_population, check_work
 from coterie.experiment.choose_seed_set import choose_seed_set, place_seed_set
 from coterie.experiment.engine_choice import Machine
 from coterie.experiment.estimate_work import estimate_work
@@ -116,6 +117,7 @@ def build_experiment(settings: Settings, machine: Machine, start_folder: Path | 
         settings, ready = load_and_deal(settings)
         seed = choose_seed_set(settings, ready)
     source = ready.source
+    check_population(ready.clients, machine)
     held = seed.clients if seed else ready.clients
     _check_target(settings, source)
     settings = fill_in_weights(settings)
@@ -282,6 +284,7 @@ def _choose_engine(
         seed_set=seed_set,
         dtype=DTYPES[settings.engine.dtype],
     )
+    check_work(settings, work, machine)
     return resolve_engine(settings.engine, machine, work)
 
 

@@ -68,6 +68,7 @@ class Work:
         layers: of the models.
         nbytes: bytes that a client at work takes.
         data: bytes of the examples that every process holds.
+        order: bytes of the numbers of the examples in one client's batches of a round.
         uncompilable: why its steps cannot be compiled, or empty.
         unbatchable: why clients cannot be batched, or empty.
     """
@@ -78,6 +79,7 @@ class Work:
     layers: int
     nbytes: int = 0
     data: int = 0
+    order: int = 0
     uncompilable: str = ""
     unbatchable: str = ""
 
@@ -152,6 +154,18 @@ def max_chunk(work: Work, machine: Machine) -> int:
     return max(1, min(work.cohort, machine.memory // CHUNK_MEMORY_DIVISOR // max(1, work.nbytes)))
 
 
+def format_seconds(seconds: float) -> str:
+    """Return a time in words: seconds, or from two hours on a larger unit.
+
+    >>> format_seconds(59.6), format_seconds(86400 * 3), format_seconds(4e11)
+    ('60 s', 'about 3 days', 'about 12,675 years')
+    """
+    units = (("years", 31557600), ("days", 86400), ("hours", 3600))
+    return next(
+        (f"about {seconds / size:,.0f} {unit}" for unit, size in units if seconds >= 2 * size), f"{seconds:.0f} s"
+    )
+
+
 def _choose_compilation(work: Work, machine: Machine) -> tuple[bool, str]:
     """Return whether steps are compiled, and why."""
     cost = COMPILATION_SECONDS + LAYER_SECONDS * work.layers
@@ -162,5 +176,5 @@ def _choose_compilation(work: Work, machine: Machine) -> tuple[bool, str]:
     if work.uncompilable:
         return False, f"as they are ({work.uncompilable})"
     if COMPILED_GAIN * work.seconds < 2 * cost:
-        return False, f"as they are ({work.seconds:.0f} s of work in all)"
-    return True, f"compiled ({work.seconds:.0f} s of work in all, about {cost:.0f} s to compile)"
+        return False, f"as they are ({format_seconds(work.seconds)} of work in all)"
+    return True, f"compiled ({format_seconds(work.seconds)} of work in all, about {cost:.0f} s to compile)"

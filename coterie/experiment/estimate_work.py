@@ -20,6 +20,8 @@ from coterie.models.recurrent import PeepholeLSTM
 
 SAMPLED_CLIENTS = 10
 """How many clients the work is judged by."""
+BATCH_BYTES = 100
+"""What the numbers of a batch's examples take besides the numbers themselves, as a tensor in a list."""
 COPIES = 4
 """What a client at work holds: its weights, their gradient, what they were before, and the update."""
 
@@ -61,6 +63,7 @@ def estimate_work(
         layers=sum(1 for model in models for module in model.modules() if not list(module.children())),
         nbytes=COPIES * max(_weight_bytes(model, dtype) for model in models) + round(2 * between * in_a_step),
         data=_bytes_held(known),
+        order=max((_order_bytes(algorithm, data) for data in known), default=0),
         uncompilable=next(filter(None, compiling), "") or "",
         unbatchable=(batching[0] or "") if all(batching) else "",
     )
@@ -82,6 +85,13 @@ def _examples(algorithm: Algorithm, data: Mapping[str, Examples]) -> int:
     return sum(
         (1 if s.once else steps) * batch_size(s, len(data[name])) for name, s in algorithm.client.streams.items()
     )
+
+
+def _order_bytes(algorithm: Algorithm, data: Mapping[str, Examples]) -> int:
+    """Return the bytes of the numbers of the examples in a client's batches of a round, which are drawn beforehand."""
+    steps = _steps(algorithm, data)
+    streams = algorithm.client.streams.items()
+    return sum(0 if s.once else steps * (BATCH_BYTES + 8 * batch_size(s, len(data[name]))) for name, s in streams)
 
 
 def _weight_bytes(model: nn.Module, dtype: torch.dtype) -> int:

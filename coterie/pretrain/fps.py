@@ -32,6 +32,7 @@ from coterie.core import rng, tree
 from coterie.core.algorithm import Logs
 from coterie.core.errors import Mistake, require
 from coterie.core.kinds import Count, Fraction, FractionBelowOne, NonNegative, Positive
+from coterie.core.machine import memory_bytes
 from coterie.core.tree import Tree
 from coterie.engines.malloc import keep_freed_memory
 from coterie.models.functional import initial_weights, make_task
@@ -40,6 +41,8 @@ from coterie.pretrain.pair_batches import PairBatches, Sizes
 
 LARGE_PIXELS = 64
 """Images with a longer side are drawn like the authors' of 224 pixels, others like those of 32."""
+MAX_LR = 1e30
+"""A larger one, times the batch size, is more than float32 holds."""
 LEARNING_RATES = {"simsiam": 0.05, "moco": 0.03}
 """The authors', for a batch of 256."""
 CPU = torch.device("cpu")
@@ -94,6 +97,7 @@ class FPS:
 
     def __post_init__(self) -> None:
         _require_positive(self, "minutes", "batch_size", "lr", "interval", "points", "cached_renderings")
+        require("lr", self.lr, self.lr is None or self.lr <= MAX_LR, f"above 0, and at most {MAX_LR:g}")
         require("steps", self.steps, self.steps is None or self.steps >= 1, "1 or more")
         if self.steps is None and self.minutes is None:
             raise Mistake("it must be given unless `minutes` is", key="steps")
@@ -112,6 +116,7 @@ class FPS:
             self.cached_systems >= room,
             f"{room} or more, for the systems of two batches",
         )
+        _require_memory(self)
         queue = self.loss_options.get("queue")
         require("queue", queue, queue is None or queue >= self.batch_size, "`batch_size` or more")
 
@@ -150,6 +155,30 @@ class FPS:
             self.cached_systems,
             self.cached_renderings or (4 if large else 32),
         )
+
+
+def _require_memory(settings: FPS) -> None:
+    """Refuse numbers and sizes of images that this machine's memory does not hold.
+
+    Raises:
+        Mistake: they are such; the sentence names what to lower.
+    """
+    s, memory = settings.sizes, memory_bytes()
+    image, rendering = 3 * s.image_size**2, s.render_size**2
+    needs = {
+        "num_systems": (8 * s.num_systems, "lower it"),
+        "points": (64 * s.points, "lower it, or `render_size`"),
+        "batch_size": (4 * s.batch_size * (8 * image + s.max_objects * rendering), "lower it, or `image_size`"),
+        "cached_systems": (
+            4 * min(s.cached_systems, s.num_systems) * s.cached_renderings * rendering,
+            "lower it, or `cached_renderings` or `render_size`",
+        ),
+        "queue": (8 * (settings.queue or 0) * (settings.projection or 128), "lower it, or `projection`"),
+    }
+    for key, (needed, remedy) in needs.items():
+        if needed > memory // 2:
+            sizes = f"{needed / 2**30:,.0f} GiB of memory, and this machine has {memory / 2**30:,.0f}"
+            raise Mistake(f"it would take {sizes}; {remedy}", key=key, value=getattr(s, key, settings.queue))
 
 
 def _require_positive(settings: FPS, *names: str) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from coterie.core.errors import Mistake
 from coterie.core.toml_text import toml_text
-from coterie.data.argument_checks import require_count
+from coterie.data.argument_checks import require_count, require_enough_examples
 
 if TYPE_CHECKING:
     from coterie.data.source import Source
@@ -68,7 +68,8 @@ class NumberedPartition(Partition):
 
     def __call__(self, labels: NDArray[np.int64], num_clients: int, rng: np.random.Generator) -> Sequence[Rows]:
         """Return the rows of each client."""
-        return self.split(labels, require_count("num_clients", num_clients), rng, **self.arguments)
+        require_enough_examples(len(labels), require_count("num_clients", num_clients))
+        return self.split(labels, num_clients, rng, **self.arguments)
 
     def deal(self, source: Source, num_clients: int | None, rng_seed: int) -> dict[str, Rows]:
         """Return the rows of each client, called "0", "1", ...; see `Partition.deal`."""

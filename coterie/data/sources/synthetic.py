@@ -30,6 +30,7 @@ from torch import Tensor
 from coterie.core.errors import Mistake
 from coterie.core.examples import Examples, pool_examples
 from coterie.core.kinds import Count, NonNegative
+from coterie.core.machine import memory_bytes
 from coterie.core.rng import fold, number
 from coterie.core.rng import key as key_of
 from coterie.data.argument_checks import require_count
@@ -74,6 +75,7 @@ def synthetic(
             raise Mistake(key=key, value=variance, allowed="a finite number of at least 0")
     if examples_per_client is not None:
         require_count("examples_per_client", examples_per_client)
+    _require_memory(num_features, num_classes, examples_per_client)
     shape = (
         num_features,
         num_classes,
@@ -96,6 +98,20 @@ def synthetic(
         clients=clients,
         own_tests=own,
     )
+
+
+def _require_memory(num_features: int, num_classes: int, examples_per_client: int | None) -> None:
+    """Refuse sizes of which this machine could not make one client's data.
+
+    Raises:
+        Mistake: they are such.
+    """
+    memory, each = memory_bytes(), examples_per_client or _MAX_EXAMPLES
+    sizes = {"num_features": num_features, "num_classes": num_classes, "examples_per_client": examples_per_client}
+    if 16 * ((each + num_classes) * num_features + each * num_classes) > memory:
+        largest = max(sizes, key=lambda key: sizes[key] or 0)
+        sentence = f"one client's data would not fit into this machine's {memory / 2**30:,.0f} GiB of memory; lower it"
+        raise Mistake(sentence, key=largest, value=sizes[largest])
 
 
 @functools.cache

@@ -164,7 +164,7 @@ LABELS = np.repeat(np.arange(3), 10)
         (lambda: quantity(1.0)(LABELS, 31, rng()), "num_clients = 31"),
         (lambda: label(4)(LABELS, 3, rng()), "labels_per_client = 4: .* only 3 labels"),
         (lambda: label(1)(LABELS, 2, rng()), "labels_per_client = 1: .* give at least 2"),
-        (lambda: label(1)(LABELS, 31, rng()), "num_clients = 31: label . has 10 examples for 11"),
+        (lambda: label(2)(LABELS, 16, rng()), "num_clients = 16: label . has 10 examples for 11"),
     ],
 )
 def test_a_partition_that_cannot_be_dealt_names_the_argument(call, says):
