@@ -88,7 +88,7 @@ def steady_streams() -> Iterator[SteadyStream]:
     """Make both standard streams steady for the length of a block, and yield standard output."""
     before = sys.stdout, sys.stderr
     out, err = SteadyStream(sys.stdout), SteadyStream(sys.stderr)
-    sys.stdout, sys.stderr = out, err  # type: ignore[assignment]
+    sys.stdout, sys.stderr = out, err
     try:
         yield out
     finally:
