@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, SupportsFloat, SupportsIndex
 
+import torch
 from torch import Tensor, nn
 
 from coterie.core.aggregators import Aggregator
@@ -132,6 +133,17 @@ def check_recipe(algorithm: object) -> None:
 def _require_examples(key: str, value: object) -> None:
     if not isinstance(value, Examples):
         raise Mistake(f"it is of type {type(value).__name__}; it must be {EXAMPLES}", key=key)
+    rows = value.rows
+    if rows is None:
+        return
+    if rows.dtype != torch.int64 or rows.dim() != 1:
+        kind = str(rows.dtype).removeprefix("torch.")
+        raise Mistake(f"its rows are {kind} of shape {list(rows.shape)}; they must be row numbers, int64 [n]", key=key)
+    if len(rows):
+        first, last = (int(row) for row in rows.aminmax())
+        if first < 0 or last >= len(value.x):
+            sentence = f"its rows are from {first} to {last}; they must be from 0 to {len(value.x) - 1}, the last of x"
+            raise Mistake(sentence, key=key)
 
 
 def _short(value: object) -> object:
