@@ -16,7 +16,7 @@ from coterie.core import tree
 from coterie.core.aggregators import Aggregator, Sum
 from coterie.core.algorithm import Algorithm, Recipe
 from coterie.core.engine import Engine
-from coterie.core.errors import Mistake, mistakes_in, reason, require
+from coterie.core.errors import Mistake, few, mistakes_in, reason, require
 from coterie.core.examples import Clients, Examples, pool_examples
 from coterie.core.registry import nearest
 from coterie.core.task import Score, Task
@@ -228,7 +228,7 @@ def plan(
     with _mistakes_about(keys):
         trials = check_model.try_models(models, clients, test, engine, augment)
     check_model.check_shapes(models, clients, test, own_test, engine)
-    _say_what_draws(trials, keys)
+    _say_habits(trials, keys)
     measures: dict[str, Score] = dict(metrics) if metrics is not None else {"accuracy": accuracy}
     if metrics is None and not check_model.has_accuracy(trials, test):
         measures = {}
@@ -335,8 +335,8 @@ def _mistakes_about(keys: Mapping[str, str]) -> Iterator[None]:
         raise Mistake(mistake.sentence, key=keys[mistake.key]) from mistake.__cause__
 
 
-def _say_what_draws(trials: check_model.Trials, keys: Mapping[str, str]) -> None:
-    """Log which models draw from PyTorch's global generator."""
+def _say_habits(trials: check_model.Trials, keys: Mapping[str, str]) -> None:
+    """Log which models draw from PyTorch's global generator, and which change buffers that are not sent."""
     for name, trial in trials.items():
         layer = trial.habits.drawing_layer
         if layer is not None:
@@ -345,6 +345,13 @@ def _say_what_draws(trials: check_model.Trials, keys: Mapping[str, str]) -> None
                 "differ between engines, or where another thread draws too; torch.nn.Dropout does not",
                 keys[name],
                 f", in its layer {layer}" if layer else "",
+            )
+        if trial.habits.unsent_buffers:
+            log.warning(
+                "%s changes %s in its forward, which holds no floats and is not sent: at each client and in each round "
+                "it starts from its first value; let a buffer that must travel hold floats",
+                keys[name],
+                few(trial.habits.unsent_buffers),
             )
 
 

@@ -43,6 +43,7 @@ class Habits:
         writes_input: it writes into its input, so it gets a copy.
         draws_in_evaluation: it draws from PyTorch's global generator in evaluation mode, which is seeded before.
         drawing_layer: the name of the layer that draws from this generator, "" for the model itself; None: none does.
+        unsent_buffers: the names of buffers that it changes, and that never travel, since they hold no floats.
         counts_padding: what fills a short batch up changes the outputs of real examples, or the buffers.
     """
 
@@ -50,6 +51,7 @@ class Habits:
     draws_in_evaluation: bool = False
     drawing_layer: str | None = None
     counts_padding: bool = False
+    unsent_buffers: tuple[str, ...] = ()
 
 
 Augment = Callable[[Tensor, Tensor], Tensor]

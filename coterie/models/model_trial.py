@@ -84,13 +84,18 @@ def _try(copy: _Copy, make_fresh: Callable[[], _Copy], x: Tensor) -> Trial:
     _refuse_no_gradient(copy, x)
     for mode in ("train", "evaluate"):
         _refuse_memory(mode, copy, make_fresh, untouched, x)
+    _refuse_other_weights(copy, x)
+    params, draws = copy.weights["params"], layers["train"] is not None
+    with torch.no_grad():
+        after = copy.run(params, x.clone(), None)
     outputs = copy.evaluate(x.clone())
     _refuse_lost_dimension(outputs, copy.evaluate(x[:1].clone()), len(x))
     return Trial(
         outputs,
         Habits(
             writes_input=not _same(given, x),
-            counts_padding=_counts_padding(copy, x, draws=layers["train"] is not None),
+            counts_padding=_counts_padding(copy, x, after, draws),
+            unsent_buffers=_unsent_buffers(copy.weights["buffers"], after[1]),
             draws_in_evaluation=layers["evaluate"] is not None,
             drawing_layer=layers["train"] if layers["evaluate"] is None else layers["evaluate"],
         ),
@@ -166,15 +171,21 @@ class _Copy:
         return {
             f"{name}.{attribute}" if name else attribute: _comparable(value, own)
             for name, part in module.named_modules()
-            for attribute, value in vars(part).items()
-            if attribute not in OF_TORCH
+            for attribute, value in _plain_attributes(part)
         }
 
 
+def _plain_attributes(part: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield a module's own attributes, and its buffers that its `state_dict` leaves out, which no client has."""
+    yield from ((name, value) for name, value in vars(part).items() if name not in OF_TORCH)
+    for name in part._non_persistent_buffers_set:
+        value = part._buffers[name]
+        yield f"{name} (a buffer with persistent=False)", None if value is None else _digest(value)
+
+
 def _refuse_no_gradient(copy: _Copy, x: Tensor) -> None:
-    """Refuse a model whose outputs depend on no parameter, or whose gradients are sparse or of other weights."""
-    with copy.without_own_weights():
-        grads = _gradients(copy, x)
+    """Refuse a model whose outputs depend on no parameter, or whose gradients are sparse."""
+    grads = _gradients(copy, x)
     if grads is None:
         return  # only the loss knows what such outputs are
     if all(grad is None for grad in grads.values()):
@@ -182,10 +193,19 @@ def _refuse_no_gradient(copy: _Copy, x: Tensor) -> None:
     sparse = [name for name, grad in grads.items() if grad is not None and grad.layout != torch.strided]
     if sparse:
         raise Mistake(f"the gradient of {few(sparse)} is sparse, which cannot be sent; leave out sparse=True")
-    broken = [name for name, grad in grads.items() if grad is not None and not grad.isfinite().all()]
-    if broken and not _same(grads, _gradients(copy, x)):
+
+
+def _refuse_other_weights(copy: _Copy, x: Tensor) -> None:
+    """Refuse a model whose backward reads the module's own weights: its gradients would be those of other weights."""
+    grads = _gradients(copy, x)
+    with copy.without_own_weights():
+        again = _gradients(copy, x)
+    if grads is None or again is None:
+        return  # only the loss knows what such outputs are
+    wrong = [name for name, grad in grads.items() if not _same([grad], [again[name]])]
+    if wrong:  # rectifiers hide NaN in a backward, so the gradients are compared
         raise Mistake(
-            f"the gradient of {few(broken)} is computed from other weights than the outputs: its backward reads the "
+            f"the gradient of {few(wrong)} is computed from other weights than the outputs: its backward reads the "
             "weights of the module again, as torch.utils.checkpoint makes it; leave that out"
         )
 
@@ -204,10 +224,11 @@ def _gradients(copy: _Copy, x: Tensor) -> dict[str, Tensor | None] | None:
 
 
 @torch.no_grad()
-def _counts_padding(copy: _Copy, x: Tensor, draws: bool) -> bool:
+def _counts_padding(copy: _Copy, x: Tensor, unpadded: tuple[Any, Tree], draws: bool) -> bool:
     """Return whether what fills a short batch up changes the outputs of real examples, or the buffers.
 
     Args:
+        unpadded: the outputs and the buffers of a forward without padding.
         draws: the forward draws from the global generator, and would draw others for a batch that is longer.
     """
     n, params = len(x), copy.weights["params"]
@@ -221,8 +242,17 @@ def _counts_padding(copy: _Copy, x: Tensor, draws: bool) -> bool:
     first = run_with(x[:1])
     if draws:
         return not _same(first, run_with(x[-1:]))
-    outputs, buffers = copy.run(params, x.clone(), None)
+    outputs, buffers = unpadded
     return not _same(first, (tree_leaves(outputs), buffers))
+
+
+def _unsent_buffers(before: Tree, after: Tree) -> tuple[str, ...]:
+    """Return the names of buffers of whole numbers or truth values that a forward changes, except BatchNorm's count."""
+    return tuple(
+        name
+        for name, b in before.items()
+        if not (b.is_floating_point() or name.endswith("num_batches_tracked") or _same(b, after[name]))
+    )
 
 
 def _refuse_lost_dimension(outputs: Any, of_one: Any, examples: int) -> None:

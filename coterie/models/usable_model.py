@@ -49,6 +49,8 @@ def _problems(model: nn.Module) -> Iterator[str]:
         where = f"its layer {name}" if name else "it"
         if isinstance(module, torch.jit.ScriptModule):
             yield f"{where} is compiled by torch.jit, which fixes its weights; give the module that it was made from"
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            yield f"{where} is a torch.nn.{type(module).__name__}; give the module inside, its attribute module"
         if getattr(module, "sparse", False) is True and isinstance(module, nn.Embedding | nn.EmbeddingBag):
             yield f"{where} gives sparse gradients, which cannot be sent; leave out sparse=True"
     for name, value in (*model.named_parameters(), *model.named_buffers()):

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import coterie
@@ -167,3 +167,40 @@ def test_what_fits_no_class_says_what_to_give(case: str) -> None:
     model, y, sentence = NO_CLASSES[case]
     with pytest.raises(Mistake, match=sentence):
         plan(model=model, clients={"a": Examples(X, y)})
+
+
+ROWS = {
+    "from 0 to 99": torch.tensor([0, 99]),
+    "from -1 to 0": torch.tensor([-1, 0]),
+    "float32": torch.tensor([0.0]),
+    "bool": Y > 0,
+}
+
+
+@pytest.mark.parametrize("sentence", ROWS)
+def test_rows_that_are_not_in_the_pool_are_refused(sentence: str) -> None:
+    for where in (
+        {"clients": {"a": Examples(X, Y, ROWS[sentence])}},
+        {"own_test": {"a": Examples(X, Y, ROWS[sentence])}},
+    ):
+        with pytest.raises(Mistake, match=f'"a".*its rows are {sentence}'):
+            plan(**where)
+
+
+def test_a_model_wrapped_for_several_gpus_is_refused_with_what_to_give() -> None:
+    with pytest.raises(Mistake, match=r"model: it is a torch.nn.DataParallel; give the module inside"):
+        plan(model=nn.DataParallel(nn.Linear(4, 2)))
+
+
+def test_a_flag_that_is_not_sent_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    class Flagged(nn.Linear):
+        began: Tensor
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.began.fill_(True)
+            return super().forward(x)
+
+    model = Flagged(4, 2)
+    model.register_buffer("began", torch.tensor(False))
+    plan(model=model)
+    assert "model changes began in its forward, which holds no floats and is not sent" in caplog.text

@@ -209,17 +209,20 @@ def test_what_cannot_be_trained_is_said_in_a_sentence(model: nn.Module, sentence
 class Checkpointed(nn.Module):
     """A model whose backward computes its forward again."""
 
-    def __init__(self) -> None:
+    def __init__(self, activation: nn.Module) -> None:
         super().__init__()
-        self.inner, self.outer = nn.Sequential(nn.Linear(4, 4), nn.Tanh()), nn.Linear(4, 3)
+        self.inner, self.outer = nn.Sequential(nn.Linear(4, 4), activation), nn.Linear(4, 3)
 
     def forward(self, x: Tensor) -> Any:
         return self.outer(checkpoint(self.inner, x, use_reentrant=False))
 
 
-def test_a_checkpointed_model_is_refused_since_its_gradients_were_those_of_the_first_weights() -> None:
+@pytest.mark.parametrize("activation", [nn.Tanh(), nn.ReLU()])
+def test_a_checkpointed_model_is_refused_since_its_gradients_were_those_of_the_first_weights(
+    activation: nn.Module,
+) -> None:
     with pytest.raises(Mistake, match=r"is computed from other weights than the outputs: .* torch.utils.checkpoint"):
-        try_model(Checkpointed(), X)
+        try_model(Checkpointed(activation), X)
 
 
 class UsedTwice(nn.Module):
@@ -274,3 +277,25 @@ def test_a_forward_that_would_count_padding_is_found(forward: Callable[[Any, Ten
 @pytest.mark.parametrize("k", range(len(HARMLESS)))
 def test_a_forward_that_keeps_examples_apart_is_not_said_to_count_padding(k: int) -> None:
     assert not try_model(HARMLESS[k], X).habits.counts_padding
+
+
+def start_once(self: Any, x: Tensor) -> Tensor:
+    if self.training:
+        self.began.fill_(True)
+        self.calls += 1
+    return self.layer(x)
+
+
+def test_a_buffer_that_changes_but_is_not_sent_is_found() -> None:
+    """A flag "has begun" was false again in each round, so that a layer took its first values from data again."""
+    model = nn.Sequential(Own(start_once), nn.BatchNorm1d(3))
+    model[0].register_buffer("began", torch.tensor(False))
+    model[0].register_buffer("calls", torch.tensor(0))
+    assert try_model(model, X).habits.unsent_buffers == ("0.began", "0.calls")
+
+
+def test_a_buffer_that_is_not_persistent_is_named() -> None:
+    model = Own(move_average)
+    model.register_buffer("average", torch.zeros(4), persistent=False)
+    with pytest.raises(Mistake, match=r"average \(a buffer with persistent=False\) changes in every forward"):
+        try_model(model, X)
