@@ -15,18 +15,19 @@ import typer
 def handle_interrupts(command: str, unit: str) -> Iterator[None]:
     """End the command with status 1, and print how to continue, where a block is interrupted.
 
-    Ctrl-C and SIGTERM interrupt it, and so does the end of another process of the run.
+    Ctrl-C, SIGTERM and the end of its terminal interrupt it, and so does the end of another process of the run.
 
     Args:
         command: continues the work.
         unit: what is kept of the work, such as "round".
     """
+    from coterie.experiment.stop_requests import stop_signals
     from coterie.processes.team import Lost
 
     def raise_interrupt(number: int, frame: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, raise_interrupt)
+    before = {number: signal.signal(number, raise_interrupt) for number in stop_signals()}
     try:
         yield
     except KeyboardInterrupt as stop:
@@ -37,4 +38,5 @@ def handle_interrupts(command: str, unit: str) -> Iterator[None]:
         print(f"{lost}; continue from the last checkpoint with\n  {command}", file=sys.stderr)
         raise typer.Exit(1) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -17,6 +17,17 @@ REPEAT_SECONDS = 1.0
 """A second request counts from this long after the first: launchers pass on signals that processes have had already."""
 
 
+def stop_signals() -> list[signal.Signals]:
+    """Return the signals besides Ctrl-C's that ask a run to stop: SIGTERM, and that of a terminal which goes away.
+
+    The latter does not count where it is ignored, as below `nohup`.
+    """
+    hangup = getattr(signal, "SIGHUP", None)  # not on Windows
+    if hangup is None or signal.getsignal(hangup) == signal.SIG_IGN:
+        return [signal.SIGTERM]
+    return [signal.SIGTERM, hangup]
+
+
 class StopRequest:
     """Whether the user has asked the run to stop, and when."""
 
@@ -31,7 +42,7 @@ class StopRequest:
 
 @contextmanager
 def stop_requests(team: Team) -> Iterator[StopRequest]:
-    """Take Ctrl-C or SIGTERM as a request to stop after the round, for the length of a block.
+    """Take Ctrl-C or one of `stop_signals` as a request to stop after the round, for the length of a block.
 
     The first process of several does so, since the others cannot be left in the middle of a round. A second request
     ends the block at once. A process that runs alone is interrupted at once.
@@ -52,7 +63,7 @@ def stop_requests(team: Team) -> Iterator[StopRequest]:
     if team.size == 1 or team.rank > 0 or threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, *stop_signals())}
     try:
         yield request
     finally:
