@@ -53,6 +53,8 @@ def _problems(model: nn.Module) -> Iterator[str]:
             yield f"{where} is a torch.nn.{type(module).__name__}; give the module inside, its attribute module"
         if getattr(module, "sparse", False) is True and isinstance(module, nn.Embedding | nn.EmbeddingBag):
             yield f"{where} gives sparse gradients, which cannot be sent; leave out sparse=True"
+        if getattr(module, "max_norm", None) is not None and isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            yield f"{where} writes into its weights in every forward; leave out max_norm, and set `clip_norm` instead"
     for name, value in (*model.named_parameters(), *model.named_buffers()):
         if value.is_complex():
             yield (

@@ -46,6 +46,10 @@ UNUSABLE: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: nn.Sequential(nn.Embedding(5, 4, sparse=True), nn.Flatten(), nn.Linear(4, 2)),
         "its layer 0 gives sparse gradients, which cannot be sent; leave out sparse=True",
     ),
+    "embeddings of a largest norm": (
+        lambda: nn.Sequential(nn.Embedding(5, 4, max_norm=1.0), nn.Flatten(), nn.Linear(4, 2)),
+        "its layer 0 writes into its weights in every forward; leave out max_norm",
+    ),
     "no parameters": (nn.Flatten, "nothing in it can be trained: it has no parameters"),
     "all frozen": (lambda: nn.Linear(4, 2).requires_grad_(False), "all its parameters are frozen"),
     "old weight_norm": (old_weight_norm, "its attribute 0.weight is computed from its weights and cannot be copied"),
