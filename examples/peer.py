@@ -18,12 +18,12 @@ from safetensors.torch import save_file
 import coterie
 from coterie import Examples
 from coterie.core.errors import few
+from coterie.core.printable import printable
 from coterie.data import load
 from coterie.data.numpy_arrays import inputs_from_array, labels_from_array
 from coterie.loop.checkpoint import Checkpoints
 from coterie.models import build
 from coterie.peers.mailbox import Folder, Mailbox
-from coterie.peers.message import printable
 from coterie.peers.network_mailbox import Network
 from coterie.peers.participate import participate
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coterie.cli.standard_streams import escape
 from coterie.cli.text_table import print_table
 from coterie.core.errors import Mistake, mistakes_in
+from coterie.core.printable import printable
 
 if TYPE_CHECKING:
     from coterie.core.examples import Clients
@@ -137,5 +137,5 @@ def _show_clients(source: Source, clients: Clients, partition: str, out: Path) -
     tested = 0 if source.test is None else len(source.test)
     print(f"{len(descriptions):,} clients ({partition}), {tested:,} test examples")
     for sentence in remarks_on_data(source, clients):
-        print(f"note: {escape(sentence)}", file=sys.stderr)
+        print(f"note: {printable(sentence)}", file=sys.stderr)
     print(write_clients_page(descriptions, f"{source.name} ({partition})", out, names))

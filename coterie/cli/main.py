@@ -20,8 +20,9 @@ import typer
 from coterie.cli import data_commands, probe_commands
 from coterie.cli.interrupts import handle_interrupts
 from coterie.cli.option_names import Trust, mistakes_in_options
-from coterie.cli.standard_streams import escape, steady_streams
+from coterie.cli.standard_streams import steady_streams
 from coterie.core.errors import FolderGone, Mistake, reason
+from coterie.core.printable import printable
 from coterie.core.threads import let_waiting_threads_sleep
 
 if TYPE_CHECKING:
@@ -246,5 +247,5 @@ def _explain_use(error: WrongUse) -> int:
 
 def _print_end(sentence: str, status: int) -> int:
     """Print a sentence to standard error, and return the exit status."""
-    print(escape(sentence), file=sys.stderr)
+    print(printable(sentence), file=sys.stderr)
     return status

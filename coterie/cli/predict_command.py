@@ -12,10 +12,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from coterie.cli.standard_streams import escape
 from coterie.cli.text_table import print_table
 from coterie.core.errors import Mistake
 from coterie.core.files import write_atomic
+from coterie.core.printable import printable
 from coterie.data.new_examples import NewExamples
 from coterie.experiment.trained_model import load_trained_model
 from coterie.track import RunFolder
@@ -50,7 +50,7 @@ def write_predictions(folder: Path, file: Path, client: str | None, out: Path, t
     if failure:
         print(f"note: {folder} failed, so its predictions are of no use: {failure}", file=sys.stderr)
     for sentence in examples.notes:
-        print(f"note: {escape(sentence)}", file=sys.stderr)
+        print(f"note: {printable(sentence)}", file=sys.stderr)
     rows = [(name, f"{number:>8,}") for name, number in Counter(predictions).most_common()]
     print_table(("prediction", "examples"), rows)
     labelled = [pair for pair in zip(predictions, examples.labels, strict=True) if pair[1] in set(classes)]

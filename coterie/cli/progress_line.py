@@ -7,7 +7,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from coterie.cli.standard_streams import escape
+from coterie.core.printable import printable
 
 
 class ProgressLine:
@@ -60,7 +60,7 @@ class ProgressLine:
 
     def note(self, sentence: str) -> None:
         """Print a note to standard error."""
-        (self.bar.console if self.bar else self.err).print(f"note: {escape(sentence)}", markup=False)
+        (self.bar.console if self.bar else self.err).print(f"note: {printable(sentence)}", markup=False)
 
     def close(self) -> None:
         """Stop the live line where it stands, or print the last plain line."""

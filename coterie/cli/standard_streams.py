@@ -14,15 +14,6 @@ _GONE = (errno.EPIPE, errno.EIO, errno.EBADF)
 """What a stream says whose reader has ended, whose terminal is closed, or that is closed itself."""
 
 
-def escape(text: str) -> str:
-    r"""Return text on one line, in which characters that a terminal would not show are written as escapes.
-
-    >>> print(escape("a\tb\x1b[31m"))
-    a\tb\x1b[31m
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
-
-
 class SteadyStream:
     """A stream of text for a command whose work does not depend on who reads it.
 

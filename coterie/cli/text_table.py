@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from coterie.cli.standard_streams import escape
+from coterie.core.printable import printable
 
 
 def print_table(
@@ -31,7 +31,7 @@ def print_table(
         console = Console(highlight=False, width=file_width)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in head:
-        table.add_column(Text(escape(name)), overflow=overflow)
+        table.add_column(Text(printable(name)), overflow=overflow)
     for row in rows:
-        table.add_row(*(Text(escape(cell)) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     console.print(table)

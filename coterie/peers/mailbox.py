@@ -25,8 +25,9 @@ from uuid import uuid4
 from coterie.core.errors import Mistake
 from coterie.core.files import write_atomic
 from coterie.core.packing import pack
+from coterie.core.printable import printable
 from coterie.core.tree import Tree
-from coterie.peers.message import Form, Message, Unusable, printable
+from coterie.peers.message import Form, Message, Unusable
 
 ROUNDS_KEPT = 3
 """Messages of this many rounds stay, so that slow participants still find the last ones."""

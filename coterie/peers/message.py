@@ -15,6 +15,7 @@ import torch
 from coterie.core import tree
 from coterie.core.errors import reason
 from coterie.core.packing import pack, unpack
+from coterie.core.printable import printable
 from coterie.core.tree import Tree
 from coterie.loop.check_update import part_problem, problem
 from coterie.loop.plan import Plan
@@ -78,15 +79,6 @@ class Form:
 def _unusable(why: str) -> Unusable:
     """Return a reason that may hold a stranger's words, in a form that can be printed."""
     return Unusable(printable(why[:MAX_REASON_LENGTH]))
-
-
-def printable(text: str) -> str:
-    r"""Return a text as it can be printed on one line, whoever chose it.
-
-    >>> printable("Süd"), printable("a\nround 7: all is well"), printable("\udcff")
-    ('Süd', 'a\\nround 7: all is well', '\\udcff')
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def form_of_round(plan: Plan, template: Tree) -> Form:

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from coterie.cli.main import main
-from coterie.cli.standard_streams import SteadyStream, escape
+from coterie.cli.standard_streams import SteadyStream
+from coterie.core.printable import printable
 
 
 class Broken(io.StringIO):
@@ -64,5 +65,5 @@ def test_a_narrow_terminal_is_wide_enough(monkeypatch: pytest.MonkeyPatch, capsy
 
 
 def test_no_escape_is_given_to_a_terminal() -> None:
-    assert escape("a\x1b[31m\r\n\u202eb") == "a\\x1b[31m\\r\\n\\u202eb"
-    assert escape("Zürich 東京 😀") == "Zürich 東京 😀"
+    assert printable("a\x1b[31m\r\n\u202eb") == "a\\x1b[31m\\r\\n\\u202eb"
+    assert printable("Zürich 東京 😀") == "Zürich 東京 😀"

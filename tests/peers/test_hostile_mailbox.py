@@ -22,11 +22,12 @@ import coterie
 from coterie import Mistake, Round
 from coterie.aggregation import aggregation
 from coterie.core.packing import pack
+from coterie.core.printable import printable
 from coterie.loop.store import Store
 from coterie.loop.template import Templates
 from coterie.peers import network_mailbox
 from coterie.peers.mailbox import MAX_NAMES, Folder, spell
-from coterie.peers.message import Unusable, printable
+from coterie.peers.message import Unusable
 from coterie.peers.network_mailbox import MAX_MESSAGE_BYTES, Network
 from coterie.peers.participate import _assignment, _form, participate
 from tests.federations import distance
