@@ -13,12 +13,13 @@ from coterie.core import threads
 from coterie.core.threads import SharedMachineWatch, compute_with, let_waiting_threads_sleep
 
 COMMAND = """
-import os, sys
+import contextlib, os, sys
 sys.argv = ["coterie", "data", "list"]
 from coterie.cli import main as command
 assert "torch" not in sys.modules, "the environment would be set too late"
 command.app = lambda **options: None
-command.main()
+with contextlib.suppress(SystemExit):
+    command.main()
 print(os.environ.get("GOMP_SPINCOUNT"), os.environ.get("OMP_WAIT_POLICY"))
 """
 
