@@ -27,7 +27,7 @@ PROCESS_BYTES = 2**29
 """Bytes that a process takes besides its data."""
 MIN_SHARED_SECONDS = 60.0
 """Seconds of work from which on more processes are started, each of which takes some seconds to start."""
-MIN_THREADED_FLOPS = 2e7
+MIN_THREADED_FLOPS = 5e8
 """Floating-point operations of a step from which on several threads are faster than one. Where they are slower or as
 fast, one thread leaves the other cores to others."""
 

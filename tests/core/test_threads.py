@@ -26,7 +26,7 @@ print(os.environ.get("GOMP_SPINCOUNT"), os.environ.get("OMP_WAIT_POLICY"))
 
 @pytest.mark.parametrize(
     ("given", "found"),
-    [({}, "1000 None"), ({"GOMP_SPINCOUNT": "7"}, "7 None"), ({"OMP_WAIT_POLICY": "active"}, "None active")],
+    [({}, "5000 None"), ({"GOMP_SPINCOUNT": "7"}, "7 None"), ({"OMP_WAIT_POLICY": "active"}, "None active")],
 )
 def test_the_command_lets_waiting_threads_sleep_before_torch_is_loaded(given: dict[str, str], found: str) -> None:
     clean = {name: value for name, value in os.environ.items() if name not in threads._HOW_THREADS_WAIT}
