@@ -14,7 +14,7 @@ from coterie.core.examples import Examples
 from coterie.core.kind_checks import is_whole
 from coterie.core.transforms import Transform
 from coterie.loop.attack import Attack
-from coterie.loop.check_model import SCORE
+from coterie.loop.check_model import SCORE, name_by_client
 from coterie.loop.cohort import Cohort
 from coterie.loop.faults import Faults
 
@@ -98,8 +98,8 @@ def check_clients(clients: object) -> None:
             raise Mistake(f"the id {client!r} is not a string; it must be {allowed}", key="clients")
     if not len(clients):
         raise Mistake(f"there are none; it must be {allowed}", key="clients")
-    for client, examples in clients.items() if isinstance(clients, dict) else ():
-        _require_examples(f'clients["{client}"]', examples)
+    for key, examples in name_by_client('clients["{}"]', clients):
+        _require_examples(key, examples)
 
 
 def check_own_test(own_test: object) -> None:
@@ -108,8 +108,8 @@ def check_own_test(own_test: object) -> None:
     Raises:
         Mistake: they are something else.
     """
-    for client, examples in own_test.items() if isinstance(own_test, dict) else ():
-        _require_examples(f'own_test["{client}"]', examples)
+    for key, examples in name_by_client('own_test["{}"]', own_test):
+        _require_examples(key, examples)
 
 
 def check_recipe(algorithm: object) -> None:

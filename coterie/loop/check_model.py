@@ -67,6 +67,15 @@ def _examples_to_try(clients: Clients, test: Examples | None) -> Examples | None
     return None if held is None else held.take(torch.arange(BATCH) % len(held))
 
 
+def name_by_client(pattern: str, examples: object) -> list[tuple[str, Any]]:
+    """Return what each client holds, with the name that a message gives it; nothing where it is made on demand.
+
+    >>> name_by_client('clients["{}"]', {"a": 1})
+    [('clients["a"]', 1)]
+    """
+    return [(pattern.format(client), each) for client, each in examples.items()] if isinstance(examples, dict) else []
+
+
 def check_shapes(
     models: Mapping[str, nn.Module],
     clients: Clients,
@@ -81,9 +90,9 @@ def check_shapes(
     Raises:
         Mistake: a model does not. Its key is that of the first examples of the shape.
     """
-    parts = [(f'clients["{c}"]', e) for c, e in clients.items()] if isinstance(clients, dict) else []
+    parts = name_by_client('clients["{}"]', clients)
     parts += [] if test is None else [("test", test)]
-    parts += [(f'own_test["{c}"]', e) for c, e in own_test.items()] if isinstance(own_test, dict) else []
+    parts += name_by_client('own_test["{}"]', own_test)
     first: dict[torch.Size, tuple[str, Examples]] = {}
     for key, examples in parts:
         if len(examples):
@@ -115,8 +124,7 @@ def check_inputs(
     Raises:
         Mistake: some are not, such as the gaps of a table. It names the client.
     """
-    parts = [(f"client {c}", e) for c, e in clients.items()] if isinstance(clients, dict) else []
-    parts += [(f"own_test of client {c}", e) for c, e in own_test.items()] if isinstance(own_test, dict) else []
+    parts = name_by_client("client {}", clients) + name_by_client("own_test of client {}", own_test)
     parts += [] if test is None else [("test", test)]
     finite: dict[int, bool] = {}  # pools that many clients share are looked at once
     for what, examples in parts:
@@ -195,9 +203,9 @@ def check_labels(
     Raises:
         Mistake: some are not. It names the examples.
     """
-    parts = [(f'clients["{c}"]', e) for c, e in clients.items()] if isinstance(clients, dict) else []
+    parts = name_by_client('clients["{}"]', clients)
     parts += [("test", test), ("seed_set", seed_set)]
-    parts += [(f'own_test["{c}"]', e) for c, e in own_test.items()] if isinstance(own_test, dict) else []
+    parts += name_by_client('own_test["{}"]', own_test)
     outputs = [trial.outputs for trial in trials.values() if isinstance(trial.outputs, Tensor)]
     right: set[int] = set()  # pools that many clients share are looked at once
     tried = _examples_to_try(clients, test)

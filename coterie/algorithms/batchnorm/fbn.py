@@ -175,7 +175,7 @@ def fbn(
             return sgd(server_lr, chosen["server_momentum"])
         return muon(server_lr, chosen["server_momentum"], kernel_step * local.options["lr_decay"] ** (round - 1))
 
-    first_optimizer = optimizer(1)
+    first_optimizer = optimizer(1)  # made here, so that its options are refused at once
     normalisers: dict[str, Normaliser] = {
         "constant": gradients.constant_gradient,
         "renorm": gradients.renorm_gradient(max_r, max_d),
