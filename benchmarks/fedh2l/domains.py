@@ -6,7 +6,9 @@
 architectures dealt in turn, 20 rounds of 40 local steps; rng seeds 0, 1 and 2. `small`: the same with 20 seed images
 each. `effects`: one setting of `main` changed at a time, rng seed 0. `pacs`: four domains at 32 x 32 pixels, four small
 architectures, 15 rounds. `digits`: two domains, MNIST and MNIST-M. `unstable`: what tames the one run of `small` in
-which a model was lost. Every method gets the seed set: one that exchanges no predictions trains on it.
+which a model was lost. `liars`: `main` with one or two participants that are sure of a wrong class on every seed image,
+where peers count alike and where they are weighed by their accuracy; measured over the honest ones. Every method gets
+the seed set: one that exchanges no predictions trains on it.
 
 A finished row is a line in results.jsonl at once, and is not run again: stop it whenever you like. `--part 0/2` and
 `--part 1/2`, in two shells, share the rows between two cores. `tables.py` makes tables and plots from the results.
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -25,12 +28,14 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import one_hot
 
 import coterie
-from coterie import Examples, Recipe
+from coterie import Examples, Recipe, Round
 from coterie.core.transforms import cast, eight_bits, identity
 from coterie.data import Source, deal, load, own_test
 from coterie.data.seed_set import SeedSet, add_to_clients, from_clients
+from coterie.loop.attack import Attack
 from coterie.models.dense import mlp
 from coterie.models.registry import build
 
@@ -51,6 +56,7 @@ class Row:
         labels: whether the seed set keeps its labels.
         bits: of each number that is sent.
         one: whether all participants have the first architecture.
+        liars: how many participants send posteriors that are sure of the class after the right one.
     """
 
     data: str
@@ -63,6 +69,7 @@ class Row:
     rounds: int = 20
     rng_seed: int = 0
     private: int = 1000
+    liars: int = 0
 
 
 METHODS: dict[str, tuple[Callable[..., Recipe], str]] = {
@@ -140,7 +147,16 @@ def federation(row: Row, source: Source) -> tuple[Recipe, dict[str, Any]]:
         "rng_seed": row.rng_seed,
         "num_classes": classes,
         "up": up,
+        "attack": lie_about(seed.examples, classes, row.liars) if row.liars else None,
     }
+
+
+def lie_about(seed_set: Examples, num_classes: int, liars: int) -> Attack:
+    """The attack that is sure of the class after the right one, on every example of the seed set."""
+    y = seed_set.labels()
+    assert y is not None
+    table = one_hot((y + 1) % num_classes, num_classes).float().reshape(1, -1)  # [1, S C]
+    return Attack(liars, lambda sight: table.expand_as(sight.own))
 
 
 def run(row: Row) -> dict[str, Any]:
@@ -151,6 +167,7 @@ def run(row: Row) -> dict[str, Any]:
         seconds += last.seconds
     assert last is not None
     measures = {name: value for name, value in last.measures.items() if value is not None}
+    measures |= measures_of_honest(last) if row.liars else {}
     return {
         **{
             name: measures[name] for name in ("own_test_accuracy", "domain_test_accuracy", "domain_test_accuracy_worst")
@@ -163,6 +180,17 @@ def run(row: Row) -> dict[str, Any]:
         "seconds": seconds,
         "elapsed": time.perf_counter() - began,
         "cpu_seconds": time.process_time() - cpu,
+    }
+
+
+def measures_of_honest(round: Round) -> dict[str, Any]:
+    """What the models of honest participants reach on the domains of all."""
+    liars, ids = round.plan.attackers(), list(round.plan.ids)
+    rows = {k: round.measures["accuracy_matrix"][k] for k, client in enumerate(ids) if client not in liars}
+    return {
+        "own_test_accuracy": statistics.mean(row[k] for k, row in rows.items()),
+        "domain_test_accuracy": statistics.mean(map(statistics.mean, rows.values())),
+        "domain_test_accuracy_worst": statistics.mean(map(min, rows.values())),
     }
 
 
@@ -220,6 +248,13 @@ def effects() -> list[Row]:
     ]
 
 
+def liars() -> list[Row]:
+    """No, one and two liars of six, with and without peers' weights."""
+    row = Row("rotated_mnist", "fedh2l", {"exchange": "tables"})
+    weighed = replace(row, options={**row.options, "peer_weights": "accuracy"})
+    return [replace(each, liars=n) for n in (0, 1, 2) for each in (row, weighed)]
+
+
 def over_rng_seeds(rows: list[Row]) -> list[Row]:
     """Each row for three rng seeds, seed after seed, so that a half-finished file compares all methods."""
     return [replace(row, rng_seed=k) for k in range(3) for row in rows]
@@ -233,6 +268,7 @@ SETS: dict[str, list[Row]] = {
     "effects": effects(),
     "pacs": over_rng_seeds(comparison_rows("pacs", private=1000, rounds=15)),
     "digits": over_rng_seeds(comparison_rows("digits_mix", private=1000)[:5]),
+    "liars": over_rng_seeds(liars()),
     "unstable": [
         Row("rotated_mnist", "fedh2l", {"mutual_weight": 2.0} | tamed, seed_examples=20, rng_seed=2)
         for tamed in ({}, {"mutual_lr": 0.025}, {"clip_norm": 1.0})

@@ -47,6 +47,7 @@ def label(row: Row) -> str:
     words += [] if row.labels else ["seed set without labels"]
     words += [] if row.bits == 32 else [f"{row.bits} bits"]
     words += ["one architecture"] if row.one else []
+    words += [f"{row.liars} liars of six"] if row.liars else []
     return ", ".join(words)
 
 
@@ -89,6 +90,7 @@ TABLES: dict[str, Callable[[Sequence[Row], Results], str]] = {
     "small": comparison,
     "pacs": comparison,
     "digits": comparison,
+    "liars": comparison,
     "effects": effects,
 }
 

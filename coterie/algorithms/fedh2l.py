@@ -14,6 +14,9 @@ private batch, both at the new weights; then w_i <- w_i - mutual_lr g. See `cote
 rules of `conflict`, and `coterie.algorithms.posteriors` for the ways to exchange posteriors: as P and n, or n tables.
 The log "conflict" is the share of examples in whose step l and g were in conflict.
 
+With peer_weights = "accuracy" the mean over peers is weighted: sum_j v_j KL_j / max(sum_j v_j, 0.1), where v_j, from 0
+to 1, is how far the accuracy of p_j on the seed set's labels lies above 1/C; see `posteriors.weigh_by_accuracy`.
+
 A RECONSTRUCTION. Certain are: models of any architecture, mutual distillation, and posteriors on a shared seed set as
 the only message. The paper's equations, weights, order of steps and treatment of conflicts were not at hand. The above
 is the most defensible reading that we found, and each of its choices is an argument. These choices are ours too: peers'
@@ -36,7 +39,18 @@ from coterie.algorithms.conflict import Conflict, check_conflict, resolve_confli
 from coterie.algorithms.local import LocalSGD
 from coterie.algorithms.local_options import LocalOptions
 from coterie.core import tree
-from coterie.core.algorithm import Algorithm, Batches, ClientHalf, Context, Logs, Recipe, ServerHalf, Stream, Traits
+from coterie.core.algorithm import (
+    Algorithm,
+    Batches,
+    ClientHalf,
+    Context,
+    Federation,
+    Logs,
+    Recipe,
+    ServerHalf,
+    Stream,
+    Traits,
+)
 from coterie.core.errors import require
 from coterie.core.kind_checks import refuse_wrong_types
 from coterie.core.kinds import Count, NonNegative, Positive
@@ -57,6 +71,7 @@ def fedh2l(
     mutual_lr: Positive | None = None,
     mutual_batch_size: Count | Literal["full"] | None = None,
     exchange: Literal["sum", "tables"] = "sum",
+    peer_weights: posteriors.PeerWeights = "equal",
     send_as: posteriors.SendAs = "float32",
     **local_options: Unpack[LocalOptions],
 ) -> Recipe:
@@ -74,6 +89,9 @@ def fedh2l(
         mutual_lr: the learning rate of mutual steps, which decays as `lr` does; `lr` unless given.
         mutual_batch_size: seed examples per mutual step; `batch_size` unless given.
         exchange: whether a client gets its peers' posteriors as one "sum" or as "tables", one per peer.
+        peer_weights: whether all peers count alike, "equal", or by how far their "accuracy" on the seed set's labels
+            lies above that of guessing, which leaves a peer that is sure of wrong answers without a say. That needs
+            exchange = "tables", since a sum hides who said what.
         send_as: the type of number in which posteriors are sent up.
         **local_options: see `LocalOptions`. Momentum is always kept between rounds.
 
@@ -93,6 +111,10 @@ def fedh2l(
     require("order", order, order in ("joint", "successive"), '"joint" or "successive"')
     possible = order == "joint" or rule in ("project_global", "none")
     require("conflict", conflict, possible, '"project_global" or "none" where order = "successive"')
+    require("peer_weights", peer_weights, peer_weights in ("equal", "accuracy"), '"equal" or "accuracy"')
+    by_accuracy = peer_weights == "accuracy"
+    seen = not by_accuracy or exchange == "tables"
+    require("peer_weights", peer_weights, seen, '"equal" where exchange = "sum", which hides who said what')
     ratio = 1.0 if mutual_lr is None else mutual_lr / local.options["lr"]
     own_size = local.options["batch_size"]
     streams = {"private": local.stream(), "seed": Stream(mutual_batch_size or own_size, source="seed_set")}
@@ -100,11 +122,15 @@ def fedh2l(
         streams["reference"] = Stream(own_size)
 
     def bind(task: Task) -> Algorithm:
+        scored = not by_accuracy or "accuracy" in task.metrics
+        require("peer_weights", peer_weights, scored, '"equal" where no accuracy is measured')
+
         def start(broadcast: Tree, client_state: Tree, ctx: Context) -> Tree:
             """Return the carry of the client's own model, with the peers' tables that its steps learn from."""
             own = soften(posteriors.seed_set_outputs(task, client_state, ctx), temperature)  # its last table
             count = {} if mutual_steps is None else {"step": torch.zeros_like(ctx.steps)}
-            teachers = peers.teachers(broadcast, own, client_state["round"])
+            weigh = posteriors.weigh_by_accuracy(task, ctx) if by_accuracy else posteriors.weigh_equally
+            teachers = peers.teachers(broadcast, own, client_state["round"], weigh)
             return {**local.initial_carry(client_state, client_state), **teachers, **count}
 
         def shared_gradient(carry: Tree, buffers: Tree, batch: Batch) -> tuple[Tree, Tree]:
@@ -154,6 +180,12 @@ def fedh2l(
             table = soften(posteriors.seed_set_outputs(task, carry, ctx), temperature)
             return {"posteriors": table}, posteriors.client_state(carry, ctx)
 
+        def initial_server_state(weights: Tree | None, federation: Federation) -> Tree:
+            """Return the server state before the first round, when nobody has said anything."""
+            if by_accuracy:
+                posteriors.require_labels(federation)
+            return peers.initial_state()
+
         return Algorithm(
             client=ClientHalf(
                 start=start,
@@ -166,7 +198,7 @@ def fedh2l(
             server=ServerHalf(
                 update=lambda server_state, aggregate, info: peers.update(aggregate["posteriors"], info),
                 weighting={"posteriors": "one"},
-                initial_state=lambda weights, federation: peers.initial_state(),
+                initial_state=initial_server_state,
                 broadcast=lambda server_state: server_state,
                 evaluated_weights=posteriors.evaluated_weights,
                 checks={"posteriors": posteriors.table_problem},

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from coterie.algorithms.local import LocalSGD
 from coterie.core.aggregators import Aggregator, Composite, Sum
-from coterie.core.algorithm import Context, RoundInfo
+from coterie.core.algorithm import Context, Federation, RoundInfo
 from coterie.core.errors import Mistake, require
 from coterie.core.task import Batch, Task, masked_sums, mean_of_sums
 from coterie.core.transforms import Transform, cast, eight_bits
@@ -27,6 +27,15 @@ from coterie.objectives.distillation import distillation
 
 SendAs: TypeAlias = Literal["float32", "float16", "uint8"]
 """The type of the numbers that travel. uint8 has 256 steps from 0 to 1, so it can hold posteriors only."""
+
+PeerWeights: TypeAlias = Literal["equal", "accuracy"]
+"""How much each peer counts: all alike, or by how well it does on the seed set's labels."""
+
+Weigh: TypeAlias = Callable[[Tensor], Tensor]
+"""A table [S, ..., C] -> how much the client that sent it counts as a teacher [], 0 or more."""
+
+LEAST_WEIGHT = 0.1
+"""Where all peers together deserve less than this, they count for less than one whole teacher, and at 0 for nothing."""
 
 MAX_FORWARD_EXAMPLES = 500
 """The largest number of seed examples in one forward."""
@@ -97,6 +106,42 @@ def disagreement(outputs: Tensor, batch: Batch, carry: Tree, temperature: float)
     return total
 
 
+def weigh_equally(table: Tensor) -> Tensor:
+    """Return 1 [] for every table."""
+    return table.new_ones(())
+
+
+def weigh_by_accuracy(task: Task, ctx: Context) -> Weigh:
+    """Return how far a table's accuracy on the seed set's labels lies above 1/C, that of guessing: 1 for all right.
+
+    It is 0 for a table that does no better than guessing, such as that of a client that is sure of wrong answers.
+    """
+    assert ctx.seed_set is not None, "a federation without a seed set is refused earlier"
+    y, accuracy = ctx.seed_set.y, task.metrics["accuracy"]
+
+    def weigh(table: Tensor) -> Tensor:
+        hits, counts = accuracy(table, y)
+        guessing = 1 / table.shape[-1]
+        right: Tensor = hits.sum() / counts.sum()
+        return ((right - guessing) / (1 - guessing)).clamp(min=0).to(table.dtype)
+
+    return weigh
+
+
+def require_labels(federation: Federation) -> None:
+    """Refuse a seed set without labels, on which no peer could be weighed.
+
+    Raises:
+        Mistake: it has none.
+    """
+    if federation.seed_set is not None and federation.seed_set.y is None:
+        raise Mistake(
+            "peers are weighed by the labels of the seed set, and it has none; give it labels, or leave it out",
+            key="peer_weights",
+            value="accuracy",
+        )
+
+
 @dataclass(frozen=True)
 class Exchange:
     """A way in which a client gets its peers' tables.
@@ -104,13 +149,14 @@ class Exchange:
     Attributes:
         aggregation: how the clients' tables [S, C] of a round are aggregated.
         update: (aggregated tables, info) -> the server state, which is also broadcast.
-        teachers: (broadcast, own table [S, C], the last round that the client took part in []) -> {"tables" [M, S, C],
-            "trust" [M]}: the sum of trust times KL is the mean KL from the peers. Without peers all trust is 0.
+        teachers: (broadcast, own table [S, C], the last round that the client took part in [], how a table is weighed)
+            -> {"tables" [M, S, C], "trust" [M]}: the sum of trust times KL is the weighted mean KL from the peers.
+            Without peers all trust is 0.
     """
 
     aggregation: Callable[[Aggregator], Aggregator]
     update: Callable[[Tensor, RoundInfo], Tree]
-    teachers: Callable[[Tree, Tensor, Tensor], Tree]
+    teachers: Callable[[Tree, Tensor, Tensor, Weigh], Tree]
 
     def initial_state(self) -> Tree:
         """Return the server state before the first round."""
@@ -149,8 +195,11 @@ def _sum_tables(mean: Tensor, info: RoundInfo) -> Tree:
     return _server_state(mean * info.reached, info)
 
 
-def _mean_of_peers(broadcast: Tree, own: Tensor, last: Tensor) -> Tree:
-    """Return the mean of the other clients' tables, with trust 1, or with trust 0 if there are none."""
+def _mean_of_peers(broadcast: Tree, own: Tensor, last: Tensor, weigh: Weigh = weigh_equally) -> Tree:
+    """Return the mean of the other clients' tables, with trust 1, or with trust 0 if there are none.
+
+    A sum hides who said what, so all peers count alike, whatever `weigh` says.
+    """
     if not broadcast["said"].numel():
         return {"tables": torch.zeros_like(own)[None], "trust": torch.zeros_like(last)[None]}
     counted, others = _counts(broadcast, last)
@@ -164,14 +213,20 @@ def _stack_tables(chosen: Aggregator) -> Aggregator:
     return Composite(lambda tables, combine: torch.stack(tables), Sum())  # type: ignore[arg-type, return-value]
 
 
-def _each_peer(broadcast: Tree, own: Tensor, last: Tensor) -> Tree:
-    """Return every table with trust 1 / others, and the client's own table once more with negative trust."""
+def _each_peer(broadcast: Tree, own: Tensor, last: Tensor, weigh: Weigh) -> Tree:
+    """Return every table with its share of the others' weight as trust, and the own table with negative trust.
+
+    The own table stands among the others', and takes its share away again.
+    """
     if not broadcast["said"].numel():
         return _mean_of_peers(broadcast, own, last)
-    counted, others = _counts(broadcast, last)
-    each = (others > 0).to(own.dtype) / others.clamp(min=1)
+    counted, _ = _counts(broadcast, last)
+    weights = torch.stack([weigh(table) for table in broadcast["said"]])  # [n]
+    own_weight = counted * weigh(own)
+    others = weights.sum() - own_weight
+    share = (others > 0).to(own.dtype) / others.clamp(min=LEAST_WEIGHT)
     tables = torch.cat([broadcast["said"], own[None]])  # [n + 1, S, C]
-    return {"tables": tables, "trust": torch.cat([each.expand(len(broadcast["said"])), -(each * counted)[None]])}
+    return {"tables": tables, "trust": torch.cat([weights * share, -(own_weight * share)[None]])}
 
 
 def _counts(broadcast: Tree, last: Tensor) -> tuple[Tensor, Tensor]:

@@ -44,8 +44,9 @@ def by_hand(
     successive: bool = False,
     due: Callable[[int], bool] = lambda k: True,
     present: Callable[[int, str], bool] = lambda round, client: True,
+    weigh: Callable[[Tensor], float] = lambda table: 1.0,
 ) -> dict[str, nn.Module]:
-    """The models after `rounds` rounds. Peers' divergences are taken one by one, and averaged."""
+    """The models after `rounds` rounds. Peers' divergences are taken one by one, and averaged by their weights."""
     models = {client: copy.deepcopy(model) for client, model in models.items()}
     said: dict[str, Tensor] = {}
 
@@ -58,8 +59,10 @@ def by_hand(
         loss = outputs.sum() * 0 if seed.y is None else F.cross_entropy(outputs, seed.y)
         log_q = F.log_softmax(outputs / temperature, -1)
         peers = [p for other, p in said.items() if other != client]
-        for p in peers:
-            loss = loss + weight * temperature**2 * (p * (p.log() - log_q)).sum(-1).mean() / len(peers)
+        weights = [weigh(p) for p in peers]
+        for p, v in zip(peers, weights, strict=True):
+            share = v / max(sum(weights), 0.1)
+            loss = loss + weight * temperature**2 * share * (p * (p.log() - log_q)).sum(-1).mean()
         return gradient(model, loss)
 
     for number in range(1, rounds + 1):

@@ -15,6 +15,7 @@ from coterie.core.aggregators import Coordinatewise
 from coterie.core.transforms import Transform, cast, eight_bits
 from coterie.engines.sequential import Sequential
 from coterie.engines.vectorised import Vectorised
+from coterie.loop.attack import Attack, Sight
 from coterie.loop.checkpoint import Checkpoints
 from coterie.models.registry import build
 from tests.algorithms.mutual import by_hand
@@ -57,6 +58,57 @@ def test_three_rounds_by_a_plain_loop(exchange, order, conflict):
         project=conflict == "project_global", successive=order == "successive",
     )  # fmt: skip
     assert_same(run(recipe), expected)
+
+
+def skill(table: torch.Tensor) -> float:
+    """How far the accuracy of a table on the seed set lies above that of guessing one of three classes."""
+    right = float((table.argmax(-1) == SEED.y).double().mean())
+    return max((right - 1 / 3) / (2 / 3), 0.0)
+
+
+def test_peers_weighed_by_their_accuracy_by_a_plain_loop():
+    """The weighted mean of the peers' divergences, each weight max(a_j - 1/3, 0) / (2/3) for the accuracy a_j on the
+    seed set's labels. The weights differ, so an equal mean ends elsewhere."""
+    options = {"mutual_weight": 2.0, "exchange": "tables"}
+    last = run(full(peer_weights="accuracy", **options))
+    assert len({skill(table) for table in last.state["said"]}) > 1
+    assert_same(last, by_hand(models(), CLIENTS, SEED, rounds=3, steps=4, lr=0.3, weight=2.0, weigh=skill))
+    assert distance(last.weights("1"), run(full(**options)).weights("1")) > 1e-4
+
+
+def lie(sight: Sight) -> torch.Tensor:
+    """Tables that are sure of the class after the right one, on every seed example."""
+    wrong = torch.nn.functional.one_hot((SEED.y + 1) % 3, 3).double()
+    return wrong.reshape(1, -1).expand_as(sight.own)
+
+
+@pytest.mark.parametrize("engine", [Sequential(dtype=torch.float64), Vectorised(dtype=torch.float64)])
+def test_a_peer_that_is_sure_of_wrong_answers_has_no_say(engine):
+    """The two others learn from each other alone, as if the liar were absent; with equal weights they follow it."""
+    options = {"attack": Attack(1, lie), "engine": engine}
+    weighed = run(full(exchange="tables", peer_weights="accuracy"), **options)
+    liars = weighed.plan.attackers()
+    heard = {"present": lambda number, client: client not in liars, "weigh": skill}
+    without = by_hand(models(), CLIENTS, SEED, rounds=3, steps=4, lr=0.3, **heard)
+    misled = run(full(exchange="tables"), **options)
+    for client in {"0", "1", "2"} - liars:
+        expected = dict(without[client].state_dict())
+        assert distance(weighed.weights(client), expected) < 1e-10
+        assert distance(misled.weights(client), expected) > 1e-2
+
+
+def test_peers_that_only_lie_teach_nothing():
+    """The one honest client hears two liars: it trains as with mutual_weight = 0."""
+    options = {"attack": Attack(2, lie)}
+    weighed = run(full(exchange="tables", peer_weights="accuracy"), **options)
+    alone = run(full(exchange="tables", mutual_weight=0.0), **options)
+    (honest,) = {"0", "1", "2"} - weighed.plan.attackers()
+    assert distance(weighed.weights(honest), alone.weights(honest)) < 1e-10
+
+
+def test_peers_cannot_be_weighed_without_labels():
+    with pytest.raises(Mistake, match='peer_weights = "accuracy": peers are weighed by the labels of the seed set'):
+        run(full(exchange="tables", peer_weights="accuracy"), seed_set=Examples(SEED.x))
 
 
 def test_gradients_conflict_in_that_run_so_that_projecting_matters():
@@ -221,6 +273,8 @@ def test_a_median_of_posteriors_is_refused():
         ({"mutual_lr": 0.0}, "mutual_lr = 0.0: it must be a number above 0"),
         ({"exchange": "peers"}, 'exchange = "peers": it must be "sum" or "tables"'),
         ({"send_as": "int4"}, 'send_as = "int4": it must be "float32", "float16" or "uint8"'),
+        ({"peer_weights": "accuracy"}, 'peer_weights = "accuracy": it must be "equal" where exchange = "sum"'),
+        ({"peer_weights": "loss"}, 'peer_weights = "loss": it must be "equal" or "accuracy"'),
         ({"order": "both"}, 'order = "both": it must be "joint" or "successive"'),
         ({"conflict": "agem"}, 'conflict = "agem": it must be one of project_global'),
         (
