@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -17,7 +17,7 @@ from coterie.aggregation import aggregation
 from coterie.algorithms import ALGORITHMS
 from coterie.core.aggregators import Aggregator
 from coterie.core.algorithm import Algorithm, Recipe
-from coterie.core.errors import Mistake, few, mistakes_in
+from coterie.core.errors import Mistake, mistakes_in
 from coterie.core.examples import Clients, Examples, pool_examples
 from coterie.data import Source
 from coterie.data.augment import Augment, augmentation
@@ -30,6 +30,7 @@ from coterie.experiment.algorithm_options import complete_algorithm, find_algori
 from coterie.experiment.check_fit import check_fit
 from coterie.experiment.check_work import check_population, check_work
 from coterie.experiment.choose_seed_set import choose_seed_set, place_seed_set
+from coterie.experiment.deal_models import deal_models
 from coterie.experiment.engine_choice import Machine
 from coterie.experiment.estimate_work import estimate_work
 from coterie.experiment.load_data import load_and_deal
@@ -97,6 +98,25 @@ class Experiment:
         return {client: self.clients[client] for client in first}
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What an experiment is made of, once its data are at hand.
+
+    Attributes:
+        settings: with what depends on the data and on the algorithm's options filled in.
+        ready: the source and its clients, standardised.
+        seed: the seed set that the file asks for, and the data that it leaves the clients.
+        origins: what the data were made from.
+        remarks: on the data, a sentence each.
+    """
+
+    settings: Settings
+    ready: Standardized
+    seed: SeedSet | None
+    origins: Origins
+    remarks: Sequence[str]
+
+
 def build_experiment(settings: Settings, machine: Machine, start_folder: Path | None = None) -> Experiment:
     """Return the federation that the settings describe.
 
@@ -112,10 +132,18 @@ def build_experiment(settings: Settings, machine: Machine, start_folder: Path | 
     """
     check_engine(settings.engine, machine)
     settings = complete_algorithm(settings)
-    recipe, aggregator, attack, probe = _recipe(settings), _aggregator(settings), _attack(settings), _probe(settings)
+    _make_parts(settings)  # so that a wrong option is refused before data are read
     with collect_origins() as origins:
         settings, ready = load_and_deal(settings)
         seed = choose_seed_set(settings, ready)
+    remarks = remarks_on_data(ready.source, ready.clients)
+    return assemble_experiment(Prepared(settings, ready, seed, origins, remarks), machine, start_folder)
+
+
+def assemble_experiment(prepared: Prepared, machine: Machine, start_folder: Path | None = None) -> Experiment:
+    """Return the federation of settings and data; see `build_experiment`."""
+    settings, ready, seed = prepared.settings, prepared.ready, prepared.seed
+    recipe, aggregator, attack, probe = _make_parts(settings)
     source = ready.source
     check_population(ready.clients, machine)
     held = seed.clients if seed else ready.clients
@@ -126,7 +154,7 @@ def build_experiment(settings: Settings, machine: Machine, start_folder: Path | 
     starts = load_starting_weights(settings, models, start_folder)
     with mistakes_in("pretrain"):
         scales = lr_scales(models, settings.pretrain.lr_scale or {})
-    dealt = _deal_models(settings, models, ready.clients)
+    dealt = deal_models(settings, models, ready.clients)
     algorithm = _bind(recipe, next(iter(models.values())), source, scales)
     seed_set, extra = place_seed_set(settings, algorithm, seed)
     chosen, why = _choose_engine(settings, machine, algorithm, list(models.values()), held, seed_set, extra)
@@ -167,12 +195,12 @@ def build_experiment(settings: Settings, machine: Machine, start_folder: Path | 
         inputs=describe_inputs(source, ready.scaling, plan.algorithm.traits.predicts),
         bytes_once={} if plan.algorithm.traits.pooled else _bytes_sent_once(ready, seed),
         remarks=[
-            *remarks_on_data(source, ready.clients),
+            *prepared.remarks,
             *plan.algorithm.warnings(settings.rounds),
             *([] if probe is None else [probe.cost]),
         ],
         why=why,
-        origins=origins,
+        origins=prepared.origins,
     )
 
 
@@ -203,6 +231,18 @@ def _mistakes_about_models(settings: Settings) -> Iterator[None]:
             raise
         key, name = keys[mistake.key]
         raise Mistake(mistake.sentence, key=key, value=name, table="model") from mistake
+
+
+class _Parts(NamedTuple):
+    recipe: Recipe
+    aggregator: Aggregator
+    attack: Attack | None
+    probe: Probe | None
+
+
+def _make_parts(settings: Settings) -> _Parts:
+    """Make what needs no data."""
+    return _Parts(_recipe(settings), _aggregator(settings), _attack(settings), _probe(settings))
 
 
 def _recipe(settings: Settings) -> Recipe:
@@ -315,30 +355,3 @@ def _own_test(source: Source, clients: Clients) -> Mapping[str, Examples] | None
         return None
     # "pooled" is the one client of an algorithm that pools all data; the others may be made on demand, so none is made
     return ChainMap(found, {"pooled": source.test})  # type: ignore[arg-type]
-
-
-def _deal_models(settings: Settings, models: Mapping[str, nn.Module], clients: Clients) -> api.Models:
-    """Return the one model of all clients; or several, dealt in turn, or by client.
-
-    Raises:
-        Mistake: a client has no model, or a model no client.
-    """
-    by_client: dict[str, str] = settings.model.get("clients", {})
-    unknown = [client for client in by_client if client not in clients]
-    missing = [client for client in clients if client not in by_client] if by_client else []
-    if unknown:
-        raise Mistake(
-            f"there is no such client; there are {few(list(clients), 10)}",
-            key=f"clients.{unknown[0]}",
-            value=by_client[unknown[0]],
-            table="model",
-        )
-    if missing:
-        raise Mistake(
-            f"missing; name a model for each of the {len(clients)} clients", key=f"clients.{missing[0]}", table="model"
-        )
-    if len(models) == 1:
-        return next(iter(models.values()))
-    if by_client:
-        return {client: models[name] for client, name in by_client.items()}
-    return [models[name] for name in settings.model["names"]]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from coterie import data
 from coterie.core.errors import mistakes_in
+from coterie.core.examples import Clients
 from coterie.data import SOURCES, Source
 from coterie.data.standardize import Standardized, standardize
 from coterie.experiment.read_keys import read_keys, registry_keys
@@ -15,8 +16,27 @@ from coterie.experiment.settings import Settings
 from coterie.experiment.tables import partition_keys
 
 
+class Dealt(NamedTuple):
+    """The settings with what depends on the source filled in, the source, and its clients, before standardisation."""
+
+    settings: Settings
+    source: Source
+    clients: Clients
+
+
 def load_and_deal(settings: Settings) -> tuple[Settings, Standardized]:
     """Return the settings with what depends on the source filled in, and the standardised source and clients.
+
+    Raises:
+        Mistake: data are missing or damaged, or cannot be dealt so.
+    """
+    settings, source, clients = deal_rows(settings)
+    with mistakes_in("data"):
+        return settings, standardize(source, clients, settings.data["standardize"])
+
+
+def deal_rows(settings: Settings) -> Dealt:
+    """Load the source that the settings name, and deal it to clients.
 
     Raises:
         Mistake: data are missing or damaged, or cannot be dealt so.
@@ -31,7 +51,7 @@ def load_and_deal(settings: Settings) -> tuple[Settings, Standardized]:
         clients = data.deal(source, rng_seed=settings.rng_seed, **given)
         if settings.data["partition"] != "natural":
             source = replace(source, test_groups=None)  # the ids of test rows mean nothing for clients that we made up
-        return settings, standardize(source, clients, settings.data["standardize"])
+        return Dealt(settings, source, clients)
 
 
 def load_seed_source(settings: Settings) -> Source:
