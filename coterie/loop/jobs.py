@@ -43,21 +43,33 @@ def jobs_of_cohort(
     The jobs come in parts, so that memory does not grow with the cohort. The cohort and the clients that will not
     answer are noted in the tally. Collective: every process calls it; what it returns is not.
     """
+    data = ClientData(plan)
+    costs = clients_to_ask(plan, number, broadcast, tally, data)
+    at = share_work(costs, plan.team)
+    return _parts(plan, number, store, at, _borrow_states(plan, store, at), data)
+
+
+def clients_to_ask(
+    plan: Plan, number: int, broadcast: Tree, tally: Tally, data: ClientData | None = None
+) -> dict[str, int]:
+    """Draw the cohort; return its clients that will answer, in order, each with the cost of its work.
+
+    The cohort and the clients that will not answer are noted in the tally. Collective: every process calls it.
+    """
+    data = data or ClientData(plan)
     tally.cohort = plan.cohort.draw(plan.ids, plan.rng_seed, number, plan.available)
     tally.bytes_down = tree.nbytes(broadcast) * len(tally.cohort)
     silent = {client: faults.REASONS.get(plan.faults.of(plan.rng_seed, number, client)) for client in tally.cohort}
-    data = _ClientData(plan)
     own = data.counts([c for c in tally.cohort if silent[c] is None and owns(plan.team, c)])
     costs = _gather_dicts(plan.team, {client: count_examples(plan.algorithm, each) for client, each in own.items()})
     for client in tally.cohort:
         if not costs.get(client):
             tally.silent.append({"client": client, "why": silent[client] or "has no examples"})
-    at = share_work({client: costs[client] for client in tally.cohort if costs.get(client)}, plan.team)
-    return _parts(plan, number, store, at, _borrow_states(plan, store, at), data)
+    return {client: costs[client] for client in tally.cohort if costs.get(client)}
 
 
 def _parts(
-    plan: Plan, number: int, store: Store, at: Mapping[str, int], borrowed: Tree, clients: _ClientData
+    plan: Plan, number: int, store: Store, at: Mapping[str, int], borrowed: Tree, clients: ClientData
 ) -> Iterator[dict[str, Assignment]]:
     """Yield this process's jobs, in parts whose own data fit into `PART_BYTES`."""
     part: dict[str, Assignment] = {}
@@ -78,7 +90,7 @@ def _parts(
         yield part
 
 
-class _ClientData:
+class ClientData:
     """Clients' data in a round. Each client is looked at once, as long as what is made on demand fits."""
 
     def __init__(self, plan: Plan) -> None:

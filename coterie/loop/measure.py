@@ -6,12 +6,11 @@ Legend: N clients, C classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor
 
-from coterie.core.examples import Examples
 from coterie.core.tree import Tree
 from coterie.loop import domains, evaluate
 from coterie.loop.plan import Plan
@@ -30,7 +29,11 @@ def measure_round(plan: Plan, number: int, state: Tree, store: Store) -> dict[st
     finite, test_outputs_not_finite says for how many examples, summed over the clients' models if there are several.
     """
     result: dict[str, Any] = {"test_loss": None, "test_accuracy": None}
-    if not plan.algorithm.traits.predicts or not plan.evaluation.due(number, plan.rounds):
+    if not plan.algorithm.traits.predicts:
+        return result
+    if plan.workplace is not None:
+        return result | plan.workplace.measure(plan, number, state, store)
+    if not plan.evaluation.due(number, plan.rounds):
         return result
     measure = _measure_own_models if plan.algorithm.traits.own_models else _measure_common_model
     return result | measure(plan, state, store)
@@ -45,10 +48,10 @@ def _measure_common_model(plan: Plan, state: Tree, store: Store) -> dict[str, An
         scores = evaluate.scores(task, weights, plan.evaluation.test, plan.engine, team=plan.team)
         result |= {f"test_{name}": value for name, value in evaluate.mean(scores).items()}
         result |= _broken(evaluate.count_broken(scores))
-        per_class = _accuracy_per_class(plan, plan.ids[0], scores)
+        per_class = accuracy_per_class(plan, plan.ids[0], scores)
     if plan.evaluation.clients:
-        own = _gather_measures(plan, lambda client: _own_accuracy(plan, state, store, client, per_class))
-        result |= _summarise_own(list(own.values()))
+        own = _gather_measures(plan, lambda client: own_accuracy(plan, weights, client, per_class))
+        result |= summarise_own(list(own.values()))
     names = domains.domain_clients(plan)
     row = domains.accuracy_row(plan, task, weights, names, scores) if names else []
     return result | (domains.summarise([row]) if names else {})
@@ -74,7 +77,7 @@ def _gather_measures(plan: Plan, measure: Callable[[str], T]) -> dict[str, T]:
     return {client: by_client[client] for client in plan.ids}
 
 
-class _ClientMeasures(NamedTuple):
+class ClientMeasures(NamedTuple):
     """The measures of one client's model."""
 
     means: dict[str, float]  # on the test data of all
@@ -85,15 +88,20 @@ class _ClientMeasures(NamedTuple):
 
 def _measure_own_models(plan: Plan, state: Tree, store: Store) -> dict[str, Any]:
     """Return the means over the clients' models of their measures. Collective: every process calls it."""
-    each = list(_gather_measures(plan, lambda client: _measure_own_model(plan, state, store, client)).values())
+    each = _gather_measures(plan, lambda client: measure_own_model(plan, state, store, client))
+    return mean_of_models(list(each.values()))
+
+
+def mean_of_models(each: Sequence[ClientMeasures]) -> dict[str, Any]:
+    """Return the means over the measures of several clients' models."""
     totals: dict[str, float] = {}
     for measures in each:
         for name, value in measures.means.items():
-            totals[f"test_{name}"] = totals.get(f"test_{name}", 0.0) + value / len(plan.ids)
+            totals[f"test_{name}"] = totals.get(f"test_{name}", 0.0) + value / len(each)
     own = [measures.own for measures in each if measures.own is not None]
     matrix = [measures.row for measures in each]
     broken = _broken(sum(measures.broken for measures in each))
-    return {**totals, **broken, **(_summarise_own(own) if own else {}), **domains.summarise(matrix)}
+    return {**totals, **broken, **(summarise_own(own) if own else {}), **domains.summarise(matrix)}
 
 
 def _broken(examples: int) -> dict[str, int]:
@@ -101,22 +109,26 @@ def _broken(examples: int) -> dict[str, int]:
     return {f"test_{evaluate.BROKEN}": examples} if examples else {}
 
 
-def _measure_own_model(plan: Plan, state: Tree, store: Store, client: str) -> _ClientMeasures:
-    """Measure one client's model."""
+def measure_own_model(plan: Plan, state: Tree, store: Store, client: str) -> ClientMeasures:
+    """Measure one client's model.
+
+    Raises:
+        LookupError: the client's state is kept elsewhere.
+    """
     means, broken = dict[str, float](), 0
     per_class = scores = None
+    task, weights = plan.tasks[plan.architecture(client)], plan.evaluated_weights(state, store, client)
     if plan.evaluation.test is not None:
-        scores = _scores(plan, state, store, client, plan.evaluation.test)
-        means, per_class = evaluate.mean(scores), _accuracy_per_class(plan, client, scores)
+        scores = evaluate.scores(task, weights, plan.evaluation.test, plan.engine)
+        means, per_class = evaluate.mean(scores), accuracy_per_class(plan, client, scores)
         broken = evaluate.count_broken(scores)
-    names, task = domains.domain_clients(plan), plan.tasks[plan.architecture(client)]
-    row = domains.accuracy_row(plan, task, plan.evaluated_weights(state, store, client), names, scores)
+    row = domains.accuracy_row(plan, task, weights, domains.domain_clients(plan), scores)
     wanted = plan.evaluation.own is not None or per_class is not None
-    own = _own_accuracy(plan, state, store, client, per_class) if wanted else None
-    return _ClientMeasures(means, broken, own, row)
+    own = own_accuracy(plan, weights, client, per_class) if wanted else None
+    return ClientMeasures(means, broken, own, row)
 
 
-def _summarise_own(accuracies: list[float]) -> dict[str, float | None]:
+def summarise_own(accuracies: list[float]) -> dict[str, float | None]:
     """Return the mean and the worst tenth over the clients that have an accuracy."""
     known = [accuracy for accuracy in accuracies if not math.isnan(accuracy)]
     return {
@@ -125,13 +137,7 @@ def _summarise_own(accuracies: list[float]) -> dict[str, float | None]:
     }
 
 
-def _scores(plan: Plan, state: Tree, store: Store, client: str, examples: Examples) -> evaluate.Scores:
-    """Return the scores of a client's model on some examples."""
-    task = plan.tasks[plan.architecture(client)]
-    return evaluate.scores(task, plan.evaluated_weights(state, store, client), examples, plan.engine)
-
-
-def _accuracy_per_class(plan: Plan, client: str, scores: evaluate.Scores) -> Tensor | None:
+def accuracy_per_class(plan: Plan, client: str, scores: evaluate.Scores) -> Tensor | None:
     """Return a model's accuracy on each class [C]; None unless clients' own accuracies are computed from it."""
     evaluation, task = plan.evaluation, plan.tasks[plan.architecture(client)]
     if evaluation.own is not None or evaluation.shares is None or evaluation.test is None:
@@ -141,14 +147,18 @@ def _accuracy_per_class(plan: Plan, client: str, scores: evaluate.Scores) -> Ten
     return evaluate.accuracy_by_class(scores, y, task.num_classes or 0)
 
 
-def _own_accuracy(plan: Plan, state: Tree, store: Store, client: str, per_class: Tensor | None) -> float:
+def own_accuracy(plan: Plan, weights: Tree, client: str, per_class: Tensor | None) -> float:
     """Return the accuracy of a client's model on its own test data; nan if it cannot be measured.
 
     Without such data, it is that on all test data with the classes as frequent as in the client's training data.
+
+    Args:
+        weights: {"params", "buffers"} that the client is evaluated with.
+        per_class: the model's accuracy on each class of the test data of all [C], or None.
     """
     if plan.evaluation.own is not None:
-        own = plan.evaluation.own.get(client)
-        return evaluate.mean(_scores(plan, state, store, client, own)).get("accuracy", NAN) if own else NAN
+        own, task = plan.evaluation.own.get(client), plan.tasks[plan.architecture(client)]
+        return evaluate.mean(evaluate.scores(task, weights, own, plan.engine)).get("accuracy", NAN) if own else NAN
     if plan.evaluation.shares is None or per_class is None:
         return NAN
     return evaluate.expected_accuracy(per_class, plan.evaluation.shares[client])

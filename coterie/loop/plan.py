@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from torch import Tensor
 
@@ -23,6 +23,9 @@ from coterie.loop.evaluate import Evaluation
 from coterie.loop.faults import Faults
 from coterie.loop.store import Store
 from coterie.processes.team import ALONE, Team, owner, owns
+
+if TYPE_CHECKING:
+    from coterie.loop.workplace import Workplace
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Plan:
         faults, attack: what the cohort suffers, and what some clients do to harm the others.
         evaluation: what is evaluated, and when.
         probe: measures some rounds more closely.
+        workplace: where the clients work and are measured; None: here, on the engine.
     """
 
     recipe: Recipe
@@ -66,6 +70,7 @@ class Plan:
     attack: Attack | None = None
     probe: Probe | None = None
     team: Team = ALONE
+    workplace: Workplace | None = None
 
     @property
     def algorithm(self) -> Algorithm:
@@ -137,12 +142,14 @@ class Plan:
         """Return {"algorithm": C_i, "up": the codec's state} from the store, or the client's initial state, as a copy.
 
         Raises:
-            LookupError: another process keeps it.
+            LookupError: another process keeps it, or the place where the client works.
         """
         return tree.clone(self._state_of(store, client))
 
     def _state_of(self, store: Store, client: str) -> Tree:
         """Return a client's state as the run keeps it; see `client_state`."""
+        if self.workplace is not None:
+            raise LookupError(f"the state of client {client} is kept where the client works, not here")
         if not owns(self.team, client):
             raise LookupError(
                 f"process {owner(self.team, client)} of {self.team.size} keeps the state of client {client}"
@@ -153,7 +160,7 @@ class Plan:
         """Return {"params", "buffers"} of the model that is evaluated and saved for this client.
 
         Raises:
-            LookupError: it depends on the client's state, and another process keeps that.
+            LookupError: it depends on the client's state, and that is kept elsewhere.
         """
         algorithm = self.algorithms[self.architecture(client)]
         needs_state = algorithm.traits.own_models or algorithm.traits.pooled

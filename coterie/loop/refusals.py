@@ -124,7 +124,8 @@ def _remedy(kind: str, dropped: Sequence[Mapping[str, str]], plan: Plan) -> str:
         return "lower the probability that a client sends garbage (faults.corrupt)"
     if kind != NOT_FINITE:
         return "the records say why for every client (dropped)"
-    client = _client_with_broken_data(dict.fromkeys(entry["client"] for entry in dropped), plan)
+    here = plan.workplace is None  # otherwise the data are elsewhere
+    client = _client_with_broken_data(dict.fromkeys(entry["client"] for entry in dropped), plan) if here else None
     if client is not None:
         return f"the data of client {client} hold numbers that are not finite: fill or remove them before training"
     return "lower the learning rate (lr)"

@@ -44,17 +44,30 @@ def one_round(
     """
     server, states = plan.algorithm.server, dict[str, StoredTree]()
     broadcast = server.broadcast(state)
-    parts = jobs_of_cohort(plan, number, broadcast, store, tally)
-    payloads = corrupt(plan, encode(plan, run_jobs(plan, broadcast, parts)))
+    payloads = corrupt(plan, work(plan, number, broadcast, store, tally))
     checked = check(payloads, templates.of_round(plan, broadcast), tally, _state_before)
     accepted = decode(plan, checked)
     forged = forge(plan, number, accepted, tally.cohort)
     replies = keep(inspect(plan, forged, tally), store, states, tally)
     aggregate = aggregate_replies(server, plan.aggregator, replies, tally, _keys(plan, number), plan.team)
+    if plan.workplace is not None and tally.reached < plan.workplace.min_clients:
+        tally.reject(f"only {tally.reached} updates counted, and a round needs {plan.workplace.min_clients}")
+        aggregate = None
     after = None if aggregate is None else next_state(plan, number, state, aggregate, tally, len(plan.ids))
     if after is None:
         return state, store
     return after, store.after(number, return_states(plan, store, states, tally))
+
+
+def work(plan: Plan, number: int, broadcast: Tree, store: Store, tally: Tally) -> Iterator[tuple[Assignment, Reply]]:
+    """Draw the cohort; return its replies, encoded, each with the work that it answers.
+
+    Collective: every process calls it; what it returns is not.
+    """
+    if plan.workplace is not None:
+        return plan.workplace.work(plan, number, broadcast, store, tally)
+    parts = jobs_of_cohort(plan, number, broadcast, store, tally)
+    return encode(plan, run_jobs(plan, broadcast, parts))
 
 
 def run_jobs(

@@ -77,6 +77,6 @@ def test_calls_are_found() -> None:
     """Of the team itself, of an imported function, and of one in an imported module."""
     calls = {function.place: set(collective_calls(function)) for function in ALL}
     assert "self.team.gather" in calls["coterie.loop.checkpoint:load"]
-    assert "jobs_of_cohort" in calls["coterie.loop.round:one_round"]
+    assert "jobs_of_cohort" in calls["coterie.loop.round:work"]
     assert "evaluate.scores" in calls["coterie.loop.measure:_measure_common_model"]
-    assert calls["coterie.loop.measure:_scores"] == set()  # of one process alone
+    assert calls["coterie.loop.measure:own_accuracy"] == set()  # of one process alone
