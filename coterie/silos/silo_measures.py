@@ -1,0 +1,49 @@
+"""What a silo measures on its own test rows, as sums and counts that the coordinator can add up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from coterie.core.tree import Tree
+from coterie.loop import evaluate
+from coterie.loop.measure import accuracy_per_class, measure_own_model, own_accuracy
+from coterie.loop.plan import Plan
+from coterie.loop.store import Store
+
+
+def measure_at_silo(plan: Plan, state: Tree, store: Store, clients: Sequence[str]) -> dict[str, Any]:
+    """Return the fields of a silo's answer.
+
+    Args:
+        plan: the silo's; its evaluation holds the silo's own test rows.
+        state: the model's weights; the server's state where every client has a model of its own.
+        store: the states of such clients.
+        clients: those that are measured.
+
+    Returns:
+        For one model: "sums", metric -> [sum, count] over the silo's test rows; "broken", the rows with outputs that
+        are not finite; "own", client -> the model's accuracy on the client's own test rows. For models of the clients'
+        own: "models", client -> {"means", "broken", "own"}.
+    """
+    if plan.algorithm.traits.own_models:
+        each = {client: measure_own_model(plan, state, store, client) for client in clients}
+        models = {c: {"means": m.means, "broken": m.broken, "own": _without_nan(m.own)} for c, m in each.items()}
+        return {"models": models}
+    task, scores = plan.tasks[plan.architecture(plan.ids[0])], None
+    fields: dict[str, Any] = {"sums": {}, "broken": 0, "own": {}}
+    if plan.evaluation.test is not None:
+        scores = evaluate.scores(task, state, plan.evaluation.test, plan.engine)
+        sums = {n: [float(s.double().sum()), float(c.double().sum())] for n, (s, c) in scores.items()}
+        fields |= {"broken": evaluate.count_broken(scores)}
+        fields |= {"sums": {name: pair for name, pair in sums.items() if name != evaluate.BROKEN}}
+    if plan.evaluation.clients:
+        per_class = None if scores is None else accuracy_per_class(plan, plan.ids[0], scores)
+        fields["own"] = {client: _without_nan(own_accuracy(plan, state, client, per_class)) for client in clients}
+    return fields
+
+
+def _without_nan(accuracy: float | None) -> float | None:
+    """Return an accuracy; None if it could not be measured."""
+    return None if accuracy is None or math.isnan(accuracy) else accuracy
