@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from coterie.core.examples import Clients, Examples
     from coterie.core.task import Batch, Task
     from coterie.loop.cohort import Cohort
+    from coterie.loop.communication import Communication
     from coterie.loop.evaluate import Evaluation
     from coterie.loop.faults import Faults
     from coterie.loop.plan import Plan, Resume, Round
@@ -55,6 +56,7 @@ __all__ = [
     "ClientHalf",
     "Clients",
     "Cohort",
+    "Communication",
     "Context",
     "Evaluation",
     "Examples",
@@ -102,6 +104,7 @@ export_lazily(
         "ClientHalf": "coterie.core.algorithm:ClientHalf",
         "Clients": "coterie.core.examples:Clients",
         "Cohort": "coterie.loop.cohort:Cohort",
+        "Communication": "coterie.loop.communication:Communication",
         "Context": "coterie.core.algorithm:Context",
         "Evaluation": "coterie.loop.evaluate:Evaluation",
         "Examples": "coterie.core.examples:Examples",

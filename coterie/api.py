@@ -27,6 +27,7 @@ from coterie.loop import federate as loop
 from coterie.loop.attack import Attack
 from coterie.loop.check_arguments import check_clients, check_kinds, check_own_test, check_recipe
 from coterie.loop.cohort import Available, Cohort
+from coterie.loop.communication import Communication
 from coterie.loop.evaluate import Evaluation, label_shares
 from coterie.loop.faults import Faults
 from coterie.loop.plan import Plan, Probe, Resume, Round
@@ -56,7 +57,7 @@ class PlanOptions(TypedDict, total=False):
     num_classes: int | None
     augment: Augment | None
     aggregation: Aggregator | None
-    up: Transform | None
+    up: Transform | Communication | None
     faults: Faults | None
     available: Available | None
     seed_set: Examples | None
@@ -141,7 +142,7 @@ def plan(
     num_classes: int | None = None,
     augment: Augment | None = None,
     aggregation: Aggregator | None = None,
-    up: Transform | None = None,
+    up: Transform | Communication | None = None,
     faults: Faults | None = None,
     available: Available | None = None,
     seed_set: Examples | None = None,
@@ -166,7 +167,8 @@ def plan(
         num_classes: how many classes there are, where test labels do not show it.
         augment: changes training examples at random, such as `coterie.data.augmentation("crop_flip")`.
         aggregation: how updates are aggregated; by default their weighted mean.
-        up: encodes updates before they travel; a codec of the algorithm's own comes after it.
+        up: encodes updates before they travel: a `coterie.Communication`, which leaves alone what must not be rounded,
+            or a transform of your own for the whole update. A codec of the algorithm's own comes after it.
         faults: the probabilities that a client of the cohort fails. available: (round, client) -> whether it can be
             asked.
         seed_set: examples that every client holds.
@@ -263,6 +265,9 @@ def plan(
         )
         # these arguments are about many clients, and now there is one
         cohort = available = aggregation = up = faults = attack = None
+    chosen_rule = aggregation or Sum()
+    chosen = up.transform(first, chosen_rule, engine.dtype) if isinstance(up, Communication) else up
+    codec = _join_codecs(chosen, first.codec)
     wants_own = own_test is None and (evaluate_clients or first.traits.own_models)
     shares = label_shares(clients, classes) if wants_own and classes and "accuracy" in measures else None
     federation = Plan(
@@ -278,8 +283,8 @@ def plan(
         rng_seed=rng_seed,
         cohort=_as_cohort(cohort),
         available=available,
-        aggregator=aggregation or Sum(),
-        codec=_join_codecs(up, first.codec),
+        aggregator=chosen_rule,
+        codec=codec,
         faults=faults or Faults(),
         evaluation=_evaluation(test, evaluate_every, evaluate_clients, own_test, shares),
         seed_set=seed_set,

@@ -35,6 +35,7 @@ from coterie.core.algorithm import (
     Recipe,
     RoundInfo,
     ServerHalf,
+    Traits,
     one_architecture,
 )
 from coterie.core.errors import require
@@ -107,6 +108,7 @@ def feddyn(
                 weighting={"delta": weighting},
                 initial_state=initial_server_state,
             ),
+            traits=Traits(lossy=()),  # h must be the sum of what clients keep, so no update may be rounded on its way
         )
 
     return bind

@@ -204,7 +204,7 @@ def fedh2l(
                 checks={"posteriors": posteriors.table_problem},
                 aggregation={"posteriors": peers.aggregation},
             ),
-            traits=Traits(own_models=True),
+            traits=Traits(own_models=True, lossy=()),
             codec=codec,
         )
 

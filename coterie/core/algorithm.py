@@ -183,12 +183,16 @@ class Traits:
             labels.
         pooled: a baseline that needs all data in one place: the federation is one client that holds everything.
         reads_seed_set: it reads the whole seed set, as `Context.seed_set`, besides what a stream draws from it.
+        lossy: paths of the subtrees of U_i that a codec may round, or send late, when the user asks for one: parameters
+            that the server averages. Not statistics, whose variances could become 0 or negative, nor what must add up
+            at the server to what clients keep. What `ServerHalf.checks` judges lies outside them.
     """
 
     own_models: bool = False
     predicts: bool = True
     pooled: bool = False
     reads_seed_set: bool = False
+    lossy: tuple[tuple[str, ...], ...] = (("delta", "params"),)
 
 
 @dataclass(frozen=True)

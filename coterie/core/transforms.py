@@ -27,12 +27,18 @@ class Transform:
             tree if it keeps none.
         rounding: how far a number from 0 to 1 may lie from itself after `encode` and `decode`; None if that is unknown
             or without a limit. The server needs it to judge what it decodes.
+        problem: payload -> why it cannot be decoded, in a few words; None if it can. The server asks after it has
+            checked the payload's structure, shapes, types and finite numbers.
+        sparse: whether only some of an update's numbers travel in a round, and the others arrive as 0. Only a mean
+            makes sense of such updates.
     """
 
     encode: Callable[[Tree, Tree, Tensor], tuple[Tree, Tree]]
     decode: Callable[[Tree], Tree] = lambda payload: payload
     init: Callable[[Tree], Tree] = lambda update: {}
     rounding: float | None = None
+    problem: Callable[[Tree], str | None] = lambda payload: None
+    sparse: bool = False
 
 
 def identity() -> Transform:
@@ -61,9 +67,24 @@ def chain(*transforms: Transform) -> Transform:
             payload = transform.decode(payload)
         return payload
 
+    def first_problem(payload: Tree) -> str | None:
+        """Return what the last transform whose payload is wrong says; None if all can be decoded."""
+        for transform in reversed(transforms):
+            wrong = transform.problem(payload)
+            if wrong is not None:
+                return wrong
+            payload = transform.decode(payload)
+        return None
+
     each = [transform.rounding for transform in transforms]
     known = [rounding for rounding in each if rounding is not None]
-    return Transform(encode_in_turn, decode_backwards, rounding=sum(known) if len(known) == len(each) else None)
+    return Transform(
+        encode_in_turn,
+        decode_backwards,
+        rounding=sum(known) if len(known) == len(each) else None,
+        problem=first_problem,
+        sparse=any(transform.sparse for transform in transforms),
+    )
 
 
 def clip(limit: float) -> Transform:

@@ -159,7 +159,12 @@ def assemble_experiment(prepared: Prepared, machine: Machine, start_folder: Path
     seed_set, extra = place_seed_set(settings, algorithm, seed)
     chosen, why = _choose_engine(settings, machine, algorithm, list(models.values()), held, seed_set, extra)
     settings = replace(settings, engine=chosen)
-    with mistakes_in("algorithm"), _mistakes_about_evaluation(), _mistakes_about_models(settings):
+    with (
+        mistakes_in("algorithm"),
+        _mistakes_about_evaluation(),
+        _mistakes_about_models(settings),
+        _mistakes_about_codec(),
+    ):
         plan = api.plan(
             recipe,
             dealt,
@@ -174,6 +179,7 @@ def assemble_experiment(prepared: Prepared, machine: Machine, start_folder: Path
             num_classes=source.num_classes,
             augment=_augment(settings, source),
             aggregation=aggregator,
+            up=settings.communication,
             faults=settings.faults,
             seed_set=seed_set,
             attack=attack,
@@ -215,6 +221,15 @@ def _mistakes_about_evaluation() -> Iterator[None]:
         key = mistake.key.removeprefix("evaluate_")
         sentence, value, allowed = mistake.sentence, mistake.value, mistake.allowed
         raise Mistake(sentence, key=key, value=value, allowed=allowed, table="evaluate") from mistake
+
+
+@contextmanager
+def _mistakes_about_codec() -> Iterator[None]:
+    """Name the table of the codec."""
+    try:
+        yield
+    except Mistake as mistake:
+        raise (mistake.in_table("communication") if mistake.key == "codec" else mistake) from mistake.__cause__
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from coterie.models.libraries import HUGGINGFACE, library_prefix
 
 if TYPE_CHECKING:
     from coterie.loop.cohort import Cohort
+    from coterie.loop.communication import Communication
     from coterie.loop.faults import Faults
 
 IGNORED = ("versions",)
@@ -62,6 +63,7 @@ class Settings:
     pretrain: Pretrain
     engine: Engine
     faults: Faults
+    communication: Communication
     folders: tuple[Path, ...]
 
     def tables(self) -> dict[str, Any]:

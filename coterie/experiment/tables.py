@@ -99,6 +99,7 @@ FIXED = Registry(
         "pretrain": "coterie.experiment.tables:Pretrain",
         "engine": "coterie.experiment.tables:Engine",
         "faults": "coterie.loop.faults:Faults",
+        "communication": "coterie.loop.communication:Communication",
     },
 )
 """The tables whose keys do not depend on a choice, and the dataclass that each becomes."""
@@ -117,6 +118,7 @@ TABLES = (
     "pretrain",
     "engine",
     "faults",
+    "communication",
 )
 """Every table, in the order of a file."""
 

@@ -16,6 +16,7 @@ from coterie.core.transforms import Transform
 from coterie.loop.attack import Attack
 from coterie.loop.check_model import SCORE, name_by_client
 from coterie.loop.cohort import Cohort
+from coterie.loop.communication import Communication
 from coterie.loop.faults import Faults
 
 EXAMPLES = "coterie.Examples(x, y), tensors with a row for each example"
@@ -56,7 +57,10 @@ KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: isinstance(value, Aggregator),
         'an aggregator, such as coterie.aggregation.aggregation("median")',
     ),
-    "up": (lambda value: isinstance(value, Transform), "a codec, a coterie.core.transforms.Transform"),
+    "up": (
+        lambda value: isinstance(value, Transform | Communication),
+        'a coterie.Communication, such as Communication("float16"), or a codec, a coterie.core.transforms.Transform',
+    ),
     "faults": (lambda value: isinstance(value, Faults), "a coterie.Faults, such as Faults(drop=0.1)"),
     "attack": (
         lambda value: isinstance(value, Attack),

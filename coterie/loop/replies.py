@@ -3,7 +3,7 @@
     encode    the client's codec packs the update into a payload
     corrupt   simulated faults damage some payloads
     check     the server refuses what cannot be used
-    decode    the server unpacks the payload
+    decode    the server unpacks the payload, or refuses what its codec cannot have made
     forge     attackers replace their updates
     inspect   the server refuses what no honest client of this algorithm sends
 
@@ -76,10 +76,14 @@ def _state_problem(after: Tree, before: Tree) -> str | None:
     return None if broken is None else f"the client's own {broken} holds numbers that are not finite"
 
 
-def decode(plan: Plan, replies: Iterable[Reply]) -> Iterator[Reply]:
-    """Turn each payload back into an update."""
+def decode(plan: Plan, replies: Iterable[Reply], tally: Tally) -> Iterator[Reply]:
+    """Turn each payload back into an update; refuse payloads that cannot be decoded."""
     for reply in replies:
-        yield reply._replace(update=plan.codec.decode(reply.update))
+        wrong = plan.codec.problem(reply.update)
+        if wrong is None:
+            yield reply._replace(update=plan.codec.decode(reply.update))
+        else:
+            tally.refuse(reply.client, wrong)
 
 
 def forge(plan: Plan, number: int, replies: Iterable[Reply], cohort: Sequence[str]) -> Iterator[Reply]:

@@ -46,7 +46,7 @@ def one_round(
     broadcast = server.broadcast(state)
     payloads = corrupt(plan, work(plan, number, broadcast, store, tally))
     checked = check(payloads, templates.of_round(plan, broadcast), tally, _state_before)
-    accepted = decode(plan, checked)
+    accepted = decode(plan, checked, tally)
     forged = forge(plan, number, accepted, tally.cohort)
     replies = keep(inspect(plan, forged, tally), store, states, tally)
     aggregate = aggregate_replies(server, plan.aggregator, replies, tally, _keys(plan, number), plan.team)

@@ -98,6 +98,9 @@ def form_of_round(plan: Plan, template: Tree) -> Form:
 
 def _content_problem(plan: Plan, message: Tree) -> str | None:
     """Return what is wrong with a message whose form is right, once it is decoded, or None."""
+    wrong = plan.codec.problem(message)
+    if wrong is not None:
+        return wrong
     try:
         update = plan.codec.decode(message)
     except (RuntimeError, ValueError, IndexError) as error:  # such as places that lie outside, in a codec of one's own

@@ -132,7 +132,7 @@ def _judge_own(reply: Reply, work: Assignment, form: Form) -> Message:
 def _update(plan: Plan, number: int, state: Tree, messages: Mapping[str, Message], tally: Tally) -> Tree | None:
     """Return the next state from all usable messages of a round, in the order of their names; None if none follows."""
     tally.cohort = sorted(messages)
-    accepted = _to_device(plan, decode(plan, _replies(messages, tally)))
+    accepted = _to_device(plan, decode(plan, _replies(messages, tally), tally))
     aggregate = aggregate_replies(plan.algorithm.server, plan.aggregator, accepted, tally)
     return None if aggregate is None else next_state(plan, number, state, aggregate, tally, tally.reached)
 

@@ -1,0 +1,1 @@
+"""Codecs that make updates small: a byte for each number, and the largest entries with error feedback."""
