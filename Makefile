@@ -7,13 +7,17 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TESTED := $(VENV)/.tested
 
-.PHONY: run test check bench docs setup clean help
+.PHONY: run test test-deploy check bench docs setup clean help
 
 run: $(READY)  ## Train FedAvg on scikit-learn's digits, 20 clients with two labels each, and write a report
 	@$(BIN)/coterie run experiments/digits.toml --out runs/digits-$$(date +%Y%m%d-%H%M%S)
 
 test: $(TESTED)  ## Run all tests
 	@$(BIN)/python -m pytest -n auto
+
+test-deploy: $(TESTED)  ## Run the tests of real silos: processes are killed, strangers are refused; a quarter of an hour
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[deploy]'
+	@$(BIN)/python -m pytest tests/silos tests/deploy --deploy -v
 
 check: $(TESTED)  ## Check the style, the types and the order of the rooms
 	@$(BIN)/ruff check .
@@ -48,4 +52,4 @@ clean:  ## Remove .venv and caches, but keep runs
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 help:
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'

@@ -28,7 +28,7 @@ CONSOLE_ROLE = "project_admin"
 
 ALLOWED_CLASSES = ("coterie.silos.nvflare_relay.", "nvflare.collab.runtime.", "nvflare.app_common.logging.")
 
-MAX_BYTES = 512 * 2**20
+LARGEST_BYTES = 512 * 2**20
 """The largest message, unless it is told otherwise: NVFlare needs several times as much memory at both ends."""
 
 HEARTBEAT_SECONDS = 2
