@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -88,11 +89,13 @@ class Labels:
         y: int64 [N], or [N, ...] with a label for each position of an input; None if there are none.
         num_classes: how many classes there are.
         names: of the classes, if they have any.
+        kind: what the cells hold: classes that the file declares, whole numbers, or texts.
     """
 
     y: NDArray[np.int64] | None
     num_classes: int | None
     names: Sequence[str] | None = None
+    kind: Literal["declared", "numbers", "texts"] = "declared"
 
 
 def source_from_table(
@@ -117,24 +120,24 @@ def source_from_table(
     Raises:
         Mistake: a column is missing, or a value cannot be used.
     """
-    answers = (_read_labels(table, label_column) if labels is True else labels) or Labels(None, None)
+    answers = (read_labels(table, label_column) if labels is True else labels) or Labels(None, None)
     y, num_classes, label_names = answers.y, answers.num_classes, answers.names
     ids = (
         None
         if client_column is None
-        else read_client_ids(table.path, client_column, _read_complete_column(table, "client_column", client_column))
+        else read_client_ids(table.path, client_column, read_complete_column(table, "client_column", client_column))
     )
     uses = {label_column: "label_column", client_column: "client_column", test_column: "test_column"}
-    features = [] if x is not None else _choose_features(table, feature_columns, uses)
+    features = [] if x is not None else choose_features(table, feature_columns, uses)
     if test_column is not None:
-        train, test = _read_split(table, test_column)
+        train, test = read_split(table, test_column)
     elif y is not None:
         strata = y if y.ndim == 1 else np.zeros(len(y), dtype=np.int64)
         train, test = split_rows(strata_by_client(strata, ids, test_fraction), test_fraction)
     else:  # there is nothing to test
         train = np.arange(len(_read_column(table, "feature_columns", features[0]) if x is None else x))
         test = train[:0]
-    encoded = encode_columns([_read_feature(table, column, train) for column in features], train) if x is None else None
+    encoded = encode_columns([read_feature(table, column, train) for column in features], train) if x is None else None
     everything = Examples(x if encoded is None else encoded.x, None if y is None else torch.from_numpy(y))  # type: ignore[arg-type]
     return Source(
         name,
@@ -159,8 +162,12 @@ def _read_column(table: RawTable, key: str, column: str) -> Sequence[object]:
     return cells
 
 
-def _read_complete_column(table: RawTable, key: str, column: str) -> Sequence[object]:
-    """Return the cells of a column, and refuse it if a value is missing."""
+def read_complete_column(table: RawTable, key: str, column: str) -> Sequence[object]:
+    """Return the cells of a column, the value of the argument `key`, and refuse it if a value is missing.
+
+    Raises:
+        Mistake: the column or a value is missing.
+    """
     cells = _read_column(table, key, column)
     return require_complete(table.path, key, column, cells, column in table.classes)
 
@@ -187,17 +194,20 @@ def require_complete(
     return cells
 
 
-def _read_labels(table: RawTable, column: str) -> Labels:
+def read_labels(table: RawTable, column: str) -> Labels:
     """Return the class of each row, as a number.
 
     The classes are those that the file declares, or else the distinct values in order.
+
+    Raises:
+        Mistake: a label is missing or cannot be used, or there are too many classes.
     """
     if column in table.classes:
         names = list(table.classes[column])
         number = {name: k for k, name in enumerate(names)}
-        classes = [number[str(cell)] for cell in _read_complete_column(table, "label_column", column)]
+        classes = [number[str(cell)] for cell in read_complete_column(table, "label_column", column)]
         return Labels(np.array(classes), len(names), names)
-    cells = _read_complete_column(table, "label_column", column)
+    cells = read_complete_column(table, "label_column", column)
     require_scalars(table.path, column, cells, SCALARS, _LABEL_ALLOWED)
     numbers = [parse_number(cell) for cell in cells]
     distinct: list[object]
@@ -219,7 +229,8 @@ def _read_labels(table: RawTable, column: str) -> Labels:
             key="label_column",
             value=column,
         )
-    return Labels(labels.astype(np.int64), len(distinct), [str(v) for v in distinct])
+    kind: Literal["numbers", "texts"] = "numbers" if isinstance(distinct[0], int) else "texts"
+    return Labels(labels.astype(np.int64), len(distinct), [str(v) for v in distinct], kind)
 
 
 def require_scalars(where: str, column: str, cells: Sequence[object], kinds: tuple[type, ...], allowed: str) -> None:
@@ -278,10 +289,14 @@ def read_client_ids(where: str, column: str, cells: Sequence[object]) -> list[st
     return [str(cell).strip() for cell in cells]
 
 
-def _read_split(table: RawTable, column: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return rows to train on and rows to test on, by the true and false of a column; refuse other values."""
+def read_split(table: RawTable, column: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return rows to train on and rows to test on, by the true and false of a column.
+
+    Raises:
+        Mistake: it holds other values, or leaves nothing to train on or to test on.
+    """
     marks = []
-    for row, cell in enumerate(_read_complete_column(table, "test_column", column)):
+    for row, cell in enumerate(read_complete_column(table, "test_column", column)):
         number = parse_number(cell)
         mark = _TEST_MARKS.get(f"{number:g}" if number is not None else str(cell).strip().lower())
         if mark is None:
@@ -300,11 +315,14 @@ def _read_split(table: RawTable, column: str) -> tuple[NDArray[np.int64], NDArra
     return np.flatnonzero(~is_test), np.flatnonzero(is_test)
 
 
-def _choose_features(table: RawTable, named: Sequence[str] | None, uses: Mapping[str | None, str]) -> list[str]:
+def choose_features(table: RawTable, named: Sequence[str] | None, uses: Mapping[str | None, str]) -> list[str]:
     """Return the feature columns: those that are named, or else all that have no other use.
 
     Args:
         uses: the other uses of columns: the column -> the argument that names it.
+
+    Raises:
+        Mistake: there is none, or one cannot be learned from.
     """
     if isinstance(named, str):
         allowed = f"a list of columns, such as {toml_text([named])}"
@@ -331,32 +349,60 @@ def _choose_features(table: RawTable, named: Sequence[str] | None, uses: Mapping
     return features
 
 
-def _read_feature(table: RawTable, column: str, train: NDArray[np.int64]) -> MeasuredColumn | CodedColumn:
-    """Return a column as measured numbers, or coded with the texts of the rows `train`; refuse unsuitable values."""
+def read_feature(
+    table: RawTable, column: str, train: NDArray[np.int64], coded: bool = False
+) -> MeasuredColumn | CodedColumn:
+    """Return a column as measured numbers, or coded with the texts of the rows `train`.
+
+    Args:
+        table: the table.
+        column: the column's name.
+        train: the training rows.
+        coded: whether the column is coded, also where its texts are numbers.
+
+    Raises:
+        Mistake: it holds unsuitable values.
+    """
     cells = _read_column(table, "feature_columns", column)
     if column in table.categories:
         return CodedColumn(column, [None if c is None else str(c) for c in cells], table.categories[column])
     strange = next((c for c in cells if table.typed and not isinstance(c, bool | int | float | None)), None)
-    if strange is not None:
+    if strange is not None and not coded:
         kind = "strings" if isinstance(strange, str) else f"values of the kind {type(strange).__name__}"
         raise Mistake(
             f"{table.path}: {column} holds {kind}; store numbers or a dictionary (categorical) column, or leave it "
             "out of `feature_columns`"
         )
-    numbers = parse_measured_column(table.path, column, cells)
+    numbers = None if coded else parse_measured_column(table.path, column, cells)
     if numbers is not None:
         return require_distinct(table.path, numbers)
     texts = [None if is_missing(c) else str(c).strip() for c in cells]
-    _require_plain_numbers(table, column, [t for t in texts if t is not None])
+    if not coded:
+        _require_plain_numbers(table, column, [t for t in texts if t is not None])
     require_scalars(table.path, column, texts, (str,), "a feature is one number or one text; give a column for each")
     categories = sorted({t for i in train if (t := texts[i]) is not None})
-    if len(categories) > max(2, min(_MAX_CATEGORIES, len(cells) // 2)):
+    require_few_categories(table.path, column, categories, len(cells), len(train))
+    return CodedColumn(column, texts, categories)
+
+
+def require_few_categories(where: str, column: str, categories: Sequence[str], rows: int, train: int) -> None:
+    """Refuse a coded column with so many categories that they are rather names or free text.
+
+    Args:
+        where: the file, for the message.
+        column: the column's name.
+        categories: those of the training rows.
+        rows: how many rows there are. train: how many of them are for training.
+
+    Raises:
+        Mistake: there are too many.
+    """
+    if len(categories) > max(2, min(_MAX_CATEGORIES, rows // 2)):
         raise Mistake(
-            f"{table.path}: {column} holds {len(categories)} different texts in {len(train)} training rows, such as "
+            f"{where}: {column} holds {len(categories)} different texts in {train} training rows, such as "
             f"{toml_text(categories[0])}, too many for a coded column; leave it out of `feature_columns`, or give "
             "numbers"
         )
-    return CodedColumn(column, texts, categories)
 
 
 def _require_plain_numbers(table: RawTable, column: str, texts: Sequence[str]) -> None:

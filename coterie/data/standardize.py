@@ -105,7 +105,7 @@ def standardize(source: Source, clients: Clients, how: Standardization | None = 
     Raises:
         Mistake: `how` is not one of these, or the examples are neither rows of numbers nor pictures.
     """
-    columns = _choose_columns(source, how)
+    columns = choose_columns(source, how)
     chosen = how or ("federated" if source.numeric else "none")
     if not columns:
         return Standardized(source, clients, 0, 0)
@@ -117,12 +117,26 @@ def standardize(source: Source, clients: Clients, how: Standardization | None = 
         scale = _parse_scale(chosen, len(columns))
     else:
         scale = compute_scale(sum_columns(e.tensors()[0], columns) for e in clients.values())
+    size = 8 * len(columns) if chosen == "federated" else 0
+    return standardize_by(source, clients, columns, scale, size)
+
+
+def standardize_by(
+    source: Source, clients: Clients, columns: Sequence[int], scale: Scale, size: int = 0
+) -> Standardized:
+    """Standardise the columns of a source and its clients by a scale, and fill their gaps.
+
+    Args:
+        source, clients: see `standardize`; the clients share the source's training examples.
+        columns: which.
+        scale: mean and deviation of each.
+        size: the bytes of one sum, or of one number of the scale, over all columns; 0 where nothing was exchanged.
+    """
     train = _standardize_examples(source.train, scale, columns)
     test = source.test
     if test is not None:
         shared = test.x is source.train.x
         test = Examples(train.x, test.y, test.rows) if shared else _standardize_examples(test, scale, columns)
-    size = 8 * len(columns) if chosen == "federated" else 0
     dealt = {c: Examples(train.x, e.y, e.rows) for c, e in clients.items()}
     ready = replace(source, train=train, test=test)
     return Standardized(ready, dealt, 3 * size, 2 * size, Scaling(columns, scale))
@@ -160,8 +174,12 @@ def apply_scale(x: Tensor, scale: Scale, columns: Sequence[int]) -> Tensor:
     return result
 
 
-def _choose_columns(source: Source, how: Standardization | None) -> list[int]:
-    """Return the columns to standardise: the measured ones of a table; or all, if the user asks for it."""
+def choose_columns(source: Source, how: Standardization | None) -> list[int]:
+    """Return the columns to standardise: the measured ones of a table; or all, if the user asks for it.
+
+    Raises:
+        Mistake: see `standardize`.
+    """
     if isinstance(how, str) and how not in STANDARDIZATIONS:
         allowed = f"one of {', '.join(STANDARDIZATIONS)}, or a table of mean and deviation"
         raise Mistake(key="standardize", value=how, allowed=allowed)
