@@ -120,7 +120,7 @@ def parse_settings(raw: Raw, folders: Sequence[Path]) -> Settings:
     top = check_table("", {k: v for k, v in raw.items() if k not in (*TABLES, *IGNORED, "origin")}, TOP, elsewhere)
     values = {name: check_table(name, raw.get(name, {}), keys, elsewhere) for name, keys in known.items()}
     for name in ("data", "seed_set"):
-        values[name] = _make_paths_absolute(values[name], known[name], folders)
+        values[name] = make_paths_absolute(values[name], known[name], folders)
     values["model"] = {key: find_checkpoints(value, folders) for key, value in values["model"].items()}
     values["pretrain"]["weights"] = _find_weights(values["pretrain"]["weights"], _names(values["model"]), folders)
     fixed: dict[str, Any] = {}
@@ -161,7 +161,8 @@ def search_folders(path: Path, raw: Raw) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _make_paths_absolute(table: dict[str, Any], keys: Keys, folders: Sequence[Path]) -> dict[str, Any]:
+def make_paths_absolute(table: dict[str, Any], keys: Keys, folders: Sequence[Path]) -> dict[str, Any]:
+    """Return the values of a table with each path as text, in the first of the folders that has it, or the first."""
     paths = [name for name, key in keys.items() if Path in (key.kind, *typing.get_args(key.kind))]
     result = dict(table)
     for name in paths:

@@ -1,0 +1,150 @@
+"""The experiment's settings on their way from the coordinator to a silo, and what each end makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from coterie.core.errors import Mistake
+from coterie.experiment.settings import Settings, model_names, parse_settings
+from coterie.experiment.silos.merge_facts import Agreement, Merged
+from coterie.experiment.silos.silo_file import SiloFile
+from coterie.experiment.toml_file import Raw
+from coterie.loop.faults import Faults
+from coterie.models.libraries import library_prefix
+
+_SERVERS = ("cohort", "aggregation", "attack", "probe", "faults")
+"""Tables that say what the server does, or what only a simulation has; a silo needs none of them."""
+_ENGINES = ("name", "dtype", "compile", "chunk")
+"""The keys of [engine] that all silos must have alike for the same weights; the others are each machine's own."""
+_DATA = ("standardize", "augment")
+"""The keys of [data] that silos share; the others say where the rows of a simulation come from, and who gets them."""
+
+
+def refuse_simulation(settings: Settings) -> None:
+    """Refuse settings that mean nothing, or something else, between real silos.
+
+    The keys of [data] that deal rows to clients, such as `partition`, have no effect there: each silo has rows of its
+    own. A rehearsal applies them when it hands out the rows.
+
+    Raises:
+        Mistake: there is one; the sentence says what to do.
+    """
+    if settings.attack["name"] != "none":
+        raise Mistake(
+            "an attack is simulated, and no silo would carry it out; leave [attack] out between silos",
+            key="name",
+            value=settings.attack["name"],
+            table="attack",
+        )
+    if settings.faults != Faults():
+        raise Mistake("[faults]: faults are simulated, and silos have their own; leave the table out between silos")
+    if settings.probe:
+        raise Mistake("[probe]: a probe reads the updates of simulated clients; leave the table out between silos")
+    if settings.engine.workers not in ("auto", 1):
+        raise Mistake(
+            "one process coordinates the silos; leave it out",
+            key="workers",
+            value=settings.engine.workers,
+            table="engine",
+        )
+    given = settings.algorithm.get("seed_examples_per_client")
+    if given is not None:
+        raise Mistake(
+            "rows of each silo would go to all others; name a set that every silo holds, by seed_set.source",
+            key="seed_examples_per_client",
+            value=given,
+            table="algorithm",
+        )
+
+
+def complete_data(settings: Settings, agreement: Agreement) -> Settings:
+    """Return the settings with the standardisation that the silos' data suggest, where the file names none."""
+    measured = any(column.categories is None for column in agreement.columns)
+    how = settings.data["standardize"] or ("federated" if measured else "none")
+    return replace(settings, data=settings.data | {"standardize": how})
+
+
+def name_models(settings: Settings, merged: Merged) -> Settings:
+    """Return the settings with the models that silos have of their own, by client.
+
+    Raises:
+        Mistake: a silo's model is code, or a library's, and the experiment file does not name it.
+    """
+    known = model_names(settings)
+    own = {c.client: c for c in merged.clients if c.model not in (None, *known[:1])}
+    if not own:
+        return settings
+    for c in own.values():
+        name = str(c.model)
+        if name not in known and (":" in name or library_prefix(name) is not None):
+            raise Mistake(
+                f"silo {c.silo}: its own model is {name}, which is the name of code; no silo may choose what the "
+                "coordinator imports, so name it in [model] clients too"
+            )
+    options = {k: v for k, v in settings.model.items() if v is not None and k not in ("name", "names", "clients")}
+    if options:
+        key, value = next(iter(options.items()))
+        silo = next(iter(own.values())).silo
+        raise Mistake(
+            f"silo {silo} has a model of its own, and a file with several models gives them no options; leave it out",
+            key=key,
+            value=value,
+            table="model",
+        )
+    named = models_by_client(settings, [c.client for c in merged.clients])
+    return replace(settings, model={"clients": {c.client: c.model or named[c.client] for c in merged.clients}})
+
+
+def models_by_client(settings: Settings, clients: list[str]) -> dict[str, str]:
+    """Return client -> the name of its model, as the file deals them to these clients in their order.
+
+    Raises:
+        Mistake: the file names models by client, and leaves one out.
+    """
+    given = settings.model.get("clients", {})
+    names = [settings.model["name"]] if "name" in settings.model else model_names(settings)
+    missing = [client for client in clients if given and client not in given]
+    if missing:
+        raise Mistake("missing; name a model for each client of the silos", key=f"clients.{missing[0]}", table="model")
+    if given:
+        return {client: given[client] for client in clients}
+    names = settings.model.get("names") or names
+    return {client: names[k % len(names)] for k, client in enumerate(clients)}
+
+
+def settings_to_send(settings: Settings) -> dict[str, Any]:
+    """Return what silos are told of the settings, as plain values: everything but places and machines."""
+    tables = settings.tables()
+    tables["data"] = {key: value for key, value in tables["data"].items() if key in _DATA}
+    tables["engine"] = {key: value for key, value in tables["engine"].items() if key in _ENGINES}
+    return tables
+
+
+def settings_at_silo(tables: Raw, file: SiloFile, models: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings of a silo's own plan.
+
+    Args:
+        tables: what the coordinator has sent; the silo's policy has allowed it.
+        file: the silo's own configuration.
+        models: client -> the name of its model, for the clients that the silo hosts, where there are several models.
+
+    Raises:
+        Mistake: a key or value cannot be used here, such as the name of code that is not installed.
+    """
+    raw = {name: table for name, table in tables.items() if name not in _SERVERS}
+    shared = {key: value for key, value in raw.get("data", {}).items() if key in _DATA}
+    raw["data"] = {"source": "digits", **shared}  # any source; the silo has loaded its own
+    raw["evaluate"] = {key: value for key, value in raw.get("evaluate", {}).items() if key != "target_accuracy"}
+    engine = {key: value for key, value in raw.get("engine", {}).items() if key in _ENGINES}
+    raw["engine"] = {**engine, "device": file.device, "threads": file.threads, "workers": 1}
+    if file.seed_set_path is not None:
+        raw["seed_set"] = {**raw.get("seed_set", {}), "path": file.seed_set_path}
+    if models:
+        raw["model"] = {"clients": dict(models)}
+    if file.model is not None:
+        kept = {key: value for key, value in raw.get("pretrain", {}).items() if key in ("freeze", "lr_scale")}
+        raw["pretrain"] = kept | ({} if file.weights is None else {"weights": file.weights})
+    settings = parse_settings(raw, file.folders)
+    return replace(settings, data=settings.data | {"source": file.source})
