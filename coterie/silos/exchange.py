@@ -96,17 +96,17 @@ class Exchange:
         if isinstance(answer, Failure):
             return Failure(printable(f"{site}: {answer.why}"[:MAX_REASON_LENGTH]))
         self.bytes_up += len(answer)
+        was_left_out = self.left_out.pop(site, None) is not None  # it is there, whatever it says
         try:
             message = read_message(answer, max_bytes.get(site, len(answer)))
             self.run.judge(message)
             request, kind = message.text("request"), message.text("kind")
             if request != digests[site]:
-                self.left_out.pop(site, None)
                 self.say(f"round {round}: {site} has answered an earlier request, too late; that answer is left out")
                 return None
             if kind == "ping":
-                self.left_out.pop(site, None)
-                self.say(f"round {round}: {site} is back")
+                if was_left_out:
+                    self.say(f"round {round}: {site} is back")
                 return None
             if kind == "failed":
                 return Refused(f"{site}: {printable(message.text('why')[:MAX_REASON_LENGTH])}")

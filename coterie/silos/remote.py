@@ -51,6 +51,7 @@ class RemoteWork:
         self.exchange, self.hosts, self.min_clients, self.go_back = exchange, hosts, min_clients, go_back
         self.pause = pause
         self._templates = Templates()
+        self._measures_nothing = False
 
     def work(
         self, plan: Plan, number: int, broadcast: Tree, store: Store, tally: Tally
@@ -135,7 +136,7 @@ class RemoteWork:
         """Return the measures after a round, from the silos' own; see `coterie.silos.merge_measures`."""
         traffic = {"wire_bytes_up": self.exchange.bytes_up, "wire_bytes_down": self.exchange.bytes_down}
         self.exchange.bytes_up = self.exchange.bytes_down = 0
-        if number % plan.evaluation.every and number != plan.rounds:
+        if self._measures_nothing or (number % plan.evaluation.every and number != plan.rounds):
             return traffic
         read = []
         for site, starts, outcome in self._ask_about_models("measure", plan, number, state, store):
@@ -145,7 +146,9 @@ class RemoteWork:
                 self.exchange.say(f"round {number}: the measures of {site} are left out, since its answer {error}")
         place = {site: k for k, site in enumerate(dict.fromkeys(self.hosts.values()))}
         in_order = [measures for _, measures in sorted(read, key=lambda item: place[item[0]])]
-        return {**merge_measures(in_order, plan), **traffic}
+        merged = merge_measures(in_order, plan)
+        self._measures_nothing = not merged and len(in_order) == len(place)  # no silo has test data, so ask no more
+        return {**merged, **traffic}
 
     def save(self, plan: Plan, number: int, state: Tree, store: Store) -> list[str]:
         """Let every silo write its clients' models into its folder; return the silos that have, in order."""
