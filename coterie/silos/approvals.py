@@ -127,7 +127,7 @@ class Approvals:
             Mistake: the digest is none, so it might name any file.
         """
         if not _DIGEST.fullmatch(digest):
-            raise Mistake(f"{printable(digest[:80])} is no sha256 of an experiment")
+            raise Mistake(f"{printable(digest[:80])} is not the sha256 of an experiment")
         return self.folder / f"{digest}.json"
 
     def _write(self, approval: Approval) -> None:

@@ -115,7 +115,7 @@ class AuditLog:
         """Find the end of the chain. Where lines after it are torn, close the last one and write that the log goes on.
 
         Raises:
-            Mistake: the file is no audit log, or cannot be written.
+            Mistake: the file holds something else, or cannot be written.
         """
         try:
             last, torn, is_open = _find_end(self._handle)
@@ -124,7 +124,7 @@ class AuditLog:
         except OSError as error:
             raise self._unwritable(error) from error
         if last is None and torn and not torn[0].startswith(_BEGINNING[: len(torn[0])]):
-            raise Mistake(f"{self.path}: is no audit log; move it away, or name another file")
+            raise Mistake(f"{self.path}: holds something else than an audit log; move it away, or name another file")
         self._is_torn = False
         if last is not None:
             self._number, self._previous = 1 + json.loads(last)["number"], digest(last)
@@ -171,7 +171,7 @@ def describe_message(message: bytes) -> tuple[dict[str, Any], dict[str, list[Any
     for part in found.parts:
         leaves = _leaves(part)
         if leaves is None:
-            parts.append({"bytes": len(part), "unreadable": "is no packed tree"})
+            parts.append({"bytes": len(part), "unreadable": "holds no packed tree"})
             continue
         name = digest(json.dumps(leaves).encode())
         forms[name] = leaves

@@ -114,7 +114,7 @@ class Policy:
                 f"{path}: the policy cannot be read ({error.strerror or error}); without one nothing may run here"
             ) from error
         if len(data) > MAX_POLICY_BYTES:
-            raise Mistake(f"{path}: is larger than {MAX_POLICY_BYTES:,} bytes, so it is no policy")
+            raise Mistake(f"{path}: is larger than {MAX_POLICY_BYTES:,} bytes, so it cannot be a policy")
         try:
             raw = tomllib.loads(data.decode())
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -169,7 +169,8 @@ def parse_policy(raw: Mapping[str, Any]) -> Policy:
     for key, (_, allowed) in _KEYS.items():
         if key not in raw and key != "max_epsilon":
             raise Mistake(f"{key} is missing; it must be {allowed}")
-    return Policy(**{key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()})
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in raw.items()}
+    return Policy(**values)
 
 
 def _names_problem(key: str, allowed: Sequence[str], names: Sequence[str]) -> list[str]:

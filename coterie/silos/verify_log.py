@@ -61,7 +61,7 @@ def verify(path: Path, known_head: str | None = None) -> Verification:
     is_open = lines.pop() if lines else b""
     lines += [is_open] if is_open else []
     if not lines:
-        raise Mistake(f"{path}: is empty, so it is no audit log")
+        raise Mistake(f"{path}: is empty, so there is nothing to verify")
     head, broken, why = NO_DIGEST, None, ""
     entries, heads, forms = list[dict[str, Any]](), set[str](), set[str]()
     torn, waiting = list[int](), list[str]()

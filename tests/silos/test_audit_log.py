@@ -191,7 +191,7 @@ def test_a_strangers_message_is_described_and_breaks_nothing() -> None:
     assert len(entry["kind"]) == 100
     assert entry["run"] is None
     assert entry["round"] is None
-    assert [part["unreadable"] for part in entry["parts"]] == ["is no packed tree"] * 3
+    assert [part["unreadable"] for part in entry["parts"]] == ["holds no packed tree"] * 3
 
 
 def test_two_processes_do_not_write_one_log(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_two_processes_do_not_write_one_log(tmp_path: Path) -> None:
 def test_another_file_is_not_written_into(tmp_path: Path) -> None:
     path = tmp_path / "patients.csv"
     path.write_text("id,age\n1,70\n")
-    with pytest.raises(Mistake, match="is no audit log"):
+    with pytest.raises(Mistake, match="holds something else"):
         AuditLog(path, "north")
     assert path.read_text() == "id,age\n1,70\n"
     with pytest.raises(Mistake, match="cannot be opened"):

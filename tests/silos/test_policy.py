@@ -161,7 +161,7 @@ def test_names_that_are_unknown_or_of_several_runs_are_refused(tmp_path: Path) -
     approvals.begin(replace(RUN, digest=digest(b"rounds = 21")), "new runs")
     with pytest.raises(Mistake, match="2 runs of the name or digest heart"):
         approvals.approve("heart")
-    with pytest.raises(Mistake, match="is no sha256 of an experiment"):
+    with pytest.raises(Mistake, match="is not the sha256 of an experiment"):
         approvals.begin(replace(RUN, digest="../../etc/passwd"), "new runs")
 
 
