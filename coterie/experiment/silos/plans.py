@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -35,7 +36,6 @@ from coterie.experiment.silos.merge_facts import Agreement, Merged
 from coterie.experiment.silos.own_rows import OwnExamples, OwnRows
 from coterie.experiment.silos.silo_settings import complete_data, name_models, refuse_simulation, settings_at_silo
 from coterie.experiment.silos.stand_ins import make_stand_ins
-from coterie.experiment.toml_file import Raw
 from coterie.silos.counts import CountedClients
 
 
@@ -87,7 +87,7 @@ def coordinator_experiment(
 
 
 def silo_experiment(
-    tables: Raw,
+    tables: Mapping[str, Any],
     rows: OwnRows,
     agreement: Agreement,
     scale: Scale | None,

@@ -10,7 +10,7 @@ from coterie.core.errors import Mistake
 from coterie.experiment.settings import Settings, model_names, parse_settings
 from coterie.experiment.silos.merge_facts import Agreement, Merged
 from coterie.experiment.silos.silo_file import SiloFile
-from coterie.experiment.toml_file import Raw
+from coterie.experiment.tables import PUBLISHED
 from coterie.loop.faults import Faults
 from coterie.models.libraries import library_prefix
 
@@ -18,6 +18,8 @@ _SERVERS = ("cohort", "aggregation", "attack", "probe", "faults")
 """Tables that say what the server does, or what only a simulation has; a silo needs none of them."""
 _ENGINES = ("name", "dtype", "compile", "chunk")
 """The keys of [engine] that all silos must have alike for the same weights; the others are each machine's own."""
+SENT_WEIGHTS = "sent by the coordinator"
+"""What stands for the file of weights to start from, in the settings that silos are told."""
 _DATA = ("standardize", "augment")
 """The keys of [data] that silos share; the others say where the rows of a simulation come from, and who gets them."""
 
@@ -118,11 +120,13 @@ def settings_to_send(settings: Settings) -> dict[str, Any]:
     """Return what silos are told of the settings, as plain values: everything but places and machines."""
     tables = settings.tables()
     tables["data"] = {key: value for key, value in tables["data"].items() if key in _DATA}
+    if "weights" in tables.get("pretrain", {}):
+        tables["pretrain"]["weights"] = _without_places(tables["pretrain"]["weights"])
     tables["engine"] = {key: value for key, value in tables["engine"].items() if key in _ENGINES}
     return tables
 
 
-def settings_at_silo(tables: Raw, file: SiloFile, models: Mapping[str, str] | None = None) -> Settings:
+def settings_at_silo(tables: Mapping[str, Any], file: SiloFile, models: Mapping[str, str] | None = None) -> Settings:
     """Return the settings of a silo's own plan.
 
     Args:
@@ -143,8 +147,27 @@ def settings_at_silo(tables: Raw, file: SiloFile, models: Mapping[str, str] | No
         raw["seed_set"] = {**raw.get("seed_set", {}), "path": file.seed_set_path}
     if models:
         raw["model"] = {"clients": dict(models)}
+        raw["pretrain"] = _of_models(raw.get("pretrain", {}), set(models.values()))
     if file.model is not None:
         kept = {key: value for key, value in raw.get("pretrain", {}).items() if key in ("freeze", "lr_scale")}
         raw["pretrain"] = kept | ({} if file.weights is None else {"weights": file.weights})
     settings = parse_settings(raw, file.folders)
     return replace(settings, data=settings.data | {"source": file.source})
+
+
+def _of_models(pretrain: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+    """Return a [pretrain] table with the weights of these models alone."""
+    weights = pretrain.get("weights")
+    if not isinstance(weights, Mapping):
+        return dict(pretrain)
+    kept = {name: value for name, value in weights.items() if name in names}
+    others = {key: value for key, value in pretrain.items() if key != "weights"}
+    return others | ({"weights": kept} if kept else {})
+
+
+def _without_places(weights: Any) -> Any:
+    """Return the value of `pretrain.weights` without the places of files, whose content is sent itself."""
+    if isinstance(weights, Mapping):
+        return {name: _without_places(value) for name, value in weights.items()}
+    is_known = weights in (None, "none") or weights.partition(":")[0] == PUBLISHED
+    return weights if is_known else SENT_WEIGHTS

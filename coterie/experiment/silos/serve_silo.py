@@ -1,0 +1,171 @@
+"""A silo's answers in one run, from its facts before the first round to its clients' work in the last.
+
+What the coordinator sent for the silo to begin is kept in the run's folder at the silo. So a silo that is stopped and
+started again goes on, with its own state and without the coordinator's doing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from coterie.core.errors import Mistake, reason
+from coterie.core.files import write_atomic
+from coterie.core.packing import pack
+from coterie.experiment.engine_choice import Machine
+from coterie.experiment.settings import model_names
+from coterie.experiment.silos.begin import KINDS, Begin, answer_fields, read_begin
+from coterie.experiment.silos.load_own_rows import load_own_rows
+from coterie.experiment.silos.merge_facts import read_agreement
+from coterie.experiment.silos.own_rows import OwnRows
+from coterie.experiment.silos.plans import silo_experiment, sum_clients
+from coterie.experiment.silos.silo_file import SiloFile
+from coterie.experiment.silos.silo_settings import settings_at_silo
+from coterie.experiment.starting_weights import start_files
+from coterie.silos.message import MAX_BYTES, MAX_REASON_LENGTH, Message, Unusable, read_message, write_message
+from coterie.silos.silo import Silo
+from coterie.track.run_folder import START_FILE
+
+log = logging.getLogger(__name__)
+
+BEGIN_FILE = "begin"
+"""In a run's folder at the silo: the request with which the run began there."""
+
+Judge = Callable[[Mapping[str, Any], OwnRows], Sequence[str]]
+"""(the settings of a run, the silo's rows) -> why the run may not begin here, a sentence each; none if it may."""
+
+
+def allow_all(tables: Mapping[str, Any], rows: OwnRows) -> Sequence[str]:
+    """Allow every run."""
+    return ()
+
+
+class ServeSilo:
+    """A silo's answers in one run: a function from bytes to bytes, for a carrier to serve.
+
+    Args:
+        file: the silo's own configuration.
+        folder: of this run at this silo. Start a silo again with the same folder, and it continues.
+        machine: the silo's.
+        run: the run's name, as at the coordinator.
+        judge: the silo's policy. It is asked before anything that a run names is imported.
+        max_bytes: the longest message that is read.
+        say: gets a sentence about what the silo does.
+    """
+
+    def __init__(
+        self,
+        file: SiloFile,
+        folder: Path,
+        machine: Machine,
+        run: str = "run",
+        judge: Judge = allow_all,
+        max_bytes: int = MAX_BYTES,
+        say: Callable[[str], None] = log.info,
+    ) -> None:
+        self.file, self.folder, self.machine, self.run = file, folder, machine, run
+        self.judge, self.max_bytes, self.say = judge, max_bytes, say
+        self._rows: OwnRows | None = None
+        self._silo: Silo | None = None
+
+    def __call__(self, request: bytes) -> bytes:
+        """Return the answer to a message. It never raises: what cannot be done is answered with the reason."""
+        try:
+            return self._answer(request)
+        except Unusable as error:
+            why = f"the request {error}"
+        except Mistake as error:
+            why = str(error)
+        except OSError as error:
+            why = f"a file cannot be read or written at the silo ({error.strerror or reason(error)})"
+        except Exception as error:  # a user's model or data may raise anything; the silo goes on
+            log.exception("a request could not be answered")
+            why = f"the silo failed ({type(error).__name__}: {reason(error)})"
+        self.say(f"a request could not be answered: {why}")
+        return write_message({**answer_fields(self.run, "failed", request), "why": why[:MAX_REASON_LENGTH]})
+
+    def _answer(self, request: bytes) -> bytes:
+        message = read_message(request, self.max_bytes)
+        if message.text("run") != self.run:
+            raise Unusable(f"is of another run ({message.text('run')[:50]} and not {self.run})")
+        kind = message.text("kind")
+        if kind not in KINDS:
+            return self._running()(request)
+        fields, parts = answer_fields(self.run, kind, request), list[bytes]()
+        if kind == "facts":
+            self._rows = load_own_rows(self.file)
+            fields["facts"] = self._rows.facts().to_record()
+        elif kind == "sums":
+            parts = [pack(sum_clients(self._own_rows(), read_agreement(message.fields.get("agreement"))))]
+        else:
+            self._begin(message, request)
+        return write_message(fields, parts)
+
+    def _own_rows(self) -> OwnRows:
+        """Return the silo's rows, which are read once."""
+        if self._rows is None:
+            self._rows = load_own_rows(self.file)
+        return self._rows
+
+    def _begin(self, message: Message, request: bytes) -> None:
+        """Get ready for the first round, and keep the request. The same request again changes nothing."""
+        path = self.folder / BEGIN_FILE
+        kept = path.read_bytes() if path.is_file() else None
+        if kept is not None and kept != request:
+            raise Mistake("this run has begun here with other settings; give a new run another name")
+        if kept is None or self._silo is None:
+            self._silo = self._make(read_begin(message))
+        if kept is None:
+            write_atomic(path, request)
+            self.say(f"the run {self.run} begins: {', '.join(self._own_rows().clients)}")
+
+    def _running(self) -> Silo:
+        """Return the silo of the rounds; made again from the request that was kept, if this process is a new one."""
+        if self._silo is None:
+            path = self.folder / BEGIN_FILE
+            if not path.is_file():
+                raise Mistake(f"the run {self.run} has not begun here; start the coordinator again, with --resume")
+            self._silo = self._make(read_begin(read_message(path.read_bytes(), self.max_bytes)))
+            self.say(f"the run {self.run} goes on")
+        return self._silo
+
+    def _make(self, begin: Begin) -> Silo:
+        """Return the silo of the rounds.
+
+        Raises:
+            Mistake: the silo's policy refuses the run, or it cannot be made here.
+        """
+        rows = self._own_rows()
+        refused = self.judge(begin.tables, rows)
+        if refused:
+            raise Mistake(f"the silo's policy refuses this run: {'; '.join(refused)}")
+        if rows.digest != begin.digest:
+            raise Mistake("the silo's data have changed since it sent its facts; put them back, or begin another run")
+        start_folder = self._write_starts(begin)
+        experiment = silo_experiment(
+            begin.tables, rows, begin.agreement, begin.scale, self.machine, begin.models, start_folder
+        )
+        for remark in experiment.remarks:
+            self.say(remark)
+        return Silo(experiment.plan, self.folder, self.run, begin.text(), self.max_bytes, self.say)
+
+    def _write_starts(self, begin: Begin) -> Path | None:
+        """Write the weights that the models of this silo start from, where the coordinator has sent some."""
+        if self.file.model is not None or not begin.starts:
+            return None
+        names = model_names(settings_at_silo(begin.tables, self.file, begin.models))
+        missing = [name for name in names if name not in begin.starts]
+        if len(missing) == len(names):
+            return None
+        if missing:
+            raise Mistake(
+                f"the model {missing[0]} starts from initial weights and another one of this silo does not; host one "
+                "client at this silo, or give weights to each of its models"
+            )
+        folder = self.folder / "start"
+        for path, name in zip(start_files(folder, len(names)), names, strict=True):
+            write_atomic(path, begin.starts[name])
+        write_atomic(folder / START_FILE, b"[]\n")
+        return folder

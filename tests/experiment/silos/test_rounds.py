@@ -1,0 +1,153 @@
+"""Facts, standardisation, plans and rounds over an in-process carrier: the weights of the simulation, bit for bit."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from coterie.core.errors import Mistake
+from coterie.experiment.build_experiment import Experiment, build_experiment
+from coterie.experiment.settings import Settings
+from coterie.experiment.silos.deal_to_silos import deal_to_silos
+from coterie.experiment.silos.join_silos import AGREED_FILE, JoinOptions, join_silos
+from coterie.experiment.silos.serve_silo import ServeSilo
+from coterie.experiment.silos.silo_file import load_silo_file
+from coterie.loop.federate import federate
+from coterie.loop.plan import Plan, Resume, Round
+from coterie.silos.in_process import InProcess
+from tests.experiment.silos.exchange import MACHINE, settings_of
+from tests.experiment.silos.test_plans import REAL, digits, table_file
+
+
+def serve(files: Mapping[str, Path], folder: Path, **options: Any) -> InProcess:
+    """Silos in this process, each with a folder of its own."""
+    return InProcess({s: ServeSilo(load_silo_file(f), folder / s, MACHINE, **options) for s, f in files.items()})
+
+
+def run(plan: Plan) -> list[Round]:
+    return list(federate(plan, warn=lambda text: None))
+
+
+def assert_same_weights(one: Round, other: Round, client: str) -> None:
+    ours, theirs = one.weights(client), other.weights(client)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def both(folder: Path, settings: Settings, number: int | None = None) -> tuple[list[Round], list[Round], Experiment]:
+    """The rounds of the simulation, and of as many silos, by default one for each client."""
+    simulation = build_experiment(settings, MACHINE)
+    silos = [f"silo{k}" for k in range(number or len(simulation.plan.ids))]
+    dealing = deal_to_silos(settings, silos, folder / "dealt")
+    experiment = join_silos(settings, serve(dealing.files, folder / "silos"), silos, MACHINE, folder / "run")
+    return run(simulation.plan), run(experiment.plan), experiment
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "heart_disease": {"data": {"source": "heart_disease"}},
+    "scaffold": {**digits(partition="shards"), "algorithm": {"name": "scaffold", "lr": 0.1}},
+    "several epochs": {**digits(partition="iid"), "algorithm": {"name": "fedavg", "lr": 0.1, "local_epochs": 2}},
+    "cohort": {**digits(partition="iid"), "cohort": {"size": 2}},
+    "seed set": {
+        **digits(partition="iid"),
+        "seed_set": {"source": "digits", "examples": 20},
+        "algorithm": {"name": "fedmd", "lr": 0.1},
+    },
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_weights_are_those_of_the_simulation(tmp_path: Path, name: str) -> None:
+    if name == "heart_disease" and not (REAL / "heart_disease").is_dir():
+        pytest.skip("the data are not here")
+    simulated, deployed, experiment = both(tmp_path, settings_of(tmp_path, **CASES[name]))
+    assert all(not round.dropped for round in deployed)
+    own = experiment.plan.algorithm.traits.own_models
+    if not own:
+        assert_same_weights(simulated[-1], deployed[-1], experiment.plan.ids[0])
+        assert deployed[-1].test_accuracy == pytest.approx(simulated[-1].test_accuracy, abs=1e-6)
+        assert deployed[-1].test_loss == pytest.approx(simulated[-1].test_loss, rel=1e-5)
+    assert deployed[-1].train_loss == simulated[-1].train_loss
+
+
+def test_hospitals_with_tables_of_their_own(tmp_path: Path) -> None:
+    """One csv, read whole by the simulation, and cut by its wards among three silos, give the same weights.
+
+    The test rows are marked in a column, since the silos could not take those of the simulation's own split.
+    """
+    lines = table_file(tmp_path).read_text().splitlines()
+    marked = [lines[0] + ",test", *(f"{line},{int(k % 5 == 0)}" for k, line in enumerate(lines[1:]))]
+    (tmp_path / "table.csv").write_text("\n".join(marked))
+    columns = {"label_column": "answer", "test_column": "test"}
+    whole = {"source": "csv", "path": str(tmp_path / "table.csv"), "client_column": "ward", **columns}
+    settings = settings_of(tmp_path, data=whole)
+    files = {}
+    for ward in ("c", "a", "b"):
+        (tmp_path / f"{ward}.csv").write_text("\n".join([marked[0], *(x for x in marked[1:] if x.startswith(ward))]))
+        files[ward] = tmp_path / f"{ward}.toml"
+        files[ward].write_text(
+            f'name = "{ward}"\n[data]\nsource = "csv"\npath = "{ward}.csv"\nlabel_column = "answer"\n'
+            'test_column = "test"\nfeature_columns = ["age", "kind", "dose"]\n'
+        )
+    simulation = build_experiment(settings, MACHINE)
+    experiment = join_silos(settings, serve(files, tmp_path / "silos"), list(files), MACHINE, tmp_path / "run")
+    assert list(experiment.plan.ids) == ["a", "b", "c"]
+    assert experiment.inputs.to_record() == simulation.inputs.to_record()
+    assert_same_weights(run(simulation.plan)[-1], run(experiment.plan)[-1], "a")
+
+
+def test_the_coordinators_weights_are_where_the_silos_start(tmp_path: Path) -> None:
+    """Frozen weights are in no broadcast, so each silo has to be sent them before the first round."""
+    plain = settings_of(tmp_path, **digits(partition="iid"))
+    first = build_experiment(plain, MACHINE)
+    state = {name: value + 0.25 for name, value in first.models["model"].state_dict().items()}
+    safetensors.torch.save_file(state, tmp_path / "start.safetensors")
+    pretrain = replace(plain.pretrain, weights=str(tmp_path / "start.safetensors"), freeze="all but head")
+    simulated, deployed, experiment = both(tmp_path, replace(plain, pretrain=pretrain), 2)
+    assert_same_weights(simulated[-1], deployed[-1], experiment.plan.ids[0])
+    assert simulated[-1].train_loss == deployed[-1].train_loss
+    assert experiment.starts
+    begin = (tmp_path / "silos" / "silo0" / "begin").read_bytes()
+    assert str(tmp_path).encode() not in begin  # no place of the coordinator's
+
+
+def test_both_ends_may_be_started_again(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, **digits(partition="iid"), algorithm={"name": "scaffold", "lr": 0.1})
+    simulated = run(build_experiment(settings, MACHINE).plan)
+    names = ["north", "south"]
+    files = deal_to_silos(settings, names, tmp_path / "dealt").files
+    experiment = join_silos(settings, serve(files, tmp_path / "silos"), names, MACHINE, tmp_path / "run")
+    rounds = federate(experiment.plan, warn=lambda text: None)
+    first = next(rounds)
+    carrier = serve(files, tmp_path / "silos")  # new processes, the same folders
+    again = join_silos(settings, carrier, names, MACHINE, tmp_path / "run")
+    assert [kind for _, kind in carrier.requests] == ["begin", "begin"]
+    (last,) = federate(again.plan, Resume(1, first.state, first.store), warn=lambda text: None)
+    assert_same_weights(simulated[-1], last, experiment.plan.ids[0])
+
+
+def test_a_silo_whose_data_have_changed_says_so(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, **digits(partition="iid"))
+    files = deal_to_silos(settings, ["north", "south"], tmp_path / "dealt").files
+    join_silos(settings, serve(files, tmp_path / "silos"), list(files), MACHINE, tmp_path / "run")
+    deal_to_silos(replace(settings, rng_seed=4), ["north", "south"], tmp_path / "dealt")
+    with pytest.raises(Mistake, match="the silo's data have changed since it sent its facts"):
+        join_silos(settings, serve(files, tmp_path / "silos"), list(files), MACHINE, tmp_path / "run")
+
+
+def test_a_silo_that_is_away_or_refuses_is_named(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, **digits(partition="iid"))
+    files = deal_to_silos(settings, ["north", "south"], tmp_path / "dealt").files
+    carrier = serve(files, tmp_path / "silos")
+    carrier.gone.add("south")
+    with pytest.raises(Mistake, match="silo south: is not connected; all silos must be there"):
+        join_silos(settings, carrier, list(files), MACHINE, tmp_path / "run", JoinOptions(deadline=1))
+    strict = serve(files, tmp_path / "silos", judge=lambda tables, rows: ["no fedavg here"])
+    with pytest.raises(Mistake, match="the silo's policy refuses this run: no fedavg here"):
+        join_silos(settings, strict, list(files), MACHINE, tmp_path / "other")
+    assert not (tmp_path / "silos" / "north" / "begin").exists()
+    assert (tmp_path / "other" / AGREED_FILE).exists()
