@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from coterie.cli import data_commands, probe_commands
+from coterie.cli import data_commands, peer_commands, probe_commands
 from coterie.cli.interrupts import handle_interrupts
 from coterie.cli.option_names import Trust, mistakes_in_options
 from coterie.cli.standard_streams import steady_streams
@@ -176,6 +176,9 @@ def predict(
     from coterie.cli.predict_command import write_predictions
 
     write_predictions(folder, file, client, out, trust)
+
+
+peer_commands.add_to(app)
 
 
 def _print_version(wanted: bool) -> None:

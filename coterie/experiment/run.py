@@ -10,7 +10,7 @@ from typing import Any
 from coterie.core.errors import Mistake
 from coterie.core.threads import threads_by_default
 from coterie.experiment.algorithm_options import adopt_algorithm, complete_algorithm
-from coterie.experiment.build_experiment import build_experiment
+from coterie.experiment.build_experiment import Experiment, build_experiment
 from coterie.experiment.check_data import check_data
 from coterie.experiment.config_toml import adopt_choices, complete_threads, find_changes
 from coterie.experiment.folder_jobs import Outcome, start_or_resume, write_missing_report
@@ -18,7 +18,7 @@ from coterie.experiment.mend_folder import has_begun, is_whole, mend_folder, req
 from coterie.experiment.resolve_engine import this_machine
 from coterie.experiment.run_recorder import RunRecorder, RunWatch, SilentRun
 from coterie.experiment.settings import Settings, load_settings
-from coterie.experiment.shared_run import carry_out, follow, set_workers
+from coterie.experiment.shared_run import Participation, carry_out, follow, set_workers
 from coterie.experiment.trust import code_of_file
 from coterie.processes.process_group import launcher_size
 from coterie.processes.spawn import lead_processes
@@ -28,7 +28,12 @@ from coterie.track.rounds_file import Record
 
 
 def run(
-    settings: Settings, out: Path, resume: bool = False, watch: RunWatch | None = None, team: Team = ALONE
+    settings: Settings,
+    out: Path,
+    resume: bool = False,
+    watch: RunWatch | None = None,
+    team: Team = ALONE,
+    participation: Participation | None = None,
 ) -> Outcome:
     """Run an experiment into the folder `out`, or continue what was stopped there.
 
@@ -40,6 +45,7 @@ def run(
         watch: is told how the run goes on.
         team: the processes that a launcher started; this is the first of them, and the others call `follow`. Without
             one, this process starts as many as the settings ask for.
+        participation: how this process takes part in a run whose other clients are elsewhere.
 
     Raises:
         Mistake: the settings cannot be used, or the folder cannot. In the first case nothing is written.
@@ -48,9 +54,14 @@ def run(
     folder, watch = RunFolder(out), watch or SilentRun()
     size = launcher_size()
     settings = settings if size is None else set_workers(settings, size)
+    settings = settings if participation is None else participation.adapt(settings)
+
+    def join(experiment: Experiment) -> Experiment:
+        return experiment if participation is None else participation.join(experiment, folder)
 
     def prepare() -> _RunJob:
-        return _RunJob(RunRecorder(build_experiment(settings, this_machine()), folder, watch), team)
+        experiment = join(build_experiment(settings, this_machine()))
+        return _RunJob(RunRecorder(experiment, folder, watch), team, participation)
 
     def prepare_rest() -> _RunJob | None:
         mend_folder(folder, watch.say)
@@ -62,7 +73,7 @@ def run(
         experiment = build_experiment(adopted, this_machine(), folder.start)
         if has_begun(folder):
             check_data(experiment, folder, watch.say)
-        return _RunJob(RunRecorder(experiment, folder, watch), team)
+        return _RunJob(RunRecorder(join(experiment), folder, watch), team, participation)
 
     return start_or_resume(folder, resume, prepare, prepare_rest)
 
@@ -73,6 +84,7 @@ class _RunJob:
 
     recorder: RunRecorder
     team: Team
+    participation: Participation | None = None
 
     @property
     def records(self) -> list[Record]:
@@ -82,7 +94,7 @@ class _RunJob:
         """Carry the run out with the launcher's processes, or with processes that are started here."""
         workers = self.recorder.experiment.settings.engine.workers
         assert workers != "auto", "the settings are resolved"
-        lead = partial(carry_out, recorder=self.recorder)
+        lead = partial(carry_out, recorder=self.recorder, participation=self.participation)
         return lead(self.team) if self.team.size > 1 else lead_processes(workers, lead, follow)
 
     def withdraw(self) -> None:

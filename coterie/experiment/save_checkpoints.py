@@ -24,11 +24,11 @@ class CheckpointSaver:
     Attributes:
         newest: the newest round or interval that is on record; None before the first of this process.
         saved: the number of the newest checkpoint, 0 where there is none.
-        pause_until: no checkpoint is due before this time.
+        pause_until: no checkpoint is due before this time, unless one is due after `every_round`.
     """
 
-    def __init__(self, folder: RunFolder, team: Team = ALONE) -> None:
-        self.folder, self.team = folder, team
+    def __init__(self, folder: RunFolder, team: Team = ALONE, every_round: bool = False) -> None:
+        self.folder, self.team, self.every_round = folder, team, every_round
         self.checkpoints = Checkpoints(folder.checkpoint, team)
         self.newest: Round | Resume | None = None
         self.saved = 0
@@ -53,7 +53,7 @@ class CheckpointSaver:
     @property
     def due(self) -> bool:
         """Whether it is time for a checkpoint."""
-        return time.monotonic() >= self.pause_until
+        return self.every_round or time.monotonic() >= self.pause_until
 
     def save(self) -> None:
         """Save a checkpoint of `newest`, unless it is saved already. Its records reach the disk first.

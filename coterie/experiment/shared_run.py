@@ -8,10 +8,10 @@ target accuracy; the others are told what it decides.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from coterie.core.errors import Mistake
 from coterie.core.threads import compute_with
@@ -24,6 +24,7 @@ from coterie.experiment.settings import Settings
 from coterie.experiment.stop_requests import ignore_stop_requests, stop_requests
 from coterie.loop.check_update import broken_leaf
 from coterie.loop.federate import federate
+from coterie.loop.plan import Resume, Round
 from coterie.loop.store import Store
 from coterie.models import huggingface_models
 from coterie.processes.team import Team, owns
@@ -46,12 +47,28 @@ def follow(team: Team) -> None:
     carry_out(team)
 
 
-def carry_out(team: Team, recorder: RunRecorder | None = None) -> dict[str, Any]:
+class Participation(Protocol):
+    """How a process takes part in a run whose other clients are elsewhere."""
+
+    def adapt(self, settings: Settings) -> Settings:
+        """Return the settings as this process runs them."""
+
+    def join(self, experiment: Experiment, folder: RunFolder) -> Experiment:
+        """Return the experiment of this process's own client. Nothing is written into the folder."""
+
+    def rounds(self, folder: RunFolder, resume: Resume | None, warn: Callable[[str], None]) -> Iterator[Round]:
+        """Yield the rounds that are left."""
+
+
+def carry_out(
+    team: Team, recorder: RunRecorder | None = None, participation: Participation | None = None
+) -> dict[str, Any]:
     """Run all rounds that are left, and write what a finished run leaves. Collective: every process calls it.
 
     Args:
         team: the processes of the run.
         recorder: the first process's; None in all others. Without one in the first process there is nothing to run.
+        participation: where the other clients are not here. A checkpoint is then saved after every round.
 
     Returns:
         The entries of summary.json in the first process; nothing in the others.
@@ -70,7 +87,7 @@ def carry_out(team: Team, recorder: RunRecorder | None = None) -> dict[str, Any]
     else:
         experiment = recorder.experiment
     team.gather(None)  # nothing is written before every process has built the experiment
-    saver = CheckpointSaver(folder, team)
+    saver = CheckpointSaver(folder, team, every_round=participation is not None)
     found = saver.newest = saver.load()
     if recorder is not None:
         for sentence in saver.warnings():
@@ -81,7 +98,8 @@ def carry_out(team: Team, recorder: RunRecorder | None = None) -> dict[str, Any]
     assert threads != "auto", "the settings are resolved"
     with compute_with(threads), saver.save_on_interrupt(), stop_requests(team) as request:
         plan, warn = replace(experiment.plan, team=team), (SilentRun() if recorder is None else recorder.watch).say
-        for round in () if is_complete else federate(plan, found, warn=warn):
+        left = federate(plan, found, warn=warn) if participation is None else participation.rounds(folder, found, warn)
+        for round in () if is_complete else left:
             if recorder is not None:
                 recorder.append(round)
             saver.newest = round

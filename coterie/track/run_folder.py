@@ -4,6 +4,7 @@ config.toml           every setting, resolved
 clients.json          how many examples each client holds
 inputs.json           what the model takes, and what its outputs mean
 data.json             digests of the data that the run began with
+roster.toml           without a server: who took part, with which public keys
 start/                what the run began with, unless that is initial weights of its own
 rounds.jsonl          one line a round
 checkpoint/           what a resume needs
@@ -40,6 +41,8 @@ CLIENTS_FILE = "clients.json"
 DATA_FILE = "data.json"
 INPUTS_FILE = "inputs.json"
 SHEET_FILE = "sheet.png"
+ROSTER_FILE = "roster.toml"
+"""Of a run without a server: who took part, with which public keys."""
 START_FILE = "start.json"
 """In start/: where the weights that a run began with came from. It is written last of that folder."""
 
@@ -112,7 +115,9 @@ class RunFolder:
         self.rounds.close()
         for folder in (self.checkpoint, self.start):
             shutil.rmtree(folder, ignore_errors=True)
-        descriptions = (self.path / name for name in (CHECKSUMS_FILE, CLIENTS_FILE, INPUTS_FILE, DATA_FILE))
+        descriptions = (
+            self.path / name for name in (CHECKSUMS_FILE, CLIENTS_FILE, INPUTS_FILE, DATA_FILE, ROSTER_FILE)
+        )
         for file in (*descriptions, self.config, self.rounds.path, self.path / LOCK_FILE):
             file.unlink(missing_ok=True)
         for folder in self._new_folders:
@@ -134,7 +139,7 @@ class RunFolder:
     def description_files(self) -> list[str]:
         """Return the names of the files that say what the run is. They are there from its first round on."""
         start = [path.relative_to(self.path).as_posix() for path in sorted(self.start.glob("*"))]
-        return [CONFIG_FILE, CLIENTS_FILE, INPUTS_FILE, DATA_FILE, SHEET_FILE, *start]
+        return [CONFIG_FILE, CLIENTS_FILE, INPUTS_FILE, DATA_FILE, SHEET_FILE, ROSTER_FILE, *start]
 
     def result_files(self) -> list[str]:
         """Return the names of the files that are complete when the run is over."""
@@ -167,6 +172,10 @@ class RunFolder:
     def write_data(self, record: Mapping[str, Any]) -> None:
         """Write data.json."""
         write_file(self.path / DATA_FILE, to_json(record, indent=1).encode() + b"\n")
+
+    def write_roster(self, text: str) -> None:
+        """Write roster.toml."""
+        write_file(self.path / ROSTER_FILE, text.encode())
 
     def write_start(self, weights: Mapping[Path, bytes], about: Sequence[Mapping[str, Any]]) -> None:
         """Write the weights that the run began with, then start.json with where they came from."""
