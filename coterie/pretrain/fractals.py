@@ -33,6 +33,8 @@ from coterie.pretrain.iterated_functions import Systems, uniform_rows
 CHUNK_POINTS = 125_000
 """How many points are computed at a time, so that they fit the cache of a core."""
 _MIN_DETERMINANT = 1e-12
+_MIN_EXTENT = 1e-300
+"""Of a picture: an orbit that never leaves its first point has none, and a number of pixels over it must be finite."""
 
 
 def render(systems: Systems, keys: Tensor, points: int, size: int) -> Tensor:
@@ -134,7 +136,7 @@ def fixed_point(maps: Tensor) -> Tensor:
 def _histogram(x: Tensor, size: int) -> Tensor:
     """Count the points x [2, T, B] in each pixel, float32 [B, s, s]."""
     low, high = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
-    scale = (size - 1) / (high - low).clamp(min=torch.finfo(x.dtype).tiny)
+    scale = (size - 1) / (high - low).clamp(min=_MIN_EXTENT)
     column, row = ((x - low) * scale).long()  # [T, B] each
     batch = x.shape[2]
     place = (torch.arange(batch) * size + row) * size + column

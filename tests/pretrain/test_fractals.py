@@ -104,3 +104,13 @@ def test_pictures_are_bounded_and_not_degenerate() -> None:
 def test_orbits_stay_within_bounds() -> None:
     """A contraction on average: no orbit of 1000 goes far, though a map alone may hardly contract."""
     assert float(orbit(MANY, KEYS, 1000).abs().max()) < 1000
+
+
+def test_an_orbit_that_never_leaves_its_first_point_is_a_picture_of_one_pixel() -> None:
+    """The second map has no area, so it is hardly ever chosen: x -> x / 2 stays at its fixed point 0, in a corner."""
+    shrink, flat = [[0.5, 0.0, 0.0], [0.0, 0.5, 0.0]], [[0.0, 0.0, 1.0], [0.0, 0.0, 1.0]]
+    systems = Systems(torch.tensor([[shrink, flat]], dtype=torch.float64), torch.tensor([2]))
+    picture = render(systems, rng.keys(1, "still"), 60, 8)
+    assert picture.isfinite().all()
+    assert picture.amax() == 1
+    assert not picture[:, 2:].any()
