@@ -3,7 +3,7 @@
 rng_seed = 0
 [pretrain]  what is trained and for how long: the keys of `coterie.pretrain.fps.FPS`, and method = "fps"
 [model]     as in an experiment; it is made with a classifier, which is left out
-[engine]    device
+[engine]    device, compile
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class Pretraining:
         pretrain: how.
         model: the table of that name. A key with the value None was left out and has no default.
         device: where; "auto" until it is resolved.
+        compile: whether steps are compiled.
         folders: where functions of the user's own are looked for.
     """
 
@@ -62,6 +63,7 @@ class Pretraining:
     model: dict[str, Any]
     device: str
     folders: tuple[Path, ...]
+    compile: bool = False
 
     def tables(self) -> dict[str, Any]:
         """Return the settings as nested dicts, in the order of a file, without keys that have no value."""
@@ -71,7 +73,7 @@ class Pretraining:
             "rng_seed": self.rng_seed,
             "pretrain": {"method": "fps", **given},
             "model": model,
-            "engine": {"device": self.device},
+            "engine": {"device": self.device} | ({"compile": True} if self.compile else {}),
         }
 
     def format_config(self, versions: dict[str, str]) -> str:
@@ -113,7 +115,7 @@ def parse_pretraining(raw: Raw, folders: Sequence[Path]) -> Pretraining:
     known = {
         "pretrain": Keys(method=Key(METHODS, "fps")).join(read_keys("coterie.pretrain.fps:FPS")),
         "model": _model_keys(raw.get("model", {}), folders),
-        "engine": Keys(device=Key(str, "auto")),
+        "engine": Keys(device=Key(str, "auto"), compile=Key(bool, False)),
     }
     elsewhere = {key: full_name(name, key) for name, keys in known.items() for key in keys}
     at_top = {k: v for k, v in raw.items() if k not in (*PRETRAINING_TABLES, *IGNORED, "origin")}
@@ -123,7 +125,7 @@ def parse_pretraining(raw: Raw, folders: Sequence[Path]) -> Pretraining:
     values["model"]["name"] = find_checkpoints(values["model"]["name"], folders)
     with mistakes_in("pretrain"):
         settings = FPS(**values["pretrain"])
-    return Pretraining(first["rng_seed"], settings, values["model"], values["engine"]["device"], tuple(folders))
+    return Pretraining(first["rng_seed"], settings, values["model"], folders=tuple(folders), **values["engine"])
 
 
 def _model_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
@@ -142,7 +144,9 @@ def build_trainer(settings: Pretraining) -> tuple[nn.Module, Trainer]:
     shape = [settings.pretrain.channels, size, size]
     model = make_model(given, given["name"], shape, CLASSIFIER_CLASSES, settings.rng_seed, settings.folders)
     with mistakes_in("pretrain"):
-        trainer = Trainer(settings.pretrain, model, settings.rng_seed, find_device(settings.device))
+        trainer = Trainer(
+            settings.pretrain, model, settings.rng_seed, find_device(settings.device), compile=settings.compile
+        )
     try:
         trainer.check_images(torch.zeros(2, *shape))
     except (RuntimeError, ValueError, IndexError, TypeError, NotImplementedError) as error:

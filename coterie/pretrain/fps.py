@@ -27,7 +27,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from coterie.algorithms.self_supervised import METHODS, PREDICTOR, PREFIX, Method, method_arguments
+from coterie.algorithms.self_supervised import METHODS, PREDICTOR, PREFIX, Method, Views, method_arguments
 from coterie.core import rng, tree
 from coterie.core.algorithm import Logs
 from coterie.core.errors import Mistake, require
@@ -37,6 +37,7 @@ from coterie.core.tree import Tree
 from coterie.engines.malloc import keep_freed_memory
 from coterie.models.functional import initial_weights, make_task
 from coterie.objectives import cross_entropy
+from coterie.pretrain.compiled_steps import CompiledSteps
 from coterie.pretrain.pair_batches import PairBatches, Sizes
 
 LARGE_PIXELS = 64
@@ -194,7 +195,9 @@ class Trainer:
         step: how many steps are done.
     """
 
-    def __init__(self, settings: FPS, model: nn.Module, rng_seed: int, device: torch.device = CPU) -> None:
+    def __init__(
+        self, settings: FPS, model: nn.Module, rng_seed: int, device: torch.device = CPU, compile: bool = False
+    ) -> None:
         """Prepare the training, before its first step.
 
         Args:
@@ -202,6 +205,7 @@ class Trainer:
             model: its current weights are the start; it is never changed.
             rng_seed: everything random derives from it.
             device: where to train.
+            compile: whether steps are compiled, which takes minutes and gives the same weights to rounding.
 
         Raises:
             Mistake: the model has no classifier to leave out.
@@ -215,6 +219,11 @@ class Trainer:
         self.batches = PairBatches(settings.sizes, rng_seed)
         self._weights = self._to_device(self.method.prepare(self._with_heads(initial_weights(model))))
         self._velocity = tree.zeros_like(self._weights["params"])
+        self._compiled: CompiledSteps | None = None
+        if compile:
+            lr, decay = settings.first_lr, settings.weight_decay
+            self._compiled = CompiledSteps(self.method, settings.momentum, decay, lr, device)
+            self._begin_compiled()
 
     def _with_heads(self, weights: Tree) -> Tree:
         """Return the weights with the method's new heads in place of the classifier."""
@@ -227,6 +236,19 @@ class Trainer:
     def _to_device(self, state: Tree) -> Tree:
         return tree.map(lambda x: x.to(self.device), state)
 
+    def _begin_compiled(self) -> None:
+        """Let compiled steps go on from the weights, of which they then own a copy."""
+        if self._compiled is not None:
+            self._compiled.begin(self._weights, self._velocity)
+
+    def _take_compiled(self, steps: CompiledSteps, views: Views, key: Tensor) -> Logs:
+        """Take one compiled step, and return its logs."""
+        logs = steps.advance(views, key, self.lr())
+        self._weights = {kind: steps.carry[kind] for kind in ("params", "buffers")}
+        self._velocity = steps.carry["velocity"]
+        self.step += 1
+        return logs
+
     @torch.no_grad()
     def check_images(self, x: Tensor) -> None:
         """Run forward and backward on images [B, C, n, n] without a step, so that images that do not fit fail here."""
@@ -238,6 +260,8 @@ class Trainer:
         """Take one step, and return its logs; see `Method.gradient`."""
         x = self.batches.views(self.step).to(self.device)
         key = rng.key(self.rng_seed, "step", self.step).to(self.device)
+        if self._compiled is not None:
+            return self._take_compiled(self._compiled, (x[:, 0], x[:, 1]), key)
         params, buffers = self._weights["params"], self._weights["buffers"]
         grads, after, logs = self.method.gradient(params, buffers, (x[:, 0], x[:, 1]), None, key)
         grads = tree.add(grads, params, self.settings.weight_decay)
@@ -255,12 +279,15 @@ class Trainer:
 
     def state(self) -> Tree:
         """Return everything that the next step depends on, except the number of steps done."""
-        return {"weights": self._weights, "velocity": self._velocity, "cache": self.batches.cache.state()}
+        trained = {"weights": self._weights, "velocity": self._velocity}
+        kept = trained if self._compiled is None else tree.clone(trained)  # the next step writes over them
+        return {**kept, "cache": self.batches.cache.state()}
 
     def restore(self, step: int, state: Tree) -> None:
         """Continue from a `state` that was taken after `step` steps."""
         self.step, self._weights = step, self._to_device(state["weights"])
         self._velocity = self._to_device(state["velocity"])
+        self._begin_compiled()
         self.batches.cache.restore(state["cache"])
 
     def encoder_weights(self) -> dict[str, Tensor]:

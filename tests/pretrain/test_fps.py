@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from coterie import Mistake
 from coterie.core import tree
 from coterie.core.packing import pack, unpack
+from coterie.engines.compiled import cpp_compiler
 from coterie.models.projection_heads import predictor, projector
 from coterie.models.registry import build
 from coterie.pretrain.fps import FPS, Trainer
@@ -69,6 +70,33 @@ def test_it_continues_bit_for_bit_from_a_saved_state(options: dict[str, object])
     resumed.restore(4, unpack(pack(stopped.state())))
     assert [float(resumed.advance()["loss"]) for _ in range(2)] == losses[4:]
     assert pack(resumed.state()) == pack(whole.state())
+
+
+@pytest.mark.skipif(cpp_compiler() is None, reason="compiling needs a C++ compiler")
+def test_compiled_steps_are_the_same_to_rounding_and_continue_bit_for_bit() -> None:
+    """A state is a copy, since the next step writes over the weights; the model's own weights stay as they were."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
+    before = tree.clone(dict(model.state_dict()))
+    plain, whole = (
+        Trainer(FPS(steps=6, hidden=3, lr=1.0, **QUICK), model, 0, compile=compile)  # type: ignore[arg-type]
+        for compile in (False, True)
+    )
+    for _ in range(3):
+        plain.advance(), whole.advance()
+    kept = pack(whole.state())
+    state = whole.state()
+    log, expected = whole.advance(), plain.advance()
+    assert {name: float(x) for name, x in log.items()} == pytest.approx(
+        {name: float(x) for name, x in expected.items()}, abs=1e-4
+    )
+    for name, x in plain.encoder_weights().items():
+        assert torch.allclose(whole.encoder_weights()[name], x, atol=1e-5), name
+    assert pack(state) == kept
+    after = pack(whole.state())
+    whole.restore(3, unpack(kept))
+    whole.advance()
+    assert pack(whole.state()) == after
+    assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
 
 
 def test_the_rng_seed_decides_everything() -> None:
