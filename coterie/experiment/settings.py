@@ -29,6 +29,7 @@ from coterie.experiment.tables import (
 )
 from coterie.experiment.toml_file import Raw, apply_overrides, read_toml
 from coterie.models.libraries import HUGGINGFACE, library_prefix
+from coterie.weights.cards import BOX, card
 
 if TYPE_CHECKING:
     from coterie.loop.cohort import Cohort
@@ -95,6 +96,8 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
         Mistake: a key or value cannot be used.
     """
     written = read_toml(path)
+    if "stage" in written:
+        raise Mistake(f"{path}: is a chain of stages, not one experiment; `coterie run` runs it")
     raw, changed = apply_overrides(written, overrides)
     if not {"data", "algorithm"} & raw.keys() and "pretrain" in raw:
         raise Mistake(f"{path}: is a pre-training, not an experiment; `coterie pretrain` runs it")
@@ -183,6 +186,10 @@ def _find_weights(given: Any, names: Sequence[str], folders: Sequence[Path]) -> 
         models = {find_checkpoints(name, folders): each for name, each in given.items()}
         return {name: _find_weights(each, [name], folders) for name, each in models.items()}
     if given is None or given == "none" or given.partition(":")[0] == PUBLISHED:
+        return given
+    if given.startswith(BOX):
+        with mistakes_in("pretrain"):
+            card(given.removeprefix(BOX))  # it refuses a name that is unknown
         return given
     if library_prefix(given) is None:
         return str(_find_path(given, folders))

@@ -26,6 +26,8 @@ from coterie.models.model_parts import freeze_parts
 from coterie.pretrain import pretrained_weights
 from coterie.pretrain.pretrained_weights import LoadReport
 from coterie.track.run_folder import START_FILE
+from coterie.weights.cards import BOX, card
+from coterie.weights.encoders import load
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,8 @@ def _load_weights(pretrain: Pretrain, name: str, model: nn.Module) -> LoadReport
     options: dict[str, Any] = {"head": pretrain.head, "prefix": pretrain.prefix, "skip": pretrain.skip or ()}
     if source is None:
         return None
+    if source.startswith(BOX):
+        return _load_from_box(source.removeprefix(BOX), model, options)
     if tag is None:
         return pretrained_weights.load_weights_file(model, source, **options)
     with mistakes_about_models():
@@ -146,6 +150,18 @@ def _load_weights(pretrain: Pretrain, name: str, model: nn.Module) -> LoadReport
             value=source,
         )
     return pretrained_weights.load_weights(model, found, f"{name}, {tag or 'its'} published weights", **options)
+
+
+def _load_from_box(name: str, model: nn.Module, options: Mapping[str, Any]) -> LoadReport:
+    """Load an encoder that comes with coterie; where it does not fit, say which model it is for."""
+    about = card(name)
+    meant = ", ".join(f"{key} = {toml_text(value)}" for key, value in about["model"].items())
+    source = f"{BOX}{name}, {about['trained']['steps']:,} steps"
+    try:
+        return pretrained_weights.load_weights(model, load(name), source, sha256=about["sha256"], **options)
+    except Mistake as mistake:
+        sentence = f"{mistake.sentence}; {BOX}{name} is for a model with {meant}"
+        raise Mistake(sentence, key=mistake.key, value=mistake.value) from mistake
 
 
 def _describe_start(name: str, model: nn.Module, loaded: LoadReport | None) -> Start:

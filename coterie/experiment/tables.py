@@ -65,7 +65,8 @@ class Pretrain:
     """[pretrain]: which weights a run starts from, which of them are frozen, and which are trained more slowly.
 
     Attributes:
-        weights: a safetensors file, or a folder with a model.safetensors; "published" or "published:TAG" for those of
+        weights: a safetensors file, or a folder with a model.safetensors; "box:NAME" for an encoder that comes with
+            coterie (`coterie.weights`); "published" or "published:TAG" for those of
             a library's model, which its name, or NAME.TAG, means too; "none". For several models a table, from a
             model's name to its weights.
         head, prefix, skip: see `coterie.pretrain.pretrained_weights.load_weights`.
