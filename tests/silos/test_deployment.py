@@ -3,10 +3,16 @@
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from coterie import Recipe
+from coterie.core import tree
 from coterie.core.packing import unpack
+from coterie.core.transforms import Transform, cast, chain
+from coterie.core.tree import Tree
 from tests.common.recipes import RECIPES
+from tests.federations import dense, ragged, seed_set
 from tests.silos.deployment import Deployment, same_bits, server_state
 
 DEPLOYABLE = {name: recipe for name, recipe in RECIPES.items() if name != "centralized"}
@@ -26,3 +32,62 @@ def test_weights_are_those_of_the_simulation(recipe: Recipe, tmp_path: Path) -> 
     for client in both.clients:
         assert same_bits(unpack(models[client]), simulated[-1].weights(client))
     assert both.said == []
+
+
+@pytest.mark.parametrize("name", ["fedh2l", "fedh2l, all options", "fedmd, posteriors"])
+def test_three_models(name: str, tmp_path: Path) -> None:
+    """Clients with models of three kinds; each silo has those of its own clients alone."""
+    two_layers = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3)).double()
+    kinds = [dense(), nn.Linear(6, 3).double(), two_layers]
+    models = {client: kinds[int(client) % 3] for client in ragged()}
+    both = Deployment(RECIPES[name], tmp_path, models=models)
+    simulated, deployed = both.simulate(), both.deploy()
+    for a, b in zip(simulated, deployed, strict=True):
+        assert same_bits(server_state(a), server_state(b))
+    found = both.models_at_silos()
+    for client in both.clients:
+        assert same_bits(unpack(found[client]), simulated[-1].weights(client))
+
+
+@pytest.mark.parametrize("name", ["fedavg", "scaffold"])
+def test_a_codec_works_at_the_silo(name: str, tmp_path: Path) -> None:
+    """A quarter of the bytes; the error that rounding leaves at a client is part of its state there."""
+    both = Deployment(
+        RECIPES[name], tmp_path, options={"up": chain(remember_rounding(), cast(torch.float16, torch.float64))}
+    )
+    a, b = both.simulate()[-1], both.deploy()[-1]
+    assert same_bits(server_state(a), server_state(b))
+    assert a.bytes_up == b.bytes_up
+
+
+def remember_rounding() -> Transform:
+    """A codec with an error feedback: what float16 loses in one round is added in the next."""
+
+    def encode(update: Tree, state: Tree, key: Tensor) -> tuple[Tree, Tree]:
+        whole = tree.add(update, state)
+        sent = tree.map(lambda x: x.half().to(x.dtype), whole)
+        return sent, tree.sub(whole, sent)
+
+    return Transform(encode, init=tree.zeros_like)
+
+
+def test_measures_are_those_of_all_test_rows(tmp_path: Path) -> None:
+    """Each silo has a third of the test rows; their sums and counts make the simulation's loss and accuracy."""
+    test = seed_set(20)
+    both = Deployment(RECIPES["fedavg"], tmp_path, test=test)
+    for a, b in zip(both.simulate(), both.deploy(), strict=True):
+        assert b.test_loss == pytest.approx(a.test_loss, rel=1e-12)
+        assert b.test_accuracy == a.test_accuracy
+        assert b.measures["wire_bytes_up"] > b.bytes_up
+        assert b.measures["wire_bytes_down"] > 0
+
+
+def test_measures_of_own_models_are_the_mean_over_the_models(tmp_path: Path) -> None:
+    """Where every silo has all test rows, they are the simulation's; so are the clients' own accuracies."""
+    test, own = seed_set(20), {client: data.take(torch.arange(1)) for client, data in ragged().items()}
+    both = Deployment(RECIPES["fedbn"], tmp_path, hosts=dict.fromkeys("012345", "only"), test=test)
+    both.options = {"own_test": own}
+    a, b = both.simulate()[-1], both.deploy()[-1]
+    assert b.test_loss == pytest.approx(a.test_loss, rel=1e-12)
+    assert b.test_accuracy == pytest.approx(a.test_accuracy)
+    assert b.measures["own_test_accuracy"] == pytest.approx(a.measures["own_test_accuracy"])

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
-from coterie import Mistake
+from coterie import Mistake, Round
 from coterie.core import tree
 from coterie.core.packing import pack, unpack
 from coterie.loop.federate import federate
@@ -76,22 +77,28 @@ FAULTS: dict[str, tuple[Fault, str]] = {
 }
 
 
+@cache
+def simulate_without(lost: tuple[str, ...]) -> list[Round]:
+    """A simulation of SCAFFOLD in which some clients drop out in round 2."""
+    return Deployment(RECIPES["scaffold"], Path(), test=TEST).simulate([(2, client) for client in lost])
+
+
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_costs_the_silo_s_clients_the_round(name: str, tmp_path: Path) -> None:
     """The weights are those of a simulation in which the clients of silo south dropped out in round 2; their states
-    stay at those of round 1, so SCAFFOLD's rounds 3 and 4 would show any other."""
+    stay at those of round 1, so SCAFFOLD's round 3 would show any other."""
     fault, why = FAULTS[name]
-    both = Deployment(RECIPES["scaffold"], tmp_path, 4, test=TEST, faults={(2, "south"): fault})
+    both = Deployment(RECIPES["scaffold"], tmp_path, test=TEST, faults={(2, "south"): fault})
     first_is_enough = name in ("a payload that cannot be read", "another's name")
     lost = ["2"] if name == "a payload that cannot be read" else ["2", "4"]
-    simulated, deployed = both.simulate([(2, client) for client in lost]), both.deploy()
+    simulated, deployed = simulate_without(tuple(lost)), both.deploy()
     for a, b in zip(simulated, deployed, strict=True):
         assert same_bits(server_state(a), server_state(b))
         assert a.reached == b.reached
     assert [d["client"] for d in deployed[1].dropped] == lost
     assert all(why in d["why"] for d in deployed[1].dropped[:1] if first_is_enough)
     assert first_is_enough or all(why in d["why"] for d in deployed[1].dropped)
-    assert [r.dropped for k, r in enumerate(deployed) if k != 1] == [[], [], []]
+    assert [r.dropped for k, r in enumerate(deployed) if k != 1] == [[], []]
 
 
 def test_an_answer_that_comes_twice_counts_once(tmp_path: Path) -> None:
