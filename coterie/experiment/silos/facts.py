@@ -8,6 +8,7 @@ Legend: C classes.
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, TypeVar
@@ -141,13 +142,19 @@ def read_record(record: Any, kind: type[T], what: str) -> T:
     """
     try:  # through JSON, where a list is a tuple and nothing else changes its type
         text = json.dumps(record, allow_nan=False)
-        return TypeAdapter(kind).validate_json(text, strict=True)
+        read: T = _adapter(kind).validate_json(text, strict=True)
+        return read
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise Mistake(f"{what} cannot be used: {printable(place)[:300]}: {first['msg']}") from error
     except (TypeError, ValueError, RecursionError) as error:
         raise Mistake(f"{what} cannot be used: they are not plain values") from error
+
+
+@functools.cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)
 
 
 def _problem(facts: Facts, silo: str) -> str | None:

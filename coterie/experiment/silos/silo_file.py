@@ -27,7 +27,7 @@ TABLE_SOURCES = ("csv", "parquet")
 SPLIT_SOURCES = (*TABLE_SOURCES, "npz")
 """Sources whose test rows a silo chooses by a column, or by a digest of each row."""
 
-_TOP = Keys(name=Key(Annotated[str, MinLen(1)], REQUIRED), client=Key(Annotated[str, MinLen(1)] | None, None))
+_TOP = Keys(name=Key(str, REQUIRED), client=Key(str | None, None))
 _MODEL = Keys(name=Key(str | None, None), weights=Key(str | Path | None, None))
 _ENGINE = Keys(device=Key(str, "auto"), threads=Key(Count | Literal["auto"], "auto"))
 _SEED_SET = Keys(path=Key(str | Path | None, None))
@@ -78,6 +78,9 @@ def load_silo_file(path: Path) -> SiloFile:
     folders = tuple(dict.fromkeys([path.resolve().parent, Path.cwd()]))
     check_top_level(raw, _TABLES, _TOP)
     top = check_table("", {k: v for k, v in raw.items() if k not in _TABLES}, _TOP)
+    for key in ("name", "client"):
+        if top[key] is not None and not top[key].strip():
+            raise Mistake(key=key, value=top[key], allowed="text that is not empty")
     data = _read_data(raw.get("data", {}), folders)
     model = check_table("model", raw.get("model", {}), _MODEL)
     if model["name"] is not None:

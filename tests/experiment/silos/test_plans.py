@@ -46,7 +46,7 @@ def text_file(folder: Path) -> Path:
 
 
 def digits(**how: Any) -> dict[str, Any]:
-    return {"data": {"source": "digits", "num_clients": 6, **how}}
+    return {"data": {"source": "digits", "num_clients": 6, "examples_per_client": 60, **how}}
 
 
 def experiments(folder: Path) -> dict[str, dict[str, Any]]:
