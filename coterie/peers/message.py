@@ -101,6 +101,9 @@ def _content_problem(plan: Plan, message: Tree) -> str | None:
     wrong = plan.codec.problem(message)
     if wrong is not None:
         return wrong
+    wrong = plan.codec.problem(message)
+    if wrong is not None:
+        return wrong
     try:
         update = plan.codec.decode(message)
     except (RuntimeError, ValueError, IndexError) as error:  # such as places that lie outside, in a codec of one's own

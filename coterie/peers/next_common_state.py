@@ -55,7 +55,7 @@ def next_common_state(
         form: what an honest update looks like.
     """
     tally = Tally(cohort=cohort, silent=[{"client": name, "why": why} for name, why in reasons.items()])
-    accepted = _to_device(now, decode(now, _replies(letters, tally, form)))
+    accepted = _to_device(now, decode(now, _replies(letters, tally, form), tally))
     keys = partial(rng.key, now.rng_seed, number, "aggregation")
     aggregate = aggregate_replies(now.algorithm.server, now.aggregator, accepted, tally, keys)
     after = None if aggregate is None else next_state(now, number, state, aggregate, tally, len(now.ids))
