@@ -74,13 +74,24 @@ class AuditLog:
         """The digest of the last line. Kept elsewhere, it proves the whole log up to here."""
         return self._previous
 
-    def append(self, direction: Literal["arrived", "left"], message: bytes) -> None:
+    def append(self, direction: Literal["arrived", "left"], message: bytes, to: bytes | None = None) -> None:
         """Log a message, on the disk when this returns.
+
+        Args:
+            direction: whether it came in or goes out.
+            message: as it travels, before any compression.
+            to: the request that it answers, whose run and round count where an answer does not repeat them.
 
         Raises:
             Mistake: the log cannot be written, so the message must not be used or sent.
         """
         entry, forms = describe_message(message)
+        if to is not None:
+            request, _ = describe_message(to)
+            for name in ("run", "round", "kind"):
+                if entry.get(name) is None:
+                    entry[name] = request.get(name)
+            entry["to"] = request["sha256"]
         for name, leaves in forms.items():
             if name not in self._forms:
                 self._write({"what": "form", "form": name, "leaves": leaves})
@@ -149,7 +160,7 @@ def log_traffic(answer: Callable[[bytes], bytes], log: AuditLog) -> Callable[[by
         except Exception as error:
             log.note("no answer", why=printable(reason(error)[:300]), request_sha256=digest(request))
             raise
-        log.append("left", reply)
+        log.append("left", reply, to=request)
         return reply
 
     return answer_and_log
@@ -257,4 +268,4 @@ def columns(entries: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[
     return ["number", "when", "what", "run", "round", "kind", "tensors", "bytes", "sha256", ""], rows
 
 
-_IN_COLUMNS = {"number", "when", "what", "run", "round", "kind", "bytes", "sha256", "parts", "previous"}
+_IN_COLUMNS = {"number", "when", "what", "run", "round", "kind", "bytes", "sha256", "parts", "previous", "to"}
