@@ -72,8 +72,8 @@ def _from_zstandard(content: bytes, max_bytes: int) -> bytes:
     """Return what is in one frame, whose header says its size; it is believed only below the limit."""
     package = _zstandard()
     try:
-        said = package.get_frame_parameters(content).content_size
-        if said > max_bytes:  # an unknown size is the largest number
+        size = package.get_frame_parameters(content).content_size
+        if size > max_bytes:  # an unknown size is the largest number
             raise NotCompressed(f"holds more than {max_bytes:,} bytes")
         found: bytes = package.ZstdDecompressor().decompress(content, max_output_size=max_bytes, allow_extra_data=False)
     except package.ZstdError as error:
