@@ -1,8 +1,9 @@
 """Baselines of a federation: training on all data in one place, and training of every client alone.
 
 Both are local training without a server: nothing is sent in either direction, and a client keeps its model and its
-momentum from round to round. `centralized` has one client that holds all data and trains in every round; cohort,
-faults, attack and aggregator do not apply. `independent` has all clients, and a round trains those of its cohort.
+optimiser's state from round to round. `centralized` has one client that holds all data and trains in every round;
+cohort, faults, attack and aggregator do not apply. `independent` has all clients, and a round trains those of its
+cohort.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def centralized(**local_options: Unpack[LocalOptions]) -> Recipe:
     A round is `local_epochs` passes, or `local_steps` steps.
 
     Args:
-        **local_options: see `LocalOptions`. Momentum is always kept between rounds.
+        **local_options: see `LocalOptions`. The optimiser's state is always kept between rounds.
 
     Raises:
         Mistake: a value is out of its range.
@@ -37,7 +38,7 @@ def independent(**local_options: Unpack[LocalOptions]) -> Recipe:
     """Return training of every client on its own data alone: the model it would have without the federation.
 
     Args:
-        **local_options: see `LocalOptions`. Momentum is always kept between rounds.
+        **local_options: see `LocalOptions`. The optimiser's state is always kept between rounds.
 
     Raises:
         Mistake: a value is out of its range.

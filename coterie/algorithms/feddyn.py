@@ -55,13 +55,18 @@ def feddyn(
         proximal_weight: alpha > 0: how strongly a client is pulled back to the server's model, and how slowly its
             objective changes.
         objective: whose optimum is sought: "examples" or "clients"; see `coterie.algorithms.objective`.
-        **local_options: how clients train; see `LocalOptions`.
+        **local_options: how clients train; see `LocalOptions`. Not adamw, whose decay is not part of the objective
+            that the g_i are gradients of.
 
     Raises:
         Mistake: a value is out of its range.
     """
     local, alpha = LocalSGD(**local_options), proximal_weight
     require("proximal_weight", alpha, 0 < alpha < float("inf"), "a number above 0")
+    optimizer = local.options["optimizer"]
+    require(
+        "optimizer", optimizer, optimizer != "adamw", "another with feddyn, whose objective has no part in its decay"
+    )
     weighting = objective_weighting(objective)
 
     def bind(task: Task) -> Algorithm:

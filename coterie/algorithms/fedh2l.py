@@ -36,7 +36,7 @@ from torch import Tensor
 
 from coterie.algorithms import posteriors
 from coterie.algorithms.conflict import Conflict, check_conflict, resolve_conflict
-from coterie.algorithms.local import LocalSGD
+from coterie.algorithms.local import LocalSGD, require_scalable_steps
 from coterie.algorithms.local_options import LocalOptions
 from coterie.core import tree
 from coterie.core.algorithm import (
@@ -86,14 +86,14 @@ def fedh2l(
         conflict: the rule for steps in which the two gradients conflict; see `coterie.algorithms.conflict`.
         order: "joint", one step along both gradients, or "successive", a step for each.
         mutual_steps: mutual steps in a round, spread evenly over the local steps; one with each unless given.
-        mutual_lr: the learning rate of mutual steps, which decays as `lr` does; `lr` unless given.
+        mutual_lr: the learning rate of mutual steps, which decays as `lr` does; `lr` unless given. It is for sgd.
         mutual_batch_size: seed examples per mutual step; `batch_size` unless given.
         exchange: whether a client gets its peers' posteriors as one "sum" or as "tables", one per peer.
         peer_weights: whether all peers count alike, "equal", or by how far their "accuracy" on the seed set's labels
             lies above that of guessing, which leaves a peer that is sure of wrong answers without a say. That needs
             exchange = "tables", since a sum hides who said what.
         send_as: the type of number in which posteriors are sent up.
-        **local_options: see `LocalOptions`. Momentum is always kept between rounds.
+        **local_options: see `LocalOptions`. The optimiser's state is always kept between rounds.
 
     Raises:
         Mistake: a value is out of its range, or `conflict` needs both gradients at the same weights.
@@ -115,6 +115,7 @@ def fedh2l(
     by_accuracy = peer_weights == "accuracy"
     seen = not by_accuracy or exchange == "tables"
     require("peer_weights", peer_weights, seen, '"equal" where exchange = "sum", which hides who said what')
+    require_scalable_steps(local, "mutual_lr", mutual_lr)
     ratio = 1.0 if mutual_lr is None else mutual_lr / local.options["lr"]
     own_size = local.options["batch_size"]
     streams = {"private": local.stream(), "seed": Stream(mutual_batch_size or own_size, source="seed_set")}

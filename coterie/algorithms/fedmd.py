@@ -14,8 +14,8 @@ With "posteriors", scores are softmax(f_k / T) and the loss is T^2 KL.
 
 Departures from the paper: the transfer phase is one round, of `transfer_epochs` and the round's private steps, rather
 than training until it converges. The whole public set is used in every round, not a fresh subset of it. Training is
-`LocalSGD`, not Adam. A client that first takes part in a later round has missed the transfer phase: instead of its
-first digest it trains on the public set's labels.
+by Adam only with optimizer = "adam". A client that first takes part in a later round has missed the transfer phase:
+instead of its first digest it trains on the public set's labels.
 
 Li, Wang: FedMD: Heterogenous Federated Learning via Model Distillation, 2019 (arXiv 1910.03581), Algorithm 1; the loss
 of the digest is that of the authors' code.
@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from coterie.algorithms import posteriors
-from coterie.algorithms.local import LocalSGD, local_step
+from coterie.algorithms.local import LocalSGD, local_step, require_scalable_steps
 from coterie.algorithms.local_options import LocalOptions
 from coterie.core import rng
 from coterie.core.algorithm import Algorithm, ClientHalf, Context, Recipe, ServerHalf, Traits
@@ -62,11 +62,12 @@ def fedmd(
         digest_epochs: passes over the seed set in a round.
         transfer_epochs: passes over the seed set, with its labels, in the transfer phase.
         digest_batch_size: seed examples per step; 32 unless given.
-        digest_lr: the learning rate on the seed set, which decays with `lr`; `lr` unless given.
+        digest_lr: the learning rate on the seed set, which decays with `lr`; `lr` unless given. It is for sgd.
         match: which scores are averaged: "logits" or "posteriors".
         send_as: the type of number in which scores are sent up; "uint8" only with posteriors.
         temperature: T, used with posteriors only.
-        **local_options: how clients train on private data; see `LocalOptions`. Momentum is always kept between rounds.
+        **local_options: how clients train on private data; see `LocalOptions`. The optimiser's state is always kept
+            between rounds.
 
     Raises:
         Mistake: a value is out of its range.
@@ -78,6 +79,7 @@ def fedmd(
     require("digest_lr", digest_lr, digest_lr is None or 0 < digest_lr < float("inf"), "a number above 0")
     require("match", match, match in ("logits", "posteriors"), '"logits" or "posteriors"')
     require("temperature", temperature, 0 < temperature < float("inf"), "a number above 0")
+    require_scalable_steps(local, "digest_lr", digest_lr)
     codec = posteriors.table_codec(send_as, probabilities=match == "posteriors")
     ratio, size = (1.0 if digest_lr is None else digest_lr / local.options["lr"]), digest_batch_size or 32
     digest_score: Score = absolute_difference if match == "logits" else partial(distillation, temperature=temperature)

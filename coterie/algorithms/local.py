@@ -1,4 +1,4 @@
-"""What most algorithms share: local stochastic gradient descent, and the difference that it made."""
+"""What most algorithms share: local training by stochastic gradients, and the difference that it made."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Unpack, cast
 import torch
 from torch import Tensor
 
+from coterie.algorithms.local_optimizers import local_optimizer
 from coterie.algorithms.local_options import LocalOptions
-from coterie.algorithms.optimizers import sgd
 from coterie.core import tree
 from coterie.core.algorithm import Batches, Context, Logs, Stream
-from coterie.core.errors import Mistake
+from coterie.core.errors import Mistake, require
 from coterie.core.options import complete_options
 from coterie.core.task import Task
 from coterie.core.tree import Tree
@@ -27,18 +27,16 @@ class LocalSGD:
     Attributes:
         options: all options, with the defaults of those that were left out.
         optimizer: how weights move in a local step.
+        keeps_optimizer: whether a client keeps the optimiser's state for its next round.
 
     Raises:
-        Mistake: an option is unknown, missing, or out of its range.
+        Mistake: an option is unknown, missing, out of its range, or not one of the chosen optimiser's.
     """
 
     def __init__(self, **options: Unpack[LocalOptions]) -> None:
         self.options = cast(LocalOptions, complete_options(LocalOptions, options))
-        self.optimizer = sgd(
-            momentum=self.options["momentum"],
-            weight_decay=self.options["weight_decay"],
-            clip_norm=self.options["clip_norm"],
-        )
+        self.optimizer = local_optimizer(self.options)
+        self.keeps_optimizer = _keeps_optimizer(self.options)
 
     def lr(self, round: int) -> float:
         """Return the learning rate of a round, counted from 1."""
@@ -60,13 +58,35 @@ class LocalSGD:
         return {**carry, "params": params, "buffers": buffers, "optimizer": state}
 
     def client_state(self, carry: Tree) -> Tree:
-        """Return what the client keeps for its next round: the optimiser's state with `keep_momentum`, or nothing."""
-        kept: Tree = carry["optimizer"] if self.options["keep_momentum"] else {}
+        """Return what the client keeps for its next round: the optimiser's state, where it is kept, or nothing."""
+        kept: Tree = carry["optimizer"] if self.keeps_optimizer else {}
         return kept
 
     def initial_client_state(self, weights: Tree) -> Tree:
-        """Return what the client keeps before its first round: with `keep_momentum` the optimiser's state, or {}."""
-        return self.optimizer.init(weights["params"]) if self.options["keep_momentum"] else {}
+        """Return what the client keeps before its first round: the optimiser's state, where it is kept, or {}."""
+        return self.optimizer.init(weights["params"]) if self.keeps_optimizer else {}
+
+
+def _keeps_optimizer(options: LocalOptions) -> bool:
+    """Return whether the optimiser's state is kept between rounds."""
+    momentum, everything = options["keep_momentum"], options["keep_optimizer"]
+    sgd = options["optimizer"] == "sgd"
+    require(
+        "keep_momentum", momentum, sgd or not momentum, 'false unless optimizer = "sgd"; give keep_optimizer instead'
+    )
+    require("keep_optimizer", everything, not momentum or everything is not False, "left out with keep_momentum = true")
+    return momentum if everything is None else everything
+
+
+def require_scalable_steps(local: LocalSGD, key: str, lr: float | None) -> None:
+    """Refuse a learning rate of its own for some steps, as a factor on their gradients, except with SGD.
+
+    Raises:
+        Mistake: steps do not grow with the gradient.
+    """
+    name = local.options["optimizer"]
+    allowed = f'left out with optimizer = "{name}", whose steps do not grow with the gradient'
+    require(key, lr, lr is None or name == "sgd", allowed)
 
 
 Correct = Callable[[Tree, Tree], Tree]

@@ -1,6 +1,6 @@
 """How a client trains: the keyword arguments that algorithms with local training share, each written here alone.
 
-To add one: a key here, and the line of `coterie.algorithms.local.LocalSGD` or `coterie.algorithms.optimizers` that uses
+To add one: a key here, and the line of `coterie.algorithms.local` or `coterie.algorithms.local_optimizers` that uses
 it. The keys of [algorithm], their checks and the table in docs/experiment.md follow from this class.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, NotRequired, TypedDict
 
-from coterie.core.kinds import Count, FractionBelowOne, NonNegative, Positive, PositiveFraction
+from coterie.core.kinds import Count, Fraction, FractionBelowOne, NonNegative, Positive, PositiveFraction
 from coterie.core.options import Default, Doc
 
 
@@ -20,11 +20,53 @@ class LocalOptions(TypedDict):
     local_steps: NotRequired[Annotated[Count | None, Doc("batches in a round, instead of `local_epochs`")]]
     batch_size: NotRequired[Annotated[Count | Literal["full"], Default(32), Doc('examples in a step, or `"full"`')]]
     momentum: NotRequired[
-        Annotated[FractionBelowOne, Default(0.0), Doc("as in `torch.optim.SGD`; it starts from zero in each round")]
+        Annotated[
+            FractionBelowOne,
+            Default(0.0),
+            Doc("of sgd and rmsprop, as in `torch.optim`; it starts from zero in each round"),
+        ]
     ]
-    weight_decay: NotRequired[Annotated[NonNegative, Default(0.0), Doc("as in `torch.optim.SGD`")]]
+    weight_decay: NotRequired[
+        Annotated[NonNegative, Default(0.0), Doc("as in `torch.optim`; adamw needs it, and PyTorch takes 0.01 there")]
+    ]
     lr_decay: NotRequired[
         Annotated[PositiveFraction, Default(1.0), Doc("the factor on the learning rate after each round")]
     ]
     clip_norm: NotRequired[Annotated[Positive | None, Doc("the largest norm of a step's gradient")]]
-    keep_momentum: NotRequired[Annotated[bool, Default(False), Doc("keep a client's momentum for its next round")]]
+    keep_momentum: NotRequired[
+        Annotated[bool, Default(False), Doc("keep a client's momentum for its next round, with sgd")]
+    ]
+    optimizer: NotRequired[
+        Annotated[
+            Literal["sgd", "adam", "adamw", "adagrad", "rmsprop"],
+            Default("sgd"),
+            Doc('`"sgd"`, `"adam"`, `"adamw"`, `"adagrad"` or `"rmsprop"`, each as in `torch.optim`'),
+        ]
+    ]
+    keep_optimizer: NotRequired[
+        Annotated[
+            bool | None,
+            Doc("keep all of a client's optimiser for its next round; by default what `keep_momentum` says"),
+        ]
+    ]
+    dampening: NotRequired[Annotated[Fraction, Default(0.0), Doc("of sgd's momentum")]]
+    nesterov: NotRequired[Annotated[bool, Default(False), Doc("sgd by Nesterov's momentum")]]
+    betas: NotRequired[
+        Annotated[list[FractionBelowOne] | None, Doc("of adam and adamw; by default PyTorch's, [0.9, 0.999]")]
+    ]
+    eps: NotRequired[
+        Annotated[
+            Positive | None,
+            Doc("of adam, adamw, adagrad and rmsprop; by default PyTorch's, 1e-8, and 1e-10 of adagrad"),
+        ]
+    ]
+    amsgrad: NotRequired[Annotated[bool, Default(False), Doc("adam or adamw by the largest second moment so far")]]
+    initial_accumulator_value: NotRequired[
+        Annotated[NonNegative, Default(0.0), Doc("adagrad's sum of squares before the first step")]
+    ]
+    alpha: NotRequired[
+        Annotated[FractionBelowOne | None, Doc("how slowly rmsprop's mean square follows; by default PyTorch's, 0.99")]
+    ]
+    centered: NotRequired[
+        Annotated[bool, Default(False), Doc("rmsprop by the variance of the gradient, not its mean square")]
+    ]

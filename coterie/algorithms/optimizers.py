@@ -3,7 +3,8 @@
 At a client the gradient g is that of a batch. At the server it is the averaged difference d = mean(w - w_i), which
 points where a gradient points.
 
-    sgd        m <- beta m + g                               w <- w - lr m            (momentum beta)
+    sgd        m <- beta m + (1 - damping) g                 w <- w - lr m            (momentum beta)
+               with nesterov                                 w <- w - lr (g + beta m)
     adaptive   m <- beta1 m + (1 - beta1) g                  w <- w - lr m / (sqrt(v) + tau)
       adagrad    v <- v + g^2
       adam       v <- beta2 v + (1 - beta2) g^2
@@ -14,7 +15,8 @@ points where a gradient points.
 
 v starts at tau^2, the least that Algorithm 2 allows, and m at 0; neither is corrected for that bias, as there. `sgd`
 and the adaptive ones act on parameters coordinate by coordinate. The conventions of `sgd` are those of
-`torch.optim.SGD`: the gradient is clipped first, then weight decay is added, then momentum.
+`torch.optim.SGD`: the gradient is clipped first, then weight decay is added, then momentum, whose first g is not
+damped. Adam and others by the conventions of `torch.optim`, for clients, are in `coterie.algorithms.local_optimizers`.
 
 Reddi, Charles, Zaheer, Garrett, Rush, Konecny, Kumar, McMahan: Adaptive Federated Optimization, ICLR 2021, Algorithm 2.
 Hsu, Qi, Brown: Measuring the Effects of Non-Identical Data Distribution for Federated Visual Classification, 2019, for
@@ -60,7 +62,14 @@ class Optimizer:
     apply: Apply
 
 
-def sgd(lr: float = 1.0, momentum: float = 0.0, weight_decay: float = 0.0, clip_norm: float | None = None) -> Optimizer:
+def sgd(
+    lr: float = 1.0,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    clip_norm: float | None = None,
+    dampening: float = 0.0,
+    nesterov: bool = False,
+) -> Optimizer:
     """Return stochastic gradient descent. At lr 1 and without momentum the server's new w is the average of the w_i.
 
     Raises:
@@ -78,11 +87,26 @@ def sgd(lr: float = 1.0, momentum: float = 0.0, weight_decay: float = 0.0, clip_
         if weight_decay:
             gradient = tree.add(gradient, params, weight_decay)
         if momentum:
-            gradient = tree.add(gradient, state["momentum"], momentum)
-            state = {"momentum": gradient}
+            gradient, state = move_momentum(gradient, state)
         return tree.add(params, gradient, -(lr if rate is None else rate)), state
 
-    return Optimizer(lambda params: {"momentum": tree.zeros_like(params)} if momentum else {}, apply)
+    def move_momentum(gradient: Tree, state: Tree) -> tuple[Tree, Tree]:
+        """Return the direction of the step, and the state with the new momentum."""
+        fresh, count = gradient, {}
+        if dampening:
+            count = {"step": state["step"] + 1}
+            later = state["step"].clamp(max=1)  # 0 at the first step, and then 1
+            fresh = tree.scale(gradient, 1 - dampening * later)
+        m = tree.add(fresh, state["momentum"], momentum)
+        return tree.add(gradient, m, momentum) if nesterov else m, {"momentum": m, **count}
+
+    def init(params: Tree) -> Tree:
+        if not momentum:
+            return {}
+        count = {"step": zero_of(params)} if dampening else {}
+        return {"momentum": tree.zeros_like(params), **count}
+
+    return Optimizer(init, apply)
 
 
 def adagrad(lr: float = 0.1, momentum: float = 0.0, adaptivity: float = 1e-3) -> Optimizer:
@@ -181,6 +205,11 @@ def _adaptive(second: Callable[[Tensor, Tensor], Tensor], lr: float, momentum: f
         return params, {"first": m, "second": v}
 
     return Optimizer(init, apply)
+
+
+def zero_of(params: Tree) -> Tensor:
+    """Return the number 0 [] in the parameters' type and on their device, to count steps from."""
+    return tree.leaves(params)[0].new_zeros(())
 
 
 def clip_to_norm(vector: Tree, length: float) -> Tree:

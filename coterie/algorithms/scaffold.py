@@ -68,16 +68,15 @@ def scaffold(
         objective: whose optimum is sought: "examples" or "clients"; see `coterie.algorithms.objective`.
         control: how a client estimates its gradient: "difference" or "gradient"; see this module's docstring.
         server_lr: the share of the averaged difference that the server applies.
-        **local_options: how clients train; see `LocalOptions`. With control "difference" momentum must be 0:
-            (w - w_i) / (K_i lr) is the mean gradient of plain SGD only.
+        **local_options: how clients train; see `LocalOptions`. With control "difference" the optimiser must be SGD
+            without momentum: (w - w_i) / (K_i lr) is the mean gradient of plain SGD only.
 
     Raises:
         Mistake: a value is out of its range.
     """
     local, weighting = LocalSGD(**local_options), objective_weighting(objective)
     require("control", control, control in ("difference", "gradient"), '"difference" or "gradient"')
-    plain = local.options["momentum"] == 0 or control == "gradient"
-    require("momentum", local.options["momentum"], plain, '0 with scaffold, unless control = "gradient"')
+    _require_plain_sgd(local, control)
     require("server_lr", server_lr, 0 < server_lr < float("inf"), "a number above 0")
 
     def bind(task: Task) -> Algorithm:
@@ -152,3 +151,13 @@ def scaffold(
         )
 
     return bind
+
+
+def _require_plain_sgd(local: LocalSGD, control: str) -> None:
+    """Refuse local training whose mean gradient is not (w - w_i) / (K_i lr), where control = "difference" needs it."""
+    if control == "gradient":
+        return
+    unless = 'with scaffold, unless control = "gradient"'
+    optimizer, momentum = local.options["optimizer"], local.options["momentum"]
+    require("optimizer", optimizer, optimizer == "sgd", f'"sgd" {unless}')
+    require("momentum", momentum, momentum == 0, f"0 {unless}")

@@ -30,7 +30,8 @@ _WORDS: dict[Any, str] = {
 
 
 def is_of_kind(value: Any, kind: Any) -> bool:
-    """Whether a value is of a kind: a number, a whole number, true or false, one of some texts, or None.
+    """Whether a value is of a kind: a number, a whole number, true or false, one of some texts, a list of such, or
+    None.
 
     Numbers of other libraries are accepted. True, "1", nan and inf do not count as numbers.
 
@@ -47,6 +48,8 @@ def is_of_kind(value: Any, kind: Any) -> bool:
         return isinstance(value, str) and value in inside
     if kind in (None, type(None)):
         return value is None
+    if origin is list:
+        return isinstance(value, list | tuple) and all(is_of_kind(each, inside[0]) for each in value)
     if kind is bool:
         return isinstance(value, bool)
     if kind is int:

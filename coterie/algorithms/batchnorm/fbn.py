@@ -134,7 +134,8 @@ def fbn(
         server_clip_norm: the largest norm of a round's averaged difference, in lr times local steps, or "none". With
             one step it cuts the gradient on the pooled batch, where `clip_norm` cuts each client's own. 1 where
             recommended, "none" in the paper.
-        **local_options: how clients train; see `LocalOptions`.
+        **local_options: how clients train; see `LocalOptions`. `server_clip_norm` measures in steps of SGD, so other
+            optimisers need "none".
 
     Raises:
         Mistake: a value is out of its range; when bound to a model, that it has no BatchNorm layer with running
@@ -165,6 +166,9 @@ def fbn(
     require("max_d", max_d, max_d is None or (gradient == "renorm" and max_d >= 0), '0 or more, with gradient "renorm"')
     clip = None if chosen["server_clip_norm"] == "none" else chosen["server_clip_norm"]
     require("server_clip_norm", clip, clip is None or 0 < clip < float("inf"), 'a number above 0, or "none"')
+    optimizer_name = local.options["optimizer"]
+    measured = f'"none" with optimizer = "{optimizer_name}", since it measures a difference in steps of sgd'
+    require("server_clip_norm", clip, clip is None or optimizer_name == "sgd", measured)
     sendable = sends == "batch" or (sends == "moved" and local.options["local_steps"] is not None)
     require("sends", sends, sendable, '"batch", or, with local_steps, "moved"')
     require("robust", robust, robust in ("all", "statistics"), '"all" or "statistics"')
