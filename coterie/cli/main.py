@@ -74,12 +74,32 @@ def run(
     folder = out or Path("runs") / file.stem
     changes = [*(overrides or []), *([] if workers is None else [f"engine.workers={workers}"])]
     command = shlex.join(["coterie", "run", str(file), *changes, "--out", str(folder), "--resume"])
+    if _is_chain(file, folder):
+        from coterie.cli.stages_command import run_chain
+
+        with handle_interrupts(command, "round and interval"):
+            return run_chain(file, changes, folder, resume)
     if launcher_rank() > 0:
         _run_other_process()
     if launcher_size() is not None:
         command = f"torchrun ... -m {command}"
     with handle_interrupts(command, "round"), join_team() as team:
         _run_first_process(file, changes, folder, resume, team)
+
+
+def _is_chain(file: Path, folder: Path) -> bool:
+    """Return whether a file is a chain of stages; refuse the folder of a chain to any other run.
+
+    Raises:
+        Mistake: the file cannot be read, or the folder holds a chain that the file is not.
+    """
+    from coterie.experiment.stages import has_stages
+
+    if has_stages(file):
+        return True
+    if (folder / "stages").is_dir():
+        raise Mistake(f"{folder}: holds a chain of stages, which {file} is not; choose another folder with --out")
+    return False
 
 
 def _run_other_process() -> NoReturn:

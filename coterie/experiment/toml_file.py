@@ -150,8 +150,17 @@ def _parse_override(override: str) -> tuple[str, Any]:
     parts = name.split(".")
     if not equals or not value or len(parts) > 2 or not all(part.isidentifier() for part in parts):
         raise Mistake(f"{toml_text(override)}: an override is written table.key=value, or key=value at the top level")
+    return name, read_value(override, name, value)
+
+
+def read_value(override: str, name: str, text: str) -> Any:
+    """Return the value of an override as TOML reads it; a bare word is text.
+
+    Raises:
+        Mistake: it is neither, or nothing could use it.
+    """
     try:
-        return name, _parse_value(name, value)
+        return _parse_value(name, text)
     except _Unreadable as error:
         raise Mistake(f"{toml_text(override)}: {error}") from error
 

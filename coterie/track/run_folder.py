@@ -10,6 +10,7 @@ rounds.jsonl          one line a round
 checkpoint/           what a resume needs
 model.safetensors     the model at the end; clients/ID.safetensors where each client has its own
 huggingface/          the model at the end again, for a model of transformers
+stages/               the folders of earlier stages, where the run is the last of a chain
 summary.json          the results; where it is there, the run is over
 report.html           the page
 checksums.json        a digest of each of these files, except those in checkpoint/, which has its own
@@ -43,6 +44,7 @@ INPUTS_FILE = "inputs.json"
 SHEET_FILE = "sheet.png"
 ROSTER_FILE = "roster.toml"
 """Of a run without a server: who took part, with which public keys."""
+STAGES_FOLDER = "stages"
 START_FILE = "start.json"
 """In start/: where the weights that a run began with came from. It is written last of that folder."""
 
@@ -80,6 +82,7 @@ class RunFolder:
             return True
         try:
             names = [entry.name for entry in self.path.iterdir() if not entry.name.startswith(".")]
+            names = [name for name in names if name != STAGES_FOLDER]
         except FileNotFoundError:
             return False
         except OSError as error:
