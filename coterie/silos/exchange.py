@@ -8,6 +8,7 @@ again from the next exchange on.
 from __future__ import annotations
 
 import time
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -65,10 +66,10 @@ class Exchange:
             max_bytes: silo -> the length of the longest honest answer.
         """
         pings = {site: self._ping(round) for site in self.left_out if site in self._connected and site not in messages}
-        requests = {**pings, **messages}
+        requests = ChainMap(dict(pings), messages)  # type: ignore[arg-type]  # it is only read
         digests = {site: digest(data) for site, data in requests.items()}
         waiting, ends = dict.fromkeys(messages), time.monotonic() + self.deadline
-        self.bytes_down += sum(map(len, requests.values()))
+        self.bytes_down += sum(len(data) for data in requests.values())
         if not messages:
             return
         for site, answer in self.carrier.ask(requests, self.deadline):

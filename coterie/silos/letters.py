@@ -22,7 +22,15 @@ from coterie.core.packing import pack
 from coterie.core.printable import printable
 from coterie.core.tree import Tree
 from coterie.loop.plan import Plan
-from coterie.silos.message import MAX_REASON_LENGTH, Message, Unusable, real_number, whole_number, write_message
+from coterie.silos.message import (
+    MAX_REASON_LENGTH,
+    Message,
+    Requests,
+    Unusable,
+    real_number,
+    whole_number,
+    write_message,
+)
 
 MAX_LOGS = 64
 """How many logs a client may send, and a silo how many metrics."""
@@ -79,15 +87,24 @@ class Start(NamedTuple):
     round: int
 
 
-def ask_work(run: Run, round: int, starts: Sequence[Start], broadcast: bytes, go_back: int) -> bytes:
-    """Return the request for the work of a silo's clients in a round; `broadcast` is packed."""
-    clients = [start._asdict() for start in starts]
-    return write_message({**run.fields("work", round), "go_back": go_back, "clients": clients}, [broadcast])
+def ask_work(
+    run: Run, round: int, starts: Mapping[str, Sequence[Start]], broadcast: bytes, go_back: int
+) -> Mapping[str, bytes]:
+    """Return silo -> the request for the work of its clients in a round; `broadcast` is packed."""
+    fields = {**run.fields("work", round), "go_back": go_back}
+    return Requests({site: {**fields, "clients": _list_starts(own)} for site, own in starts.items()}, [broadcast])
 
 
-def ask_models(run: Run, kind: str, round: int, starts: Sequence[Start], state: bytes) -> bytes:
-    """Return the request to measure or save models: that in `state`, or what each client makes of it."""
-    return write_message({**run.fields(kind, round), "clients": [start._asdict() for start in starts]}, [state])
+def ask_models(
+    run: Run, kind: str, round: int, starts: Mapping[str, Sequence[Start]], state: bytes
+) -> Mapping[str, bytes]:
+    """Return silo -> the request to measure or save models: that in `state`, or what each client makes of it."""
+    fields = run.fields(kind, round)
+    return Requests({site: {**fields, "clients": _list_starts(own)} for site, own in starts.items()}, [state])
+
+
+def _list_starts(starts: Sequence[Start]) -> list[dict[str, Any]]:
+    return [start._asdict() for start in starts]
 
 
 def read_starts(message: Message, hosted: Sequence[str], round: int) -> list[Start]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from coterie.core import tree
@@ -90,8 +90,40 @@ def write_message(fields: Mapping[str, Any], parts: Sequence[bytes] = ()) -> byt
     >>> read_message(write_message({"kind": "ping"}, [b"abc"]))
     Message(fields={'version': 1, 'kind': 'ping'}, parts=[b'abc'])
     """
-    line = json.dumps({"version": VERSION, **fields, "parts": [len(part) for part in parts]})
-    return b"".join([line.encode(), b"\n", *parts])
+    return b"".join([write_line(fields, parts), *parts])
+
+
+def write_line(fields: Mapping[str, Any], parts: Sequence[bytes]) -> bytes:
+    """Return the line that comes before the parts of a message, with its end."""
+    return json.dumps({"version": VERSION, **fields, "parts": [len(part) for part in parts]}).encode() + b"\n"
+
+
+class Requests(Mapping[str, bytes]):
+    """Messages to several receivers that share their parts, which are in memory once.
+
+    A message is made when it is looked up, so a carrier that sends one after another needs the memory of one.
+
+    Args:
+        fields: receiver -> its fields.
+        parts: of all messages.
+
+    >>> messages = Requests({"north": {"kind": "ping"}, "south": {"kind": "ping"}}, [b"abc"])
+    >>> messages["south"] == write_message({"kind": "ping"}, [b"abc"])
+    True
+    """
+
+    def __init__(self, fields: Mapping[str, Mapping[str, Any]], parts: Sequence[bytes] = ()) -> None:
+        self._lines = {receiver: write_line(own, parts) for receiver, own in fields.items()}
+        self._parts = parts
+
+    def __getitem__(self, receiver: str) -> bytes:
+        return b"".join([self._lines[receiver], *self._parts])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._lines)
+
+    def __len__(self) -> int:
+        return len(self._lines)
 
 
 def read_message(data: bytes, max_bytes: int = MAX_BYTES) -> Message:

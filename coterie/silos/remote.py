@@ -70,11 +70,10 @@ class RemoteWork:
             self.exchange.renew()
             starts = self._starts(open_clients, versions)
             to_ask = self._silos_to_ask(starts, round, is_first)
-            run, number = self.exchange.run, round.number
-            messages = {site: ask_work(run, number, starts[site], broadcast, self.go_back) for site in to_ask}
-            bounds = {site: round.max_bytes([start.client for start in starts[site]]) for site in to_ask}
-            for site, outcome in self.exchange.ask(messages, number, bounds):
-                self._take(round, starts[site], outcome)
+            messages = ask_work(self.exchange.run, round.number, to_ask, broadcast, self.go_back)
+            bounds = {site: round.max_bytes([start.client for start in own]) for site, own in to_ask.items()}
+            for site, outcome in self.exchange.ask(messages, round.number, bounds):
+                self._take(round, to_ask[site], outcome)
                 yield from round.in_turn()
             if round.sound >= min(self.min_clients, len(round.costs)) or not round.absent:
                 break
@@ -92,13 +91,18 @@ class RemoteWork:
             by_site.setdefault(self.hosts[client], []).append(Start(client, versions.get(client, 0)))
         return by_site
 
-    def _silos_to_ask(self, starts: Mapping[str, Sequence[Start]], round: RemoteRound, is_first: bool) -> list[str]:
-        """Return the silos to ask, and note why the others are not. Who was left out is asked if a round needs it."""
-        to_ask = []
+    def _silos_to_ask(
+        self, starts: Mapping[str, Sequence[Start]], round: RemoteRound, is_first: bool
+    ) -> dict[str, Sequence[Start]]:
+        """Return the silos to ask with their clients, and note why the others are not asked.
+
+        Who was left out is asked again if a round has too few replies.
+        """
+        to_ask = dict[str, Sequence[Start]]()
         for site, clients in starts.items():
             why = self.exchange.absence(site)
             if why is None or (not is_first and site in self.exchange.left_out):
-                to_ask.append(site)
+                to_ask[site] = clients
             else:
                 round.absent |= {start.client: why for start in clients}
         return to_ask
@@ -151,7 +155,8 @@ class RemoteWork:
         return {**merged, **traffic}
 
     def save(self, plan: Plan, number: int, state: Tree, store: Store) -> list[str]:
-        """Let every silo write its clients' models into its folder; return the silos that have, in order."""
+        """Let every silo write its clients' models into its folder; return the silos that have, as they answered."""
+        self.exchange.renew()
         return [site for site, _, _ in self._ask_about_models("save", plan.in_round(number), number, state, store)]
 
     def _ask_about_models(
@@ -159,9 +164,9 @@ class RemoteWork:
     ) -> Iterator[tuple[str, list[Start], Message]]:
         """Ask all silos that are there about the models after a round; yield (silo, its clients, its answer)."""
         packed, starts = pack(server_tree(plan, state)), self._starts(plan.ids, store.versions())
-        to_ask = [site for site in starts if self.exchange.absence(site) is None]
-        messages = {site: ask_models(self.exchange.run, kind, number, starts[site], packed) for site in to_ask}
-        bounds = {site: FRAMING_BYTES * (1 + len(starts[site])) for site in to_ask}
+        to_ask = {site: own for site, own in starts.items() if self.exchange.absence(site) is None}
+        messages = ask_models(self.exchange.run, kind, number, to_ask, packed)
+        bounds = {site: FRAMING_BYTES * (1 + len(own)) for site, own in to_ask.items()}
         for site, outcome in self.exchange.ask(messages, number, bounds):
             if isinstance(outcome, Message):
                 yield site, starts[site], outcome

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from coterie import Recipe
-from coterie.core import tree
+from coterie.core.codecs.top_k import top_k
 from coterie.core.packing import unpack
-from coterie.core.transforms import Transform, cast, chain
-from coterie.core.tree import Tree
+from coterie.core.transforms import cast
+from coterie.loop.spill import Memory
 from tests.common.recipes import RECIPES
 from tests.federations import dense, ragged, seed_set
 from tests.silos.deployment import Deployment, same_bits, server_state
@@ -50,25 +50,14 @@ def test_three_models(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["fedavg", "scaffold"])
-def test_a_codec_works_at_the_silo(name: str, tmp_path: Path) -> None:
-    """A quarter of the bytes; the error that rounding leaves at a client is part of its state there."""
-    both = Deployment(
-        RECIPES[name], tmp_path, options={"up": chain(remember_rounding(), cast(torch.float16, torch.float64))}
-    )
+@pytest.mark.parametrize("codec", ["float16", "top_k"])
+def test_a_codec_works_at_the_silo(name: str, codec: str, tmp_path: Path) -> None:
+    """Fewer bytes; what top_k has not sent yet is part of the client's state, which stays at the silo."""
+    up = top_k(0.1) if codec == "top_k" else cast(torch.float16, torch.float64)
+    both = Deployment(RECIPES[name], tmp_path, options={"up": up})
     a, b = both.simulate()[-1], both.deploy()[-1]
     assert same_bits(server_state(a), server_state(b))
-    assert a.bytes_up == b.bytes_up
-
-
-def remember_rounding() -> Transform:
-    """A codec with an error feedback: what float16 loses in one round is added in the next."""
-
-    def encode(update: Tree, state: Tree, key: Tensor) -> tuple[Tree, Tree]:
-        whole = tree.add(update, state)
-        sent = tree.map(lambda x: x.half().to(x.dtype), whole)
-        return sent, tree.sub(whole, sent)
-
-    return Transform(encode, init=tree.zeros_like)
+    assert (a.bytes_up, a.reached, b.reached) == (b.bytes_up, 6, 6)
 
 
 def test_measures_are_those_of_all_test_rows(tmp_path: Path) -> None:
@@ -91,3 +80,20 @@ def test_measures_of_own_models_are_the_mean_over_the_models(tmp_path: Path) -> 
     assert b.test_loss == pytest.approx(a.test_loss, rel=1e-12)
     assert b.test_accuracy == pytest.approx(a.test_accuracy)
     assert b.measures["own_test_accuracy"] == pytest.approx(a.measures["own_test_accuracy"])
+
+
+def test_updates_ahead_of_their_turn_wait_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last silo answers first, and there is no memory for what must wait: the sums are the same."""
+    monkeypatch.setattr("coterie.silos.remote_round.WAITING_BYTES", 0)
+    written: list[int] = []
+    write = Memory._write
+
+    def note(memory: Memory, data: bytes) -> Path:
+        written.append(len(data))
+        return write(memory, data)
+
+    monkeypatch.setattr(Memory, "_write", note)
+    both = Deployment(RECIPES["fedavg"], tmp_path, 2)
+    deployed = both.deploy()
+    assert len(written) >= 4
+    assert same_bits(server_state(both.simulate()[-1]), server_state(deployed[-1]))
