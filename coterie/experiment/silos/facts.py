@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import json
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from annotated_types import Ge, MaxLen
 from pydantic import TypeAdapter, ValidationError
@@ -142,7 +142,7 @@ def read_record(record: Any, kind: type[T], what: str) -> T:
     """
     try:  # through JSON, where a list is a tuple and nothing else changes its type
         text = json.dumps(record, allow_nan=False)
-        read: T = _adapter(kind).validate_json(text, strict=True)
+        read: T = _adapter(cast(Any, kind)).validate_json(text, strict=True)
         return read
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
@@ -153,7 +153,7 @@ def read_record(record: Any, kind: type[T], what: str) -> T:
 
 
 @functools.cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 

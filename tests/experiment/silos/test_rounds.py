@@ -11,14 +11,21 @@ import torch
 
 from coterie.core.errors import Mistake
 from coterie.experiment.build_experiment import Experiment, build_experiment
+from coterie.experiment.run import run as run_here
+from coterie.experiment.run_recorder import RunRecorder, SilentRun
 from coterie.experiment.settings import Settings
+from coterie.experiment.shared_run import carry_out
 from coterie.experiment.silos.deal_to_silos import deal_to_silos
 from coterie.experiment.silos.join_silos import AGREED_FILE, JoinOptions, join_silos
 from coterie.experiment.silos.serve_silo import ServeSilo
 from coterie.experiment.silos.silo_file import load_silo_file
 from coterie.loop.federate import federate
 from coterie.loop.plan import Plan, Resume, Round
+from coterie.processes.team import ALONE
+from coterie.silos.coordinate import save_at_silos
 from coterie.silos.in_process import InProcess
+from coterie.silos.silo import model_path
+from coterie.track import RunFolder
 from tests.experiment.silos.exchange import MACHINE, settings_of
 from tests.experiment.silos.test_plans import REAL, digits, table_file
 
@@ -52,6 +59,14 @@ CASES: dict[str, dict[str, Any]] = {
     "scaffold": {**digits(partition="shards"), "algorithm": {"name": "scaffold", "lr": 0.1}},
     "several epochs": {**digits(partition="iid"), "algorithm": {"name": "fedavg", "lr": 0.1, "local_epochs": 2}},
     "cohort": {**digits(partition="iid"), "cohort": {"size": 2}},
+    "codec": {**digits(partition="iid"), "communication": {"codec": "top_k", "share": 0.1}},
+    "three models": {
+        **digits(partition="iid"),
+        "seed_set": {"source": "digits", "examples": 20},
+        "model": {"names": ["mlp", "logistic", "2nn"]},
+        "algorithm": {"name": "fedh2l", "lr": 0.1},
+        "evaluate": {"clients": True},
+    },
     "seed set": {
         **digits(partition="iid"),
         "seed_set": {"source": "digits", "examples": 20},
@@ -71,6 +86,13 @@ def test_the_weights_are_those_of_the_simulation(tmp_path: Path, name: str) -> N
         assert_same_weights(simulated[-1], deployed[-1], experiment.plan.ids[0])
         assert deployed[-1].test_accuracy == pytest.approx(simulated[-1].test_accuracy, abs=1e-6)
         assert deployed[-1].test_loss == pytest.approx(simulated[-1].test_loss, rel=1e-5)
+    else:
+        save_at_silos(deployed[-1])
+        for client in experiment.plan.ids:
+            silo = tmp_path / "silos" / f"silo{client}"
+            saved = safetensors.torch.load_file(model_path(silo, client))
+            simulated_weights = simulated[-1].weights(client)
+            assert all(torch.equal(saved[key], simulated_weights[key]) for key in simulated_weights)
     assert deployed[-1].train_loss == simulated[-1].train_loss
 
 
@@ -113,6 +135,23 @@ def test_the_coordinators_weights_are_where_the_silos_start(tmp_path: Path) -> N
     assert experiment.starts
     begin = (tmp_path / "silos" / "silo0" / "begin").read_bytes()
     assert str(tmp_path).encode() not in begin  # no place of the coordinator's
+
+
+def test_a_run_folder_is_written_as_for_a_simulation(tmp_path: Path) -> None:
+    """The folder of a run between silos has the files of the simulation's, and the same model."""
+    settings = settings_of(tmp_path, **digits(partition="iid"))
+    simulated = tmp_path / "simulated"
+    run_here(settings, simulated)
+    names = ["north", "south"]
+    files = deal_to_silos(settings, names, tmp_path / "dealt").files
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    experiment = join_silos(settings, serve(files, tmp_path / "silos"), names, MACHINE, folder.path)
+    carry_out(ALONE, RunRecorder(experiment, folder, SilentRun()))
+    made = {path.name for path in simulated.iterdir()} - {".lock"}
+    assert {path.name for path in folder.path.iterdir()} == made | {AGREED_FILE}
+    for name in ("model.safetensors", "clients.json", "inputs.json"):
+        assert (folder.path / name).read_bytes() == (simulated / name).read_bytes(), name
 
 
 def test_both_ends_may_be_started_again(tmp_path: Path) -> None:
