@@ -24,6 +24,7 @@ from coterie.experiment.silos.plans import silo_experiment, sum_clients
 from coterie.experiment.silos.silo_file import SiloFile
 from coterie.experiment.silos.silo_settings import settings_at_silo
 from coterie.experiment.starting_weights import start_files
+from coterie.loop.plan import Plan
 from coterie.silos.message import MAX_BYTES, MAX_REASON_LENGTH, Message, Unusable, read_message, write_message
 from coterie.silos.silo import Silo
 from coterie.track.run_folder import START_FILE
@@ -42,6 +43,15 @@ def allow_all(tables: Mapping[str, Any], rows: OwnRows) -> Sequence[str]:
     return ()
 
 
+Approve = Callable[[Mapping[str, Any], OwnRows, Plan], Sequence[str]]
+"""(the settings of a run, the silo's rows, its plan here) -> why the run may not begin now, a sentence each."""
+
+
+def approve_all(tables: Mapping[str, Any], rows: OwnRows, plan: Plan) -> Sequence[str]:
+    """Let every run begin."""
+    return ()
+
+
 class ServeSilo:
     """A silo's answers in one run: a function from bytes to bytes, for a carrier to serve.
 
@@ -51,6 +61,8 @@ class ServeSilo:
         machine: the silo's.
         run: the run's name, as at the coordinator.
         judge: the silo's policy. It is asked before anything that a run names is imported.
+        approve: asked once the run's plan is made, so that it can say what would leave. See
+            `coterie.experiment.silos.judge_run` for both.
         max_bytes: the longest message that is read.
         say: gets a sentence about what the silo does.
     """
@@ -62,11 +74,12 @@ class ServeSilo:
         machine: Machine,
         run: str = "run",
         judge: Judge = allow_all,
+        approve: Approve = approve_all,
         max_bytes: int = MAX_BYTES,
         say: Callable[[str], None] = log.info,
     ) -> None:
         self.file, self.folder, self.machine, self.run = file, folder, machine, run
-        self.judge, self.max_bytes, self.say = judge, max_bytes, say
+        self.judge, self.approve, self.max_bytes, self.say = judge, approve, max_bytes, say
         self._rows: OwnRows | None = None
         self._silo: Silo | None = None
 
@@ -147,6 +160,9 @@ class ServeSilo:
         experiment = silo_experiment(
             begin.tables, rows, begin.agreement, begin.scale, self.machine, begin.models, start_folder
         )
+        waits = self.approve(begin.tables, rows, experiment.plan)
+        if waits:
+            raise Mistake(f"this run may not begin here now: {'; '.join(waits)}")
         for remark in experiment.remarks:
             self.say(remark)
         return Silo(experiment.plan, self.folder, self.run, begin.text(), self.max_bytes, self.say)

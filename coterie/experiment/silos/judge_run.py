@@ -1,0 +1,64 @@
+"""A silo's policy and approvals, as `ServeSilo` asks them: before an import, and before the first round."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from coterie.core.digests import digest
+from coterie.experiment.silos.own_rows import OwnRows
+from coterie.loop.plan import Plan
+from coterie.silos.approvals import Approvals
+from coterie.silos.policy import Policy
+from coterie.silos.run_description import RunDescription, describe_run
+
+
+def judge_by_policy(policy: Policy, run: str) -> Callable[[Mapping[str, Any], OwnRows], Sequence[str]]:
+    """Return the judge of a run's settings: names, rounds and data, before anything that they name is imported."""
+
+    def judge(tables: Mapping[str, Any], rows: OwnRows) -> Sequence[str]:
+        return policy.judge(_describe(policy, run, tables, rows))
+
+    return judge
+
+
+def ask_approval(
+    policy: Policy, approvals: Approvals, run: str
+) -> Callable[[Mapping[str, Any], OwnRows, Plan], Sequence[str]]:
+    """Return the judge of a run's plan: what leaves, the largest message, and whether a person has approved it."""
+
+    def judge(tables: Mapping[str, Any], rows: OwnRows, plan: Plan) -> Sequence[str]:
+        named = _describe(policy, run, tables, rows)
+        what = describe_run(plan, run, named.digest, named.algorithm, named.models, named.data, named.epsilon)
+        refused = policy.judge(what)
+        if refused:
+            return refused
+        waits = approvals.begin(what, policy.approve)
+        return [] if waits is None else [waits]
+
+    return judge
+
+
+def run_digest(tables: Mapping[str, Any]) -> str:
+    """Return the sha256 by which a silo knows an experiment: of its settings as the coordinator sends them."""
+    return digest(json.dumps(tables, sort_keys=True).encode())
+
+
+def _describe(policy: Policy, run: str, tables: Mapping[str, Any], rows: OwnRows) -> RunDescription:
+    """Return what the settings say of a run; not what leaves, since no model has been made."""
+    model = tables.get("model", {})
+    named = [model.get("name"), *model.get("names", ()), *model.get("clients", {}).values(), rows.file.model]
+    known = f"sha256:{rows.digest}"
+    return RunDescription(
+        run=run,
+        digest=run_digest(tables),
+        algorithm=str(tables.get("algorithm", {}).get("name")),
+        models=tuple(dict.fromkeys(str(name) for name in named if name is not None)),
+        data=(known if known in policy.data else rows.file.source,),
+        rounds=int(tables.get("rounds", 0)),
+        clients=len(rows.clients),
+        leaves=(),
+        message_bytes=0,
+        epsilon=tables.get("privacy", {}).get("epsilon"),
+    )
