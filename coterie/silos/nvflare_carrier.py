@@ -41,6 +41,7 @@ READY_SECONDS = 60.0
 """How long a job may take to start before another is submitted."""
 
 
+_STOPPED = "stopped answering"
 _SERVER = "nvflare.private.fed.app.server.server_train"
 
 
@@ -52,6 +53,9 @@ class _Lease:
         job: NVFlare's name for it.
         line: to its relay.
         sites: the silos in it.
+
+    Attributes:
+        gone: silos that no longer run it, and since when, in seconds since 1970.
     """
 
     job: str
@@ -59,6 +63,7 @@ class _Lease:
     sites: frozenset[str]
     answers: queue.Queue[tuple[dict[str, Any], bytes] | None] = field(default_factory=queue.Queue)
     lost: threading.Event = field(default_factory=threading.Event)
+    gone: dict[str, float] = field(default_factory=dict)
 
     def read(self, max_bytes: int) -> None:
         """Take what the relay sends until it goes away."""
@@ -67,6 +72,30 @@ class _Lease:
                 self.answers.put(item)
         self.lost.set()
         self.answers.put(None)
+
+    def watch(self, console: Console, process: PartyProcess) -> None:
+        """Look until the end of the job which silos run it: NVFlare does not always end it when one stops.
+
+        A job whose parent process has ended is lost, though it may go on for a while.
+
+        A silo that says that it does not run it is gone at once. One that says nothing is gone after a while, and back
+        when it says otherwise.
+        """
+        silent: dict[str, float] = {}
+        while not self.lost.wait(HEARTBEAT_SECONDS):
+            if not process.running():
+                self.line.close()
+                break
+            without = console.sites_without(self.job)
+            silent = {name: silent.get(name, time.time()) for name, says in without.items() if not says}
+            for name in self.sites:
+                if without.get(name, False) or time.time() - silent.get(name, time.time()) > ABSENT_SECONDS:
+                    if name not in self.gone:
+                        self.gone[name] = time.time()
+                        self.answers.put(({"kind": "gone", "site": name}, b""))
+                elif name not in silent:
+                    self.gone.pop(name, None)
+        console.close()
 
 
 class NVFlareCoordinator:
@@ -134,7 +163,7 @@ class NVFlareCoordinator:
     def renew(self) -> None:
         """Let silos in that came since the last round; called between rounds."""
         lease = self._lease
-        if lease is not None and not lease.lost.is_set() and not set(self.sites()) <= lease.sites:
+        if lease is not None and not lease.lost.is_set() and not set(self.sites()) <= lease.sites - lease.gone.keys():
             self._end_lease()
 
     def close(self) -> None:
@@ -151,13 +180,17 @@ class NVFlareCoordinator:
             lease = self._wait_for_lease(ends)
             if lease is None:
                 break
-            for site in [site for site in waiting if site not in lease.sites]:
-                if site in self.sites():  # it came meanwhile
-                    self._end_lease()
-                    break
+            absent = [site for site in waiting if site not in lease.sites or site in lease.gone]
+            if time.time() < max((lease.gone.get(site, 0.0) for site in absent), default=0.0) + 2 * HEARTBEAT_SECONDS:
+                time.sleep(LOOK_SECONDS)  # until it can have shown that it is there again
+                continue
+            if not self._find_connected(time.time() - ABSENT_SECONDS).isdisjoint(absent):
+                self._end_lease()  # the next job has it
+                continue
+            for site in absent:
                 del waiting[site]
-                yield site, Failure("is not connected")
-            else:
+                yield site, Failure(_STOPPED if why[site] == _STOPPED else "is not connected")
+            if waiting:
                 yield from self._exchange(lease, waiting, why, ends)
         for site in waiting:
             yield site, Failure(why[site])
@@ -188,7 +221,7 @@ class NVFlareCoordinator:
                 return
             header, body = item
             site = str(header.get("site"))
-            if header.get("number") != number or site not in waiting:
+            if site not in waiting or header.get("number", number) != number:
                 continue  # late, or twice
             if header["kind"] == "answer":
                 del waiting[site]
@@ -198,7 +231,7 @@ class NVFlareCoordinator:
                 yield site, Failure(str(header["reason"]))
             else:
                 failed.add(site)
-                why[site] = str(header["reason"])
+                why[site] = str(header.get("reason", _STOPPED))
         if waiting and lease.lost.wait(min(1.0, max(ends - time.monotonic(), 0.0))):
             self._lose(lease)
 
@@ -236,6 +269,8 @@ class NVFlareCoordinator:
             lease = _Lease(job, line, frozenset(present))
             line.send({"kind": "begin", "max_bytes": self.max_bytes})
             threading.Thread(target=lease.read, args=(self.max_bytes,), daemon=True).start()
+            watching = (Console(self.folder / "console"), self._process)
+            threading.Thread(target=lease.watch, args=watching, daemon=True).start()
             self.say(f"connected with {', '.join(sorted(present))}")
             return lease
         if job is not None:
@@ -247,9 +282,12 @@ class NVFlareCoordinator:
         if not self._process.running():
             self._console.close()
             self.say(f"NVFlare's process at the coordinator ended, see {self._process.log}; it is started again")
+            self._process.stop()  # what is left of it
             time.sleep(RESTART_SECONDS)
             self._process = self._start()
-        return {name for name, time in self._console.signs_of_life().items() if name in self.silos and time >= since}
+        gone = self._lease.gone if self._lease is not None else {}
+        signs = self._console.signs_of_life()
+        return {name for name, at in signs.items() if name in self.silos and at >= max(since, gone.get(name, 0.0))}
 
     def _lose(self, lease: _Lease) -> None:
         """Write down that a job has ended."""
@@ -297,11 +335,16 @@ class NVFlareCoordinator:
 
 
 def free_port() -> int:
-    """Return a port of this machine that is free now, for a rehearsal."""
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        port: int = trial.getsockname()[1]
-        return port
+    """Return a port of this machine that is free now, for a rehearsal.
+
+    It lies below those that systems give to outgoing connections: a silo that dials while the coordinator is away could
+    otherwise get the coordinator's own port.
+    """
+    while True:
+        port = 20000 + secrets.randbelow(10000)
+        with socket.socket() as trial, suppress(OSError):
+            trial.bind(("127.0.0.1", port))
+            return port
 
 
 def _group_by_message(messages: Mapping[str, bytes]) -> dict[bytes, list[str]]:

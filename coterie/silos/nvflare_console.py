@@ -19,6 +19,7 @@ from coterie.core.packages import import_package
 from coterie.silos.nvflare_kit import CONSOLE
 
 CONNECT_SECONDS = 5.0
+_NO_REPLY = "no_reply"
 
 
 class Console:
@@ -61,6 +62,13 @@ class Console:
         if status is None:
             return self.last_error
         return status if status.startswith("FINISHED") else ""
+
+    def sites_without(self, job: str) -> dict[str, bool]:
+        """Return the silos that do not run a job: True for one that says so, False for one that says nothing."""
+        answers = self._command(lambda session: session.get_client_job_status()) or []
+        running = {each["client_name"] for each in answers if each.get("job_id") == job}
+        others = {each["client_name"]: each.get("status") != _NO_REPLY for each in answers}
+        return {name: says for name, says in others.items() if name not in running}
 
     def abort(self, job: str) -> None:
         """End a job."""

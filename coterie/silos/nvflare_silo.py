@@ -115,6 +115,7 @@ class NVFlareSilo:
             if not self._process.running():
                 where = f"{self.invitation.host}:{self.invitation.port}"
                 self.say(f"no connection with {where}, see {self._process.log}; trying again")
+                self._process.stop()  # what is left of it
                 self._process = self._start()
 
     def _start(self) -> PartyProcess:

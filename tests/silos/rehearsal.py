@@ -1,5 +1,6 @@
 """A coordinator and silos of one machine, with real keys, processes and TLS, for tests of the NVFlare carrier."""
 
+import os
 import threading
 import time
 from contextlib import ExitStack
@@ -23,6 +24,7 @@ class Rehearsal:
     def __init__(self, folder: Path, names=NAMES):
         self.folder, self.names = folder, names
         self.said: list[str] = []
+        self.silos: dict[str, NVFlareSilo] = {}
         with patch.object(certificates, "KEY_BITS", 2048):  # made in a fifth of the time
             create_project(folder / "hub", "trial", "localhost", free_port(), names)
             self.kits = join_all(folder / "hub", folder / "kits", names)
@@ -40,6 +42,7 @@ class Rehearsal:
 
     def silo(self, name: str, answer=None, **options) -> NVFlareSilo:
         silo = self._stack.enter_context(NVFlareSilo(self.kits[name], say=self.said.append, **options))
+        self.silos[name] = silo
         answer = answer or (lambda message: message[::-1] + name.encode())
         threading.Thread(target=silo.serve, args=(answer,), daemon=True).start()
         return silo
@@ -50,3 +53,16 @@ def wait_until(condition, seconds: float) -> bool:
     while not (right := condition()) and time.monotonic() < ends:
         time.sleep(0.2)
     return right
+
+
+def processes_of(folder: Path, module: str = "") -> set[int]:
+    """Return the processes that have a folder and a module in their command, without this one."""
+    found = set()
+    for each in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (each / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if str(folder).encode() in command and module.encode() in command and int(each.name) != os.getpid():
+            found.add(int(each.name))
+    return found

@@ -1,6 +1,4 @@
-import os
 import random
-from pathlib import Path
 
 import pytest
 
@@ -9,7 +7,7 @@ from coterie.silos.carrier import Failure
 
 pytest.importorskip("nvflare")
 
-from tests.silos.rehearsal import NAMES, Rehearsal, wait_until
+from tests.silos.rehearsal import NAMES, Rehearsal, processes_of, wait_until
 
 
 def test_three_silos_answer_over_tls_and_nothing_is_left_running(tmp_path):
@@ -39,16 +37,3 @@ def test_three_silos_answer_over_tls_and_nothing_is_left_running(tmp_path):
         assert len(processes) == 8  # of each party: NVFlare's own, and a job's
 
     assert wait_until(lambda: not processes_of(tmp_path), 5.0)
-
-
-def processes_of(folder: Path) -> set[int]:
-    """Return the processes that have a folder in their command, without this one."""
-    found = set()
-    for each in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (each / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if str(folder).encode() in command and int(each.name) != os.getpid():
-            found.add(int(each.name))
-    return found
