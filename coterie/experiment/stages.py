@@ -95,7 +95,7 @@ def load_stages(path: Path, overrides: Sequence[str] = ()) -> list[Stage]:
         if all(full_name in _full_names(table) for table in tables):
             raise Mistake(f"{full_name}: every stage sets it itself; write stage.1.{full_name}=... for one of them")
     raw = remove_leftovers(own, raw, changed, folders) if changed else raw
-    stages = []
+    stages: list[Stage] = []
     for number, (name, table) in enumerate(zip(names, tables, strict=True), 1):
         with mistakes_in_stage(f"stage {number}, {name}"):
             settings = _read_stage(raw, table, folders, is_first=not any(_is_run(s.settings) for s in stages))
