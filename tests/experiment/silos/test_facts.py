@@ -222,6 +222,26 @@ def test_rows_of_an_archive_are_split_by_digest(tmp_path: Path) -> None:
     assert sorted(source.test.tensors()[0].tolist()) == sorted(again.test.tensors()[0].tolist())
 
 
+def test_a_silo_may_host_some_of_the_clients_of_a_typed_table(tmp_path: Path) -> None:
+    """Categories that a file declares keep their order, and no row of another ward is an example."""
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    kinds = pyarrow.array(["v", "u"] * 4).dictionary_encode()
+    columns = {"a": [float(k) for k in range(8)], "kind": kinds, "label": [0, 1] * 4}
+    columns |= {"ward": ["p", "p", "q", "q"] * 2, "test": [0, 0, 0, 0, 0, 0, 0, 1]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "rows.parquet")
+    (tmp_path / "silo.toml").write_text(
+        'name = "s"\n[data]\nsource = "parquet"\npath = "rows.parquet"\nclient_column = "ward"\nclients = ["q"]\n'
+        'test_column = "test"\n'
+    )
+    rows = load_own_rows(load_silo_file(tmp_path / "silo.toml"))
+    agreement = merge(rows).agreement
+    own = rows.examples(agreement)
+    assert agreement.columns[1].categories == ("v", "u")
+    assert own.clients.keys() == {"q"}
+    assert own.clients["q"].tensors()[0].tolist() == [[2, 1, 0], [3, 0, 1], [6, 1, 0]]
+    assert own.source.test_groups == ["q"]
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
