@@ -36,7 +36,8 @@ from torch import Tensor
 
 from coterie.algorithms import posteriors
 from coterie.algorithms.conflict import Conflict, check_conflict, resolve_conflict
-from coterie.algorithms.local import LocalSGD, require_scalable_steps
+from coterie.algorithms.local import LocalSGD
+from coterie.algorithms.local_limits import require_constant_rate, require_one_batch_steps, require_scalable_steps
 from coterie.algorithms.local_options import LocalOptions
 from coterie.core import tree
 from coterie.core.algorithm import (
@@ -116,6 +117,8 @@ def fedh2l(
     seen = not by_accuracy or exchange == "tables"
     require("peer_weights", peer_weights, seen, '"equal" where exchange = "sum", which hides who said what')
     require_scalable_steps(local, "mutual_lr", mutual_lr)
+    for refuse in (require_constant_rate, require_one_batch_steps):
+        refuse(local, "with fedh2l, whose mutual steps use the same optimiser")
     ratio = 1.0 if mutual_lr is None else mutual_lr / local.options["lr"]
     own_size = local.options["batch_size"]
     streams = {"private": local.stream(), "seed": Stream(mutual_batch_size or own_size, source="seed_set")}

@@ -30,7 +30,8 @@ import torch
 from torch import Tensor
 
 from coterie.algorithms import posteriors
-from coterie.algorithms.local import LocalSGD, local_step, require_scalable_steps
+from coterie.algorithms.local import LocalSGD, local_step
+from coterie.algorithms.local_limits import require_constant_rate, require_one_batch_steps, require_scalable_steps
 from coterie.algorithms.local_options import LocalOptions
 from coterie.core import rng
 from coterie.core.algorithm import Algorithm, ClientHalf, Context, Recipe, ServerHalf, Traits
@@ -80,6 +81,8 @@ def fedmd(
     require("match", match, match in ("logits", "posteriors"), '"logits" or "posteriors"')
     require("temperature", temperature, 0 < temperature < float("inf"), "a number above 0")
     require_scalable_steps(local, "digest_lr", digest_lr)
+    for refuse in (require_constant_rate, require_one_batch_steps):
+        refuse(local, "with fedmd, whose steps on the seed set use the same optimiser")
     codec = posteriors.table_codec(send_as, probabilities=match == "posteriors")
     ratio, size = (1.0 if digest_lr is None else digest_lr / local.options["lr"]), digest_batch_size or 32
     digest_score: Score = absolute_difference if match == "logits" else partial(distillation, temperature=temperature)

@@ -16,6 +16,7 @@ from typing import Unpack
 
 from coterie.algorithms import optimizers
 from coterie.algorithms.fedavg import fedavg
+from coterie.algorithms.local import LocalSGD
 from coterie.algorithms.local_options import LocalOptions
 from coterie.core.algorithm import Recipe
 from coterie.core.errors import require
@@ -115,11 +116,17 @@ def fedmuon(
         server_lr: the server's learning rate.
         server_momentum: the share of the last step that is repeated.
         kernel_step: the length of a kernel's step, as a share of the kernel's norm.
-        **local_options: how clients train; see `LocalOptions`. `lr_decay` must be 1, since kernels do not follow it.
+        **local_options: how clients train; see `LocalOptions`. `lr_decay` must be 1 and a schedule must be over
+            steps, since kernels do not follow them.
 
     Raises:
         Mistake: a value is out of its range.
     """
-    decay = local_options.get("lr_decay", 1)
+    decay, local = local_options.get("lr_decay", 1), LocalSGD(**local_options)
     require("lr_decay", decay, decay == 1, "1, since the kernels' steps do not follow it")
+    key = "warmup" if local.options["schedule"] == "constant" else "schedule"
+    allowed = (
+        'left out with fedmuon over rounds, since the kernels\' steps do not follow it; set schedule_over = "steps"'
+    )
+    require(key, local.options[key], local.factor_of_round is None, allowed)
     return fedavg(server=optimizers.muon(server_lr, server_momentum, kernel_step), **local_options)

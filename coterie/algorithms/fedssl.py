@@ -105,7 +105,7 @@ def fedssl(
             batch = batches["private"]
             views = two_views(batch.x, rng.fold(batch.key, VIEWS_POSITION))
             grads, buffers, logs = method.gradient(carry["params"], carry["buffers"], views, batch.mask, batch.key)
-            return local.descend(carry, grads, buffers, ctx), logs
+            return local.descend(carry, grads, buffers, ctx, logs["count"]), logs
 
         def finish(broadcast: Tree, carry: Tree, ctx: Context) -> tuple[Tree, Tree]:
             return {"delta": delta(broadcast, carry)}, {**_own_part(carry, stays), **local.client_state(carry)}

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from coterie.algorithms.local_optimizers import local_optimizer
 from coterie.algorithms.local_options import LocalOptions
+from coterie.algorithms.optimizers import zero_of
+from coterie.algorithms.schedules import factor_of_round, factor_of_step
 from coterie.core import tree
 from coterie.core.algorithm import Batches, Context, Logs, Stream
 from coterie.core.errors import Mistake, require
@@ -27,6 +29,8 @@ class LocalSGD:
     Attributes:
         options: all options, with the defaults of those that were left out.
         optimizer: how weights move in a local step.
+        factor_of_round: round -> the schedule's factor on its learning rate; None where there is none over rounds.
+        factor_of_step: the factor on the learning rate within a round; None where it is the same in all of a round.
         keeps_optimizer: whether a client keeps the optimiser's state for its next round.
 
     Raises:
@@ -37,10 +41,24 @@ class LocalSGD:
         self.options = cast(LocalOptions, complete_options(LocalOptions, options))
         self.optimizer = local_optimizer(self.options)
         self.keeps_optimizer = _keeps_optimizer(self.options)
+        self.factor_of_round = factor_of_round(self.options)
+        self.factor_of_step = factor_of_step(self.options)
+        self._counts = self.factor_of_step is not None or self.options["accumulate"] > 1
 
     def lr(self, round: int) -> float:
         """Return the learning rate of a round, counted from 1."""
-        return self.options["lr"] * self.options["lr_decay"] ** (round - 1)
+        rate = self.options["lr"] * self.options["lr_decay"] ** (round - 1)
+        return rate if self.factor_of_round is None else rate * self.factor_of_round(round)
+
+    def lr_factor(self, round: int) -> float:
+        """Return the factor on the learning rate of a round, counted from 1."""
+        decay = self.options["lr_decay"] ** (round - 1)
+        return decay if self.factor_of_round is None else decay * self.factor_of_round(round)
+
+    def optimizer_steps(self, steps: Tensor) -> Tensor:
+        """Return how many steps the optimiser takes [], for this number of local steps []."""
+        n = self.options["accumulate"]
+        return steps if n == 1 else torch.ceil(steps / n)
 
     def stream(self) -> Stream:
         """Return the stream of the client's own data, cut into batches as the options say."""
@@ -50,12 +68,53 @@ class LocalSGD:
         """Return the carry before the first step: weights, and the optimiser's state, kept or initial."""
         initial = self.optimizer.init(weights["params"])
         state = {name: client_state.get(name, part) for name, part in initial.items()}
-        return {"params": weights["params"], "buffers": weights["buffers"], "optimizer": state}
+        carry = {"params": weights["params"], "buffers": weights["buffers"], "optimizer": state}
+        return {**carry, "progress": self._initial_progress(weights["params"])} if self._counts else carry
 
-    def descend(self, carry: Tree, gradient: Tree, buffers: Tree, ctx: Context) -> Tree:
-        """Return the carry after a step along the gradient, with the buffers that the forward gave."""
+    def _initial_progress(self, params: Tree) -> Tree:
+        """Return how far a round has come: its local steps so far, and the gradient that waits for a step."""
+        if self.options["accumulate"] == 1:
+            return {"step": zero_of(params)}
+        return {"step": zero_of(params), "count": zero_of(params), "gradient": tree.zeros_like(params)}
+
+    def descend(self, carry: Tree, gradient: Tree, buffers: Tree, ctx: Context, count: Tensor | None = None) -> Tree:
+        """Return the carry after a step along the gradient, with the buffers that the forward gave.
+
+        Args:
+            carry: the client's.
+            gradient: of the batch's mean loss.
+            buffers: what the forward gave.
+            ctx: the round's.
+            count: what the batch's loss was divided by; needed where gradients accumulate.
+        """
+        if self._counts:
+            return self._descend_by_progress({**carry, "buffers": buffers}, gradient, ctx, count)
         params, state = self.optimizer.apply(carry["params"], gradient, carry["optimizer"], ctx.lr)
         return {**carry, "params": params, "buffers": buffers, "optimizer": state}
+
+    def _descend_by_progress(self, carry: Tree, gradient: Tree, ctx: Context, count: Tensor | None) -> Tree:
+        """Return the carry after a step of a schedule within the round, or after a batch of several that make one."""
+        progress, n = carry["progress"], self.options["accumulate"]
+        k, lr = progress["step"], ctx.lr
+        if self.factor_of_step is not None:
+            done = torch.floor(k / n)  # the optimiser's steps so far
+            lr = lr * self.factor_of_step(ctx.round, done, self.optimizer_steps(ctx.steps))
+        if n == 1:
+            params, state = self.optimizer.apply(carry["params"], gradient, carry["optimizer"], lr)
+            return {**carry, "params": params, "optimizer": state, "progress": {"step": k + 1}}
+        if count is None:
+            raise Mistake(
+                key="accumulate", value=n, allowed="1 with an algorithm whose steps give no count to `descend`"
+            )
+        total, number = tree.add(progress["gradient"], gradient, count), progress["count"] + count
+        mean = tree.scale(total, 1 / torch.where(number > 0, number, 1.0))
+        params, state = self.optimizer.apply(carry["params"], mean, carry["optimizer"], lr)
+        due = (torch.remainder(k + 1, n) == 0) | (k + 1 >= ctx.steps)
+        old = {"params": carry["params"], "optimizer": carry["optimizer"], "gradient": total, "count": number}
+        new = {"params": params, "optimizer": state} | tree.zeros_like({"gradient": total, "count": number})
+        now = tree.map(lambda a, b: torch.where(due, a, b), new, old)
+        after = {"step": k + 1, "count": now["count"], "gradient": now["gradient"]}
+        return {**carry, "params": now["params"], "optimizer": now["optimizer"], "progress": after}
 
     def client_state(self, carry: Tree) -> Tree:
         """Return what the client keeps for its next round: the optimiser's state, where it is kept, or nothing."""
@@ -78,17 +137,6 @@ def _keeps_optimizer(options: LocalOptions) -> bool:
     return momentum if everything is None else everything
 
 
-def require_scalable_steps(local: LocalSGD, key: str, lr: float | None) -> None:
-    """Refuse a learning rate of its own for some steps, as a factor on their gradients, except with SGD.
-
-    Raises:
-        Mistake: steps do not grow with the gradient.
-    """
-    name = local.options["optimizer"]
-    allowed = f'left out with optimizer = "{name}", whose steps do not grow with the gradient'
-    require(key, lr, lr is None or name == "sgd", allowed)
-
-
 Correct = Callable[[Tree, Tree], Tree]
 """(gradient, carry) -> the gradient that is descended."""
 
@@ -101,7 +149,7 @@ def local_step(
     def step(carry: Tree, batch: Batches, ctx: Context) -> tuple[Tree, Logs]:
         gradient, buffers, logs = task.gradient(carry["params"], carry["buffers"], batch["private"])
         gradient = gradient if correct is None else correct(gradient, carry)
-        return local.descend(carry, gradient, buffers, ctx), logs
+        return local.descend(carry, gradient, buffers, ctx, logs["count"]), logs
 
     return step
 

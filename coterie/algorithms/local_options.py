@@ -6,9 +6,18 @@ it. The keys of [algorithm], their checks and the table in docs/experiment.md fo
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NotRequired, TypedDict
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
-from coterie.core.kinds import Count, Fraction, FractionBelowOne, NonNegative, Positive, PositiveFraction
+from coterie.core.kinds import (
+    Count,
+    Fraction,
+    FractionBelowOne,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveFraction,
+)
 from coterie.core.options import Default, Doc
 
 
@@ -69,4 +78,36 @@ class LocalOptions(TypedDict):
     ]
     centered: NotRequired[
         Annotated[bool, Default(False), Doc("rmsprop by the variance of the gradient, not its mean square")]
+    ]
+    schedule: NotRequired[
+        Annotated[
+            Literal["constant", "cosine", "linear", "step"] | Callable[[Any, Any], Any],
+            Default("constant"),
+            Doc(
+                'a factor on the learning rate: `"constant"`, `"cosine"`, `"linear"` or `"step"`; in Python also a '
+                "function (round from 1, step from 0) -> factor, of tensors"
+            ),
+        ]
+    ]
+    schedule_over: NotRequired[
+        Annotated[
+            Literal["rounds", "steps"],
+            Default("rounds"),
+            Doc('what the schedule counts: `"rounds"`, or the optimiser\'s `"steps"` within each round'),
+        ]
+    ]
+    schedule_length: NotRequired[
+        Annotated[
+            Count | None,
+            Doc("where cosine and linear end: by default after `rounds` of the file, or after a round's own steps"),
+        ]
+    ]
+    warmup: NotRequired[
+        Annotated[NonNegativeInt, Default(0), Doc("rounds or steps in which the rate first rises, to `lr`")]
+    ]
+    lr_end: NotRequired[Annotated[NonNegative | None, Doc("the rate at the end of cosine and linear; by default 0")]]
+    step_size: NotRequired[Annotated[Count | None, Doc("rounds or steps after which the schedule step moves the rate")]]
+    gamma: NotRequired[Annotated[PositiveFraction | None, Doc("its factor on the rate; by default PyTorch's, 0.1")]]
+    accumulate: NotRequired[
+        Annotated[Count, Default(1), Doc("batches whose mean gradient makes one step of the optimiser")]
     ]

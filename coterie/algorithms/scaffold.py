@@ -31,8 +31,10 @@ from __future__ import annotations
 from typing import Literal, Unpack
 
 from coterie.algorithms.local import LocalSGD, apply_delta, delta, local_step
+from coterie.algorithms.local_limits import require_constant_rate
 from coterie.algorithms.local_options import LocalOptions
 from coterie.algorithms.objective import Objective, objective_weighting, reached_share, total_weight
+from coterie.algorithms.schedules import NEEDS_LENGTH
 from coterie.core import tree
 from coterie.core.algorithm import (
     Algorithm,
@@ -120,7 +122,9 @@ def scaffold(
             if control == "gradient":
                 after = carry["gradient"]  # option I
             else:
-                after = tree.sub(tree.scale(change["params"], 1 / (ctx.steps * ctx.lr)), correction)  # option II
+                after = tree.sub(
+                    tree.scale(change["params"], 1 / (local.optimizer_steps(ctx.steps) * ctx.lr)), correction
+                )  # option II
             change_of_control = tree.sub(tree.add(after, correction), broadcast["control"])  # c_i+ - c_i
             return {"delta": change, "control": change_of_control}, {"control": after, **local.client_state(carry)}
 
@@ -161,3 +165,7 @@ def _require_plain_sgd(local: LocalSGD, control: str) -> None:
     optimizer, momentum = local.options["optimizer"], local.options["momentum"]
     require("optimizer", optimizer, optimizer == "sgd", f'"sgd" {unless}')
     require("momentum", momentum, momentum == 0, f"0 {unless}")
+    require_constant_rate(local, unless)
+    end = local.options["lr_end"]
+    falls = local.options["schedule"] in NEEDS_LENGTH
+    require("lr_end", end or 0.0, bool(end) or not falls, f"above 0 {unless}, since a client divides by the rate")

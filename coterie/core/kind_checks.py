@@ -26,6 +26,7 @@ _WORDS: dict[Any, str] = {
     Path: "text in quotes",
     list: "a list",
     dict: "a table",
+    Callable: "a function",
 }
 
 
@@ -48,6 +49,8 @@ def is_of_kind(value: Any, kind: Any) -> bool:
         return isinstance(value, str) and value in inside
     if kind in (None, type(None)):
         return value is None
+    if origin is Callable:
+        return callable(value)
     if origin is list:
         return isinstance(value, list | tuple) and all(is_of_kind(each, inside[0]) for each in value)
     if kind is bool:

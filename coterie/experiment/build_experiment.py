@@ -26,7 +26,7 @@ from coterie.data.origins import Origins, collect_origins
 from coterie.data.seed_set import SeedSet, add_to_clients
 from coterie.data.standardize import Standardized
 from coterie.data.unusual_data import remarks_on_data
-from coterie.experiment.algorithm_options import complete_algorithm, find_algorithm
+from coterie.experiment.algorithm_options import complete_algorithm, find_algorithm, remarks_on_schedule
 from coterie.experiment.check_fit import check_fit
 from coterie.experiment.check_work import check_population, check_work
 from coterie.experiment.choose_seed_set import choose_seed_set, place_seed_set
@@ -144,7 +144,7 @@ def assemble_experiment(prepared: Prepared, machine: Machine, start_folder: Path
     """Return the federation of settings and data; see `build_experiment`."""
     settings, ready, seed = prepared.settings, prepared.ready, prepared.seed
     recipe, aggregator, attack, probe = _make_parts(settings)
-    source = ready.source
+    schedule_remarks, source = remarks_on_schedule(settings), ready.source
     check_population(ready.clients, machine)
     held = seed.clients if seed else ready.clients
     _check_target(settings, source)
@@ -202,6 +202,7 @@ def assemble_experiment(prepared: Prepared, machine: Machine, start_folder: Path
         bytes_once={} if plan.algorithm.traits.pooled else _bytes_sent_once(ready, seed),
         remarks=[
             *prepared.remarks,
+            *schedule_remarks,
             *plan.algorithm.warnings(settings.rounds),
             *([] if probe is None else [probe.cost]),
         ],

@@ -14,6 +14,19 @@ RECIPES = {
         clip_norm=1.0,
         keep_momentum=True,
     ),
+    "fedavg, Adam by a schedule": coterie.fedavg(
+        lr=0.02,
+        batch_size=5,
+        local_epochs=2,
+        optimizer="adamw",
+        weight_decay=0.1,
+        eps=1e-3,
+        keep_optimizer=True,
+        schedule="cosine",
+        schedule_over="steps",
+        warmup=1,
+        accumulate=2,
+    ),
     "fedsgd": coterie.fedsgd(lr=0.1),
     "scaffold": coterie.scaffold(lr=0.05, batch_size=5, local_epochs=2),
     "scaffold, clients alike": coterie.scaffold(lr=0.05, batch_size=5, local_steps=3, objective="clients"),
@@ -77,6 +90,7 @@ RECIPES = {
     "fedh2l, successive": coterie.fedh2l(lr=0.1, batch_size=5, order="successive", mutual_steps=1, momentum=0.5),
     "fedmd": coterie.fedmd(lr=0.05, batch_size=5, digest_batch_size=4, momentum=0.5),
     "fedmd, posteriors": coterie.fedmd(lr=0.05, match="posteriors", temperature=2.0, digest_epochs=2, digest_lr=0.1),
+    "fedmd, Adam": coterie.fedmd(lr=0.02, batch_size=5, optimizer="adam", eps=1e-3, schedule="step", step_size=2),
     "feddf": coterie.feddf(lr=0.1, batch_size=5, distill_steps=5, distill_lr=0.01, distill_batch_size=4, momentum=0.5),
     "fedssl": coterie.fedssl(lr=0.02, batch_size=8, projection=4, hidden=3),  # BatchNorm over two rows is a step
     "fedssl, heads at the client": coterie.fedssl(

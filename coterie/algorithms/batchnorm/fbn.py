@@ -37,6 +37,7 @@ Guerraoui, Pinot, Rizk, Stephan, Taiani: Overcoming the Challenges of Batch Norm
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal, Unpack
@@ -56,6 +57,7 @@ from coterie.algorithms.batchnorm.slopes import (
 from coterie.algorithms.batchnorm.tasks import with_normaliser
 from coterie.algorithms.batchnorm.variants import complete_variant
 from coterie.algorithms.local import LocalSGD, apply_delta, delta
+from coterie.algorithms.local_limits import require_constant_rate, require_one_batch_steps
 from coterie.algorithms.local_options import LocalOptions
 from coterie.algorithms.optimizers import Optimizer, clip_to_norm, muon, sgd
 from coterie.core import tree
@@ -128,14 +130,14 @@ def fbn(
             paper.
         server_lr: the share of the averaged difference that the server applies.
         kernel_step: with "muon", the length of the first round's step of a kernel, as a share of the kernel's norm. It
-            shrinks by `lr_decay`.
+            shrinks by `lr_decay`, and follows a schedule over rounds.
         server_momentum: momentum of the server's steps, which lasts over rounds; `keep_momentum` does that at clients.
             0.9 where recommended, 0 in the paper.
         server_clip_norm: the largest norm of a round's averaged difference, in lr times local steps, or "none". With
             one step it cuts the gradient on the pooled batch, where `clip_norm` cuts each client's own. 1 where
             recommended, "none" in the paper.
         **local_options: how clients train; see `LocalOptions`. `server_clip_norm` measures in steps of SGD, so other
-            optimisers need "none".
+            optimisers and a schedule over steps need "none".
 
     Raises:
         Mistake: a value is out of its range; when bound to a model, that it has no BatchNorm layer with running
@@ -169,6 +171,9 @@ def fbn(
     optimizer_name = local.options["optimizer"]
     measured = f'"none" with optimizer = "{optimizer_name}", since it measures a difference in steps of sgd'
     require("server_clip_norm", clip, clip is None or optimizer_name == "sgd", measured)
+    if clip is not None:
+        require_constant_rate(local, 'with fbn, unless server_clip_norm = "none"')
+    require_one_batch_steps(local, "with fbn, whose server counts a step for each batch; raise `batch_size` instead")
     sendable = sends == "batch" or (sends == "moved" and local.options["local_steps"] is not None)
     require("sends", sends, sendable, '"batch", or, with local_steps, "moved"')
     require("robust", robust, robust in ("all", "statistics"), '"all" or "statistics"')
@@ -177,7 +182,8 @@ def fbn(
         """Return the server's optimiser of a round; a kernel's step shrinks as the clients' learning rate does."""
         if chosen["server"] == "sgd":
             return sgd(server_lr, chosen["server_momentum"])
-        return muon(server_lr, chosen["server_momentum"], kernel_step * local.options["lr_decay"] ** (round - 1))
+        step = kernel_step * local.lr_factor(round)
+        return muon(server_lr, chosen["server_momentum"], max(step, sys.float_info.min))  # a schedule may end at 0
 
     first_optimizer = optimizer(1)  # made here, so that its options are refused at once
     normalisers: dict[str, Normaliser] = {
