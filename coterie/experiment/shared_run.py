@@ -68,7 +68,8 @@ def carry_out(
     Args:
         team: the processes of the run.
         recorder: the first process's; None in all others. Without one in the first process there is nothing to run.
-        participation: where the other clients are not here. A checkpoint is then saved after every round.
+        participation: where the other clients are not here. A checkpoint is then saved after every round, and so it is
+            where the clients of the experiment work elsewhere.
 
     Returns:
         The entries of summary.json in the first process; nothing in the others.
@@ -87,7 +88,8 @@ def carry_out(
     else:
         experiment = recorder.experiment
     team.gather(None)  # nothing is written before every process has built the experiment
-    saver = CheckpointSaver(folder, team, every_round=participation is not None)
+    workplace = experiment.plan.workplace
+    saver = CheckpointSaver(folder, team, every_round=participation is not None or workplace is not None)
     found = saver.newest = saver.load()
     if recorder is not None:
         for sentence in saver.warnings():
@@ -118,7 +120,10 @@ def carry_out(
         if recorder is not None:
             raise KeyboardInterrupt
         return {}
-    broken = _write_weights(experiment, folder, saver.newest.state, saver.newest.store, team)
+    newest = saver.newest
+    broken = _write_weights(experiment, folder, newest.state, newest.store, team)
+    if workplace is not None:
+        workplace.save(experiment.plan, newest.round, newest.state, newest.store)
     return {} if recorder is None else recorder.write_end(broken)
 
 
@@ -134,6 +139,8 @@ def _broadcast_decision(team: Team, recorder: RunRecorder | None, decide: Callab
 def _write_weights(experiment: Experiment, folder: RunFolder, state: Tree, store: Store, team: Team) -> str | None:
     """Write the model, in the first process; or each client's, in the process that keeps its state.
 
+    Models of clients whose states are elsewhere are written there; see `coterie.loop.workplace.Workplace.save`.
+
     Collective: every process calls it.
 
     Returns:
@@ -144,6 +151,7 @@ def _write_weights(experiment: Experiment, folder: RunFolder, state: Tree, store
     own = plan.algorithm.traits.own_models
     broken: str | None = None
     mine = [client for client in plan.ids if owns(team, client)] if own else plan.ids[: team.rank == 0]
+    mine = [] if own and plan.workplace is not None else mine
     file_names = client_file_names(plan.ids) if own else {}
     for client in mine:
         architecture = plan.architecture(client)

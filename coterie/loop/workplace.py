@@ -37,3 +37,6 @@ class Workplace(Protocol):
 
     def measure(self, plan: Plan, number: int, state: Tree, store: Store) -> dict[str, Any]:
         """Return the measures after a round, as `coterie.loop.measure.measure_round` names them."""
+
+    def save(self, plan: Plan, number: int, state: Tree, store: Store) -> list[str]:
+        """Write clients' models, as they are after a round, where the clients work; return the places that have."""

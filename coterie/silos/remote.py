@@ -157,7 +157,11 @@ class RemoteWork:
     def save(self, plan: Plan, number: int, state: Tree, store: Store) -> list[str]:
         """Let every silo write its clients' models into its folder; return the silos that have, as they answered."""
         self.exchange.renew()
-        return [site for site, _, _ in self._ask_about_models("save", plan.in_round(number), number, state, store)]
+        saved = [site for site, _, _ in self._ask_about_models("save", plan.in_round(number), number, state, store)]
+        for site in dict.fromkeys(self.hosts.values()):
+            if site not in saved:
+                self.exchange.say(f"{site} has not written its clients' models of round {number} into its folder")
+        return saved
 
     def _ask_about_models(
         self, kind: str, plan: Plan, number: int, state: Tree, store: Store
