@@ -7,19 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from coterie.core.errors import Mistake
-from coterie.core.threads import threads_by_default
-from coterie.experiment.algorithm_options import adopt_algorithm, complete_algorithm
 from coterie.experiment.build_experiment import Experiment, build_experiment
 from coterie.experiment.check_data import check_data
-from coterie.experiment.config_toml import adopt_choices, complete_threads, find_changes
-from coterie.experiment.folder_jobs import Outcome, start_or_resume, write_missing_report
-from coterie.experiment.mend_folder import has_begun, is_whole, mend_folder, require_checkpoint
+from coterie.experiment.folder_jobs import Outcome, start_or_resume
+from coterie.experiment.mend_folder import has_begun, mend_folder, require_checkpoint
 from coterie.experiment.resolve_engine import this_machine
+from coterie.experiment.resume_run import adopt_settings, is_finished
 from coterie.experiment.run_recorder import RunRecorder, RunWatch, SilentRun
-from coterie.experiment.settings import Settings, load_settings
+from coterie.experiment.settings import Settings
 from coterie.experiment.shared_run import Participation, carry_out, follow, set_workers
-from coterie.experiment.trust import code_of_file
 from coterie.processes.process_group import launcher_size
 from coterie.processes.spawn import lead_processes
 from coterie.processes.team import ALONE, Team
@@ -65,8 +61,8 @@ def run(
 
     def prepare_rest() -> _RunJob | None:
         mend_folder(folder, watch.say)
-        adopted = _adopt_settings(settings, folder)
-        if _is_finished(folder, adopted):
+        adopted = adopt_settings(settings, folder)
+        if is_finished(folder, adopted):
             carry_out(team)  # without a recorder: the other processes end
             return None
         require_checkpoint(folder)
@@ -100,32 +96,3 @@ class _RunJob:
     def withdraw(self) -> None:
         """Remove what the run wrote into its folder before its first round."""
         self.recorder.folder.withdraw()
-
-
-def _adopt_settings(settings: Settings, folder: RunFolder) -> Settings:
-    """Fill what the settings leave open from the run in the folder, and refuse those that differ from it.
-
-    Raises:
-        Mistake: they differ from those of the run.
-    """
-    with code_of_file(folder.path, settings.tables()):
-        earlier = complete_threads(complete_algorithm(load_settings(folder.config)), threads_by_default())
-    settings = adopt_choices(adopt_algorithm(settings, earlier), earlier)
-    changed = [key for key in find_changes(settings, earlier) if key != "rounds"]
-    if changed:
-        raise Mistake(
-            f"{', '.join(changed)}: changed since the run in {folder.path} began; "
-            "only rounds may change with --resume, so start another run with --out"
-        )
-    return settings
-
-
-def _is_finished(folder: RunFolder, settings: Settings) -> bool:
-    """Return whether a run needs no more rounds and its files are whole; a missing report is written."""
-    end = folder.read_summary()
-    if end is None or (end["stopped"] == "rounds" and end["rounds"] < settings.rounds):
-        return False
-    if not is_whole(folder):
-        return False
-    write_missing_report(folder)
-    return True
