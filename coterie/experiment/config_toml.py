@@ -59,7 +59,12 @@ def adopt_choices(settings: Settings, earlier: Settings) -> Settings:
     left_open = {k: settings.data[k] or earlier.data[k] for k in ("partition", "standardize")}
     weights = _adopt_weights(settings.pretrain.weights, earlier.pretrain.weights)
     pretrain = replace(settings.pretrain, weights=weights)
-    return replace(settings, engine=engine, data=settings.data | left_open, pretrain=pretrain)
+    deploy = replace(
+        settings.deploy,
+        min_clients=settings.deploy.min_clients or earlier.deploy.min_clients,
+        round_timeout=settings.deploy.round_timeout or earlier.deploy.round_timeout,
+    )
+    return replace(settings, engine=engine, data=settings.data | left_open, pretrain=pretrain, deploy=deploy)
 
 
 def complete_threads(earlier: Settings, threads_by_default: int) -> Settings:

@@ -22,6 +22,7 @@ from coterie.experiment.tables import (
     PUBLISHED,
     TABLES,
     TOP,
+    Deploy,
     Engine,
     Evaluate,
     Pretrain,
@@ -65,6 +66,7 @@ class Settings:
     engine: Engine
     faults: Faults
     communication: Communication
+    deploy: Deploy
     folders: tuple[Path, ...]
 
     def tables(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from coterie.algorithms import ALGORITHMS
 from coterie.attacks import ATTACKS
 from coterie.core.errors import Mistake, mistakes_in
 from coterie.core.kind_checks import describe_kind
-from coterie.core.kinds import Count, NonNegativeInt, PositiveFraction
+from coterie.core.kinds import Count, NonNegativeInt, Positive, PositiveFraction
 from coterie.core.registry import Registry
 from coterie.core.toml_text import toml_text
 from coterie.data import AUGMENTATIONS, PARTITIONS, SOURCES, partitions
@@ -86,6 +86,19 @@ PUBLISHED = "published"
 
 
 @dataclass(frozen=True)
+class Deploy:
+    """[deploy]: how a run between silos deals with silos that are late or away. A simulation ignores it.
+
+    Attributes:
+        min_clients: a round needs as many sound replies; None: more than half of those that it asks.
+        round_timeout: seconds after which a round closes without those that gave no answer; None: 600.
+    """
+
+    min_clients: Count | None = None
+    round_timeout: Positive | None = None
+
+
+@dataclass(frozen=True)
 class Origin:
     """[origin]: where a "package.module:function" and a relative path are looked for first. A run writes it."""
 
@@ -101,6 +114,7 @@ FIXED = Registry(
         "engine": "coterie.experiment.tables:Engine",
         "faults": "coterie.loop.faults:Faults",
         "communication": "coterie.loop.communication:Communication",
+        "deploy": "coterie.experiment.tables:Deploy",
     },
 )
 """The tables whose keys do not depend on a choice, and the dataclass that each becomes."""
@@ -120,6 +134,7 @@ TABLES = (
     "engine",
     "faults",
     "communication",
+    "deploy",
 )
 """Every table, in the order of a file."""
 

@@ -17,11 +17,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from coterie.core.digests import digest
+from coterie.core.errors import Mistake
 from coterie.core.packing import pack
 from coterie.core.tree import Tree
 from coterie.data.standardize import Scale
 from coterie.experiment.silos.merge_facts import Agreement, read_agreement
-from coterie.silos.message import Message, Unusable, write_message
+from coterie.silos.message import MAX_REASON_LENGTH, Message, Unusable, read_message, write_message
+
+
+class Waits(Mistake):
+    """A run waits at a silo for a person who approves it; asking again later may bring another answer."""
+
 
 KINDS = ("facts", "sums", "begin")
 """What is asked before the first round."""
@@ -74,6 +80,23 @@ def request_fields(run: str, kind: str) -> dict[str, Any]:
 def answer_fields(run: str, kind: str, request: bytes) -> dict[str, Any]:
     """Return the first fields of the answer to a request."""
     return {"kind": kind, "run": run, "request": digest(request)}
+
+
+def refuse(request: bytes, why: str, waits: bool = False) -> bytes:
+    """Return the answer to any request, also of a round, that a silo does not do, with the reason.
+
+    Args:
+        request: a coordinator's; a stranger's may be something else.
+        why: in a sentence.
+        waits: whether it may do it later, once a person has approved the run.
+    """
+    try:
+        fields = read_message(request, len(request)).fields
+    except Unusable:
+        fields = {}
+    echoed = {name: fields[name] for name in ("run", "experiment") if isinstance(fields.get(name), str)}
+    answer = {"kind": "failed", "run": "", **echoed, "request": digest(request), "why": why[:MAX_REASON_LENGTH]}
+    return write_message({**answer, "waits": True} if waits else answer)
 
 
 def read_begin(message: Message) -> Begin:

@@ -24,7 +24,7 @@ from coterie.data.standardize import Scale
 from coterie.experiment.build_experiment import Experiment
 from coterie.experiment.engine_choice import Machine
 from coterie.experiment.settings import Settings, model_names
-from coterie.experiment.silos.begin import Begin, request_fields
+from coterie.experiment.silos.begin import Begin, Waits, request_fields
 from coterie.experiment.silos.facts import read_facts, read_record
 from coterie.experiment.silos.merge_facts import Agreement, ClientCount, Merged, merge_facts
 from coterie.experiment.silos.plans import coordinator_experiment, needs_scale, scale_of
@@ -35,6 +35,7 @@ from coterie.experiment.silos.silo_settings import (
     settings_to_send,
 )
 from coterie.experiment.starting_weights import weights_for
+from coterie.experiment.tables import Deploy
 from coterie.silos.carrier import Carrier, Failure
 from coterie.silos.coordinate import remote_plan
 from coterie.silos.message import MAX_REASON_LENGTH, Message, Unusable, read_message, write_message
@@ -45,6 +46,8 @@ log = logging.getLogger(__name__)
 
 AGREED_FILE = "silos.json"
 """In the run folder: what all silos agreed on."""
+ROUND_TIMEOUT_SECONDS = 600.0
+"""What deploy.round_timeout is where the file leaves it open."""
 MAX_ANSWER_BYTES = 2**26
 """The longest answer that is read before the first round."""
 
@@ -56,14 +59,11 @@ class JoinOptions:
     Attributes:
         run: the run's name; a new one for a run that starts from the beginning.
         deadline: seconds to wait for the silos' answers before the first round.
-        min_clients, round_timeout: see `coterie.silos.coordinate.coordinate`.
         say: gets a sentence about what is out of the ordinary.
     """
 
     run: str = "run"
     deadline: float = 600.0
-    min_clients: int = 1
-    round_timeout: float = 600.0
     say: Callable[[str], None] = log.info
 
 
@@ -89,12 +89,12 @@ def join_silos(
 
     Raises:
         Mistake: the settings mean nothing between silos, a silo gives no answer or does not fit the others, or a file
-            cannot be written.
+            cannot be written. It is `Waits` where a silo waits for a person who approves the run.
     """
     options = options or JoinOptions()
     refuse_simulation(settings)
     known = (folder / AGREED_FILE).is_file()
-    merged, scale = _read_agreed(folder / AGREED_FILE) if known else _agree(settings, carrier, silos, options)
+    merged, scale = read_agreed(folder / AGREED_FILE) if known else _agree(settings, carrier, silos, options)
     experiment = coordinator_experiment(settings, merged, scale, machine, start_folder)
     begins = _begins(experiment, merged, scale)
     if not known:
@@ -106,17 +106,36 @@ def join_silos(
     for silo in merged.digests.keys() - answers.keys():
         options.say(f"{silo} is not here; it is asked again when it is back")
     hosts = {client.client: client.silo for client in merged.clients}
+    deploy = _complete(settings.deploy, experiment.plan.cohort_size())
+    assert deploy.min_clients is not None
+    assert deploy.round_timeout is not None
     plan = remote_plan(
         experiment.plan,
         carrier,
         hosts=hosts,
         run=options.run,
         experiment=next(iter(begins.values())).text(),
-        min_clients=options.min_clients,
-        round_timeout=options.round_timeout,
+        min_clients=deploy.min_clients,
+        round_timeout=deploy.round_timeout,
         say=options.say,
     )
-    return replace(experiment, plan=plan)
+    return replace(experiment, plan=plan, settings=replace(experiment.settings, deploy=deploy))
+
+
+def _complete(deploy: Deploy, size: int) -> Deploy:
+    """Return [deploy] with nothing left open, for rounds that ask `size` clients.
+
+    Raises:
+        Mistake: a round can never have as many replies as are wanted.
+    """
+    if deploy.min_clients is not None and deploy.min_clients > size:
+        raise Mistake(
+            f"a round asks {size} clients; give {size} or less",
+            key="min_clients",
+            value=deploy.min_clients,
+            table="deploy",
+        )
+    return Deploy(deploy.min_clients or size // 2 + 1, deploy.round_timeout or ROUND_TIMEOUT_SECONDS)
 
 
 def _agree(
@@ -199,7 +218,8 @@ def _judge(silo: str, answer: bytes, request: str, run: str) -> Message | None:
         if message.text("request") != request or message.text("run") != run:
             return None
         if message.text("kind") == "failed":
-            raise Mistake(f"silo {silo}: {printable(message.text('why')[:MAX_REASON_LENGTH])}")
+            kind = Waits if message.fields.get("waits") is True else Mistake
+            raise kind(f"silo {silo}: {printable(message.text('why')[:MAX_REASON_LENGTH])}")
     except Unusable as error:
         raise Mistake(f"silo {silo}: its answer {error}") from error
     return message
@@ -227,7 +247,7 @@ def _format_agreed(merged: Merged, scale: Scale | None) -> bytes:
     return seal_json({**asdict(merged), **numbers})
 
 
-def _read_agreed(path: Path) -> tuple[Merged, Scale | None]:
+def read_agreed(path: Path) -> tuple[Merged, Scale | None]:
     """Return what the silos agreed on when the run began.
 
     Raises:

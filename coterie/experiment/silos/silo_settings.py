@@ -14,7 +14,7 @@ from coterie.experiment.tables import PUBLISHED
 from coterie.loop.faults import Faults
 from coterie.models.libraries import library_prefix
 
-_SERVERS = ("cohort", "aggregation", "attack", "probe", "faults")
+_SERVERS = ("cohort", "aggregation", "attack", "probe", "faults", "deploy")
 """Tables that say what the server does, or what only a simulation has; a silo needs none of them."""
 _ENGINES = ("name", "dtype", "compile", "chunk")
 """The keys of [engine] that all silos must have alike for the same weights; the others are each machine's own."""
@@ -118,7 +118,7 @@ def models_by_client(settings: Settings, clients: list[str]) -> dict[str, str]:
 
 def settings_to_send(settings: Settings) -> dict[str, Any]:
     """Return what silos are told of the settings, as plain values: everything but places and machines."""
-    tables = settings.tables()
+    tables = {name: table for name, table in settings.tables().items() if name != "deploy"}
     tables["data"] = {key: value for key, value in tables["data"].items() if key in _DATA}
     if "weights" in tables.get("pretrain", {}):
         tables["pretrain"]["weights"] = _without_places(tables["pretrain"]["weights"])
