@@ -2,7 +2,7 @@
 
     coordinator                                  silo
     create_project, invite  ── invitation ──▶    request: makes the key
-    approve                 ◀── request ─────
+    sign                    ◀── request ─────
                             ── certificate ─▶    join: checked against the invitation
 
 An invitation says where the coordinator is and which root certificate is the right one, by its digest. So it should
@@ -149,7 +149,7 @@ def request(invitation: Path, kit: Path) -> Path:
     return file
 
 
-def approve(folder: Path, request: Path, *, days: int = certificates.CERTIFICATE_DAYS, new_key: bool = False) -> Path:
+def sign(folder: Path, request: Path, *, days: int = certificates.CERTIFICATE_DAYS, new_key: bool = False) -> Path:
     """At the coordinator: sign a silo's request, and return the file that the silo joins with.
 
     Args:
@@ -165,14 +165,17 @@ def approve(folder: Path, request: Path, *, days: int = certificates.CERTIFICATE
     text = _read(request, "ask the silo for its request")
     silo = certificates.name_in_request(text)
     if silo not in list_silos(folder):
-        raise Mistake(f"{request}: asks for {silo!r}, which is not invited; invite it first, or ask who sent this")
+        raise Mistake(
+            f"{request}: asks for {silo!r}, which is not invited; invite it with coterie deploy invite, or ask who "
+            "sent this"
+        )
     kept = folder / f"requests/{silo}.pem"
     if kept.exists() and not new_key:
         known = certificates.key_fingerprint(kept.read_bytes())
         if known != certificates.key_fingerprint(text):
             raise Mistake(
                 f"{request}: {silo!r} has a certificate for another key; ask its people whether they made a new one, "
-                "and then approve it with --new-key"
+                "and then sign it with --new-key"
             )
     root_key, root = (folder / "root/key.pem").read_bytes(), (folder / "root/certificate.pem").read_bytes()
     certificate = certificates.sign_request(root_key, root, text, days=days)
@@ -194,7 +197,7 @@ def join(kit: Path, certificate: Path) -> datetime:
         rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n?", _read(certificate, ""), re.DOTALL
     )
     if len(parts) != 2:
-        raise Mistake(f"{certificate}: is not what coterie deploy approve wrote; ask the coordinator to send it again")
+        raise Mistake(f"{certificate}: is not what coterie deploy sign wrote; ask the coordinator to send it again")
     own, root = parts
     if certificates.fingerprint(root) != found.root:
         raise Mistake(f"{certificate}: is of another project than the invitation; ask the coordinator which is right")
@@ -262,14 +265,14 @@ def join_all(folder: Path, kits: Path, silos: Iterable[str]) -> dict[str, Path]:
     """Make the kits of several silos on this machine, as in a rehearsal, by the same steps as between machines.
 
     Raises:
-        Mistake: as `request`, `approve` and `join` raise it.
+        Mistake: as `request`, `sign` and `join` raise it.
         OSError: a folder cannot be written.
     """
     made = {}
     for silo in silos:
         made[silo] = kits / silo
         file = request(folder / f"invitations/{silo}.toml", made[silo])
-        join(made[silo], approve(folder, file))
+        join(made[silo], sign(folder, file))
     return made
 
 
@@ -277,6 +280,11 @@ def _check_name(key: str, name: str) -> None:
     """Refuse a name that a certificate or a folder cannot have."""
     allowed = "1 to 40 small letters, digits and hyphens, a letter first"
     require(key, name, bool(_NAME.fullmatch(name)), allowed)
+
+
+def is_silo_name(name: str) -> bool:
+    """Return whether a silo can have this name."""
+    return bool(_NAME.fullmatch(name)) and name not in _RESERVED
 
 
 def _check_silo(silo: str) -> None:

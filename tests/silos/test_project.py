@@ -9,7 +9,7 @@ from coterie.core.errors import Mistake
 pytest.importorskip("cryptography")
 
 from coterie.silos import certificates
-from coterie.silos.project import approve, create_project, invite, join, join_all, list_silos, read_kit, request
+from coterie.silos.project import create_project, invite, join, join_all, list_silos, read_kit, request, sign
 
 
 @pytest.fixture(autouse=True)
@@ -49,34 +49,34 @@ def test_a_certificate_is_renewed_with_the_key_that_the_silo_has(hub, tmp_path):
     kit = join_all(hub, tmp_path / "kits", ["north"])["north"]
     key, ends = (kit / "startup/client.key").read_bytes(), read_kit(kit)[1]
     file = request(hub / "invitations/north.toml", kit)
-    assert join(kit, approve(hub, file, days=2000)) > ends
+    assert join(kit, sign(hub, file, days=2000)) > ends
     assert (kit / "startup/client.key").read_bytes() == key
 
 
 def test_what_does_not_fit_is_refused(hub, tmp_path):
     invite(hub, "south")
     files = {name: request(hub / f"invitations/{name}.toml", tmp_path / name) for name in ("north", "south")}
-    signed = {name: approve(hub, file) for name, file in files.items()}
+    signed = {name: sign(hub, file) for name, file in files.items()}
     with pytest.raises(Mistake, match="this certificate is for 'south'"):
         join(tmp_path / "north", signed["south"])
     other = request(hub / "invitations/north.toml", tmp_path / "stranger")
     with pytest.raises(Mistake, match="has a certificate for another key"):
-        approve(hub, other)
+        sign(hub, other)
     with pytest.raises(Mistake, match="this certificate is for another key"):
         join(tmp_path / "stranger", signed["north"])
     with pytest.raises(Mistake, match="has not joined"):
         read_kit(tmp_path / "stranger")
-    assert approve(hub, other, new_key=True).exists()
+    assert sign(hub, other, new_key=True).exists()
 
 
 def test_a_name_that_was_not_invited_and_another_project_are_refused(hub, tmp_path):
     create_project(tmp_path / "other", "heart", "hub.example.org", 8443, ["north", "east"])
     stranger = request(tmp_path / "other/invitations/east.toml", tmp_path / "east")
     with pytest.raises(Mistake, match="'east', which is not invited"):
-        approve(hub, stranger)
+        sign(hub, stranger)
     file = request(hub / "invitations/north.toml", tmp_path / "north")
     with pytest.raises(Mistake, match="is of another project"):
-        join(tmp_path / "north", approve(tmp_path / "other", file))
+        join(tmp_path / "north", sign(tmp_path / "other", file))
 
 
 @pytest.mark.parametrize(
@@ -101,11 +101,11 @@ def test_damaged_files_are_refused_in_a_sentence(hub, tmp_path):
     bad.write_bytes(b"\xff\x00")
     for call in (
         lambda: request(bad, tmp_path / "kit"),
-        lambda: approve(hub, bad),
-        lambda: approve(hub, tmp_path / "x"),
+        lambda: sign(hub, bad),
+        lambda: sign(hub, tmp_path / "x"),
     ):
         with pytest.raises(Mistake):
             call()
     file = request(hub / "invitations/north.toml", tmp_path / "north")
-    with pytest.raises(Mistake, match="is not what coterie deploy approve wrote"):
+    with pytest.raises(Mistake, match="is not what coterie deploy sign wrote"):
         join(tmp_path / "north", file)
