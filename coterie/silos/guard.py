@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from coterie.silos.approvals import Approvals
 from coterie.silos.audit_log import AuditLog, log_traffic
 from coterie.silos.policy import Policy
 
@@ -12,8 +11,7 @@ from coterie.silos.policy import Policy
 def guard_answers(
     answer: Callable[[bytes], bytes],
     policy: Policy,
-    approvals: Approvals,
-    digest: str,
+    is_revoked: Callable[[bytes], bool],
     log: AuditLog,
     refuse: Callable[[bytes, str], bytes],
 ) -> Callable[[bytes], bytes]:
@@ -26,15 +24,14 @@ def guard_answers(
     Args:
         answer: the silo's; see `coterie.silos.carrier`.
         policy: the silo's policy.
-        approvals: where a person may revoke the run.
-        digest: of the run's experiment file.
+        is_revoked: whether a person has revoked the run that a request belongs to.
         log: the silo's audit log.
         refuse: (request, why) -> the answer that says so, such as `coterie.silos.letters.answer_failed`.
     """
 
     def answer_within_policy(request: bytes) -> bytes:
         why = policy.message_problem(len(request))
-        if why is None and approvals.is_revoked(digest):
+        if why is None and is_revoked(request):
             why = "the run was revoked at this silo"
         if why is not None:
             log.note("refused", why=why)

@@ -142,7 +142,13 @@ def test_a_revoked_run_does_not_begin_and_gets_no_further_answer(tmp_path: Path)
     approvals.approve("heart")
     ours = policy(tmp_path, max_message_bytes="10")
     answers = {b"ask": b"answer", b"more": b"a long answer"}
-    answer = guard_answers(answers.__getitem__, ours, approvals, RUN.digest, log, lambda request, why: why.encode())
+    answer = guard_answers(
+        answers.__getitem__,
+        ours,
+        lambda request: approvals.is_revoked(RUN.digest),
+        log,
+        lambda request, why: why.encode(),
+    )
     assert answer(b"ask") == b"answer"
     assert answer(b"more") == b"a message has 13 bytes, and max_message_bytes is 10"
     assert answer(b"much too long") == b"a message has 13 bytes, and max_message_bytes is 10"

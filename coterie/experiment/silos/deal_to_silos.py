@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +118,7 @@ def _silo_toml(settings: Settings, silo: str) -> str:
         f"device = {toml_text(settings.engine.device)}",
         f"threads = {toml_text(settings.engine.threads)}",
     ]
+    lines += ["[origin]", f"folders = {json.dumps([str(folder) for folder in settings.folders])}"]
     path = settings.seed_set.get("path")
     if path is not None:
         lines += ["[seed_set]", f"path = {toml_text(str(path))}"]

@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from coterie.core.digests import digest
+from coterie.core.toml_text import toml_text
+from coterie.experiment.silos.begin import Waits
 from coterie.experiment.silos.own_rows import OwnRows
+from coterie.experiment.tables import PUBLISHED
 from coterie.loop.plan import Plan
+from coterie.models.libraries import library_prefix
 from coterie.silos.approvals import Approvals
 from coterie.silos.policy import Policy
 from coterie.silos.run_description import RunDescription, describe_run
+
+_CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def judge_by_policy(policy: Policy, run: str) -> Callable[[Mapping[str, Any], OwnRows], Sequence[str]]:
     """Return the judge of a run's settings: names, rounds and data, before anything that they name is imported."""
 
     def judge(tables: Mapping[str, Any], rows: OwnRows) -> Sequence[str]:
-        return policy.judge(_describe(policy, run, tables, rows))
+        described = _describe(policy, run, tables, rows)
+        named = {*policy.algorithms, *policy.models, *policy.data, described.algorithm, *described.models}
+        code = [name for name in dict.fromkeys(_code_in(tables)) if name not in named]
+        return [
+            *policy.judge(described),
+            *(
+                f"the run needs {toml_text(name)}, which is code from outside and must be named (models)"
+                for name in code
+            ),
+        ]
 
     return judge
 
@@ -35,6 +51,8 @@ def ask_approval(
         if refused:
             return refused
         waits = approvals.begin(what, policy.approve)
+        if waits is not None and not approvals.is_revoked(what.digest):
+            raise Waits(waits)
         return [] if waits is None else [waits]
 
     return judge
@@ -62,3 +80,16 @@ def _describe(policy: Policy, run: str, tables: Mapping[str, Any], rows: OwnRows
         message_bytes=0,
         epsilon=tables.get("privacy", {}).get("epsilon"),
     )
+
+
+def _code_in(value: Any) -> Iterator[str]:
+    """Yield every text in the settings that may name code, "package.module:function", in whatever table it stands."""
+    if isinstance(value, Mapping):
+        for each in value.values():
+            yield from _code_in(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _code_in(each)
+    elif isinstance(value, str) and _CODE.fullmatch(value):
+        is_known = library_prefix(value) is not None or value.partition(":")[0] == PUBLISHED
+        yield from () if is_known else (value,)

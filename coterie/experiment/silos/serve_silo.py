@@ -14,9 +14,10 @@ from typing import Any
 from coterie.core.errors import Mistake, reason
 from coterie.core.files import write_atomic
 from coterie.core.packing import pack
+from coterie.core.threads import compute_with
 from coterie.experiment.engine_choice import Machine
 from coterie.experiment.settings import model_names
-from coterie.experiment.silos.begin import KINDS, Begin, answer_fields, read_begin
+from coterie.experiment.silos.begin import KINDS, Begin, Waits, answer_fields, read_begin, refuse
 from coterie.experiment.silos.load_own_rows import load_own_rows
 from coterie.experiment.silos.merge_facts import read_agreement
 from coterie.experiment.silos.own_rows import OwnRows
@@ -25,7 +26,7 @@ from coterie.experiment.silos.silo_file import SiloFile
 from coterie.experiment.silos.silo_settings import settings_at_silo
 from coterie.experiment.starting_weights import start_files
 from coterie.loop.plan import Plan
-from coterie.silos.message import MAX_BYTES, MAX_REASON_LENGTH, Message, Unusable, read_message, write_message
+from coterie.silos.message import MAX_BYTES, Message, Unusable, read_message, write_message
 from coterie.silos.silo import Silo
 from coterie.track.run_folder import START_FILE
 
@@ -44,7 +45,8 @@ def allow_all(tables: Mapping[str, Any], rows: OwnRows) -> Sequence[str]:
 
 
 Approve = Callable[[Mapping[str, Any], OwnRows, Plan], Sequence[str]]
-"""(the settings of a run, the silo's rows, its plan here) -> why the run may not begin now, a sentence each."""
+"""(the settings of a run, the silo's rows, its plan here) -> why the run may not begin, a sentence each; it raises
+`Waits` where it may begin once a person has approved it."""
 
 
 def approve_all(tables: Mapping[str, Any], rows: OwnRows, plan: Plan) -> Sequence[str]:
@@ -80,6 +82,7 @@ class ServeSilo:
     ) -> None:
         self.file, self.folder, self.machine, self.run = file, folder, machine, run
         self.judge, self.approve, self.max_bytes, self.say = judge, approve, max_bytes, say
+        self._threads = 1
         self._rows: OwnRows | None = None
         self._silo: Silo | None = None
 
@@ -87,6 +90,9 @@ class ServeSilo:
         """Return the answer to a message. It never raises: what cannot be done is answered with the reason."""
         try:
             return self._answer(request)
+        except Waits as waits:
+            self.say(str(waits))
+            return refuse(request, str(waits), waits=True)
         except Unusable as error:
             why = f"the request {error}"
         except Mistake as error:
@@ -97,7 +103,7 @@ class ServeSilo:
             log.exception("a request could not be answered")
             why = f"the silo failed ({type(error).__name__}: {reason(error)})"
         self.say(f"a request could not be answered: {why}")
-        return write_message({**answer_fields(self.run, "failed", request), "why": why[:MAX_REASON_LENGTH]})
+        return refuse(request, why)
 
     def _answer(self, request: bytes) -> bytes:
         message = read_message(request, self.max_bytes)
@@ -105,7 +111,9 @@ class ServeSilo:
             raise Unusable(f"is of another run ({message.text('run')[:50]} and not {self.run})")
         kind = message.text("kind")
         if kind not in KINDS:
-            return self._running()(request)
+            silo = self._running()
+            with compute_with(self._threads):
+                return silo(request)
         fields, parts = answer_fields(self.run, kind, request), list[bytes]()
         if kind == "facts":
             self._rows = load_own_rows(self.file)
@@ -162,7 +170,10 @@ class ServeSilo:
         )
         waits = self.approve(begin.tables, rows, experiment.plan)
         if waits:
-            raise Mistake(f"this run may not begin here now: {'; '.join(waits)}")
+            raise Mistake(f"this run may not begin here: {'; '.join(waits)}")
+        threads = experiment.settings.engine.threads
+        assert threads != "auto", "the settings are resolved"
+        self._threads = threads
         for remark in experiment.remarks:
             self.say(remark)
         return Silo(experiment.plan, self.folder, self.run, begin.text(), self.max_bytes, self.say)

@@ -15,7 +15,7 @@ from coterie.data import SOURCES
 from coterie.experiment.check_values import check_table, check_value, missing_key
 from coterie.experiment.keys import REQUIRED, Key, Keys
 from coterie.experiment.read_keys import registry_keys
-from coterie.experiment.settings import check_top_level, find_checkpoints, make_paths_absolute
+from coterie.experiment.settings import check_top_level, find_checkpoints, make_paths_absolute, search_folders
 from coterie.experiment.tables import model_function_keys
 from coterie.experiment.toml_file import Raw, read_toml
 
@@ -69,15 +69,17 @@ class SiloFile:
 
 
 def load_silo_file(path: Path) -> SiloFile:
-    """Return what a silo.toml says. Relative paths are looked for beside it, then in the working directory.
+    """Return what a silo.toml says.
+
+    Relative paths and code are looked for in the folders of its [origin], beside it, then in the working directory.
 
     Raises:
         Mistake: the file cannot be read, or a key or value cannot be used.
     """
     raw = read_toml(path)
-    folders = tuple(dict.fromkeys([path.resolve().parent, Path.cwd()]))
     check_top_level(raw, _TABLES, _TOP)
-    top = check_table("", {k: v for k, v in raw.items() if k not in _TABLES}, _TOP)
+    folders = tuple(search_folders(path, raw))
+    top = check_table("", {k: v for k, v in raw.items() if k not in (*_TABLES, "origin")}, _TOP)
     for key in ("name", "client"):
         if top[key] is not None and not top[key].strip():
             raise Mistake(key=key, value=top[key], allowed="text that is not empty")
