@@ -106,7 +106,7 @@ def _headline(experiment: Experiment) -> str:
     cohort = plan.cohort.count(population)
     each = "all clients" if cohort == population else f"{cohort} of {population} clients"
     return (
-        f"{settings.algorithm['name']} on {settings.data['source']} ({settings.data['partition']}), "
+        f"{settings.algorithm['name']} on {settings.data['source']} ({settings.data['partition'] or 'at silos'}), "
         f"{', '.join(models)}, {each} in a round, "
         f"{settings.engine.name} on {settings.engine.device}"
     )

@@ -14,6 +14,8 @@ stages/               the folders of earlier stages, where the run is the last o
 summary.json          the results; where it is there, the run is over
 report.html           the page
 checksums.json        a digest of each of these files, except those in checkpoint/, which has its own
+
+A run between silos also has deployment.json and silos.json, and a rehearsal the folders silos/ and coordinator/.
 """
 
 from __future__ import annotations
@@ -47,6 +49,9 @@ ROSTER_FILE = "roster.toml"
 STAGES_FOLDER = "stages"
 START_FILE = "start.json"
 """In start/: where the weights that a run began with came from. It is written last of that folder."""
+
+BEFORE_A_RUN = ("silos.json", "deployment.json", "silos", "coordinator")
+"""What may lie in the folder of a run between silos before it begins; `silos` and `coordinator` are of a rehearsal."""
 
 
 def weights_file(client_file: str | None = None) -> str:
@@ -82,7 +87,7 @@ class RunFolder:
             return True
         try:
             names = [entry.name for entry in self.path.iterdir() if not entry.name.startswith(".")]
-            names = [name for name in names if name != STAGES_FOLDER]
+            names = [name for name in names if name not in (STAGES_FOLDER, *BEFORE_A_RUN)]
         except FileNotFoundError:
             return False
         except OSError as error:
