@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from coterie.cli import data_commands, peer_commands, probe_commands
+from coterie.cli import data_commands, deploy_commands, peer_commands, probe_commands
 from coterie.cli.interrupts import handle_interrupts
-from coterie.cli.option_names import Trust, mistakes_in_options
+from coterie.cli.option_names import File, Overrides, Resume, Trust, mistakes_in_options
 from coterie.cli.standard_streams import steady_streams
 from coterie.core.errors import FolderGone, Mistake, reason
 from coterie.core.printable import printable
@@ -39,13 +39,8 @@ app = typer.Typer(
 
 app.add_typer(data_commands.app, name="data")
 app.add_typer(probe_commands.app, name="probe")
+app.add_typer(deploy_commands.app, name="deploy")
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="The experiment, a TOML file.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="TABLE.KEY=VALUE", help="Keys to change, such as algorithm.lr=0.05."),
-]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue a stopped run; start if there is none.")]
 Folders = Annotated[list[Path], typer.Argument(metavar="DIR", help="Run folders.")]
 
 _OF_THE_USER = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)

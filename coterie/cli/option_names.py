@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from coterie.core.errors import Mistake
 
+File = Annotated[Path, typer.Argument(metavar="FILE", help="The experiment, a TOML file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="TABLE.KEY=VALUE", help="Keys to change, such as algorithm.lr=0.05."),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue a stopped run; start if there is none.")]
 Trust = Annotated[bool, typer.Option("--trust", help="Run code that a run folder names, package.module:function.")]
 
 

@@ -34,6 +34,7 @@ from coterie.silos.nvflare_kit import (
 )
 
 _T = TypeVar("_T", bound="Project")
+PROJECT_FILE = "project.toml"
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _RESERVED = frozenset({COORDINATOR, CONSOLE, "server", "client", "all", "admin"})
 _LOOPBACK = ("localhost", "127.0.0.1")
@@ -84,7 +85,7 @@ def create_project(folder: Path, name: str, host: str, port: int, silos: Iterabl
     require("silos", silos, len(set(silos)) == len(silos), "names that differ")
     require("host", host, bool(host) and ":" not in host and not host.isspace(), "a host name or an IPv4 address")
     require("port", port, 0 < port < 65536, "from 1 to 65535")
-    if (folder / "project.toml").exists():
+    if (folder / PROJECT_FILE).exists():
         raise Mistake(f"{folder}: has a project already; choose another folder, or invite silos to it")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     root_key = certificates.make_key()
@@ -97,7 +98,7 @@ def create_project(folder: Path, name: str, host: str, port: int, silos: Iterabl
     project = Project(name, host, port, certificates.fingerprint(root))
     for silo in silos:
         _write_table(folder / f"invitations/{silo}.toml", asdict(Invitation(**asdict(project), silo=silo)))
-    _write_table(folder / "project.toml", asdict(project))  # last: a folder without it is not a project
+    _write_table(folder / PROJECT_FILE, asdict(project))  # last: a folder without it is not a project
     return project
 
 
@@ -107,7 +108,7 @@ def read_project(folder: Path) -> Project:
     Raises:
         Mistake: it is not one.
     """
-    return _read_table(folder / "project.toml", Project, "make a project with coterie deploy init")
+    return _read_table(folder / PROJECT_FILE, Project, "make a project with coterie deploy init")
 
 
 def list_silos(folder: Path) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from coterie.silos.message import Unusable, read_message
 
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
-Start = Callable[[Path, str], Answer]
+StartRun = Callable[[Path, str], Answer]
 """(a silo's folder, the name of a run) -> its answers in that run; with a method `close` if it has something to end."""
 
 
@@ -68,7 +68,7 @@ class SiloService:
         Mistake: the silo's files cannot be used, or another process serves this folder now.
     """
 
-    def __init__(self, folder: Path, start: Start) -> None:
+    def __init__(self, folder: Path, start: StartRun) -> None:
         self.silo: SiloFolder = load_silo_folder(folder)
         self.log = AuditLog(self.silo.audit_log, self.silo.file.name)
         self._start = start
