@@ -124,9 +124,10 @@ def fedmuon(
     """
     decay, local = local_options.get("lr_decay", 1), LocalSGD(**local_options)
     require("lr_decay", decay, decay == 1, "1, since the kernels' steps do not follow it")
-    key = "warmup" if local.options["schedule"] == "constant" else "schedule"
+    rises_alone = local.options["schedule"] == "constant"
     allowed = (
         'left out with fedmuon over rounds, since the kernels\' steps do not follow it; set schedule_over = "steps"'
     )
-    require(key, local.options[key], local.factor_of_round is None, allowed)
+    key, value = ("warmup", local.options["warmup"]) if rises_alone else ("schedule", local.options["schedule"])
+    require(key, value, local.factor_of_round is None, allowed)
     return fedavg(server=optimizers.muon(server_lr, server_momentum, kernel_step), **local_options)

@@ -52,8 +52,8 @@ def local_optimizer(options: LocalOptions) -> Optimizer:
     name = options["optimizer"]
     _refuse_others_keys(name, options)
     given = {key: options.get(key) for key in OWN[name]}
-    own = {key: OWN[name][key] if value is None else value for key, value in given.items()}
-    shared = {"weight_decay": options["weight_decay"], "clip_norm": options["clip_norm"]}
+    own: dict[str, Any] = {key: OWN[name][key] if value is None else value for key, value in given.items()}
+    shared: dict[str, Any] = {"weight_decay": options["weight_decay"], "clip_norm": options["clip_norm"]}
     if name == "sgd":
         _check_momentum(own)
         return sgd(**own, **shared)

@@ -77,7 +77,7 @@ def _curve(options: LocalOptions) -> Curve | None:
         return None
     warmup, length, end = options["warmup"], options["schedule_length"], (options["lr_end"] or 0.0) / options["lr"]
     require("schedule_length", length, length is None or length > warmup, f"more than warmup = {warmup}")
-    gamma, step_size = options["gamma"] or 0.1, options["step_size"]
+    gamma, step_size = options["gamma"] or 0.1, options["step_size"] or 1
 
     def curve(t: Tensor, span: Tensor) -> Tensor:
         after = (t - warmup).clamp(min=0)

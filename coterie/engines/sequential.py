@@ -17,6 +17,7 @@ from coterie.core.tree import Tree
 from coterie.engines.compiled import Compiled, Step
 from coterie.engines.gathering import gather_batches
 from coterie.engines.malloc import keep_freed_memory
+from coterie.engines.mixed_precision import Precision, autocast_task, check_precision
 
 log = logging.getLogger(__name__)
 CPU = torch.device("cpu")
@@ -30,16 +31,25 @@ class Sequential:
         compile: compile the algorithm's step. Short batches are then padded and masked, so that one compiled step
             serves all of them. A step with a "full" batch is not compiled, since its length differs from client to
             client; nor is a step of a model that would count padding.
+        precision: "bf16" computes forwards by autocast; see `coterie.engines.mixed_precision`.
+
+    Raises:
+        Mistake: the device or the type of number does not allow this precision.
     """
 
     device: torch.device = CPU
     dtype: torch.dtype = torch.float32
     compile: bool = False
+    precision: Precision = "full"
     _compiled: dict[Step, Step] = field(default_factory=dict, repr=False, compare=False)
     _unpaddable: dict[str, str] = field(default_factory=dict, repr=False, compare=False)  # architecture -> why
 
+    def __post_init__(self) -> None:
+        """Refuse a precision that is not there."""
+        check_precision(self.precision, self.dtype, self.device)
+
     def prepare(self, tasks: Mapping[str, Task]) -> dict[str, Task]:
-        """Return a federation's tasks unchanged, after noting which models' steps cannot be compiled.
+        """Return a federation's tasks in the engine's precision, after noting which models' steps cannot be compiled.
 
         Their gradients are taken by PyTorch's tape.
         """
@@ -48,7 +58,7 @@ class Sequential:
             if self.compile and task.unpaddable:
                 self._unpaddable[architecture] = task.unpaddable
                 log.warning("steps run uncompiled: %s", task.unpaddable)
-        return dict(tasks)
+        return dict(tasks) if self.precision == "full" else {k: autocast_task(t, self.device) for k, t in tasks.items()}
 
     def _compiles(self, architecture: str) -> bool:
         """Return whether the steps of this architecture are compiled."""

@@ -33,6 +33,7 @@ from coterie.core.task import Batch, Differentiate, Task, gradient_by_func, grad
 from coterie.core.tree import Tree
 from coterie.engines.compiled import Compiled, Step
 from coterie.engines.malloc import keep_freed_memory
+from coterie.engines.mixed_precision import Precision
 from coterie.engines.sequential import CPU, Sequential
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class Vectorised:
     Attributes:
         chunk: how many clients run at once; by default as many as fit into `CHUNK_BYTES`.
         compile: compile the step for all clients at once. A step with a "full" batch is not compiled.
+        precision: "bf16" computes forwards by autocast; see `coterie.engines.mixed_precision`.
         unbatched: architecture -> why it cannot be batched, for the federation that was prepared last.
     """
 
@@ -54,13 +56,14 @@ class Vectorised:
     dtype: torch.dtype = torch.float32
     chunk: int | None = None
     compile: bool = False
+    precision: Precision = "full"
     unbatched: dict[str, str] = field(default_factory=dict, repr=False)
     _compiled: dict[Any, Compiled] = field(default_factory=dict, repr=False, compare=False)
     _sequential: Sequential = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Make the sequential engine that runs what cannot be batched."""
-        object.__setattr__(self, "_sequential", Sequential(self.device, self.dtype, self.compile))
+        object.__setattr__(self, "_sequential", Sequential(self.device, self.dtype, self.compile, self.precision))
 
     def prepare(self, tasks: Mapping[str, Task]) -> dict[str, Task]:
         """Return the tasks with gradients by `torch.func.grad`, or by the tape for models that cannot be batched."""

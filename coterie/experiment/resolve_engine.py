@@ -9,10 +9,11 @@ from typing import NamedTuple
 import torch
 
 from coterie.core import engine as core
-from coterie.core.errors import Mistake
+from coterie.core.errors import Mistake, mistakes_in
 from coterie.core.machine import memory_bytes
 from coterie.core.threads import are_threads_chosen, threads_by_default
 from coterie.engines.compiled import cpp_compiler
+from coterie.engines.mixed_precision import check_precision
 from coterie.engines.sequential import Sequential
 from coterie.engines.vectorised import Vectorised
 from coterie.experiment.engine_choice import EngineChoice, Machine, Work, choose_engine, max_chunk
@@ -41,8 +42,9 @@ def resolve_engine(engine: Engine, machine: Machine, work: Work) -> ResolvedEngi
     """Replace every "auto" of [engine], from the work and the machine alone; see `coterie.experiment.engine_choice`.
 
     >>> laptop = Machine(cores=2, memory=2**34, device="cpu", compiler=True)
-    >>> resolve_engine(Engine(), laptop, Work(cohort=10, steps=1000, flops=1e7, layers=6)).engine
-    Engine(name='sequential', device='cpu', dtype='float32', chunk=None, compile=False, workers=1, threads=1)
+    >>> engine = resolve_engine(Engine(), laptop, Work(cohort=10, steps=1000, flops=1e7, layers=6)).engine
+    >>> engine.name, engine.device, engine.chunk, engine.compile, engine.workers, engine.threads
+    ('sequential', 'cpu', None, False, 1, 1)
     """
     machine = replace(machine, device=_device_name(engine, machine))
     choice = choose_engine(work, machine)
@@ -53,7 +55,7 @@ def resolve_engine(engine: Engine, machine: Machine, work: Work) -> ResolvedEngi
     compiled = choice.compile if engine.compile == "auto" else engine.compile
     workers = choice.workers if engine.workers == "auto" else engine.workers
     threads = (choice.threads if workers == 1 else 1) if engine.threads == "auto" else engine.threads
-    resolved = Engine(name, machine.device, engine.dtype, chunk, compiled, workers, threads)
+    resolved = Engine(name, machine.device, engine.dtype, engine.precision, chunk, compiled, workers, threads)
     return ResolvedEngine(resolved, _explain(engine, choice, workers, threads))
 
 
@@ -82,15 +84,17 @@ def check_engine(engine: Engine, machine: Machine) -> None:
             value=engine.chunk,
             table="engine",
         )
-    find_device(_device_name(engine, machine))
+    device = find_device(_device_name(engine, machine))
+    with mistakes_in("engine"):
+        check_precision(engine.precision, DTYPES[engine.dtype], device)
 
 
 def make_engine(engine: Engine) -> core.Engine:
     """Return the engine that a resolved [engine] describes."""
     device, dtype = torch.device(engine.device), DTYPES[engine.dtype]
     if engine.name == "vectorised":
-        return Vectorised(device, dtype, engine.chunk, engine.compile is True)
-    return Sequential(device, dtype, engine.compile is True)
+        return Vectorised(device, dtype, engine.chunk, engine.compile is True, engine.precision)
+    return Sequential(device, dtype, engine.compile is True, engine.precision)
 
 
 def _check_devices(engine: Engine) -> None:

@@ -54,6 +54,7 @@ class Engine:
     name: Literal["auto", "sequential", "vectorised"] = "auto"
     device: str = "auto"
     dtype: Literal["float32", "float64"] = "float32"
+    precision: Literal["full", "bf16"] = "full"
     chunk: Count | None = None
     compile: bool | Literal["auto"] = "auto"
     workers: Count | Literal["auto"] = "auto"

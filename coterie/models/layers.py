@@ -93,7 +93,9 @@ class MaskedBatchNorm(nn.Module):
             self.register_buffer(name, getattr(source, name) if self.tracks else None)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x [B, C, ...] normalised, scaled and shifted."""
+        """Return x [B, C, ...] normalised, scaled and shifted; under autocast in float32, also for x in bf16."""
+        if x.dtype is torch.bfloat16 and torch.is_autocast_enabled(x.device.type):
+            x = x.float()  # sums over a batch, and a count of its rows, need more than 8 bits
         if not self.training and self.tracks:
             return self._scale_and_shift(normalise(x, self.running_mean, self.running_var, self.eps))
         mask, normaliser = self.scope.mask, self.scope.normaliser
