@@ -125,12 +125,12 @@ def read_facts(record: Any, silo: str) -> Facts:
         silo: whose it is, as the carrier knows it.
 
     Raises:
-        Mistake: they are not what an honest silo sends. The sentence names the silo.
+        Mistake: they are not what an honest silo sends. The sentence names whose they are.
     """
-    facts = read_record(record, Facts, f"silo {silo}: its facts")
+    facts = read_record(record, Facts, f"{silo}: its facts")
     problem = _problem(facts, silo)
     if problem is not None:
-        raise Mistake(f"silo {silo}: its facts cannot be used: {printable(problem)}")
+        raise Mistake(f"{silo}: its facts cannot be used: {printable(problem)}")
     return facts
 
 

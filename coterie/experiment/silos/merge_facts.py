@@ -148,8 +148,8 @@ def _require_alike(facts: Mapping[str, Facts], what: str, look: Any) -> None:
         if value != usual:
             other = next(s for s, v in found.items() if v == usual)
             raise Mistake(
-                f"silo {silo}: its {what} is {toml_text(value)}, that of silo {other} {toml_text(usual)}; all silos' "
-                "data must be of one kind"
+                f"{silo}: its {what} is {toml_text(value)}, that of {other} {toml_text(usual)}; the data of all must "
+                "be of one kind"
             )
 
 
@@ -203,8 +203,8 @@ def _merge_column(found: Mapping[str, ColumnFacts], rows: int, train: int) -> Co
     coded = [silo for silo, column in found.items() if column.kind == "coded"]
     if measured and coded:
         raise Mistake(
-            f"silo {measured[0]}: its column {first.name} holds numbers, that of silo {coded[0]} texts; write it in "
-            f"one way everywhere, or say coded_columns = [{toml_text(first.name)}] in [data] of the silos with numbers"
+            f"{measured[0]}: its column {first.name} holds numbers, that of {coded[0]} texts; write it in one way "
+            f"everywhere, or say coded_columns = [{toml_text(first.name)}] in silo.toml where there are numbers"
         )
     if not coded:
         return ColumnEncoding(first.name, None, missing)
@@ -213,12 +213,12 @@ def _merge_column(found: Mapping[str, ColumnFacts], rows: int, train: int) -> Co
         if any(names != lists[0] for names in lists):
             odd = next(silo for silo in coded if found[silo].categories != lists[0])
             raise Mistake(
-                f"silo {odd}: its column {first.name} declares {few(list(found[odd].categories))}, that of silo "
+                f"{odd}: its column {first.name} declares {few(list(found[odd].categories))}, that of "
                 f"{coded[0]} {few(list(lists[0]))}; declare the same categories in the same order"
             )
         return ColumnEncoding(first.name, tuple(lists[0]), missing)
     categories = sorted({name for names in lists for name in names})
-    require_few_categories(f"all {len(found)} silos", first.name, categories, rows, train)
+    require_few_categories(f"the data of all {len(found)}", first.name, categories, rows, train)
     return ColumnEncoding(first.name, tuple(categories), missing)
 
 

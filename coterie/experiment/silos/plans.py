@@ -64,7 +64,7 @@ def coordinator_experiment(
     refuse_simulation(settings)
     settings = name_models(complete_data(complete_algorithm(settings), merged.agreement), merged)
     stand_ins = make_stand_ins(merged, settings.data["source"])
-    ready = _standardize(stand_ins, settings, scale)
+    ready = standardize_own(stand_ins, settings, scale)
     prepared = Prepared(
         settings,
         ready,
@@ -112,7 +112,7 @@ def silo_experiment(
     """
     settings = complete_algorithm(settings_at_silo(tables, rows.file, models))
     settings = complete_data(settings, agreement)
-    ready = _standardize(rows.examples(agreement), settings, scale)
+    ready = standardize_own(rows.examples(agreement), settings, scale)
     prepared = Prepared(
         settings,
         ready,
@@ -165,7 +165,7 @@ def scale_of(sums: Mapping[str, Tree], merged: Merged) -> Scale:
     for client in merged.clients:
         problem = _sums_problem(sums.get(client.client), columns, client.train * pixels)
         if problem is not None:
-            raise Mistake(f"silo {client.silo}: the sums of client {client.client} cannot be used: {problem}")
+            raise Mistake(f"{client.silo}: the sums of client {client.client} cannot be used: {problem}")
         given = sums[client.client]
         parts.append(Sums(given["count"], given["total"], given["squares"]))
     return compute_scale(parts)
@@ -189,7 +189,7 @@ def _sums_problem(sums: Tree | None, columns: int, values: int) -> str | None:
     return None
 
 
-def _standardize(own: OwnExamples, settings: Settings, scale: Scale | None) -> Standardized:
+def standardize_own(own: OwnExamples, settings: Settings, scale: Scale | None) -> Standardized:
     """Standardise examples by the scale of all silos, or by what needs no exchange."""
     how = settings.data["standardize"]
     with mistakes_in("data"):

@@ -98,20 +98,20 @@ def test_sums_of_no_honest_silo_are_refused(tmp_path: Path, broken: dict[str, An
     merged = merge(north, south)
     sums = sum_clients(north, merged.agreement) | sum_clients(south, merged.agreement)
     sums["south"] |= {name: torch.tensor(value, dtype=torch.float64) for name, value in broken.items()}
-    with pytest.raises(Mistake, match=f"silo south: the sums of client south cannot be used: .*{sentence}"):
+    with pytest.raises(Mistake, match=f"south: the sums of client south cannot be used: .*{sentence}"):
         scale_of(sums, merged)
 
 
 @pytest.mark.parametrize(
     ("rows", "more", "header", "sentence"),
     [
-        (["1,2,no,0", "2,3,yes,1"], "", HEADER, "silo odd: its column kind holds numbers, that of silo north texts"),
-        (["1,2,no,0", "2,3,yes,1"], "", "age,sort,answer,test", 'silo odd: its list of columns is \\["age", "sort"\\]'),
+        (["1,2,no,0", "2,3,yes,1"], "", HEADER, "^odd: its column kind holds numbers, that of north texts"),
+        (["1,2,no,0", "2,3,yes,1"], "", "age,sort,answer,test", '^odd: its list of columns is \\["age", "sort"\\]'),
         (
             ["1,x,0,0", "2,x,1,1"],
             "",
             HEADER,
-            'silo odd: its kind of labels is "whole numbers", .* north "texts"',
+            '^odd: its kind of labels is "whole numbers", .* north "texts"',
         ),
     ],
 )
@@ -171,7 +171,7 @@ def test_facts_of_a_stranger_are_read_or_refused(tmp_path_factory: pytest.TempPa
     else:
         assert facts.silo == "south"
         assert all(client.train > 0 for client in facts.clients)
-    assert not sentence or sentence.startswith("silo south: its facts cannot be used")
+    assert not sentence or sentence.startswith("south: its facts cannot be used")
 
 
 RECORD = {
