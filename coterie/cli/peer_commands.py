@@ -60,7 +60,9 @@ def peer(
     ]
     command = shlex.join(["coterie", "peer", str(file), *(overrides or []), *given, "--out", str(folder), "--resume"])
     display = RunDisplay()
-    who = Peer(me, mailbox, roster, key, Pace(deadline, start_deadline, min_clients), display.say)
+    names_own_file = any(given.partition("=")[0].strip() == "data.path" for given in overrides or [])
+    pace = Pace(deadline, start_deadline, min_clients)
+    who = Peer(me, mailbox, roster, key, pace, names_own_file, display.say)
     with handle_interrupts(command, "round"):
         with show_logs(display):
             outcome = run_experiment(settings, folder, resume, display, participation=who)

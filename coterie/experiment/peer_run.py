@@ -1,13 +1,13 @@
 """A run without a server, as one participant carries it out: the experiment of `coterie run`, of which it is a client.
 
-Its examples are the rows that the file deals to the client of its name. Where its data deal one client alone, they are
-its own, whatever that client is called.
+Its examples are those of its own file, about which all participants agree first (`coterie.experiment.peer_rows`). Where
+the file deals rows to clients, as a simulation does, they are the rows of the client of its name.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,16 @@ from typing import Any
 from coterie.core.digests import digest
 from coterie.core.errors import Mistake, few
 from coterie.core.packing import pack
-from coterie.experiment.build_experiment import Experiment
+from coterie.experiment.algorithm_options import complete_algorithm
+from coterie.experiment.build_experiment import Experiment, build_experiment
+from coterie.experiment.engine_choice import Machine
+from coterie.experiment.peer_rows import (
+    agree_on_data,
+    holds_own_rows,
+    load_participant_rows,
+    participant_experiment,
+    without_dealing,
+)
 from coterie.experiment.settings import Settings
 from coterie.loop.cohort import Cohort
 from coterie.loop.plan import Plan, Resume, Round
@@ -26,7 +35,7 @@ from coterie.peers.mailbox import spell
 from coterie.peers.objects import open_objects
 from coterie.peers.own_plan import own_plan, require_computable
 from coterie.peers.roster import Roster, read_roster
-from coterie.peers.signed_mailbox import SignedMailbox
+from coterie.peers.signed_mailbox import AGREED, SignedMailbox
 from coterie.track import RunFolder
 from coterie.track.run_folder import ROSTER_FILE
 
@@ -49,6 +58,7 @@ class Peer:
         roster: the file of public keys. None: keys are taken from the mailbox at first sight.
         key: the file of the private key.
         pace: how long participants wait for one another.
+        names_own_file: whether it gives another `data.path` than the experiment's file, which then holds its own rows.
         say: is told what the user should know.
     """
 
@@ -57,6 +67,7 @@ class Peer:
     roster: Path | None = None
     key: Path | None = None
     pace: Pace = field(default_factory=Pace)
+    names_own_file: bool = False
     say: Callable[[str], None] = lambda sentence: None
 
     def adapt(self, settings: Settings) -> Settings:
@@ -83,22 +94,31 @@ class Peer:
                 table="engine",
             )
         name = "sequential" if settings.engine.name == "auto" else settings.engine.name
-        self._cohort = settings.cohort
-        engine = replace(settings.engine, name=name, workers=1)
-        return replace(settings, engine=engine)
+        self._own_rows = holds_own_rows(settings, self.names_own_file)
+        if self._own_rows:
+            unused = [key for key in ("num_clients", "examples_per_client") if settings.data.get(key) is not None]
+            if unused:
+                self.say(f"data.{', data.'.join(unused)}: without effect, since {self.me} has rows of its own")
+            settings = without_dealing(settings)
+        return replace(settings, engine=replace(settings.engine, name=name, workers=1))
 
-    def join(self, experiment: Experiment, folder: RunFolder) -> Experiment:
+    def build(
+        self, settings: Settings, machine: Machine, folder: RunFolder, start_folder: Path | None = None
+    ) -> Experiment:
         """Return the experiment of this participant's client; see `Participation`.
 
         Raises:
             Mistake: its name, key, roster or data do not fit, or its algorithm needs a server.
         """
         key = self._key()
-        roster = self._roster(experiment, folder, key)
-        plan = replace(_population(experiment, self.me, roster), cohort=self._cohort)
-        self._mailbox = SignedMailbox(
-            open_objects(self.url), roster, self.me, key, _parts(experiment, plan), say=self.say
-        )
+        if self._own_rows:
+            experiment, roster, parts = self._agree(complete_algorithm(settings), machine, folder, key, start_folder)
+        else:
+            experiment = build_experiment(settings, machine, start_folder)
+            roster, parts = self._roster(list(experiment.plan.ids), folder, key), {}
+        plan = _population(experiment, self.me, roster)
+        parts |= _parts(experiment.settings, plan.algorithm.traits.own_models) | _seed_set_part(plan)
+        self._mailbox = self._open(roster, key, parts)
         require_computable(plan, self._mailbox)
         plan.cohort_size()
         self._plan, alone = plan, replace(own_plan(plan, self.me), cohort=Cohort())
@@ -111,6 +131,21 @@ class Peer:
         for round in take_part(self._plan, self._mailbox, self.pace, resume, warn):
             yield replace(round, plan=replace(round.plan, cohort=Cohort()))
 
+    def _agree(
+        self, settings: Settings, machine: Machine, folder: RunFolder, key: PrivateKey, start_folder: Path | None
+    ) -> tuple[Experiment, Roster, dict[str, str]]:
+        """Return the experiment on this participant's own rows, who takes part, and a digest of what they agree on."""
+        rows = load_participant_rows(settings, self.me, self.say)
+        roster = self._roster(list(settings.model.get("clients", {})), folder, key)
+        left_open = replace(settings, data=settings.data | {"standardize": None})  # it is agreed on
+        mailbox = self._open(roster, key, _parts(left_open, own_models=True))
+        agreed = agree_on_data(settings, rows, mailbox, self.pace.start_deadline, self.say)
+        experiment = participant_experiment(agreed, rows, self.me, machine, start_folder)
+        return experiment, roster, {AGREED[0]: agreed.digest}
+
+    def _open(self, roster: Roster, key: PrivateKey, parts: dict[str, str]) -> SignedMailbox:
+        return SignedMailbox(open_objects(self.url), roster, self.me, key, parts, say=self.say)
+
     def _key(self) -> PrivateKey:
         """Return the private key, which is made where no file and no roster is named and there is none."""
         path = self.key or default_key(self.me)
@@ -119,17 +154,21 @@ class Peer:
             return make_key(path)
         return load_key(path)
 
-    def _roster(self, experiment: Experiment, folder: RunFolder, key: PrivateKey) -> Roster:
-        """Return the roster: the one that is named, that of the run so far, or the keys in the mailbox."""
+    def _roster(self, names: list[str], folder: RunFolder, key: PrivateKey) -> Roster:
+        """Return the roster: the one that is named, that of the run so far, or the keys of `names` in the mailbox."""
         if self.roster is not None:
             return read_roster(self.roster)
         if (folder.path / ROSTER_FILE).is_file():
             return read_roster(folder.path / ROSTER_FILE)
-        names = list(experiment.plan.ids)
+        if not names:
+            raise Mistake(
+                "the file does not name the clients: name the participants and their keys with --roster, to which each "
+                "gives the line that `coterie peer-key` prints"
+            )
         if self.me not in names:
             raise Mistake(
-                f"the data here deal to {few(names, 5)}, not to {self.me}: name the other participants and their keys "
-                "with --roster, or give the right --id"
+                f"the clients of the file are {few(names, 5)}, and {self.me} is none of them: name all participants "
+                "and their keys with --roster, or give the right --id"
             )
         roster = exchange_keys(open_objects(self.url), names, self.me, key, self.pace.start_deadline, self.say)
         self.say(
@@ -141,61 +180,42 @@ class Peer:
 
 def _population(experiment: Experiment, me: str, roster: Roster) -> Plan:
     """Return the plan with all participants as clients, in the order in which a simulation has them."""
-    plan, names = experiment.plan, list(roster.keys)
+    plan = experiment.plan
     if me not in roster.keys:
-        raise Mistake(f"{me} is not in the roster, which has {few(sorted(names), 5)}")
-    ids = _in_order(names, experiment.settings.data["partition"])
+        raise Mistake(f"{me} is not in the roster, which has {few(sorted(roster.keys), 5)}")
     if plan.algorithm.traits.pooled:
         raise Mistake("this algorithm pools all data in one place, and participants keep theirs; choose another")
-    if len(plan.ids) > 1 or list(plan.ids) == names:
-        unknown = [name for name in ids if name not in plan.ids]
-        if unknown:
-            raise Mistake(
-                f"the data here deal to {few(list(plan.ids), 5)}, and the roster has {unknown[0]}; give the roster the "
-                "clients' names, or let the data be this participant's alone"
-            )
-        return replace(plan, ids=ids)
-    if experiment.settings.data["standardize"] == "federated":
+    ids = _in_order(roster.keys, experiment.settings.data["partition"])
+    unknown = [name for name in ids if name not in plan.ids]
+    if unknown:
         raise Mistake(
-            'it needs the sums of all participants, and the data here are this participant\'s alone; choose "local" or '
-            '"none" for all of them',
-            key="standardize",
-            value="federated",
-            table="data",
+            f"the file deals its rows to {few(list(plan.ids), 5)}, and the roster has {unknown[0]}; give the roster "
+            "the clients' names, or let each participant name its own file, by data.path=FILE"
         )
-    return _rename(plan, me, ids)
+    return replace(plan, ids=ids)
 
 
-def _rename(plan: Plan, me: str, ids: Sequence[str]) -> Plan:
-    """Return the plan of data that are one participant's own, with that participant's name."""
-    (only,) = plan.ids
-    architecture, kept = plan.architecture(only), plan.evaluation
-    own = None if kept.own is None or only not in kept.own else {me: kept.own[only]}
-    shares = None if kept.shares is None else {me: kept.shares[only]}
-    return replace(
-        plan,
-        ids=ids,
-        clients={me: plan.clients[only]},
-        architecture=lambda client: architecture,
-        evaluation=replace(kept, own=own, shares=shares),
-    )
-
-
-def _in_order(names: Sequence[str], partition: str | None) -> tuple[str, ...]:
+def _in_order(names: Iterable[str], partition: str | None) -> tuple[str, ...]:
     """Return names in the order of the clients: numbers by value, unless the data name their clients themselves."""
+    names = list(names)
     if partition != "natural" and all(name.isdecimal() for name in names):
         return tuple(sorted(names, key=int))
     return tuple(sorted(names))
 
 
-def _parts(experiment: Experiment, plan: Plan) -> dict[str, str]:
-    """Return digests of what all participants must have alike."""
-    tables: dict[str, Any] = {k: v for k, v in experiment.settings.tables().items() if k not in _OWN}
-    tables["data"] = {k: v for k, v in tables["data"].items() if k != "path"}
-    if plan.algorithm.traits.own_models:
+def _parts(settings: Settings, own_models: bool) -> dict[str, str]:
+    """Return digests of what all participants must have alike in their settings."""
+    tables: dict[str, Any] = {k: v for k, v in settings.tables().items() if k not in _OWN}
+    for name in ("data", "seed_set"):
+        tables[name] = {k: v for k, v in tables.get(name, {}).items() if k != "path"}
+    if own_models:
         tables.pop("model")
-    parts = {name: digest(json.dumps(table, sort_keys=True).encode()) for name, table in tables.items()}
-    if plan.seed_set is not None:
-        x, y = plan.seed_set.tensors()
-        parts["seed_set's examples"] = digest(pack({"x": x} if y is None else {"x": x, "y": y}))
-    return parts
+    return {name: digest(json.dumps(table, sort_keys=True).encode()) for name, table in tables.items()}
+
+
+def _seed_set_part(plan: Plan) -> dict[str, str]:
+    """Return a digest of the seed set, which all participants must have alike."""
+    if plan.seed_set is None:
+        return {}
+    x, y = plan.seed_set.tensors()
+    return {AGREED[1]: digest(pack({"x": x} if y is None else {"x": x, "y": y}))}

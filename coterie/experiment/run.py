@@ -52,11 +52,13 @@ def run(
     settings = settings if size is None else set_workers(settings, size)
     settings = settings if participation is None else participation.adapt(settings)
 
-    def join(experiment: Experiment) -> Experiment:
-        return experiment if participation is None else participation.join(experiment, folder)
+    def build(settings: Settings, start_folder: Path | None = None) -> Experiment:
+        if participation is None:
+            return build_experiment(settings, this_machine(), start_folder)
+        return participation.build(settings, this_machine(), folder, start_folder)
 
     def prepare() -> _RunJob:
-        experiment = join(build_experiment(settings, this_machine()))
+        experiment = build(settings)
         return _RunJob(RunRecorder(experiment, folder, watch), team, participation)
 
     def prepare_rest() -> _RunJob | None:
@@ -66,10 +68,10 @@ def run(
             carry_out(team)  # without a recorder: the other processes end
             return None
         require_checkpoint(folder)
-        experiment = build_experiment(adopted, this_machine(), folder.start)
+        experiment = build(adopted, folder.start)
         if has_begun(folder):
             check_data(experiment, folder, watch.say)
-        return _RunJob(RunRecorder(join(experiment), folder, watch), team, participation)
+        return _RunJob(RunRecorder(experiment, folder, watch), team, participation)
 
     return start_or_resume(folder, resume, prepare, prepare_rest)
 

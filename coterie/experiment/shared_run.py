@@ -11,12 +11,14 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from coterie.core.errors import Mistake
 from coterie.core.threads import compute_with
 from coterie.core.tree import Tree
 from coterie.experiment.build_experiment import Experiment, build_experiment
+from coterie.experiment.engine_choice import Machine
 from coterie.experiment.resolve_engine import this_machine
 from coterie.experiment.run_recorder import RunRecorder, SilentRun
 from coterie.experiment.save_checkpoints import CheckpointSaver
@@ -53,8 +55,17 @@ class Participation(Protocol):
     def adapt(self, settings: Settings) -> Settings:
         """Return the settings as this process runs them."""
 
-    def join(self, experiment: Experiment, folder: RunFolder) -> Experiment:
-        """Return the experiment of this process's own client. Nothing is written into the folder."""
+    def build(
+        self, settings: Settings, machine: Machine, folder: RunFolder, start_folder: Path | None = None
+    ) -> Experiment:
+        """Return the experiment of this process's own client. Nothing is written into the folder.
+
+        Args:
+            settings: from `adapt`.
+            machine: where it runs.
+            folder: the run folder.
+            start_folder: see `build_experiment`.
+        """
 
     def rounds(self, folder: RunFolder, resume: Resume | None, warn: Callable[[str], None]) -> Iterator[Round]:
         """Yield the rounds that are left."""

@@ -4,6 +4,7 @@
     RUN/3/north.here            north has come, or come back, in round 3
     RUN/3/decision.1            which updates count in round 3, and the digest of the state after it
     RUN/3/state.<digest>        that state
+    RUN/0/north.facts           what north says before the first round; it is created, and stays
     start/north.start           what north wants to run
 
 Nothing is listed. A decision is created, and creating succeeds once, so all participants read the same one, whatever
@@ -32,6 +33,9 @@ from coterie.peers.roster import Roster
 
 MAX_DECISIONS = 20
 """Decisions on one round that are looked at: all but one were written by somebody who may not decide."""
+
+AGREED = ("agreement on the data", "seed_set's examples", "model")
+"""Parts that are compared only once the participants have exchanged facts, so that one may have them before another."""
 
 RETRY_SECONDS = 2.0
 """Pause after a place that did not answer."""
@@ -86,6 +90,17 @@ class SignedMailbox:
             self._patiently(lambda: self.objects.put(self._name(round, f"{spell(self.me)}.{kind}"), data))
         return digest(data)
 
+    def leave(self, round: int, kind: str, facts: Mapping[str, Any], body: bytes = b"", max_bytes: int = 0) -> None:
+        """Leave a letter in this participant's name, unless it has left one there, which is never replaced.
+
+        What somebody else has put there in its name is replaced.
+        """
+        name = self._name(round, f"{spell(self.me)}.{kind}")
+        data = write_letter(self.key, self.me, Place(self.run, round, kind), facts, body)
+        created = self._patiently(lambda: self.objects.create(name, data))
+        if not created and not isinstance(self.read(round, self.me, kind, max_bytes), Letter):
+            self._patiently(lambda: self.objects.put(name, data))
+
     def announce(self) -> None:
         """Leave word of what this participant runs, where those look who run something else."""
         data = write_letter(self.key, self.me, _ANY_RUN, self.parts)
@@ -99,7 +114,8 @@ class SignedMailbox:
         letter = read_letter(data, self.roster, _ANY_RUN, sender)
         if isinstance(letter, Unusable):
             return f"its first message {letter.why}"
-        different = [name for name, each in self.parts.items() if letter.facts.get(name) != each]
+        theirs = {name: each for name, each in self.parts.items() if name in AGREED} | dict(letter.facts)
+        different = [name for name, each in self.parts.items() if theirs.get(name) != each]
         return f"it runs another {', '.join(different)}" if different else None
 
     def read(self, round: int, sender: str, kind: str, max_bytes: int = 0) -> Letter | Unusable | None:
