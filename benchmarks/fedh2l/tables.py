@@ -47,7 +47,7 @@ def label(row: Row) -> str:
     words += [] if row.labels else ["seed set without labels"]
     words += [] if row.bits == 32 else [f"{row.bits} bits"]
     words += ["one architecture"] if row.one else []
-    words += [f"{row.liars} liars of six"] if row.liars else []
+    words += [f"{row.liars} of six {'lies' if row.liars == 1 else 'lie'}"] if row.liars else []
     return ", ".join(words)
 
 
