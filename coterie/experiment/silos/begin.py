@@ -1,7 +1,7 @@
 """What a coordinator and a silo say before the first round, and how each end judges it.
 
     coordinator asks                                              a silo answers
-    facts     nothing                                             its facts
+    facts     the settings, for the silo's policy                 its facts
     sums      the agreement of all silos                          each client's sums, for the federated exchange
     begin     the agreement, the settings, the names of the       that it can begin
               models, the scale, and the weights to start from

@@ -142,7 +142,8 @@ def _agree(
     settings: Settings, carrier: Carrier, silos: Sequence[str], options: JoinOptions
 ) -> tuple[Merged, Scale | None]:
     """Return what the silos agree on, and the scale of their columns, where it is exchanged."""
-    answers = _ask(carrier, {silo: write_message(request_fields(options.run, "facts")) for silo in silos}, options)
+    about = {**request_fields(options.run, "facts"), "tables": settings_to_send(settings)}
+    answers = _ask(carrier, dict.fromkeys(silos, write_message(about)), options)
     merged = merge_facts({silo: read_facts(answers[silo].fields.get("facts"), silo) for silo in silos})
     if not needs_scale(complete_data(settings, merged.agreement)):
         return merged, None

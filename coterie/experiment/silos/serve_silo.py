@@ -82,7 +82,7 @@ class ServeSilo:
     ) -> None:
         self.file, self.folder, self.machine, self.run = file, folder, machine, run
         self.judge, self.approve, self.max_bytes, self.say = judge, approve, max_bytes, say
-        self._threads = 1
+        self._threads, self._waits_for = 1, ""
         self._rows: OwnRows | None = None
         self._silo: Silo | None = None
 
@@ -91,7 +91,9 @@ class ServeSilo:
         try:
             return self._answer(request)
         except Waits as waits:
-            self.say(str(waits))
+            if str(waits) != self._waits_for:  # the coordinator asks every few seconds
+                self.say(str(waits))
+            self._waits_for = str(waits)
             return refuse(request, str(waits), waits=True)
         except Unusable as error:
             why = f"the request {error}"
@@ -117,6 +119,7 @@ class ServeSilo:
         fields, parts = answer_fields(self.run, kind, request), list[bytes]()
         if kind == "facts":
             self._rows = load_own_rows(self.file)
+            self._judge(message.fields.get("tables"), self._rows)
             fields["facts"] = self._rows.facts().to_record()
         elif kind == "sums":
             parts = [pack(sum_clients(self._own_rows(), read_agreement(message.fields.get("agreement"))))]
@@ -159,9 +162,7 @@ class ServeSilo:
             Mistake: the silo's policy refuses the run, or it cannot be made here.
         """
         rows = self._own_rows()
-        refused = self.judge(begin.tables, rows)
-        if refused:
-            raise Mistake(f"the silo's policy refuses this run: {'; '.join(refused)}")
+        self._judge(begin.tables, rows)
         if rows.digest != begin.digest:
             raise Mistake("the silo's data have changed since it sent its facts; put them back, or begin another run")
         start_folder = self._write_starts(begin)
@@ -177,6 +178,16 @@ class ServeSilo:
         for remark in experiment.remarks:
             self.say(remark)
         return Silo(experiment.plan, self.folder, self.run, begin.text(), self.max_bytes, self.say)
+
+    def _judge(self, tables: Any, rows: OwnRows) -> None:
+        """Refuse a run that the silo's policy refuses; its facts do not leave for one either.
+
+        Raises:
+            Mistake: it does.
+        """
+        refused = self.judge(tables if isinstance(tables, dict) else {}, rows)
+        if refused:
+            raise Mistake(f"the silo's policy refuses this run: {'; '.join(refused)}")
 
     def _write_starts(self, begin: Begin) -> Path | None:
         """Write the weights that the models of this silo start from, where the coordinator has sent some."""
