@@ -6,9 +6,11 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+from coterie.experiment.silos.begin import refuse
 from coterie.experiment.silos.silo_service import SiloService, make_run
 from coterie.silos.carrier import Answer
 from coterie.silos.child import Child
+from coterie.silos.compressed_carrier import compress_answers
 from coterie.silos.nvflare_silo import NVFlareSilo
 
 
@@ -27,7 +29,7 @@ def serve_silo(folder: Path, say: Callable[[str], None]) -> None:
         with NVFlareSilo(folder, max_bytes=policy.max_message_bytes, say=say) as silo:
             where = f"{silo.invitation.host}:{silo.invitation.port}"
             say(f"{silo.invitation.silo} serves {where}; Ctrl-C stops it, and it can be started again at any time")
-            silo.serve(service)
+            silo.serve(compress_answers(service, refuse, policy.max_message_bytes))
 
 
 def start_child(folder: Path, run: str) -> Answer:

@@ -10,6 +10,7 @@ from types import TracebackType
 from coterie.core.errors import Mistake
 from coterie.experiment.run_recorder import RunWatch
 from coterie.experiment.silos.rehearse import COORDINATOR, SILOS, Staged, Venue
+from coterie.silos.compressed_carrier import CompressedCarrier
 from coterie.silos.nvflare_carrier import NVFlareCoordinator, free_port
 from coterie.silos.party_process import PartyProcess
 from coterie.silos.project import create_project, join_all
@@ -46,7 +47,8 @@ class StagedProcesses(Staged):
     def __enter__(self) -> StagedProcesses:
         with ExitStack() as stack:
             project = self.venue.folder / COORDINATOR
-            self.carrier = stack.enter_context(NVFlareCoordinator(project, say=self.watch.say))
+            coordinator = stack.enter_context(NVFlareCoordinator(project, say=self.watch.say))
+            self.carrier = CompressedCarrier(coordinator)
             for silo in self.venue.silos:
                 self.processes[silo] = self._start(silo)
                 stack.callback(self.processes[silo].stop)
