@@ -124,6 +124,11 @@ def check_certificate(certificate: bytes, root: bytes, key: bytes, silo: str) ->
         raise Mistake(f"this certificate is for {_common_name(parsed)!r}, and this silo is {silo!r}; ask for your own")
     if parsed.public_key() != _private_key(key).public_key():
         raise Mistake("this certificate is for another key; send the request that was made here, and ask again")
+    if parsed.not_valid_before_utc > datetime.now(UTC):
+        raise Mistake(
+            f"this certificate begins on {parsed.not_valid_before_utc:%Y-%m-%d %H:%M} UTC, which is to come by this "
+            "machine's clock; set the clock"
+        )
     ends: datetime = parsed.not_valid_after_utc
     if ends <= datetime.now(UTC):
         raise Mistake(f"this certificate ended on {ends:%Y-%m-%d}; ask the coordinator to renew it")
