@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+import socket
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +13,7 @@ import typer
 
 from coterie.cli.interrupts import handle_interrupts
 from coterie.cli.option_names import File, Overrides, Resume
+from coterie.core.errors import Mistake
 from coterie.core.printable import printable
 
 app = typer.Typer(
@@ -19,7 +22,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Silo = Annotated[Path, typer.Argument(metavar="[DIR]", help="The silo's folder, which `request` has made.")]
+Project = Annotated[Path, typer.Argument(metavar="DIR", help="The project's folder, which `init` has made.")]
+DEFAULT_PORT = 8002
 Out = Annotated[Path | None, typer.Option(help="The run folder. [default: runs/<name of FILE>]")]
 
 
@@ -57,13 +61,142 @@ def rehearse(
 
 
 @app.command()
-def serve(folder: Silo = Path()) -> None:
-    """At a silo: answer the coordinator, until this is stopped."""
-    from coterie.experiment.silos.serve_forever import serve_silo
-    from coterie.experiment.silos.silo_service import say_here
+def init(
+    file: File,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The project's folder, which is made.")],
+    silos: Annotated[str, typer.Option(help="The silos' names, such as north,south,west.")],
+    address: Annotated[
+        str | None, typer.Option(help="HOST:PORT at which silos reach this machine. [default: its name, port 8002]")
+    ] = None,
+) -> None:
+    """At the coordinator: make a project, with an invitation for each silo."""
+    from coterie.experiment.settings import load_settings
+    from coterie.experiment.silos.silo_settings import refuse_simulation
+    from coterie.silos.project import create_project
 
-    with handle_interrupts(shlex.join(["coterie", "deploy", "serve", str(folder)]), "round"):
-        serve_silo(folder, say_here)
+    refuse_simulation(load_settings(file))
+    host, port = _read_address(address)
+    names = [name.strip() for name in silos.split(",") if name.strip()]
+    stem = re.sub("[^a-z0-9]+", "-", file.stem.lower()).strip("-")[:40]
+    project = create_project(folder, stem if stem[:1].isalpha() else f"p-{stem}"[:40].strip("-"), host, port, names)
+    print(f"{folder}: the project, whose keys decide who may take part; let nobody else read it")
+    print(f"silos will reach this machine at {project.host}:{project.port}, the one port that must be open here")
+    print("next, send each silo its invitation, by a way that both of you trust:")
+    for name in names:
+        print(f"  {folder / 'invitations' / name}.toml")
+    print(f"and compare the fingerprint in it by telephone: {project.root}")
+    print("each silo then sends a request back, which you sign:")
+    print(f"  coterie deploy sign {shlex.quote(str(folder))} NAME.request.pem")
+
+
+@app.command()
+def invite(
+    folder: Project,
+    silo: Annotated[str, typer.Argument(metavar="NAME", help="The silo's name.")],
+) -> None:
+    """At the coordinator: invite one more silo; the others need do nothing."""
+    from coterie.silos.project import invite as invite_silo
+
+    print(f"next, send {silo} its invitation, by a way that both of you trust:\n  {invite_silo(folder, silo)}")
+
+
+@app.command()
+def sign(
+    folder: Project,
+    request: Annotated[Path, typer.Argument(metavar="REQUEST", help="What a silo has sent: NAME.request.pem.")],
+    new_key: Annotated[bool, typer.Option("--new-key", help="The silo has made a new key, as its people say.")] = False,
+) -> None:
+    """At the coordinator: sign a silo's request, so that it may take part."""
+    from coterie.silos.certificates import key_fingerprint
+    from coterie.silos.project import list_silos
+    from coterie.silos.project import sign as sign_request
+
+    certificate = sign_request(folder, request, new_key=new_key)
+    silo = certificate.name.partition(".")[0]
+    print(f"the key of {silo} has the fingerprint {key_fingerprint(request.read_bytes())}")
+    print(f"next, send {silo} its certificate, by any way:\n  {certificate}")
+    print(f"there: coterie deploy join {certificate.name}")
+    missing = [name for name in list_silos(folder) if not (folder / "certificates" / certificate_name(name)).exists()]
+    if missing:
+        print(f"still without a certificate: {', '.join(missing)}")
+    else:
+        print(f"all silos have one; run with\n  coterie deploy run FILE --project {shlex.quote(str(folder))}")
+
+
+@app.command("run")
+def run_between_silos(
+    file: File,
+    overrides: Overrides = None,
+    out: Out = None,
+    resume: Resume = False,
+    project: Annotated[
+        Path | None, typer.Option(help="The project's folder. [default: the one beside FILE or here]")
+    ] = None,
+    silos: Annotated[str | None, typer.Option(help="Who takes part. [default: all that have a certificate]")] = None,
+) -> None:
+    """At the coordinator: run an experiment between the silos, into a run folder."""
+    from coterie.cli.run_display import RunDisplay, show_logs
+    from coterie.experiment.settings import load_settings
+    from coterie.experiment.silos.find_project import find_project
+    from coterie.experiment.silos.run_project import run_project
+
+    settings, folder = load_settings(file, overrides or []), out or Path("runs") / file.stem
+    found = find_project(file, project)
+    some = [] if silos is None else ["--silos", silos]
+    again = ["coterie", "deploy", "run", str(file), *(overrides or []), "--project", str(found), *some]
+    again += ["--out", str(folder), "--resume"]
+    names = None if silos is None else [name.strip() for name in silos.split(",")]
+    display = RunDisplay()
+    with handle_interrupts(shlex.join(again), "round"), show_logs(display):
+        outcome = run_project(settings, found, folder, names, resume, display)
+    if not outcome.ran:
+        print(f"{folder}: finished already, after {outcome.summary['rounds']} rounds")
+    display.show_summary(outcome.summary)
+    print(folder / "report.html")
+    _end_if_failed(folder, outcome.summary)
+
+
+@app.command()
+def status(folder: Project = Path()) -> None:
+    """At the coordinator: who is in, who is late, and how far the run is."""
+    from coterie.cli.text_table import print_table
+    from coterie.experiment.silos.run_status import read_status
+    from coterie.silos.project import list_silos, read_project
+
+    project, found = read_project(folder), read_status(folder)
+    print(f"{project.name} at {project.host}:{project.port}")
+    connected = set(found.connected) if found else set()
+    rows = []
+    for name in list_silos(folder):
+        signed = (folder / "certificates" / certificate_name(name)).exists()
+        rows.append([name, "yes" if signed else "invited", "yes" if name in connected else "no"])
+    print_table(["silo", "certificate", "connected"], rows)
+    if found is None:
+        print("no run has begun; coterie deploy run begins one")
+        return
+    reached = "" if found.reached is None else f", in which {found.reached} updates counted"
+    print(f"{found.folder}: round {found.round} of {found.rounds}{reached}, as of {found.when}")
+    for client, why in found.dropped.items():
+        print(f"  {printable(client)}: {printable(why)}")
+    if found.note:
+        print(f"last note: {printable(found.note)}")
+
+
+def certificate_name(silo: str) -> str:
+    """Return the name of the file that a silo joins with."""
+    return f"{silo}.certificate.pem"
+
+
+def _read_address(address: str | None) -> tuple[str, int]:
+    """Return the host and the port of an address.
+
+    Raises:
+        Mistake: it is not HOST:PORT.
+    """
+    host, _, port = (address or f"{socket.gethostname().lower()}:{DEFAULT_PORT}").rpartition(":")
+    if not host or not port.isdecimal():
+        raise Mistake(f"--address {address}: it must be HOST:PORT, such as hub.example.org:{DEFAULT_PORT}")
+    return host, int(port)
 
 
 def _end_if_failed(folder: Path, summary: dict[str, object]) -> None:

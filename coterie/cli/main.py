@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from coterie.cli import data_commands, deploy_commands, peer_commands, probe_commands
+from coterie.cli import data_commands, peer_commands, probe_commands, silo_commands
 from coterie.cli.interrupts import handle_interrupts
 from coterie.cli.option_names import File, Overrides, Resume, Trust, mistakes_in_options
 from coterie.cli.standard_streams import steady_streams
@@ -39,7 +39,7 @@ app = typer.Typer(
 
 app.add_typer(data_commands.app, name="data")
 app.add_typer(probe_commands.app, name="probe")
-app.add_typer(deploy_commands.app, name="deploy")
+app.add_typer(silo_commands.app, name="deploy")
 
 Folders = Annotated[list[Path], typer.Argument(metavar="DIR", help="Run folders.")]
 

@@ -116,6 +116,11 @@ def list_silos(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(file.stem for file in (folder / "invitations").glob("*.toml")))
 
 
+def silos_with_certificate(folder: Path) -> tuple[str, ...]:
+    """Return the silos of a project whose requests were signed, sorted."""
+    return tuple(sorted(file.name.partition(".")[0] for file in (folder / "certificates").glob("*.certificate.pem")))
+
+
 def invite(folder: Path, silo: str) -> Path:
     """Add a silo to a project, without touching the others, and return its invitation's file.
 

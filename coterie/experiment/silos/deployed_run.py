@@ -43,7 +43,7 @@ from coterie.track.file_writing import disk_mistakes
 from coterie.track.rounds_file import Record
 
 DEPLOYMENT_FILE = "deployment.json"
-LOOK_SECONDS, APPROVAL_SECONDS = 0.5, 5.0
+LOOK_SECONDS, APPROVAL_SECONDS = 0.5, 10.0
 """How often it is looked who is connected, and how often silos are asked whether a person has approved the run."""
 
 BACK_SECONDS = 30.0
