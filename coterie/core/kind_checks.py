@@ -112,16 +112,18 @@ R = TypeVar("R")
 
 
 def refuse_wrong_types(function: Callable[P, R]) -> Callable[P, R]:
-    """Return a function that refuses missing arguments and other types than its annotations', before it runs.
+    """Return a function that refuses arguments before it runs: missing, unknown, and of other types than annotated.
 
     All its arguments are given by name.
 
     Raises:
-        Mistake: an argument is missing or has another type; the sentence names it, and what it must be.
+        Mistake: an argument is missing or unknown, or has another type; the sentence names it, and what it must be.
     """
     kinds: dict[str, Any] = {}
     parameters = inspect.signature(function).parameters.values()
     required = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    names = [p.name for p in parameters]
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -135,6 +137,10 @@ def refuse_wrong_types(function: Callable[P, R]) -> Callable[P, R]:
             if name in kinds and name not in kwargs:
                 raise Mistake(f"it is missing; it must be {describe_kind(kinds[name])}", key=name)
         for name, value in kwargs.items():
+            if name not in names and not takes_any:
+                raise Mistake(
+                    f"{name_of_function} does not take it; it takes {', '.join(names)}", key=name, value=value
+                )
             if name in kinds and not is_of_type(value, kinds[name]):
                 raise Mistake(key=name, value=value, allowed=describe_kind(kinds[name]))
         return function(*args, **kwargs)

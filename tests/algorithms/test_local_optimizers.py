@@ -129,9 +129,12 @@ def test_engines_agree(case: str) -> None:
 
 @pytest.mark.skipif(compiled.cpp_compiler() is None, reason="needs a C++ compiler")
 def test_compiled_steps_agree(caplog: pytest.LogCaptureFixture) -> None:
-    recipe = coterie.fedavg(lr=0.02, local_epochs=2, batch_size=5, **options("adamw, all"))
+    """With a schedule over steps and two batches for each, whose counts are part of the carry."""
+    shared: dict[str, Any] = {"schedule": "cosine", "schedule_over": "steps", "warmup": 1, "accumulate": 2}
+    recipe = coterie.fedavg(lr=0.02, local_epochs=2, batch_size=5, **shared, **options("adamw, all"))
+    line = nn.Linear(6, 3)
     found = [
-        list(coterie.federate(recipe, smooth(), ragged(sizes=(10, 15)), rounds=2, engine=engine))[-1]
+        list(coterie.federate(recipe, line, ragged(sizes=(10, 15)), rounds=2, engine=engine))[-1]
         for engine in (Sequential(dtype=torch.float64), Sequential(dtype=torch.float64, compile=True))
     ]
     assert "uncompiled" not in caplog.text
@@ -187,6 +190,7 @@ def test_plain_sgd_is_unchanged_bit_for_bit() -> None:
             'optimizer = "adamw": it must be another with feddyn',
         ),
         (coterie.fbn, {"optimizer": "adam"}, 'server_clip_norm = 1.0: it must be "none" with optimizer = "adam"'),
+        (coterie.fedsgd, {"optimizer": "adam"}, 'optimizer = "adam": fedsgd does not take it; it takes lr, lr_decay'),
         (coterie.fedmd, {"optimizer": "adam", "digest_lr": 0.1}, "digest_lr = 0.1: it must be left out with optimizer"),
         (coterie.fedh2l, {"optimizer": "adam", "mutual_lr": 0.1}, "mutual_lr = 0.1: it must be left out with optimiz"),
     ],
