@@ -189,4 +189,4 @@ def test_a_silo_that_is_away_or_refuses_is_named(tmp_path: Path) -> None:
     with pytest.raises(Mistake, match="the silo's policy refuses this run: no fedavg here"):
         join_silos(settings, strict, list(files), MACHINE, tmp_path / "other")
     assert not (tmp_path / "silos" / "north" / "begin").exists()
-    assert (tmp_path / "other" / AGREED_FILE).exists()
+    assert not (tmp_path / "other" / AGREED_FILE).exists()
