@@ -102,10 +102,11 @@ class Child:
 def _run_of(request: bytes) -> Run:
     """Return the run that a request says it belongs to. Without a child nobody here knows better."""
     try:
-        message = read_message(request, MAX_BYTES)
-        return Run(message.text("run"), message.text("experiment"))
+        fields = read_message(request, MAX_BYTES).fields
     except Unusable:
         return Run("", "")
+    run, experiment = fields.get("run"), fields.get("experiment")  # before the first round there is no experiment
+    return Run(run if isinstance(run, str) else "", experiment if isinstance(experiment, str) else "")
 
 
 def _serve(pipe: Connection, make: Callable[..., Answer], args: tuple[Any, ...]) -> None:
