@@ -12,16 +12,16 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from coterie.core.errors import Mistake, reason, require
 from coterie.silos.carrier import Failure
 from coterie.silos.local_socket import Closed, Line, Meeting
+from coterie.silos.nvflare_bars import Bars
 from coterie.silos.nvflare_console import Console
 from coterie.silos.nvflare_kit import (
     HEARTBEAT_SECONDS,
@@ -31,71 +31,16 @@ from coterie.silos.nvflare_kit import (
     remove_old_jobs,
     write_coordinator_kit,
 )
+from coterie.silos.nvflare_lease import ABSENT_SECONDS, Lease
+from coterie.silos.nvflare_start import NOT_STARTED, JobStart
 from coterie.silos.party_process import PartyProcess
 from coterie.silos.project import list_silos, read_project
-
-ABSENT_SECONDS = 10.0
-"""After how long without a sign of life a silo counts as not connected."""
 
 READY_SECONDS = 60.0
 """How long a job may take to start before another is submitted."""
 
-
 _STOPPED = "stopped answering"
 _SERVER = "nvflare.private.fed.app.server.server_train"
-
-
-@dataclass
-class _Lease:
-    """A job that runs now.
-
-    Args:
-        job: NVFlare's name for it.
-        line: to its relay.
-        sites: the silos in it.
-
-    Attributes:
-        gone: silos that no longer run it, and since when, in seconds since 1970.
-    """
-
-    job: str
-    line: Line
-    sites: frozenset[str]
-    answers: queue.Queue[tuple[dict[str, Any], bytes] | None] = field(default_factory=queue.Queue)
-    lost: threading.Event = field(default_factory=threading.Event)
-    gone: dict[str, float] = field(default_factory=dict)
-
-    def read(self, max_bytes: int) -> None:
-        """Take what the relay sends until it goes away."""
-        with suppress(Closed):
-            while (item := self.line.receive(max_bytes))[0].get("kind") != "lost":
-                self.answers.put(item)
-        self.lost.set()
-        self.answers.put(None)
-
-    def watch(self, console: Console, process: PartyProcess) -> None:
-        """Look until the end of the job which silos run it: NVFlare does not always end it when one stops.
-
-        A job whose parent process has ended is lost, though it may go on for a while.
-
-        A silo that says that it does not run it is gone at once. One that says nothing is gone after a while, and back
-        when it says otherwise.
-        """
-        silent: dict[str, float] = {}
-        while not self.lost.wait(HEARTBEAT_SECONDS):
-            if not process.running():
-                self.line.close()
-                break
-            without = console.sites_without(self.job)
-            silent = {name: silent.get(name, time.time()) for name, says in without.items() if not says}
-            for name in self.sites:
-                if without.get(name, False) or time.time() - silent.get(name, time.time()) > ABSENT_SECONDS:
-                    if name not in self.gone:
-                        self.gone[name] = time.time()
-                        self.answers.put(({"kind": "gone", "site": name}, b""))
-                elif name not in silent:
-                    self.gone.pop(name, None)
-        console.close()
 
 
 class NVFlareCoordinator:
@@ -127,7 +72,8 @@ class NVFlareCoordinator:
         self._check_port()
         write_coordinator_kit(self.folder / "coordinator", self.project.name, self.project.host, self.project.port)
         self._meeting, self._arrived = Meeting(), queue.Queue[tuple[str, tuple[str, ...], Line]]()
-        self._lease: _Lease | None = None
+        self._lease: Lease | None = None
+        self._bars = Bars(say)
         self._number, self._lost_at = 0, 0.0
         self._process = self._start()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -163,7 +109,7 @@ class NVFlareCoordinator:
     def renew(self) -> None:
         """Let silos in that came since the last round; called between rounds."""
         lease = self._lease
-        if lease is not None and not lease.lost.is_set() and not set(self.sites()) <= lease.sites - lease.gone.keys():
+        if lease is not None and not lease.lost.is_set() and not self._find_usable() <= lease.sites - lease.gone.keys():
             self._end_lease()
 
     def close(self) -> None:
@@ -176,27 +122,50 @@ class NVFlareCoordinator:
     def _ask(self, waiting: dict[str, bytes], ends: float, deadline: float) -> Iterator[tuple[str, bytes | Failure]]:
         """Ask, over as many jobs as it takes, until everyone has answered or the deadline is over."""
         why = dict.fromkeys(waiting, f"gave no answer within {deadline:g} seconds")
+        spoilt = Counter[str]()
         while waiting and time.monotonic() < ends:
-            lease = self._wait_for_lease(ends)
+            out = self._left_out()
+            for site in [site for site in waiting if site in out]:
+                del waiting[site]
+                yield site, Failure(out[site])
+            lease = self._wait_for_lease(ends) if waiting else None
             if lease is None:
                 break
             absent = [site for site in waiting if site not in lease.sites or site in lease.gone]
             if time.time() < max((lease.gone.get(site, 0.0) for site in absent), default=0.0) + 2 * HEARTBEAT_SECONDS:
                 time.sleep(LOOK_SECONDS)  # until it can have shown that it is there again
                 continue
-            if not self._find_connected(time.time() - ABSENT_SECONDS).isdisjoint(absent):
+            if back := self._find_usable() & set(absent):
+                self._count_spoilt(back & lease.gone.keys(), spoilt)
                 self._end_lease()  # the next job has it
                 continue
             for site in absent:
                 del waiting[site]
-                yield site, Failure(_STOPPED if why[site] == _STOPPED else "is not connected")
+                other = _STOPPED if why[site] == _STOPPED else "is not connected"
+                yield site, Failure(self._bars.reasons().get(site, other))
             if waiting:
                 yield from self._exchange(lease, waiting, why, ends)
+            if lease.lost.is_set():
+                self._count_spoilt(lease.suspects(waiting), spoilt)
         for site in waiting:
             yield site, Failure(why[site])
 
+    def _count_spoilt(self, suspects: Iterable[str], spoilt: Counter[str]) -> None:
+        """Count for each silo the jobs that may have ended because of it; two in one exchange are one too many."""
+        for site in suspects:
+            spoilt[site] += 1
+            if spoilt[site] > 1:
+                self._bars.put(site, "its part of one job after another stopped")
+
+    def _left_out(self) -> dict[str, str]:
+        """Return each silo that is left out of jobs now, and why, if it has no part in the job that runs."""
+        barred = self._bars.reasons()
+        inside = self._lease.sites if self._lease is not None else frozenset[str]()
+        usable = self._find_usable() if barred else set()
+        return {site: why for site, why in barred.items() if site not in usable and site not in inside}
+
     def _exchange(
-        self, lease: _Lease, waiting: dict[str, bytes], why: dict[str, str], ends: float
+        self, lease: Lease, waiting: dict[str, bytes], why: dict[str, str], ends: float
     ) -> Iterator[tuple[str, bytes | Failure]]:
         """Send what is waiting, and yield answers until all are here, the job ends, or the time is over.
 
@@ -223,6 +192,8 @@ class NVFlareCoordinator:
             site = str(header.get("site"))
             if site not in waiting or header.get("number", number) != number:
                 continue  # late, or twice
+            if header["kind"] == "answer" or header.get("silo"):
+                self._bars.lift(site)
             if header["kind"] == "answer":
                 del waiting[site]
                 yield site, body
@@ -231,17 +202,18 @@ class NVFlareCoordinator:
                 yield site, Failure(str(header["reason"]))
             else:
                 failed.add(site)
+                lease.failed.add(site)
                 why[site] = str(header.get("reason", _STOPPED))
         if waiting and lease.lost.wait(min(1.0, max(ends - time.monotonic(), 0.0))):
             self._lose(lease)
 
-    def _wait_for_lease(self, ends: float) -> _Lease | None:
+    def _wait_for_lease(self, ends: float) -> Lease | None:
         """Return the job that runs; submit one where there is none, once a quorum is connected; None after `ends`."""
         if self._lease is not None and self._lease.lost.is_set():
             self._lose(self._lease)
         while self._lease is None and time.monotonic() < ends:
-            connected = self._find_connected(max(self._lost_at, time.time() - ABSENT_SECONDS))
-            expected = self._find_connected(time.time() - ABSENT_SECONDS)
+            connected = self._find_usable(self._lost_at)
+            expected = self._find_usable()
             if len(connected) < self.quorum or (
                 connected != expected and time.time() < self._lost_at + 3 * HEARTBEAT_SECONDS
             ):
@@ -250,32 +222,61 @@ class NVFlareCoordinator:
             self._lease = self._submit(sorted(connected), ends)
         return self._lease
 
-    def _submit(self, sites: Sequence[str], ends: float) -> _Lease | None:
+    def _submit(self, sites: Sequence[str], ends: float) -> Lease | None:
         """Submit a job to some silos and wait until its relay is here; None if it does not start."""
         name = secrets.token_hex(8)
         job = self._console.submit(name, sites, min(self.quorum, len(sites)))
-        until = min(ends, time.monotonic() + READY_SECONDS)
+        until, start = min(ends, time.monotonic() + READY_SECONDS), JobStart(frozenset(sites))
         while job is not None and time.monotonic() < until:
             try:
                 arrived, present, line = self._arrived.get(timeout=1.0)
             except queue.Empty:
-                if why := self._console.find_end(job):
-                    self.say(f"a job ended before it began ({why}); the next is submitted")
+                fails, end = start.fails(self._console.parts(job, sites)), self._console.find_end(job)
+                if fails or end:
+                    self._give_up(job, start, end or "ended here")
                     return None
                 continue
-            if arrived != name:
-                line.close()  # an earlier job
-                continue
-            lease = _Lease(job, line, frozenset(present))
-            line.send({"kind": "begin", "max_bytes": self.max_bytes})
-            threading.Thread(target=lease.read, args=(self.max_bytes,), daemon=True).start()
-            watching = (Console(self.folder / "console"), self._process)
-            threading.Thread(target=lease.watch, args=watching, daemon=True).start()
-            self.say(f"connected with {', '.join(sorted(present))}")
-            return lease
+            if arrived == name:
+                return self._begin(job, sites, present, line)
+            line.close()  # an earlier job
         if job is not None:
-            self._console.abort(job)
+            self._give_up(job, start, f"not ready after {READY_SECONDS:g} seconds" if time.monotonic() < ends else "")
         return None
+
+    def _begin(self, job: str, sites: Sequence[str], present: Sequence[str], line: Line) -> Lease:
+        """Take the job whose relay is here; leave out for a while whoever did not take it."""
+        lease = Lease(job, line, frozenset(present))
+        with suppress(Closed):  # the reader notices, and the next job is submitted
+            line.send({"kind": "begin", "max_bytes": self.max_bytes})
+        threading.Thread(target=lease.read, args=(self.max_bytes,), daemon=True).start()
+        watching = (Console(self.folder / "console"), self._process)
+        threading.Thread(target=lease.watch, args=watching, daemon=True).start()
+        self.say(f"connected with {', '.join(sorted(present))}")
+        missing = [site for site in sites if site not in present]
+        refusals = self._console.find_refusals(job) if missing else {}
+        for site in missing:
+            words = f" ({refusals[site]})" if site in refusals else ""
+            self._bars.put(site, f"it did not take a job{words}")
+        return lease
+
+    def _give_up(self, job: str, start: JobStart, end: str) -> None:
+        """End a job that did not begin, and leave out for a while whoever kept it from that."""
+        self._console.abort(job)
+        if end:
+            self.say(f"a job ended before it began ({end}); the next is submitted")
+        for site in sorted(start.find_culprits()):
+            self._bars.put(site, NOT_STARTED)
+
+    def _find_usable(self, since: float = 0.0) -> set[str]:
+        """Return the connected silos that a job may be submitted for.
+
+        That is all of them if those that are left out are needed for the quorum.
+        """
+        connected = self._find_connected(max(since, time.time() - ABSENT_SECONDS))
+        if since == 0.0:
+            self._bars.release(self._bars.reasons().keys() - connected)
+        usable = connected - self._bars.reasons().keys()
+        return usable if len(usable) >= self.quorum else connected
 
     def _find_connected(self, since: float) -> set[str]:
         """Return the invited silos that gave a sign of life since a time; start NVFlare's process where it ended."""
@@ -289,7 +290,7 @@ class NVFlareCoordinator:
         signs = self._console.signs_of_life()
         return {name for name, at in signs.items() if name in self.silos and at >= max(since, gone.get(name, 0.0))}
 
-    def _lose(self, lease: _Lease) -> None:
+    def _lose(self, lease: Lease) -> None:
         """Write down that a job has ended."""
         if self._lease is lease:
             self._lease, self._lost_at = None, time.time()

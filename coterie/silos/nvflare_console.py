@@ -63,12 +63,29 @@ class Console:
             return self.last_error
         return status if status.startswith("FINISHED") else ""
 
-    def sites_without(self, job: str) -> dict[str, bool]:
-        """Return the silos that do not run a job: True for one that says so, False for one that says nothing."""
-        answers = self._command(lambda session: session.get_client_job_status()) or []
-        running = {each["client_name"] for each in answers if each.get("job_id") == job}
-        others = {each["client_name"]: each.get("status") != _NO_REPLY for each in answers}
-        return {name: says for name, says in others.items() if name not in running}
+    def parts(self, job: str, sites: Sequence[str]) -> dict[str, str | None]:
+        """Return the state of each silo's part of a job: NVFlare's word such as "starting" or "started".
+
+        It is an empty text where the silo says that it has none, and None where it says nothing. Nothing is returned if
+        NVFlare's process does not answer.
+        """
+        if not sites:
+            return {}
+        answers = self._command(lambda session: session.get_client_job_status(list(sites))) or []
+        found: dict[str, str | None] = {}
+        for each in answers:
+            site, state = each["client_name"], str(each.get("status"))
+            if each.get("job_id") == job:
+                found[site] = state
+            elif not found.get(site):  # it has another job, or none
+                found[site] = None if state == _NO_REPLY else ""
+        return found
+
+    def find_refusals(self, job: str) -> dict[str, str]:
+        """Return the silos that did not take a job, and what they or NVFlare said."""
+        details = self._command(lambda session: session.get_job_meta(job).get("job_deploy_detail")) or []
+        words = dict(str(each).split(": ", 1) for each in details if ": " in str(each))
+        return {site: " ".join(why.split())[:200] for site, why in words.items() if why != "OK"}
 
     def abort(self, job: str) -> None:
         """End a job."""
