@@ -46,6 +46,9 @@ DEPLOYMENT_FILE = "deployment.json"
 LOOK_SECONDS, APPROVAL_SECONDS = 0.5, 10.0
 """How often it is looked who is connected, and how often silos are asked whether a person has approved the run."""
 
+BEGIN_SECONDS = 300.0
+"""How long silos have for an answer before the first round, if rounds are shorter: they read their data for it."""
+
 BACK_SECONDS = 30.0
 """How long a run that goes on waits for its silos before its next round, which can do without some."""
 
@@ -147,7 +150,7 @@ class _Join:
             run = f"{stem or 'run'}-{secrets.token_hex(4)}"
             with disk_mistakes(self.out):
                 write_atomic(self.out / DEPLOYMENT_FILE, json.dumps({"run": run}).encode() + b"\n")
-        deadline = settings.deploy.round_timeout or ROUND_TIMEOUT_SECONDS
+        deadline = max(settings.deploy.round_timeout or ROUND_TIMEOUT_SECONDS, BEGIN_SECONDS)
         options = JoinOptions(run, deadline, self.watch.say)
         while True:
             try:
