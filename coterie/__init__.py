@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from coterie.core.algorithm import Algorithm, ClientHalf, Context, Recipe, RoundInfo, ServerHalf, Stream, Traits
     from coterie.core.errors import Mistake
     from coterie.core.examples import Clients, Examples
-    from coterie.core.task import Batch, Task
+    from coterie.core.task import Batch, Metric, Task
+    from coterie.core.task_options import TaskOptions
     from coterie.loop.cohort import Cohort
     from coterie.loop.communication import Communication
     from coterie.loop.evaluate import Evaluation
@@ -61,6 +62,7 @@ __all__ = [
     "Evaluation",
     "Examples",
     "Faults",
+    "Metric",
     "Mistake",
     "Plan",
     "Recipe",
@@ -70,6 +72,7 @@ __all__ = [
     "ServerHalf",
     "Stream",
     "Task",
+    "TaskOptions",
     "Traits",
     "centralized",
     "fbn",
@@ -118,6 +121,8 @@ export_lazily(
         "ServerHalf": "coterie.core.algorithm:ServerHalf",
         "Stream": "coterie.core.algorithm:Stream",
         "Task": "coterie.core.task:Task",
+        "TaskOptions": "coterie.core.task_options:TaskOptions",
+        "Metric": "coterie.core.task:Metric",
         "Traits": "coterie.core.algorithm:Traits",
         "federate": "coterie.api:federate",
         "plan": "coterie.api:plan",

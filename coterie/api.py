@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Required, SupportsIndex, TypedDict, Unpack
 
 import torch
@@ -19,13 +20,16 @@ from coterie.core.engine import Engine
 from coterie.core.errors import Mistake, few, mistakes_in, reason, require
 from coterie.core.examples import Clients, Examples, pool_examples
 from coterie.core.registry import nearest
-from coterie.core.task import Score, Task
+from coterie.core.task import Task
+from coterie.core.task_options import TaskOptions
 from coterie.core.transforms import Transform, chain, identity
 from coterie.engines.sequential import Sequential
 from coterie.loop import check_model
 from coterie.loop import federate as loop
 from coterie.loop.attack import Attack
+from coterie.loop.balance_classes import balance_classes
 from coterie.loop.check_arguments import check_clients, check_kinds, check_own_test, check_recipe
+from coterie.loop.class_order import count_classes, count_outputs, order_classes
 from coterie.loop.cohort import Available, Cohort
 from coterie.loop.communication import Communication
 from coterie.loop.evaluate import Evaluation, label_shares
@@ -34,7 +38,10 @@ from coterie.loop.plan import Plan, Probe, Resume, Round
 from coterie.models.functional import Augment, initial_weights, make_task
 from coterie.models.model_parts import lr_scales
 from coterie.models.usable_model import require_usable_model
-from coterie.objectives import accuracy, cross_entropy
+from coterie.objectives import cross_entropy
+from coterie.objectives.kinds import Kind
+from coterie.objectives.objective import Loss, Metrics, as_options, choose_kind, make_measures, make_objective
+from coterie.objectives.task_losses import place_loss
 from coterie.processes.team import ALONE, Team
 
 log = logging.getLogger(__name__)
@@ -52,8 +59,9 @@ class PlanOptions(TypedDict, total=False):
     own_test: Mapping[str, Examples] | None
     evaluate_every: int
     evaluate_clients: bool
-    loss: Score
-    metrics: Mapping[str, Score] | None
+    task: TaskOptions | str | None
+    loss: Loss
+    metrics: Metrics
     num_classes: int | None
     augment: Augment | None
     aggregation: Aggregator | None
@@ -137,8 +145,9 @@ def plan(
     own_test: Mapping[str, Examples] | None = None,
     evaluate_every: int = 1,
     evaluate_clients: bool = False,
-    loss: Score = cross_entropy,
-    metrics: Mapping[str, Score] | None = None,
+    task: TaskOptions | str | None = None,
+    loss: Loss = cross_entropy,
+    metrics: Metrics = None,
     num_classes: int | None = None,
     augment: Augment | None = None,
     aggregation: Aggregator | None = None,
@@ -163,7 +172,11 @@ def plan(
         rng_seed: everything random follows from it.
         test: the test data of all. own_test: each client's own. evaluate_every: evaluate every N rounds, and always the
             last one. evaluate_clients: measure each client's own accuracy too.
-        loss, metrics: see `Score`; cross-entropy and accuracy unless given.
+        task: the kind of task, such as "binary", or a `coterie.TaskOptions` with a loss and its options; by default
+            what the labels say.
+        loss: a loss of `torch.nn`, or a `Score`; by default the kind's.
+        metrics: names (see `coterie.objectives.metrics.names`), in addition to the kind's own; or a mapping from names
+            to a `Score` or a metric of torchmetrics each.
         num_classes: how many classes there are, where test labels do not show it.
         augment: changes training examples at random, such as `coterie.data.augmentation("crop_flip")`.
         aggregation: how updates are aggregated; by default their weighted mean.
@@ -225,20 +238,28 @@ def plan(
     given, architecture, keys = _name_architectures(model, ids)
     models = {name: _copy_to_engine(m, engine, keys[name]) for name, m in given.items()}
     scales = lr_scales(given, lr_scale or {})
-    classes = num_classes or _count_classes(test)
+    options = as_options(task)
     check_model.check_inputs(models, clients, test, own_test, engine)
     with _mistakes_about(keys):
         trials = check_model.try_models(models, clients, test, engine, augment)
     check_model.check_shapes(models, clients, test, own_test, engine)
     _say_habits(trials, keys)
-    measures: dict[str, Score] = dict(metrics) if metrics is not None else {"accuracy": accuracy}
-    if metrics is None and not check_model.has_accuracy(trials, test):
-        measures = {}
+    x, y = check_model.labelled_sample(clients, test)
+    kind, doubt = _choose_kind(options, loss, x, y)
+    weights = balance_classes(options, kind, clients, num_classes)
+    objective = make_objective(kind, options, loss, weights)
+    objective = replace(objective, loss=place_loss(objective.loss, engine.device, engine.dtype))
+    if objective.reads_classes:
+        trials = order_classes(trials)
+    measures = make_measures(
+        objective, metrics, count_outputs(trials, objective, num_classes), check_model.has_accuracy(trials, test)
+    )
+    classes = num_classes or count_classes(test, objective)
     tasks = engine.prepare(
         {
             name: make_task(
                 m,
-                loss=loss,
+                loss=objective.loss,
                 metrics=measures,
                 num_classes=classes,
                 augment=augment,
@@ -251,10 +272,14 @@ def plan(
     algorithms = _bind(algorithm, tasks, probe)
     first = next(iter(algorithms.values()))
     if first.traits.predicts:
+        if doubt is not None:
+            raise doubt
         with _mistakes_about(keys):
-            check_model.check_fit(trials, loss, measures, num_classes)
-        if loss is cross_entropy:
-            check_model.check_labels(trials, clients, test, own_test, seed_set)
+            check_model.check_fit(trials, objective, measures, num_classes)
+        if objective.reads_classes and not (y is not None and y.is_floating_point() and kind is None):
+            check_model.check_labels(trials, clients, test, own_test, seed_set, objective.ignore_index)
+        else:
+            check_model.check_labels_of_kind(objective, clients, test, own_test, seed_set)
     if first.traits.pooled and len(models) > 1:
         raise Mistake("an algorithm that pools all data trains one model; give one, not several")
     if first.traits.pooled:
@@ -295,6 +320,18 @@ def plan(
     if probe is not None:
         probe.check_plan(federation)
     return federation
+
+
+def _choose_kind(
+    options: TaskOptions, loss: Loss, x: Tensor | None, y: Tensor | None
+) -> tuple[Kind | None, Mistake | None]:
+    """Return the kind of task; or the doubt about it, which does not matter to an algorithm that reads no labels."""
+    try:
+        return choose_kind(options, loss, x, y), None
+    except Mistake as mistake:
+        if options.kind is not None:
+            raise
+        return None, mistake
 
 
 def _evaluation(
@@ -413,13 +450,6 @@ def _tensors_by_name(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield the model's parameters and buffers by name."""
     for name, x in (*model.named_parameters(), *model.named_buffers()):
         yield name, x.detach()
-
-
-def _count_classes(test: Examples | None) -> int | None:
-    """Return the highest test label plus 1; None without whole-number labels."""
-    if test is None or test.y is None or test.y.is_floating_point() or not len(test):
-        return None
-    return int(test.y.max()) + 1
 
 
 def _as_cohort(cohort: float | int | Cohort | None) -> Cohort:

@@ -20,7 +20,7 @@ from coterie.algorithms.local import LocalSGD
 from coterie.core.aggregators import Aggregator, Composite, Sum
 from coterie.core.algorithm import Context, Federation, RoundInfo
 from coterie.core.errors import Mistake, require
-from coterie.core.task import Batch, Task, masked_sums, mean_of_sums
+from coterie.core.task import Batch, Metric, Task, masked_sums, mean_of_sums
 from coterie.core.transforms import Transform, cast, eight_bits
 from coterie.core.tree import Tree
 from coterie.objectives.distillation import distillation
@@ -118,6 +118,7 @@ def weigh_by_accuracy(task: Task, ctx: Context) -> Weigh:
     """
     assert ctx.seed_set is not None, "a federation without a seed set is refused earlier"
     y, accuracy = ctx.seed_set.y, task.metrics["accuracy"]
+    assert not isinstance(accuracy, Metric), "accuracy is measured for each example"
 
     def weigh(table: Tensor) -> Tensor:
         hits, counts = accuracy(table, y)

@@ -5,6 +5,7 @@ Legend: B batch, C classes.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -22,6 +23,35 @@ Score: TypeAlias = Callable[[Tensor, Any], tuple[Tensor, Tensor]]
 Sums and counts of several batches are merged by adding. For a classification the counts are ones; for a sequence a
 count is the number of real tokens.
 """
+
+
+class Metric(ABC):
+    """A measure of many examples together that is not a mean over them, such as the area under a curve.
+
+    The examples give totals, numbers that are added up over batches, processes, clients and silos; the value follows
+    from the sum. So it is the same as if all examples lay in one place.
+
+    Attributes:
+        size: K, how many totals there are.
+        higher_is_better: whether a larger value is a better one.
+        needs: what the examples must have for the value to be defined, in words.
+    """
+
+    size: int
+    higher_is_better: bool = True
+    needs: str = "examples to measure it on"
+
+    @abstractmethod
+    def totals(self, outputs: Tensor, y: Tensor | None) -> Tensor:
+        """Return the totals, float64 [K] on the CPU, of outputs [B, ...] and labels y [B, ...].
+
+        Raises:
+            Mistake: they do not fit together.
+        """
+
+    @abstractmethod
+    def value(self, totals: Tensor) -> float:
+        """Return the measure for the sum of all totals [K]; NaN where it is not defined."""
 
 
 class Batch(NamedTuple):
@@ -87,7 +117,7 @@ class Task:
         predict: (params, buffers, x [B, ...]) -> outputs [B, ...], in evaluation mode. The outputs have a gradient
             where an argument requires one.
         loss: the objective as a `Score`; the batch's loss is the sum of sums over the sum of counts.
-        metrics: further scores by name, "accuracy" among them where there are classes.
+        metrics: further measures by name, "accuracy" among them where there are classes.
         num_classes: C, or None.
         norm_leaves: names of the parameters and buffers that belong to normalisation layers, found by type.
         frozen: parameters that are never trained, and statistics of normalisation layers that never move, by name. They
@@ -113,7 +143,7 @@ class Task:
     apply: Apply
     predict: Callable[[Tree, Tree, Tensor], Tensor]
     loss: Score
-    metrics: dict[str, Score]
+    metrics: dict[str, Score | Metric]
     num_classes: int | None
     norm_leaves: frozenset[str]
     frozen: Tree = field(default_factory=dict)

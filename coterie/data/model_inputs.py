@@ -14,6 +14,8 @@ import torch
 from coterie.data.feature_encoding import ColumnEncoding
 from coterie.data.source import Source
 from coterie.data.standardize import Scale, Scaling
+from coterie.objectives import kinds
+from coterie.objectives.kinds import Kind
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Inputs:
         predicts: whether the model's outputs are scores of these classes.
         columns: how the columns of a table became features; empty if the data are not a table.
         scaling: how measured columns, or channels, are standardised.
+        task: the kind of task, where it is not classification.
     """
 
     shape: Sequence[int]
@@ -37,6 +40,7 @@ class Inputs:
     predicts: bool
     columns: Sequence[ColumnEncoding]
     scaling: Scaling
+    task: str | None = None
 
     def to_record(self) -> dict[str, Any]:
         """Return the inputs as plain values, which `inputs_from_record` reads."""
@@ -50,30 +54,40 @@ class Inputs:
             "predicts": self.predicts,
             "columns": [asdict(column) for column in self.columns],
             "standardize": {"columns": list(self.scaling.columns), **numbers},
+            **({} if self.task is None else {"task": self.task}),
         }
 
 
-def describe_inputs(source: Source, scaling: Scaling, predicts: bool) -> Inputs:
+def describe_inputs(source: Source, scaling: Scaling, predicts: bool, task: Kind | None = None) -> Inputs:
     """Describe the inputs of a model that learns from a source: their shape, type, classes and scaling.
 
     Args:
         source: the data set.
         scaling: how it was standardised.
         predicts: whether the algorithm's models predict labels.
+        task: the kind of task; None where labels are not read.
     """
     x, number = source.train.x, source.num_classes
     names = source.label_names or (None if number is None else [str(k) for k in range(number)])
+    names = ["0", "1"] if task is not None and task.name == "binary" and names is None else names
     tokens = not x.is_floating_point()
-    predicts = predicts and names is not None
-    return Inputs(x.shape[1:], tokens, names, count_outputs(source), predicts, source.columns, scaling)
+    kind = None if task is None or task.name == "classification" else task.name
+    predicts = predicts and (names is not None or kind is not None)
+    outputs = count_outputs(source, task)
+    return Inputs(x.shape[1:], tokens, names, outputs, predicts, source.columns, scaling, kind)
 
 
-def count_outputs(source: Source) -> int | None:
-    """Return the number of classes that models are made with: 1 without labels, None if labels are not classes.
+def count_outputs(source: Source, task: Kind | None = None) -> int | None:
+    """Return the number of outputs that models are made with: 1 without labels, None if nobody knows.
+
+    It is the number of classes, or what the kind of task needs.
 
     Without labels, models have a classifier that is never trained.
     """
-    return 1 if source.num_classes is None and source.train.y is None else source.num_classes
+    y = source.train.y
+    if task is not None and y is not None:
+        return kinds.count_outputs(task, y, source.num_classes)
+    return 1 if source.num_classes is None and y is None else source.num_classes
 
 
 def inputs_from_record(record: Mapping[str, Any]) -> Inputs:
@@ -99,4 +113,5 @@ def inputs_from_record(record: Mapping[str, Any]) -> Inputs:
         record["predicts"],
         columns,
         Scaling(how["columns"], scale),
+        record.get("task"),
     )

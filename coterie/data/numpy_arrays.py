@@ -86,21 +86,32 @@ def _arrange_axes(x: Tensor) -> Tensor:
     return x
 
 
-def labels_from_array(name: str, y: NDArray[np.generic]) -> tuple[Tensor, int]:
-    """Return labels of the user's own as int64 of the same shape, and the number of classes C.
+def labels_from_array(name: str, y: NDArray[np.generic], task: str | None = None) -> tuple[Tensor, int | None]:
+    """Return labels of the user's own, and the number of classes C: int64 of the same shape; or float32, and None.
+
+    Numbers to predict are float32: those of a regression, and floats that are not all whole. Of labels that are 0 or 1
+    there is no C.
 
     C is one more than the largest label among training and test examples; some classes may have no training examples.
     In labels of more than one dimension, [N, ...], an entry of -100 counts for nothing.
 
     Args:
         name: the file and the array, for the message.
-        y: [N] or [N, ...], whole numbers from 0.
+        y: [N] or [N, ...], whole numbers from 0; or numbers to predict.
+        task: the kind of task, where the user has chosen one.
 
     Raises:
         Mistake: a label is not a whole number from 0 to C - 1, or C would far exceed the number of labels.
     """
+    if y.dtype.kind in "biuf" and (task == "regression" or (y.dtype.kind == "f" and (y % 1 != 0).any())):
+        require_finite(name, y)
+        return torch.from_numpy(np.ascontiguousarray(y, dtype=np.float32)), None
+    if task in ("binary", "multilabel") and y.dtype.kind in "biuf":
+        require_finite(name, y)
+        return torch.from_numpy(np.ascontiguousarray(y).astype(np.int64)), 2 if task == "binary" else None
     if y.dtype.kind not in "biu":
-        raise Mistake(f"{name}: holds {y.dtype} values; labels must be whole numbers 0 to C - 1")
+        hint = '; for numbers to predict choose the task "regression"' if y.dtype.kind == "f" else ""
+        raise Mistake(f"{name}: holds {y.dtype} values; labels must be whole numbers 0 to C - 1{hint}")
     if y.ndim == 2 and y.shape[1] == 1:
         raise Mistake(f"{name}: has shape {list(y.shape)}; give one label for each example, [N]")
     labels = _to_int64(name, y)

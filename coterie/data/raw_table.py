@@ -86,13 +86,14 @@ class Labels:
     """The labels of all rows.
 
     Attributes:
-        y: int64 [N], or [N, ...] with a label for each position of an input; None if there are none.
+        y: int64 [N], or [N, ...] with a label for each position of an input; float32 [N] or [N, L] of numbers to
+            predict; None if there are none.
         num_classes: how many classes there are.
         names: of the classes, if they have any.
         kind: what the cells hold: classes that the file declares, whole numbers, or texts.
     """
 
-    y: NDArray[np.int64] | None
+    y: NDArray[np.int64] | NDArray[np.float32] | None
     num_classes: int | None
     names: Sequence[str] | None = None
     kind: Literal["declared", "numbers", "texts"] = "declared"
@@ -108,6 +109,7 @@ def source_from_table(
     test_fraction: float,
     x: Tensor | None = None,
     labels: bool | Labels = True,
+    label_columns: Sequence[str] | None = None,
 ) -> Source:
     """Return the source called `name` whose examples are the rows of `table`.
 
@@ -116,6 +118,7 @@ def source_from_table(
     Args:
         x: what is learned from [N, ...], if it does not come from feature columns.
         labels: whether there are any; or the labels themselves, if they do not come from the label column's cells.
+        label_columns: the columns that the labels come from, if these are several.
 
     Raises:
         Mistake: a column is missing, or a value cannot be used.
@@ -127,12 +130,14 @@ def source_from_table(
         if client_column is None
         else read_client_ids(table.path, client_column, read_complete_column(table, "client_column", client_column))
     )
-    uses = {label_column: "label_column", client_column: "client_column", test_column: "test_column"}
+    uses: dict[str | None, str] = {label_column: "label_column"} if label_columns is None else {}
+    uses |= dict.fromkeys(label_columns or (), "label_columns")
+    uses |= {client_column: "client_column", test_column: "test_column"}
     features = [] if x is not None else choose_features(table, feature_columns, uses)
     if test_column is not None:
         train, test = read_split(table, test_column)
     elif y is not None:
-        strata = y if y.ndim == 1 else np.zeros(len(y), dtype=np.int64)
+        strata = y.astype(np.int64) if y.ndim == 1 and y.dtype.kind != "f" else np.zeros(len(y), dtype=np.int64)
         train, test = split_rows(strata_by_client(strata, ids, test_fraction), test_fraction)
     else:  # there is nothing to test
         train = np.arange(len(_read_column(table, "feature_columns", features[0]) if x is None else x))
@@ -335,7 +340,7 @@ def choose_features(table: RawTable, named: Sequence[str] | None, uses: Mapping[
         if column in before:
             raise Mistake(f"it names {toml_text(column)} twice; name each column once", key="feature_columns")
         before.add(column)
-        if uses.get(column) in ("label_column", "test_column"):  # the answer itself
+        if uses.get(column) in ("label_column", "label_columns", "test_column"):  # the answer itself
             raise Mistake(
                 f"it names {toml_text(column)}, which is `{uses[column]}`; leave it out", key="feature_columns"
             )

@@ -30,6 +30,7 @@ from coterie.experiment.algorithm_options import complete_algorithm, find_algori
 from coterie.experiment.check_fit import check_fit
 from coterie.experiment.check_work import check_population, check_work
 from coterie.experiment.choose_seed_set import choose_seed_set, place_seed_set
+from coterie.experiment.choose_task import choose_task, mistakes_about_task
 from coterie.experiment.deal_models import deal_models
 from coterie.experiment.engine_choice import Machine
 from coterie.experiment.estimate_work import estimate_work
@@ -40,10 +41,12 @@ from coterie.experiment.resolve_engine import DTYPES, ResolvedEngine, check_engi
 from coterie.experiment.settings import Settings, model_names
 from coterie.experiment.starting_weights import Start, fill_in_weights, load_starting_weights
 from coterie.loop.attack import Attack
+from coterie.loop.balance_classes import bytes_of_counting
 from coterie.loop.plan import Plan
 from coterie.models.functional import make_task
 from coterie.models.model_parts import lr_scales
 from coterie.objectives import accuracy, cross_entropy
+from coterie.objectives.kinds import Kind
 from coterie.probes import Probe
 from coterie.track.clients_json import MAX_LAZY_CLIENTS
 
@@ -148,8 +151,9 @@ def assemble_experiment(prepared: Prepared, machine: Machine, start_folder: Path
     check_population(ready.clients, machine)
     held = seed.clients if seed else ready.clients
     _check_target(settings, source)
+    settings, kind = choose_task(settings, source)
     settings = fill_in_weights(settings)
-    shape, outputs = source.train.x.shape[1:], count_outputs(source)
+    shape, outputs = source.train.x.shape[1:], count_outputs(source, kind)
     models = {name: make_run_model(settings, name, shape, outputs) for name in model_names(settings)}
     starts = load_starting_weights(settings, models, start_folder)
     with mistakes_in("pretrain"):
@@ -164,6 +168,7 @@ def assemble_experiment(prepared: Prepared, machine: Machine, start_folder: Path
         _mistakes_about_evaluation(),
         _mistakes_about_models(settings),
         _mistakes_about_codec(),
+        mistakes_about_task(),
     ):
         plan = api.plan(
             recipe,
@@ -176,6 +181,8 @@ def assemble_experiment(prepared: Prepared, machine: Machine, start_folder: Path
             own_test=_own_test(source, ready.clients),
             evaluate_every=settings.evaluate.every,
             evaluate_clients=settings.evaluate.clients,
+            task=settings.task,
+            metrics=settings.evaluate.metrics,
             num_classes=source.num_classes,
             augment=_augment(settings, source),
             aggregation=aggregator,
@@ -198,8 +205,8 @@ def assemble_experiment(prepared: Prepared, machine: Machine, start_folder: Path
         names=dict(zip(plan.tasks, models, strict=True)),
         clients=held,
         starts=starts,
-        inputs=describe_inputs(source, ready.scaling, plan.algorithm.traits.predicts),
-        bytes_once={} if plan.algorithm.traits.pooled else _bytes_sent_once(ready, seed),
+        inputs=describe_inputs(source, ready.scaling, plan.algorithm.traits.predicts, kind),
+        bytes_once={} if plan.algorithm.traits.pooled else _bytes_sent_once(settings, ready, seed, kind),
         remarks=[
             *prepared.remarks,
             *schedule_remarks,
@@ -293,13 +300,11 @@ def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_target(settings: Settings, source: Source) -> None:
-    if source.test is None and settings.evaluate.target_accuracy is not None:
-        raise Mistake(
-            f"the source {source.name} has no test examples to measure it on",
-            key="target_accuracy",
-            value=settings.evaluate.target_accuracy,
-            table="evaluate",
-        )
+    for key in ("target_accuracy", "metrics", "target", "patience"):
+        value = getattr(settings.evaluate, key)
+        if source.test is None and value is not None:
+            sentence = f"the source {source.name} has no test examples to measure it on"
+            raise Mistake(sentence, key=key, value=value, table="evaluate")
 
 
 def _bind(recipe: Recipe, model: nn.Module, source: Source, scales: Mapping[str, Mapping[str, float]]) -> Algorithm:
@@ -344,11 +349,15 @@ def _choose_engine(
     return resolve_engine(settings.engine, machine, work)
 
 
-def _bytes_sent_once(ready: Standardized, seed: SeedSet | None) -> dict[str, int]:
+def _bytes_sent_once(
+    settings: Settings, ready: Standardized, seed: SeedSet | None, kind: Kind | None
+) -> dict[str, int]:
     """Return the bytes that all clients together send and receive before the first round, by what they are for."""
     once = {"standardize": len(ready.clients) * (ready.bytes_up + ready.bytes_down)}
     if seed is not None:
         once["seed_set"] = seed.bytes_up + seed.bytes_down
+    if settings.task.class_weights == "balanced" and kind is not None:
+        once["class_weights"] = bytes_of_counting(kind, len(ready.clients), count_outputs(ready.source, kind) or 1)
     return {what: sent for what, sent in once.items() if sent}
 
 

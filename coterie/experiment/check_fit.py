@@ -9,6 +9,7 @@ from coterie.core.errors import Mistake, mistakes_in
 from coterie.core.rng import generator, key
 from coterie.core.tree import Tree
 from coterie.experiment.settings import Settings
+from coterie.experiment.stop_early import check_stopping
 from coterie.loop.plan import Plan
 
 
@@ -43,6 +44,7 @@ def check_fit(settings: Settings, plan: Plan) -> None:
             value=target,
             table="evaluate",
         )
+    check_stopping(settings.evaluate, plan)
     with mistakes_in("cohort"):
         cohort = plan.cohort_size()
     with mistakes_in("attack"):

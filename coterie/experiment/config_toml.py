@@ -36,7 +36,8 @@ def format_config(settings: Settings, versions: dict[str, str]) -> str:
     """
     document: dict[str, Any] = settings.tables()
     sources = [settings.data["source"], settings.seed_set.get("source") or ""]
-    if any(":" in name for name in [*sources, settings.algorithm["name"], *model_names(settings)]):
+    measures = [settings.task.loss or "", *(settings.evaluate.metrics or [])]
+    if any(":" in name for name in [*sources, *measures, settings.algorithm["name"], *model_names(settings)]):
         document["origin"] = {"folders": [str(folder) for folder in settings.folders]}
     document["versions"] = versions
     return (
@@ -64,7 +65,8 @@ def adopt_choices(settings: Settings, earlier: Settings) -> Settings:
         min_clients=settings.deploy.min_clients or earlier.deploy.min_clients,
         round_timeout=settings.deploy.round_timeout or earlier.deploy.round_timeout,
     )
-    return replace(settings, engine=engine, data=settings.data | left_open, pretrain=pretrain, deploy=deploy)
+    task = replace(settings.task, kind=settings.task.kind or earlier.task.kind)
+    return replace(settings, engine=engine, data=settings.data | left_open, pretrain=pretrain, deploy=deploy, task=task)
 
 
 def complete_threads(earlier: Settings, threads_by_default: int) -> Settings:

@@ -72,6 +72,8 @@ def _load(settings: Settings, table: Mapping[str, Any], not_its_own: Collection[
     options = {k: v for k, v in table.items() if v is not None and k not in ours}
     if "rng_seed" in taken:
         options["rng_seed"] = settings.rng_seed
+    if "task" in taken and "task" not in options:
+        options["task"] = settings.task.kind
     return data.load(name, folders=settings.folders, **options)
 
 

@@ -15,11 +15,13 @@ from coterie.experiment.mend_folder import has_usable_inputs
 from coterie.experiment.resolve_engine import this_machine
 from coterie.experiment.settings import Settings
 from coterie.experiment.starting_weights import measure_starts, start_files
+from coterie.experiment.stop_early import further_goals, stopping_of
 from coterie.experiment.toml_file import read_toml
 from coterie.loop.plan import Resume, Round
 from coterie.loop.refusals import failure
 from coterie.track import RunFolder, summarise
 from coterie.track.rounds_file import Record
+from coterie.track.stopping import Stopping
 from coterie.track.weights_file import pack_weights
 
 
@@ -128,10 +130,14 @@ class RunRecorder:
             self.watch.say(f"since this run began, {', '.join(changed)}: its numbers may differ in the last digits")
         self.folder.write_config(format_config(self.experiment.settings, began))
 
-    def has_reached_target(self) -> bool:
-        """Return whether the last round on record reached the target accuracy."""
-        accuracy = self.records[-1]["test_accuracy"] if self.records else None
-        return self.target is not None and accuracy is not None and bool(accuracy >= self.target)
+    @property
+    def stopping(self) -> Stopping:
+        """What ends the run before its last round."""
+        return stopping_of(self.experiment.settings.evaluate, self.experiment.plan)
+
+    def has_ended_early(self) -> bool:
+        """Return whether the last round on record reached the target, or the patience is at its end."""
+        return self.stopping.why(self.records) is not None
 
     def append(self, round: Round) -> None:
         """Put a round on record."""
@@ -139,12 +145,12 @@ class RunRecorder:
 
     def decide(self, stop_wanted: bool, save_due: bool) -> RoundOrder:
         """Return what every process does after the round that is on record last."""
-        stop = stop_wanted or self.has_reached_target()
+        stop = stop_wanted or self.has_ended_early()
         return RoundOrder(save=save_due or stop or self._was_last_round(), stop=stop)
 
     def is_complete(self) -> bool:
         """Return whether no round is left to run."""
-        return self._was_last_round() or self.has_reached_target()
+        return self._was_last_round() or self.has_ended_early()
 
     def _was_last_round(self) -> bool:
         return len(self.records) >= self.experiment.settings.rounds
@@ -159,7 +165,8 @@ class RunRecorder:
         Its entry "failure" says in a sentence why the run failed, where no update ever counted or a model is `broken`.
         """
         once, clients = self.experiment.bytes_once, len(self.experiment.clients)
-        summary = summarise(self.records, self.target, once, clients)
+        goals = further_goals(self.experiment.plan)
+        summary = summarise(self.records, self.target, once, clients, self.stopping, goals)
         failed = broken or failure(self.records, self.experiment.plan)
         summary |= {} if failed is None else {"failure": failed}
         write_end(self.folder, summary)

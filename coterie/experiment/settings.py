@@ -33,6 +33,7 @@ from coterie.models.libraries import HUGGINGFACE, library_prefix
 from coterie.weights.cards import BOX, card
 
 if TYPE_CHECKING:
+    from coterie.core.task_options import TaskOptions
     from coterie.loop.cohort import Cohort
     from coterie.loop.communication import Communication
     from coterie.loop.faults import Faults
@@ -67,6 +68,7 @@ class Settings:
     faults: Faults
     communication: Communication
     deploy: Deploy
+    task: TaskOptions
     folders: tuple[Path, ...]
 
     def tables(self) -> dict[str, Any]:

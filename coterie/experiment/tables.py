@@ -28,7 +28,7 @@ from coterie.experiment.toml_file import Raw
 from coterie.models.libraries import LIBRARY_MODELS, library_prefix
 from coterie.models.registry import MODELS
 
-_NOT_KEYS = ("rng_seed", "in_shape", "num_classes", "source")
+_NOT_KEYS = ("rng_seed", "in_shape", "num_classes", "source", "task")
 """Arguments that such functions get from us, not from their table."""
 
 
@@ -40,11 +40,38 @@ class Evaluate:
         every: evaluate every N rounds, and always the last one.
         target_accuracy: the test accuracy at which the run ends.
         clients: whether each client's own accuracy is measured too.
+        metrics: what is measured besides, by the names of `coterie.objectives.metrics.names`, or
+            "package.module:function".
+        target: {metric, value}: the value of a metric at which the run ends.
+        patience: after how many evaluations without a better value the run ends.
+        patience_metric: of which metric; by default the target's, the first of `metrics`, or the accuracy or else the
+            loss.
+
+    Raises:
+        Mistake: a metric is named twice, the target is no such table, or there are two targets.
     """
 
     every: Count = 1
     target_accuracy: PositiveFraction | None = None
     clients: bool = False
+    metrics: list[str] | None = None
+    target: dict[str, Any] | None = None
+    patience: Count | None = None
+    patience_metric: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.metrics is not None and len(set(self.metrics)) < len(self.metrics):
+            raise Mistake(key="metrics", value=self.metrics, allowed="names, each once")
+        target = self.target
+        if target is not None:
+            value = target.get("value")
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if target.keys() != {"metric", "value"} or not isinstance(target["metric"], str) or not is_number:
+                raise Mistake(key="target", value=target, allowed='a table such as {metric = "auroc", value = 0.9}')
+            if self.target_accuracy is not None:
+                raise Mistake("`target_accuracy` is a target too; keep one of them", key="target", value=target)
+        if self.patience_metric is not None and self.patience is None:
+            raise Mistake("it belongs to `patience`; give that too", key="patience_metric", value=self.patience_metric)
 
 
 @dataclass(frozen=True)
@@ -116,12 +143,14 @@ FIXED = Registry(
         "faults": "coterie.loop.faults:Faults",
         "communication": "coterie.loop.communication:Communication",
         "deploy": "coterie.experiment.tables:Deploy",
+        "task": "coterie.core.task_options:TaskOptions",
     },
 )
 """The tables whose keys do not depend on a choice, and the dataclass that each becomes."""
 
 TOP = Keys(rng_seed=Key(NonNegativeInt, 0), rounds=Key(Count, REQUIRED))
 TABLES = (
+    "task",
     "data",
     "model",
     "algorithm",

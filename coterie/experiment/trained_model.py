@@ -60,6 +60,14 @@ class TrainedModel:
             Mistake: the model does not predict one class for each example, or its outputs are not finite.
         """
         scores = torch.cat([self.model(part) for part in torch.split(x, BATCH_EXAMPLES)])
+        if self.inputs.task == "binary" and self.inputs.classes is not None:
+            logit = scores.reshape(len(scores), -1)[:, :1]  # of the second class
+            scores = torch.cat([torch.zeros_like(logit), logit], 1)  # their softmax is the logit's sigmoid
+        elif self.inputs.task is not None:
+            sentence = (
+                f"the model does a {self.inputs.task} task, and gives no class for each example; in Python call its"
+            )
+            raise Mistake(f"{sentence} `model` yourself")
         if not self.inputs.predicts or scores.dim() != 2:
             what = "a class for each position" if scores.dim() > 2 else "no classes"
             raise Mistake(f"the model predicts {what}, not one for each example; in Python call its `model` yourself")

@@ -12,19 +12,39 @@ from coterie.core.aggregators import Aggregator
 from coterie.core.errors import Mistake, require
 from coterie.core.examples import Examples
 from coterie.core.kind_checks import is_whole
+from coterie.core.task import Metric
 from coterie.core.transforms import Transform
 from coterie.loop.attack import Attack
 from coterie.loop.check_model import SCORE, name_by_client
 from coterie.loop.cohort import Cohort
 from coterie.loop.communication import Communication
 from coterie.loop.faults import Faults
+from coterie.objectives.metrics.of_torchmetrics import is_torchmetric
 
 EXAMPLES = "coterie.Examples(x, y), tensors with a row for each example"
 
 
-def is_function(value: object) -> bool:
-    """Return whether a value can be a loss or a metric. A module or a class, as PyTorch's losses are, cannot."""
+LOSS = f"a loss of torch.nn, such as torch.nn.MSELoss(), or {SCORE}"
+MEASURE = f"a metric of torchmetrics, or {SCORE}"
+
+
+def is_loss(value: object) -> bool:
+    """Return whether a value can be a loss: a function, or a module of PyTorch with a mean."""
+    return callable(value) and (not isinstance(value, type) or issubclass(value, nn.Module))
+
+
+def is_measure(value: object) -> bool:
+    """Return whether a value can be a metric: a function, or a metric of ours or of torchmetrics."""
+    if is_torchmetric(value) or isinstance(value, Metric):
+        return True
     return callable(value) and not isinstance(value, (nn.Module, type))
+
+
+def _are_metrics(value: object) -> bool:
+    """Return whether a value is a mapping from names to metrics, or a list of names."""
+    if isinstance(value, Mapping):
+        return all(map(is_measure, value.values()))
+    return isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(each, str) for each in value)
 
 
 def _has(*names: str) -> Callable[[object], bool]:
@@ -36,11 +56,8 @@ KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "rng_seed": (is_whole, "a whole number"),
     "evaluate_every": (is_whole, "a whole number, 1 or more"),
     "evaluate_clients": (lambda value: isinstance(value, bool), "true or false"),
-    "loss": (is_function, SCORE),
-    "metrics": (
-        lambda value: isinstance(value, Mapping) and all(map(is_function, value.values())),
-        f"a dict of names and measures, each {SCORE}",
-    ),
+    "loss": (is_loss, LOSS),
+    "metrics": (_are_metrics, f'a list of names, such as ["auroc"], or a dict of names and measures, each {MEASURE}'),
     "num_classes": (lambda value: is_whole(value) and value >= 1, "a whole number, 1 or more"),
     "cohort": (
         lambda value: (

@@ -14,12 +14,15 @@ from torch import Tensor, nn
 from coterie.core.engine import Engine, as_input
 from coterie.core.errors import Mistake, reason
 from coterie.core.examples import Clients, Examples
-from coterie.core.task import Score
+from coterie.core.task import Metric, Score
 from coterie.models.functional import Augment, Habits
 from coterie.models.model_trial import try_model
 from coterie.models.usable_model import CLASS_AXIS
-from coterie.objectives import accuracy, cross_entropy
+from coterie.objectives import accuracy
+from coterie.objectives import kinds as task_kinds
 from coterie.objectives.classification import IGNORE, require_fit, require_labels, tells_classes_apart
+from coterie.objectives.loss_modules import ModuleLoss, check_module_loss
+from coterie.objectives.objective import Objective
 
 BATCH = 2
 """How many examples a model is tried on. One alone would hide that a forward mixes them up."""
@@ -57,6 +60,14 @@ def try_models(
     y = None if y is None else as_input(y, engine)
     trials = {name: _about(name, try_model, model, as_input(x, engine), augment) for name, model in models.items()}
     return {name: ModelTrial(models[name], trial.outputs, trial.habits, y) for name, trial in trials.items()}
+
+
+def labelled_sample(clients: Clients, test: Examples | None) -> tuple[Tensor | None, Tensor | None]:
+    """Return x and y of the pool that the first examples are from; those of the test set where clients are lazy."""
+    lazy = not isinstance(clients, dict)
+    sources = [test] if lazy and test is not None else clients.values()
+    held = next((examples for examples in sources if len(examples)), None)
+    return (None, None) if held is None else (held.x, held.labels())
 
 
 def _examples_to_try(clients: Clients, test: Examples | None) -> Examples | None:
@@ -157,23 +168,33 @@ def _takes(model: nn.Module, examples: Examples, rows: list[int], engine: Engine
     return isinstance(outputs, Tensor) and bool(outputs.isfinite().all())
 
 
-def check_fit(trials: Trials, loss: Score, metrics: Mapping[str, Score], num_classes: int | None) -> None:
+def check_fit(
+    trials: Trials, objective: Objective, metrics: Mapping[str, Score | Metric], num_classes: int | None
+) -> None:
     """Check that every model's outputs, the loss, the metrics and the labels of the trial fit together.
 
     Raises:
         Mistake: they do not. Its key is the architecture, `loss` or `metrics`.
     """
+    loss, kind = objective.loss, objective.kind
     for name, trial in trials.items():
-        if loss is cross_entropy:
+        if objective.reads_classes and (trial.y is None or not trial.y.is_floating_point()):
             _about(name, _require_outputs, trial.outputs, len(require_labels(trial.y)))
             require_fit(trial.outputs, trial.y)
             _about(name, _require_classes, trial.outputs, num_classes)
             _about(name, _require_one_reading, trial.model, trial.outputs, trial.y)
-        elif trial.y is not None:
+        elif kind is not None and kind.labels != task_kinds.CLASSES:
+            task_kinds.check_labels(kind, require_labels(trial.y), objective.ignore_index)
+            _about(name, task_kinds.fit, kind, trial.outputs, trial.y)
+        if trial.y is None:
+            continue
+        if not objective.reads_classes or isinstance(loss, ModuleLoss):
             _check_score("loss", loss, trial.outputs, trial.y)
-        for metric, score in metrics.items():
-            if score is not accuracy and trial.y is not None:
-                _check_score(f"metrics.{metric}", score, trial.outputs, trial.y)
+        if isinstance(loss, ModuleLoss):
+            check_module_loss(loss, trial.outputs, trial.y)
+        for metric, measure in metrics.items():
+            if measure is not accuracy:
+                _check_measure(f"metrics.{metric}", measure, trial.outputs, trial.y)
 
 
 def has_accuracy(trials: Trials, test: Examples | None) -> bool:
@@ -189,12 +210,42 @@ def has_accuracy(trials: Trials, test: Examples | None) -> bool:
     )
 
 
+def check_labels_of_kind(
+    objective: Objective,
+    clients: Clients,
+    test: Examples | None,
+    own_test: Mapping[str, Examples] | None,
+    seed_set: Examples | None,
+) -> None:
+    """Check that labels are flags or numbers as the kind of task has them; nothing where the kind is not known.
+
+    Clients that make their examples on demand are not looked at.
+
+    Raises:
+        Mistake: some are not. It names the examples.
+    """
+    if objective.kind is None:
+        return
+    parts = name_by_client('clients["{}"]', clients)
+    parts += [("test", test), ("seed_set", seed_set)]
+    parts += name_by_client('own_test["{}"]', own_test)
+    first: torch.Size | None = None
+    for key, examples in parts:
+        y = None if examples is None else examples.labels()
+        if y is not None and len(y):
+            _about(key, task_kinds.check_labels, objective.kind, y, objective.ignore_index)
+            first = y.shape[1:] if first is None else first
+            if y.shape[1:] != first:
+                raise Mistake(f"its labels have shape {list(y.shape)}, and others [n, {list(first)}]", key=key)
+
+
 def check_labels(
     trials: Trials,
     clients: Clients,
     test: Examples | None,
     own_test: Mapping[str, Examples] | None,
     seed_set: Examples | None,
+    ignore_index: int | None = None,
 ) -> None:
     """Check that labels are classes that the models' outputs have, in the type and shape that cross-entropy takes.
 
@@ -214,19 +265,19 @@ def check_labels(
             is_like_tried = tried is not None and examples.x.shape[1:] == tried.x.shape[1:]  # others have other outputs
             for each in outputs if is_like_tried else ():
                 _about(key, require_fit, each[:1].expand(len(examples.y), *each.shape[1:]), examples.y)
-            if not _about(key, _labels_in_range, examples, min(each.shape[-1] for each in outputs)):
+            if not _about(key, _labels_in_range, examples, min(each.shape[-1] for each in outputs), ignore_index):
                 continue
             right.add(id(examples.y))
 
 
-def _labels_in_range(examples: Examples, classes: int) -> bool:
+def _labels_in_range(examples: Examples, classes: int, ignore_index: int | None) -> bool:
     """Return whether all labels of a pool are classes; refuse examples of which some are not."""
     assert examples.y is not None
-    if _in_range(examples.y, classes):
+    if _in_range(examples.y, classes, ignore_index):
         return True
     y = examples.labels()
     assert y is not None
-    if not _in_range(y, classes):
+    if not _in_range(y, classes, ignore_index):
         raise Mistake(
             f"its labels are from {int(y.min())} to {int(y.max())}, but the model gives {classes} outputs, for classes "
             f"from 0 to {classes - 1}; give the model an output for each class"
@@ -242,9 +293,10 @@ def _about(name: str, check: Callable[..., Any], *arguments: Any) -> Any:
         raise Mistake(str(mistake), key=name) from mistake.__cause__
 
 
-def _in_range(y: Tensor, classes: int) -> bool:
+def _in_range(y: Tensor, classes: int, ignore_index: int | None) -> bool:
     """Return whether every label is a class, or marks what does not count."""
-    return not y.numel() or bool((((y >= 0) & (y < classes)) | (y == IGNORE)).all())
+    fine = ((y >= 0) & (y < classes)) | (y == IGNORE)
+    return not y.numel() or bool((fine if ignore_index is None else fine | (y == ignore_index)).all())
 
 
 def _require_outputs(outputs: object, examples: int) -> None:
@@ -279,6 +331,19 @@ def _is_ambiguous(model: nn.Module, outputs: Tensor, y: Tensor) -> bool:
     """Return whether PyTorch's order of dimensions would fit too, and the model does not say which one it has."""
     several = y.dim() > 1 and y.shape == outputs.shape[:1] + outputs.shape[2:]
     return several and getattr(model, CLASS_AXIS, None) is None
+
+
+def _check_measure(key: str, measure: Score | Metric, outputs: object, y: Tensor) -> None:
+    """Refuse a metric that cannot take these outputs and labels."""
+    if not isinstance(measure, Metric):
+        return _check_score(key, measure, outputs, y)
+    try:
+        measure.value(measure.totals(outputs, y))  # type: ignore[arg-type]
+    except Mistake as mistake:
+        raise Mistake(str(mistake), key=key) from mistake.__cause__
+    except Exception as error:  # anything that a library raises
+        given = f"{str(y.dtype).removeprefix('torch.')} labels of shape {list(y.shape)}"
+        raise Mistake(f"it cannot take the model's outputs and {given} ({reason(error)})", key=key) from error
 
 
 def _check_score(key: str, score: Score, outputs: object, y: Tensor) -> None:

@@ -83,7 +83,9 @@ def _scores_of_part(scores: evaluate.Scores, whole: Examples, part: Examples) ->
     place = torch.full((len(whole.x),), -1)
     place[_rows(whole)] = torch.arange(len(whole))
     at = place[_rows(part)]
-    return None if bool((at < 0).any()) else {name: (s[at], c[at]) for name, (s, c) in scores.items()}
+    if bool((at < 0).any()):
+        return None
+    return evaluate.Scores({name: (s[at], c[at]) for name, (s, c) in scores.each.items()})
 
 
 def _rows(examples: Examples) -> Tensor:

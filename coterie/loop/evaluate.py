@@ -5,8 +5,8 @@ Legend: M test examples, N clients, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -14,17 +14,32 @@ from torch import Tensor
 from coterie.core.engine import Engine, as_input
 from coterie.core.errors import Mistake, require
 from coterie.core.examples import Clients, Examples
-from coterie.core.task import Score, Task
+from coterie.core.task import Metric, Score, Task
 from coterie.core.tree import Tree
 from coterie.processes.team import ALONE, Team
 
-Scores = dict[str, tuple[Tensor, Tensor]]
-"""Metric -> (sums [M], counts [M]) of each example, to be merged, weighted or averaged later.
+EachScore = dict[str, tuple[Tensor, Tensor]]
+"""Score -> (sums [M], counts [M]) of each example, to be merged, weighted or averaged later.
 
 Under `BROKEN` it is 1 or 0 and 1: whether the model's outputs for an example are not finite.
 """
 
 BROKEN = "outputs_not_finite"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What was measured of M examples.
+
+    Attributes:
+        each: the scores of each example.
+        totals: metric -> the sum of its totals over the examples [K].
+        metrics: the metrics that these are the totals of.
+    """
+
+    each: EachScore
+    totals: Mapping[str, Tensor] = field(default_factory=dict)
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,10 +88,24 @@ def scores(
     own = [_score_batch(task, weights, examples, rows, engine) for rows in batches[team.rank :: team.size]]
     by_rank = team.gather(own)
     parts = [by_rank[k % team.size][k // team.size] for k in range(len(batches))]
-    return {
-        name: (torch.cat([part[name][0] for part in parts]), torch.cat([part[name][1] for part in parts]))
-        for name in ("loss", *task.metrics, BROKEN)
-    }
+    metrics = {name: m for name, m in task.metrics.items() if isinstance(m, Metric)}
+    names = ("loss", *(name for name in task.metrics if name not in metrics), BROKEN)
+    return Scores(
+        {
+            name: (torch.cat([part.each[name][0] for part in parts]), torch.cat([part.each[name][1] for part in parts]))
+            for name in names
+        },
+        {name: sum_totals(metric, [part.totals[name] for part in parts]) for name, metric in metrics.items()},
+        metrics,
+    )
+
+
+def sum_totals(metric: Metric, parts: Iterable[Tensor]) -> Tensor:
+    """Return the sum of a metric's totals [K], in the order of the parts."""
+    total = torch.zeros(metric.size, dtype=torch.float64)
+    for part in parts:
+        total += part
+    return total
 
 
 @torch.no_grad()
@@ -85,26 +114,30 @@ def _score_batch(task: Task, weights: Tree, examples: Examples, rows: Tensor, en
     x, y = examples.batch(rows)
     outputs = task.predict(weights["params"], weights["buffers"], as_input(x, engine))
     target = None if y is None else as_input(y, engine)
-    each = {
-        name: _measure(name, measure, outputs, target) for name, measure in {"loss": task.loss, **task.metrics}.items()
-    }
+    measures: dict[str, Score | Metric] = {"loss": task.loss, **task.metrics}
+    found = {name: _measure(name, measure, outputs, target) for name, measure in measures.items()}
     broken = _broken(outputs, len(rows))
-    each[BROKEN] = broken, torch.ones_like(broken)
-    return {name: (sums.cpu(), counts.cpu()) for name, (sums, counts) in each.items()}
+    each = {name: pair for name, pair in found.items() if isinstance(pair, tuple)} | {
+        BROKEN: (broken, torch.ones_like(broken))
+    }
+    return Scores(
+        {name: (sums.cpu(), counts.cpu()) for name, (sums, counts) in each.items()},
+        {name: totals for name, totals in found.items() if isinstance(totals, Tensor)},
+    )
 
 
-def _measure(name: str, score: Score, outputs: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return a score's sums and counts [B], each.
+def _measure(name: str, measure: Score | Metric, outputs: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor] | Tensor:
+    """Return a score's sums and counts [B], each; or a metric's totals [K].
 
     Raises:
-        Mistake: the score has written into the outputs or the labels, which the next one gets too.
+        Mistake: it has written into the outputs or the labels, which the next one gets too.
     """
     given = [x for x in (outputs, y) if isinstance(x, Tensor)]
     before = [x._version for x in given]
-    sums, counts = score(outputs, y)
+    found = measure.totals(outputs, y) if isinstance(measure, Metric) else measure(outputs, y)
     if [x._version for x in given] != before:
         raise Mistake(f"{name} writes into the model's outputs or the labels, which other measures read; let it copy")
-    return sums, counts
+    return found
 
 
 def _broken(outputs: Tensor, examples: int) -> Tensor:
@@ -119,18 +152,22 @@ def _broken(outputs: Tensor, examples: int) -> Tensor:
 
 
 def mean(scored: Scores) -> dict[str, float]:
-    """Return each metric over all examples: the sum of sums over the sum of counts."""
-    return {name: float(s.double().sum() / c.double().sum()) for name, (s, c) in scored.items() if name != BROKEN}
+    """Return each measure over all examples: of a score the sum of sums over the sum of counts; of a metric its value.
+
+    A metric that is not defined for these examples is NaN.
+    """
+    means = {name: float(s.double().sum() / c.double().sum()) for name, (s, c) in scored.each.items() if name != BROKEN}
+    return means | {name: metric.value(scored.totals[name]) for name, metric in scored.metrics.items()}
 
 
 def count_broken(scored: Scores) -> int:
     """Return for how many examples the model's outputs are not finite."""
-    return int(scored[BROKEN][0].sum())
+    return int(scored.each[BROKEN][0].sum())
 
 
 def accuracy_by_class(scored: Scores, y: Tensor, num_classes: int) -> Tensor:
     """Return the accuracy on each class [C]; nan for a class that is not in the test data."""
-    sums, counts = (v.double().cpu() for v in scored["accuracy"])
+    sums, counts = (v.double().cpu() for v in scored.each["accuracy"])
     known, zeros = (
         y >= 0,
         torch.zeros(num_classes, dtype=torch.float64),

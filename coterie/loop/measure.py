@@ -6,11 +6,12 @@ Legend: N clients, C classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor
 
+from coterie.core.task import Metric, Task
 from coterie.core.tree import Tree
 from coterie.loop import domains, evaluate
 from coterie.loop.plan import Plan
@@ -46,7 +47,7 @@ def _measure_common_model(plan: Plan, state: Tree, store: Store) -> dict[str, An
     task, weights = plan.tasks[plan.architecture(plan.ids[0])], _common_weights(plan, state, store)
     if plan.evaluation.test is not None:
         scores = evaluate.scores(task, weights, plan.evaluation.test, plan.engine, team=plan.team)
-        result |= {f"test_{name}": value for name, value in evaluate.mean(scores).items()}
+        result |= named_measures(evaluate.mean(scores), task)
         result |= _broken(evaluate.count_broken(scores))
         per_class = accuracy_per_class(plan, plan.ids[0], scores)
     if plan.evaluation.clients:
@@ -55,6 +56,15 @@ def _measure_common_model(plan: Plan, state: Tree, store: Store) -> dict[str, An
     names = domains.domain_clients(plan)
     row = domains.accuracy_row(plan, task, weights, names, scores) if names else []
     return result | (domains.summarise([row]) if names else {})
+
+
+def named_measures(values: Mapping[str, float], task: Task) -> dict[str, Any]:
+    """Return measures by the names of a record: None for a metric that is not defined, and "undefined" says why."""
+    metrics = {name: m for name, m in task.metrics.items() if isinstance(m, Metric)}
+    missing = [name for name in metrics if name in values and math.isnan(values[name])]
+    named: dict[str, Any] = {f"test_{name}": None if name in missing else value for name, value in values.items()}
+    why = {f"test_{name}": f"it needs {metrics[name].needs}" for name in missing}
+    return named | ({"undefined": why} if why else {})
 
 
 def _common_weights(plan: Plan, state: Tree, store: Store) -> Tree:
@@ -89,19 +99,22 @@ class ClientMeasures(NamedTuple):
 def _measure_own_models(plan: Plan, state: Tree, store: Store) -> dict[str, Any]:
     """Return the means over the clients' models of their measures. Collective: every process calls it."""
     each = _gather_measures(plan, lambda client: measure_own_model(plan, state, store, client))
-    return mean_of_models(list(each.values()))
+    return mean_of_models(list(each.values()), next(iter(plan.tasks.values())))
 
 
-def mean_of_models(each: Sequence[ClientMeasures]) -> dict[str, Any]:
-    """Return the means over the measures of several clients' models."""
+def mean_of_models(each: Sequence[ClientMeasures], task: Task) -> dict[str, Any]:
+    """Return the means over the measures of several clients' models; of a metric over those for which it is defined."""
     totals: dict[str, float] = {}
-    for measures in each:
-        for name, value in measures.means.items():
-            totals[f"test_{name}"] = totals.get(f"test_{name}", 0.0) + value / len(each)
+    for name in dict.fromkeys(name for measures in each for name in measures.means):
+        found = [measures.means[name] for measures in each if name in measures.means]
+        is_metric = isinstance(task.metrics.get(name), Metric)
+        known = [value for value in found if not math.isnan(value)] if is_metric else found
+        totals[name] = sum(value / len(known) for value in known) if known else NAN
+    named = named_measures(totals, task)
     own = [measures.own for measures in each if measures.own is not None]
     matrix = [measures.row for measures in each]
     broken = _broken(sum(measures.broken for measures in each))
-    return {**totals, **broken, **(summarise_own(own) if own else {}), **domains.summarise(matrix)}
+    return {**named, **broken, **(summarise_own(own) if own else {}), **domains.summarise(matrix)}
 
 
 def _broken(examples: int) -> dict[str, int]:

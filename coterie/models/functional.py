@@ -16,7 +16,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from coterie.core import rng
 from coterie.core.normaliser import Moments, Normaliser, statistic_names
-from coterie.core.task import Apply, Encoder, Score, Task
+from coterie.core.task import Apply, Encoder, Metric, Score, Task
 from coterie.core.tree import Tree
 from coterie.models.frozen_values import frozen_norms, frozen_values
 from coterie.models.kernels_before_norms import kernels_before_norms
@@ -62,7 +62,7 @@ def make_task(
     model: nn.Module,
     *,
     loss: Score,
-    metrics: Mapping[str, Score] | None = None,
+    metrics: Mapping[str, Score | Metric] | None = None,
     num_classes: int | None = None,
     augment: Augment | None = None,
     lr_scale: Mapping[str, float] | None = None,

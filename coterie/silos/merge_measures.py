@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import torch
+
+from coterie.core.task import Metric
 from coterie.loop import evaluate
-from coterie.loop.measure import ClientMeasures, mean_of_models, summarise_own
+from coterie.loop.measure import ClientMeasures, mean_of_models, named_measures, summarise_own
 from coterie.loop.plan import Plan
 from coterie.silos.message import Message, Unusable, real_number, whole_number
 
@@ -21,6 +24,7 @@ class SiloMeasures(NamedTuple):
     """One silo's measures; see `coterie.silos.silo_measures.measure_at_silo`."""
 
     sums: dict[str, tuple[float, float]]
+    totals: dict[str, tuple[list[int], list[float]]]
     broken: int
     own: dict[str, float | None]
     models: list[ClientMeasures]
@@ -35,30 +39,50 @@ def read_measures(message: Message, plan: Plan, clients: Sequence[str]) -> SiloM
     if plan.algorithm.traits.own_models:
         given = _entries(message.fields.get("models"), "models", clients)
         names = {f"{name}" for task in plan.tasks.values() for name in ("loss", *task.metrics)}
-        return SiloMeasures({}, 0, {}, [_model(entry, names) for entry in given.values()])
-    metrics = ("loss", *plan.tasks[plan.architecture(plan.ids[0])].metrics)
+        return SiloMeasures({}, {}, 0, {}, [_model(entry, names) for entry in given.values()])
+    measures = plan.tasks[plan.architecture(plan.ids[0])].metrics
+    summed = {name: m for name, m in measures.items() if isinstance(m, Metric)}
+    metrics = ("loss", *(name for name in measures if name not in summed))
     sums = {name: _pair(pair, name) for name, pair in _entries(message.fields.get("sums"), "sums", metrics).items()}
+    given_totals = _entries(message.fields.get("totals", {}), "totals", summed)
+    totals = {name: _totals(value, name, summed[name].size) for name, value in given_totals.items()}
     own = _entries(message.fields.get("own"), "own", clients)
     accuracies = {client: _accuracy(value) for client, value in own.items()}
-    return SiloMeasures(sums, message.whole("broken", 0, MAX_EXAMPLES), accuracies, [])
+    return SiloMeasures(sums, totals, message.whole("broken", 0, MAX_EXAMPLES), accuracies, [])
 
 
 def merge_measures(silos: Sequence[SiloMeasures], plan: Plan) -> dict[str, Any]:
     """Return test_loss, test_accuracy and further measures of all silos together."""
     models = [model for silo in silos for model in silo.models]
     if plan.algorithm.traits.own_models:
-        return mean_of_models(models) if models else {}
+        return mean_of_models(models, next(iter(plan.tasks.values()))) if models else {}
     totals: dict[str, tuple[float, float]] = {}
     for silo in silos:
         for name, (total, count) in silo.sums.items():
             before = totals.get(name, (0.0, 0.0))
             totals[name] = before[0] + total, before[1] + count
     result: dict[str, Any] = {f"test_{name}": total / count for name, (total, count) in totals.items() if count}
+    result |= _merge_totals(silos, plan)
     broken = sum(silo.broken for silo in silos)
     if broken:
         result[f"test_{evaluate.BROKEN}"] = broken
     own = [accuracy for silo in silos for accuracy in silo.own.values() if accuracy is not None]
     return result | (summarise_own(own) if own else {})
+
+
+def _merge_totals(silos: Sequence[SiloMeasures], plan: Plan) -> dict[str, Any]:
+    """Return the metrics that are no means, of all silos together."""
+    task = plan.tasks[plan.architecture(plan.ids[0])]
+    values = {}
+    for name in dict.fromkeys(name for silo in silos for name in silo.totals):
+        metric = task.metrics[name]
+        assert isinstance(metric, Metric), "others are refused where the message is read"
+        total = torch.zeros(metric.size, dtype=torch.float64)
+        for silo in silos:
+            places, numbers = silo.totals.get(name, ([], []))
+            total[torch.tensor(places, dtype=torch.int64)] += torch.tensor(numbers, dtype=torch.float64)
+        values[name] = metric.value(total)
+    return named_measures(values, task)
 
 
 def _entries(value: Any, name: str, allowed: Iterable[str]) -> dict[str, Any]:
@@ -80,6 +104,19 @@ def _pair(value: Any, name: str) -> tuple[float, float]:
     if not 0 <= count <= MAX_EXAMPLES:
         raise Unusable(f"has a count under {name} that cannot be right")
     return real_number(value[0], name, finite=False), count
+
+
+def _totals(value: Any, name: str, size: int) -> tuple[list[int], list[float]]:
+    """Return the places of a metric's totals that are not 0, and these totals."""
+    if not isinstance(value, list) or len(value) != 2 or not all(isinstance(part, list) for part in value):
+        raise Unusable(f"has no places and numbers under {name}")
+    places, numbers = value
+    if len(places) != len(numbers) or len(places) > size:
+        raise Unusable(f"has more or fewer numbers than places under {name}")
+    read = [whole_number(place, name, 0, size - 1) for place in places]
+    if len(set(read)) < len(read):
+        raise Unusable(f"names a place twice under {name}")
+    return read, [real_number(number, name, finite=False) for number in numbers]
 
 
 def _accuracy(value: Any) -> float | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from torch import Tensor
 
 from coterie.core.tree import Tree
 from coterie.loop import evaluate
@@ -24,26 +26,41 @@ def measure_at_silo(plan: Plan, state: Tree, store: Store, clients: Sequence[str
 
     Returns:
         For one model: "sums", metric -> [sum, count] over the silo's test rows; "broken", the rows with outputs that
-        are not finite; "own", client -> the model's accuracy on the client's own test rows. For models of the clients'
+        are not finite; "totals", metric -> [places, numbers] of its totals that are not 0; "own", client -> the
+        model's accuracy on the client's own test rows. For models of the clients'
         own: "models", client -> {"means", "broken", "own"}.
     """
     if plan.algorithm.traits.own_models:
         each = {client: measure_own_model(plan, state, store, client) for client in clients}
-        models = {c: {"means": m.means, "broken": m.broken, "own": _without_nan(m.own)} for c, m in each.items()}
+        models = {
+            c: {"means": _known(m.means), "broken": m.broken, "own": _without_nan(m.own)} for c, m in each.items()
+        }
         return {"models": models}
     task, scores = plan.tasks[plan.architecture(plan.ids[0])], None
-    fields: dict[str, Any] = {"sums": {}, "broken": 0, "own": {}}
+    fields: dict[str, Any] = {"sums": {}, "totals": {}, "broken": 0, "own": {}}
     if plan.evaluation.test is not None:
         scores = evaluate.scores(task, state, plan.evaluation.test, plan.engine)
-        sums = {n: [float(s.double().sum()), float(c.double().sum())] for n, (s, c) in scores.items()}
+        sums = {n: [float(s.double().sum()), float(c.double().sum())] for n, (s, c) in scores.each.items()}
         fields |= {"broken": evaluate.count_broken(scores)}
         fields |= {"sums": {name: pair for name, pair in sums.items() if name != evaluate.BROKEN}}
+        fields |= {"totals": {name: _without_zeros(totals) for name, totals in scores.totals.items()}}
     if plan.evaluation.clients:
         per_class = None if scores is None else accuracy_per_class(plan, plan.ids[0], scores)
         fields["own"] = {client: _without_nan(own_accuracy(plan, state, client, per_class)) for client in clients}
     return fields
 
 
+def _without_zeros(totals: Tensor) -> list[list[float]]:
+    """Return the places of numbers that are not 0, and these numbers."""
+    places = totals.nonzero().flatten()
+    return [places.tolist(), totals[places].tolist()]
+
+
 def _without_nan(accuracy: float | None) -> float | None:
     """Return an accuracy; None if it could not be measured."""
     return None if accuracy is None or math.isnan(accuracy) else accuracy
+
+
+def _known(means: Mapping[str, float]) -> dict[str, float]:
+    """Return the measures that are numbers, without metrics that are not defined for the silo's rows."""
+    return {name: value for name, value in means.items() if not math.isnan(value)}

@@ -40,7 +40,7 @@ def test_accuracy_and_loss() -> None:
 @pytest.mark.parametrize("batch", [1, 3, 4, 1000])
 def test_the_batch_changes_nothing(batch: int) -> None:
     whole, cut = scored(identity(), TEST), scored(identity(), TEST, batch)
-    assert all(torch.equal(whole[name][0], cut[name][0]) for name in whole)
+    assert all(torch.equal(whole.each[name][0], cut.each[name][0]) for name in whole.each)
 
 
 def test_a_further_metric_is_its_sums_over_its_counts() -> None:
@@ -73,7 +73,7 @@ def test_the_model_is_in_evaluation_mode_and_nothing_is_kept() -> None:
     weights = initial_weights(model)
     task = make_task(model, loss=cross_entropy, metrics={"accuracy": accuracy})
     found = evaluate.scores(task, weights, TEST, Sequential())
-    assert torch.allclose(found["loss"][0], scored(identity(), TEST)["loss"][0])
+    assert torch.allclose(found.each["loss"][0], scored(identity(), TEST).each["loss"][0])
     assert weights["buffers"]["0.running_mean"].tolist() == [0, 0]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from coterie.core.errors import Mistake
 from coterie.core.toml_text import toml_text
+from coterie.data.label_columns import read_task_labels
 from coterie.data.raw_table import RawTable, source_from_table
 from coterie.data.regular_file import require_file
 from coterie.data.source import Source
@@ -28,6 +29,8 @@ def csv(
     test_column: str | None = None,
     test_fraction: float = 0.2,
     labels: bool = True,
+    label_columns: Sequence[str] | None = None,
+    task: str | None = None,
 ) -> Source:
     """Load a CSV file: each row is an example, and the first row names the columns.
 
@@ -46,13 +49,23 @@ def csv(
             by class and client.
         labels: whether the rows have labels. If not, the label column is ignored, and without a `test_column` all rows
             are for training, by an algorithm that needs no labels.
+        label_columns: several columns with labels, instead of `label_column`: 0 and 1, or numbers to predict.
+        task: the kind of task; "regression" reads the label columns as numbers.
 
     Raises:
         Mistake: the file cannot be read, a column is missing, or a value cannot be used.
     """
     table = RawTable(str(path), read_csv(Path(path)))
     return source_from_table(
-        "csv", table, label_column, feature_columns, client_column, test_column, test_fraction, labels=labels
+        "csv",
+        table,
+        label_column,
+        feature_columns,
+        client_column,
+        test_column,
+        test_fraction,
+        labels=read_task_labels(table, label_column, label_columns, task) if labels else False,
+        label_columns=label_columns,
     )
 
 

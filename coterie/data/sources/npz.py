@@ -28,6 +28,7 @@ def npz(
     test_column: str = "test",
     test_fraction: float = 0.2,
     labels: bool = True,
+    task: str | None = None,
 ) -> Source:
     """Load a numpy archive (.npz) of inputs `x` and labels `y`.
 
@@ -43,6 +44,8 @@ def npz(
         test_fraction: what part of the examples becomes the test set if the file does not say.
         labels: whether it holds `y`. If not, all examples that are not marked for testing are for training, by an
             algorithm that needs no labels.
+        task: the kind of task; of a regression, `y` holds numbers [N] or [N, L], and of a multilabel task 0 and 1
+            [N, L].
 
     Raises:
         Mistake: the file cannot be read, an array is missing, they differ in length, or a value cannot be used.
@@ -55,7 +58,7 @@ def npz(
         found = ", ".join(f"{n} of {name}" for name, n in lengths.items())
         raise Mistake(f"{path}: its arrays differ in length ({found}); each must hold one entry for each example")
     x = inputs_from_array(f"{path}: x", arrays["x"])
-    y, num_classes = labels_from_array(f"{path}: y", arrays["y"]) if labels else (None, None)
+    y, num_classes = labels_from_array(f"{path}: y", arrays["y"], task) if labels else (None, None)
     ids = parse_client_ids(f"{path}: {client_column}", arrays[client_column]) if client_column else None
     everything = Examples(x, y)
     if test_column in arrays:
@@ -63,7 +66,7 @@ def npz(
     elif y is None:
         train, test = np.arange(len(x)), np.arange(0)
     else:
-        strata = y.numpy() if y.dim() == 1 else np.zeros(len(y), dtype=np.int64)
+        strata = y.numpy() if y.dim() == 1 and not y.is_floating_point() else np.zeros(len(y), dtype=np.int64)
         train, test = split_rows(strata_by_client(strata, ids, test_fraction), test_fraction)
     return Source(
         "npz",

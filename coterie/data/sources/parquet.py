@@ -10,6 +10,7 @@ from typing import Any
 from coterie.core.errors import Mistake, reason
 from coterie.core.packages import import_package
 from coterie.core.toml_text import toml_text
+from coterie.data.label_columns import read_task_labels
 from coterie.data.origins import note_folder
 from coterie.data.raw_table import RawTable, source_from_table
 from coterie.data.regular_file import require_file
@@ -24,6 +25,8 @@ def parquet(
     test_column: str | None = None,
     test_fraction: float = 0.2,
     labels: bool = True,
+    label_columns: Sequence[str] | None = None,
+    task: str | None = None,
 ) -> Source:
     """Load a Parquet file: each row is an example; the arguments are those of `csv`.
 
@@ -36,7 +39,15 @@ def parquet(
     """
     table = read_parquet(Path(path))
     return source_from_table(
-        "parquet", table, label_column, feature_columns, client_column, test_column, test_fraction, labels=labels
+        "parquet",
+        table,
+        label_column,
+        feature_columns,
+        client_column,
+        test_column,
+        test_fraction,
+        labels=read_task_labels(table, label_column, label_columns, task) if labels else False,
+        label_columns=label_columns,
     )
 
 

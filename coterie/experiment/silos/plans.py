@@ -36,6 +36,8 @@ from coterie.experiment.silos.merge_facts import Agreement, Merged
 from coterie.experiment.silos.own_rows import OwnExamples, OwnRows
 from coterie.experiment.silos.silo_settings import complete_data, name_models, refuse_simulation, settings_at_silo
 from coterie.experiment.silos.stand_ins import make_stand_ins
+from coterie.loop.balance_classes import balance_classes
+from coterie.objectives import kinds
 from coterie.silos.counts import CountedClients
 
 
@@ -72,7 +74,7 @@ def coordinator_experiment(
         Origins(contents={f"silo {silo}": {"rows": digest} for silo, digest in merged.digests.items()}),
         (),
     )
-    experiment = assemble_experiment(prepared, machine, start_folder)
+    experiment = _weigh_classes(assemble_experiment(prepared, machine, start_folder))
     plan = experiment.plan
     if plan.algorithm.traits.pooled:
         raise Mistake(
@@ -84,6 +86,24 @@ def coordinator_experiment(
     counts = {client: len(examples) for client, examples in plan.clients.items()}
     evaluation = replace(plan.evaluation, test=None, own=None)
     return replace(experiment, plan=replace(plan, clients=CountedClients(counts), evaluation=evaluation))
+
+
+def _weigh_classes(experiment: Experiment) -> Experiment:
+    """Return the experiment with "balanced" class weights as numbers, which every silo gets alike.
+
+    Raises:
+        Mistake: the silos have not counted such labels.
+    """
+    task = experiment.settings.task
+    if task.class_weights != "balanced":
+        return experiment
+    kind = kinds.find_kind(task.kind or "classification")
+    if kind.name not in ("classification", "binary"):
+        sentence = f"silos count one class for each row, and this is a {kind.name} task; give numbers"
+        raise Mistake(sentence, key="class_weights", value=task.class_weights, table="task")
+    weights = balance_classes(task, kind, experiment.clients, experiment.source.num_classes)
+    settings = replace(experiment.settings, task=replace(task, class_weights=weights))
+    return replace(experiment, settings=settings)
 
 
 def silo_experiment(

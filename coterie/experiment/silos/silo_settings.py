@@ -20,6 +20,8 @@ _ENGINES = ("name", "dtype", "compile", "chunk")
 """The keys of [engine] that all silos must have alike for the same weights; the others are each machine's own."""
 SENT_WEIGHTS = "sent by the coordinator"
 """What stands for the file of weights to start from, in the settings that silos are told."""
+_EVALUATE = ("every", "clients", "metrics")
+"""The keys of [evaluate] that silos share; the others say when the coordinator stops."""
 _DATA = ("standardize", "augment")
 """The keys of [data] that silos share; the others say where the rows of a simulation come from, and who gets them."""
 
@@ -140,7 +142,7 @@ def settings_at_silo(tables: Mapping[str, Any], file: SiloFile, models: Mapping[
     raw = {name: table for name, table in tables.items() if name not in _SERVERS}
     shared = {key: value for key, value in raw.get("data", {}).items() if key in _DATA}
     raw["data"] = {"source": "digits", **shared}  # any source; the silo has loaded its own
-    raw["evaluate"] = {key: value for key, value in raw.get("evaluate", {}).items() if key != "target_accuracy"}
+    raw["evaluate"] = {key: value for key, value in raw.get("evaluate", {}).items() if key in _EVALUATE}
     engine = {key: value for key, value in raw.get("engine", {}).items() if key in _ENGINES}
     raw["engine"] = {**engine, "device": file.device, "threads": file.threads, "workers": 1}
     if file.seed_set_path is not None:
