@@ -244,7 +244,7 @@ def plan(
         trials = check_model.try_models(models, clients, test, engine, augment)
     check_model.check_shapes(models, clients, test, own_test, engine)
     _say_habits(trials, keys)
-    x, y = check_model.labelled_sample(clients, test)
+    x, y = check_model.sample_with_labels(clients, test)
     kind, doubt = _choose_kind(options, loss, x, y)
     weights = balance_classes(options, kind, clients, num_classes)
     objective = make_objective(kind, options, loss, weights)

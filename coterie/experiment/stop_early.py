@@ -14,12 +14,14 @@ def stopping_of(evaluate: Evaluate, plan: Plan) -> Stopping:
     """Return what ends a run early; its metrics are those that the plan measures."""
     target = evaluate.target or {"metric": "accuracy", "value": evaluate.target_accuracy}
     value = None if target["value"] is None else float(target["value"])
-    return Stopping(_goal(str(target["metric"]), plan), value, _goal(_watched(evaluate, plan), plan), evaluate.patience)
+    return Stopping(
+        _goal(str(target["metric"]), plan), value, _goal(_metric_to_watch(evaluate, plan), plan), evaluate.patience
+    )
 
 
 def further_goals(plan: Plan) -> list[Goal]:
     """Return the metrics that the plan measures besides the loss and the accuracy."""
-    return [_goal(name, plan) for name in _measured(plan) if name not in ("loss", "accuracy")]
+    return [_goal(name, plan) for name in _names_of_measures(plan) if name not in ("loss", "accuracy")]
 
 
 def check_stopping(evaluate: Evaluate, plan: Plan) -> None:
@@ -28,9 +30,9 @@ def check_stopping(evaluate: Evaluate, plan: Plan) -> None:
     Raises:
         Mistake: it is not.
     """
-    measured = _measured(plan)
-    asked = {"target": (evaluate.target or {}).get("metric"), "patience_metric": evaluate.patience_metric}
-    for key, name in asked.items():
+    measured = _names_of_measures(plan)
+    wanted = {"target": (evaluate.target or {}).get("metric"), "patience_metric": evaluate.patience_metric}
+    for key, name in wanted.items():
         if name is not None and short_name(name) not in measured:
             value = evaluate.target if key == "target" else name
             sentence = f"{toml_text(name)} is not measured; name it in `metrics`; measured are {', '.join(measured)}"
@@ -48,7 +50,7 @@ def _goal(name: str, plan: Plan) -> Goal:
     return Goal(f"test_{name}", metric_direction(name, metric))
 
 
-def _watched(evaluate: Evaluate, plan: Plan) -> str:
+def _metric_to_watch(evaluate: Evaluate, plan: Plan) -> str:
     """Return the metric whose improvement is waited for."""
     if evaluate.patience_metric is not None:
         return evaluate.patience_metric
@@ -56,9 +58,9 @@ def _watched(evaluate: Evaluate, plan: Plan) -> str:
         return str(evaluate.target["metric"])
     if evaluate.metrics:
         return evaluate.metrics[0]
-    return "accuracy" if "accuracy" in _measured(plan) else "loss"
+    return "accuracy" if "accuracy" in _names_of_measures(plan) else "loss"
 
 
-def _measured(plan: Plan) -> list[str]:
+def _names_of_measures(plan: Plan) -> list[str]:
     """Return the names of what is measured on test data."""
     return list(dict.fromkeys(["loss", *(name for task in plan.tasks.values() for name in task.metrics)]))

@@ -48,7 +48,7 @@ class Evaluate:
             loss.
 
     Raises:
-        Mistake: a metric is named twice, the target is no such table, or there are two targets.
+        Mistake: a metric is named twice, the target is another table, or there are two targets.
     """
 
     every: Count = 1

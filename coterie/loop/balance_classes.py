@@ -14,7 +14,7 @@ from coterie.core.examples import Clients, Examples
 from coterie.core.task_options import TaskOptions
 from coterie.objectives import kinds
 from coterie.objectives.kinds import Kind
-from coterie.objectives.task_losses import balanced_weights, check_weights, count_labels
+from coterie.objectives.task_losses import balance_weights, check_weights, count_labels
 
 BYTES_PER_NUMBER = 8
 
@@ -36,7 +36,7 @@ def balance_classes(
     weights = options.class_weights
     if weights is None:
         return None
-    labelled = [y for examples in _held(clients) if (y := examples.labels()) is not None]
+    labelled = [y for examples in _examples_of(clients) if (y := examples.labels()) is not None]
     if kind is None or kind.labels == kinds.NUMBERS or not labelled:
         found = "without a kind of task" if kind is None else f"of a {kind.name} task"
         raise Mistake(f"{found} no class is counted; leave it out", key="class_weights", value=weights)
@@ -50,7 +50,7 @@ def balance_classes(
     if outputs is None:
         outputs = max(int(y.max()) for y in labelled) + 1
     total = torch.stack([count_labels(kind, y, outputs, options.ignore_index) for y in labelled]).sum(0)
-    return balanced_weights(kind, total.tolist())
+    return balance_weights(kind, total.tolist())
 
 
 def bytes_of_counting(kind: Kind, clients: int, outputs: int) -> int:
@@ -60,6 +60,6 @@ def bytes_of_counting(kind: Kind, clients: int, outputs: int) -> int:
     return clients * BYTES_PER_NUMBER * (numbers + weights)
 
 
-def _held(clients: Clients) -> Sequence[Examples]:
+def _examples_of(clients: Clients) -> Sequence[Examples]:
     """Return the examples of all clients; of those made on demand, the first client's."""
     return list(clients.values()) if isinstance(clients, dict) else [clients[next(iter(clients))]]

@@ -62,7 +62,7 @@ def try_models(
     return {name: ModelTrial(models[name], trial.outputs, trial.habits, y) for name, trial in trials.items()}
 
 
-def labelled_sample(clients: Clients, test: Examples | None) -> tuple[Tensor | None, Tensor | None]:
+def sample_with_labels(clients: Clients, test: Examples | None) -> tuple[Tensor | None, Tensor | None]:
     """Return x and y of the pool that the first examples are from; those of the test set where clients are lazy."""
     lazy = not isinstance(clients, dict)
     sources = [test] if lazy and test is not None else clients.values()

@@ -47,7 +47,7 @@ def _measure_common_model(plan: Plan, state: Tree, store: Store) -> dict[str, An
     task, weights = plan.tasks[plan.architecture(plan.ids[0])], _common_weights(plan, state, store)
     if plan.evaluation.test is not None:
         scores = evaluate.scores(task, weights, plan.evaluation.test, plan.engine, team=plan.team)
-        result |= named_measures(evaluate.mean(scores), task)
+        result |= name_measures(evaluate.mean(scores), task)
         result |= _broken(evaluate.count_broken(scores))
         per_class = accuracy_per_class(plan, plan.ids[0], scores)
     if plan.evaluation.clients:
@@ -58,7 +58,7 @@ def _measure_common_model(plan: Plan, state: Tree, store: Store) -> dict[str, An
     return result | (domains.summarise([row]) if names else {})
 
 
-def named_measures(values: Mapping[str, float], task: Task) -> dict[str, Any]:
+def name_measures(values: Mapping[str, float], task: Task) -> dict[str, Any]:
     """Return measures by the names of a record: None for a metric that is not defined, and "undefined" says why."""
     metrics = {name: m for name, m in task.metrics.items() if isinstance(m, Metric)}
     missing = [name for name in metrics if name in values and math.isnan(values[name])]
@@ -110,7 +110,7 @@ def mean_of_models(each: Sequence[ClientMeasures], task: Task) -> dict[str, Any]
         is_metric = isinstance(task.metrics.get(name), Metric)
         known = [value for value in found if not math.isnan(value)] if is_metric else found
         totals[name] = sum(value / len(known) for value in known) if known else NAN
-    named = named_measures(totals, task)
+    named = name_measures(totals, task)
     own = [measures.own for measures in each if measures.own is not None]
     matrix = [measures.row for measures in each]
     broken = _broken(sum(measures.broken for measures in each))

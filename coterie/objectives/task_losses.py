@@ -101,7 +101,7 @@ def check_weights(kind: Kind, weights: Sequence[float] | None, outputs: int | No
         raise Mistake(key="class_weights", value=list(weights), allowed=f"{wanted} numbers, one for each of the {what}")
 
 
-def balanced_weights(kind: Kind, counts: Sequence[Sequence[int]]) -> list[float]:
+def balance_weights(kind: Kind, counts: Sequence[Sequence[int]]) -> list[float]:
     """Return the class weights that make all classes count alike.
 
     Of classes: n / (C n_c), as scikit-learn's "balanced" has it; a class without examples gets 1. Of a multilabel task:
@@ -112,7 +112,7 @@ def balanced_weights(kind: Kind, counts: Sequence[Sequence[int]]) -> list[float]
         counts: of classes [1, C], or of a multilabel task [2, L]: how many are 0, and how many are 1.
 
     >>> from coterie.objectives.kinds import KINDS
-    >>> balanced_weights(KINDS["classification"], [[30, 10]])
+    >>> balance_weights(KINDS["classification"], [[30, 10]])
     [0.6666666666666666, 2.0]
     """
     if kind.name == "multilabel":

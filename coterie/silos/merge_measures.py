@@ -13,7 +13,7 @@ import torch
 
 from coterie.core.task import Metric
 from coterie.loop import evaluate
-from coterie.loop.measure import ClientMeasures, mean_of_models, named_measures, summarise_own
+from coterie.loop.measure import ClientMeasures, mean_of_models, name_measures, summarise_own
 from coterie.loop.plan import Plan
 from coterie.silos.message import Message, Unusable, real_number, whole_number
 
@@ -82,7 +82,7 @@ def _merge_totals(silos: Sequence[SiloMeasures], plan: Plan) -> dict[str, Any]:
             places, numbers = silo.totals.get(name, ([], []))
             total[torch.tensor(places, dtype=torch.int64)] += torch.tensor(numbers, dtype=torch.float64)
         values[name] = metric.value(total)
-    return named_measures(values, task)
+    return name_measures(values, task)
 
 
 def _entries(value: Any, name: str, allowed: Iterable[str]) -> dict[str, Any]:

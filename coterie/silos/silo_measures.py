@@ -33,7 +33,8 @@ def measure_at_silo(plan: Plan, state: Tree, store: Store, clients: Sequence[str
     if plan.algorithm.traits.own_models:
         each = {client: measure_own_model(plan, state, store, client) for client in clients}
         models = {
-            c: {"means": _known(m.means), "broken": m.broken, "own": _without_nan(m.own)} for c, m in each.items()
+            c: {"means": _without_undefined(m.means), "broken": m.broken, "own": _without_nan(m.own)}
+            for c, m in each.items()
         }
         return {"models": models}
     task, scores = plan.tasks[plan.architecture(plan.ids[0])], None
@@ -61,6 +62,6 @@ def _without_nan(accuracy: float | None) -> float | None:
     return None if accuracy is None or math.isnan(accuracy) else accuracy
 
 
-def _known(means: Mapping[str, float]) -> dict[str, float]:
+def _without_undefined(means: Mapping[str, float]) -> dict[str, float]:
     """Return the measures that are numbers, without metrics that are not defined for the silo's rows."""
     return {name: value for name, value in means.items() if not math.isnan(value)}

@@ -34,7 +34,7 @@ class SummedMetric(Metric):
         needs: see `coterie.core.task.Metric`.
 
     Raises:
-        Mistake: a state is no sum, such as a list of all predictions.
+        Mistake: a state is not a sum but, say, a list of all predictions.
     """
 
     def __init__(
