@@ -118,6 +118,7 @@ class _Participant:
         self.digest = ""
         self.returning = True
         self._letters: dict[str, Letter | Unusable] = {}
+        self._answered: set[str] = set()  # whose own letter was read; what a stranger leaves is no answer
 
     def rounds(self, resume: Resume | None) -> Iterator[Round]:
         """Yield every round after the one that was saved."""
@@ -206,7 +207,7 @@ class _Participant:
         if self.returning:
             self.mailbox.put(number, "here", {})
         own = self._work(now, number, work, decision is None) if self.me in cohort else None
-        self._letters = {}
+        self._letters, self._answered = {}, set()
         decision = decision or self._wait(now, number, cohort, before, form)
         if own is not None and decision.letters.get(self.me) not in (None, own.digest):
             self.say(f"round {number}: done again with other results, so this is another machine or another version")
@@ -241,14 +242,16 @@ class _Participant:
             self._read_letters(number, cohort, before, form)
             usable = [name for name in cohort if isinstance(self._letters.get(name), Letter)]
             waited_for = [
-                name for name in cohort if name not in self._letters and self._is_expected(number, name, before)
+                name
+                for name in cohort
+                if name not in self._answered and self._is_expected(number, name, before, form.max_bytes)
             ]
             now_is = time.monotonic()
             complete = not waited_for and len(usable) >= wanted
             complete_since = (complete_since or now_is) if complete else None
             since = complete_since if complete_since is not None else until
             if now_is >= until and not complete and len(usable) < wanted:
-                missing = [name for name in cohort if name not in self._letters]
+                missing = [name for name in cohort if name not in self._answered]
                 self.say(f"round {number}: {len(usable)} of at least {wanted} updates; waiting for {few(missing, 10)}")
                 until = now_is + patience
             elif (complete or now_is >= until) and self._is_my_turn(number, usable, since):
@@ -258,11 +261,11 @@ class _Participant:
             pause = min(1.5 * pause, 0.5)
         return decision
 
-    def _is_expected(self, number: int, name: str, before: Decision) -> bool:
+    def _is_expected(self, number: int, name: str, before: Decision, max_bytes: int) -> bool:
         """Return whether a participant is waited for: it is not absent, or has been heard of in the last two rounds."""
         if name not in before.absent:
             return True
-        return any(self.mailbox.is_heard_of(each, name) for each in (number, number - 1))
+        return any(self.mailbox.is_heard_of(each, name, max_bytes) for each in (number, number - 1))
 
     def _is_my_turn(self, number: int, able: list[str], since: float) -> bool:
         """Return whether this participant may decide: one after another, each round another one first."""
@@ -278,6 +281,8 @@ class _Participant:
                 found = self.mailbox.read(number, name, "update", form.max_bytes)
                 if found is not None:
                     self._letters[name] = self._check_start(found, before)
+                if isinstance(found, Letter):
+                    self._answered.add(name)
 
     def _check_start(self, found: Letter | Unusable, before: Decision) -> Letter | Unusable:
         """Return a letter whose work started from the common state."""
@@ -290,8 +295,7 @@ class _Participant:
         letters = {name: found for name in cohort if isinstance(found := self._letters.get(name), Letter)}
         why = {name: found.why for name, found in self._letters.items() if isinstance(found, Unusable)}
         outcome = self._outcome(now, number, cohort, letters, why)
-        answered = {*letters, *why}
-        absent = frozenset({*before.absent, *(name for name in cohort if name not in answered)} - answered)
+        absent = frozenset({*before.absent, *cohort} - self._answered)
         packed = pack(outcome.state)
         digests = {name: letter.digest for name, letter in letters.items()}
         dropped = [dict(entry) for entry in outcome.tally.dropped]

@@ -131,10 +131,10 @@ class SignedMailbox:
             return data
         return read_letter(data, self.roster, Place(self.run, round, kind), sender)
 
-    def is_heard_of(self, round: int, sender: str) -> bool:
-        """Return whether a participant has left anything in a round."""
-        names = [self._name(round, f"{spell(sender)}.{kind}") for kind in ("here", "update")]
-        return any(self._patiently(partial(self.objects.read, name, 0)) is not None for name in names)
+    def is_heard_of(self, round: int, sender: str, max_bytes: int) -> bool:
+        """Return whether a participant has left a letter in a round, whose tree has `max_bytes` at most."""
+        kinds = {"here": 0, "update": max_bytes}
+        return any(isinstance(self.read(round, sender, kind, size), Letter) for kind, size in kinds.items())
 
     def decide(self, round: int, decision: Decision, state: bytes) -> None:
         """Try to decide a round. Whether this one or another's holds, `decision` says afterwards."""

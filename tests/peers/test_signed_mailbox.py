@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from coterie import Mistake
-from coterie.peers.agreed_rounds import take_part
+from coterie.peers.agreed_rounds import Pace, take_part
 from coterie.peers.decision import Decision
 from coterie.peers.first_sight import exchange_keys
 from coterie.peers.letter import Letter, Place, read_letter, write_letter
@@ -114,7 +114,9 @@ def test_a_letter_counts_where_it_was_written_for(tmp_path: Path) -> None:
 
 
 def test_letters_that_do_not_count_are_named(tmp_path: Path) -> None:
-    """In the name of "b" lies what "b" has signed for another round; in that of "c" what a stranger has."""
+    """In the name of "b" lies what "b" has signed for another round; in that of "c" what a stranger has. They are
+    waited for, since their own letters may still come.
+    """
     hospital = Hospital(tmp_path, IDS)
     boxes = {name: hospital.box(name) for name in IDS}
     for name in IDS:
@@ -126,7 +128,8 @@ def test_letters_that_do_not_count_are_named(tmp_path: Path) -> None:
     objects.put(f"{boxes['a'].run[:16]}/1/b.update", old)
     objects.put(f"{boxes['a'].run[:16]}/1/c.update", forged)
     alone = plan(RECIPES["fedavg"], rounds=1)
-    (only,) = in_threads({"a": lambda: list(take_part(alone, boxes["a"], FAST))})["a"]
+    pace = Pace(deadline=0.3, start_deadline=20.0, turn=0.05)
+    (only,) = in_threads({"a": lambda: list(take_part(alone, boxes["a"], pace))})["a"]
     assert only.reached == 1
     assert only.dropped == [
         {"client": "b", "why": "was written for round 7"},
