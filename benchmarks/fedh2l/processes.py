@@ -1,4 +1,4 @@
-"""Four participants as processes of their own, as the how-to starts them, beside one process that simulates them.
+"""Four participants as processes of their own, as `coterie peer` starts them, beside one process that simulates them.
 
     COTERIE_DATA=... python benchmarks/fedh2l/processes.py
 
@@ -6,7 +6,7 @@ Rotated MNIST at 0, 25, 50 and 75 degrees, 1,000 private, 100 seed and 500 test 
 rounds of 40 local steps. Each process reads its own npz and the common seed set, and writes its model; nothing but the
 mailbox's folder connects them. In the second run one of them is killed by SIGKILL after its fifth round, and started
 again as soon as the others have gone three rounds further. Results are appended to processes.jsonl: accuracies in
-percent, and for each participant how many it heard, itself included, in each of its rounds.
+percent, and for each participant how many counted in each of its rounds.
 """
 
 from __future__ import annotations
@@ -30,11 +30,33 @@ from coterie import Examples
 from coterie.data import deal, load, own_test
 from coterie.data.seed_set import from_clients
 from coterie.models.registry import build
+from coterie.peers.keys import make_key
+from coterie.peers.roster import roster_line
 
 RESULTS = Path(__file__).with_name("processes.jsonl")
-PEER = Path(__file__).parents[2] / "examples" / "peer.py"
 MODELS = {"0": "mlp", "25": "2nn", "50": "logistic", "75": "mlp"}
 ROUNDS, STEPS = 20, 40
+PROGRAM = "from coterie.cli.main import main; main()"
+EXPERIMENT = f"""
+rounds = {ROUNDS}
+[data]
+source = "npz"
+path = "0.npz"
+[model.clients]
+0 = "mlp"
+25 = "2nn"
+50 = "logistic"
+75 = "mlp"
+[algorithm]
+name = "fedh2l"
+lr = 0.05
+local_steps = {STEPS}
+[seed_set]
+source = "npz"
+path = "seed.npz"
+[engine]
+threads = 1
+"""
 
 
 def write_data(home: Path) -> None:
@@ -52,24 +74,32 @@ def write_data(home: Path) -> None:
     np.savez(home / "seed.npz", x=x, y=y)
 
 
-def start_process(home: Path, client: str) -> subprocess.Popen[bytes]:
+def write_keys(home: Path) -> None:
+    """A key for each participant, and the roster."""
+    made = {client: make_key(home / f"{client}.key").public_key for client in MODELS}
+    (home / "roster.toml").write_text("".join(roster_line(client, key) for client, key in made.items()))
+    (home / "rotated.toml").write_text(EXPERIMENT)
+
+
+def start_process(home: Path, client: str, *more: str) -> subprocess.Popen[bytes]:
     """The command that a person types."""
-    words = {"id": client, "data": home / f"{client}.npz", "seed-set": home / "seed.npz", "model": MODELS[client]}
-    words |= {"mailbox": home / "box", "of": len(MODELS), "rounds": ROUNDS, "local-steps": STEPS, "deadline": 30}
-    command = [sys.executable, str(PEER), *(str(w) for k, v in words.items() for w in (f"--{k}", v))]
+    words = ["peer", "rotated.toml", f"data.path={home / client}.npz", "--id", client, "--mailbox", "box"]
+    words += ["--roster", "roster.toml", "--key", f"{client}.key", "--deadline", "30", "--out", f"run-{client}", *more]
     log = (home / f"{client}.log").open("ab")
     return subprocess.Popen(
-        [*command, "--out", str(home / client)], stdout=log, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
+        [sys.executable, "-c", PROGRAM, *words], cwd=home, stdout=log, stderr=log,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
 
 
-def lines(home: Path, client: str) -> list[str]:
-    file = home / f"{client}.log"
-    return file.read_text().splitlines() if file.exists() else []
+def records(home: Path, client: str) -> list[dict[str, Any]]:
+    file = home / f"run-{client}" / "rounds.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def wait_for_round(home: Path, client: str, round: int) -> None:
-    while not any(line.startswith(f"round {round}:") for line in lines(home, client)):
+def wait_for_round(home: Path, client: str, round: int, process: subprocess.Popen[bytes]) -> None:
+    while len(records(home, client)) < round:
+        assert process.poll() in (None, 0), (home / f"{client}.log").read_text()
         time.sleep(0.02)
 
 
@@ -77,14 +107,15 @@ def run_processes(home: Path, kill: str | None) -> dict[str, dict[str, torch.Ten
     """The participants' models after all processes have ended."""
     processes = {client: start_process(home, client) for client in MODELS}
     if kill is not None:
-        wait_for_round(home, kill, 5)
+        wait_for_round(home, kill, 5, processes[kill])
         processes[kill].send_signal(signal.SIGKILL)
         processes[kill].wait()
         other = next(client for client in MODELS if client != kill)
-        wait_for_round(home, other, 9)
-        processes[kill] = start_process(home, kill)
-    assert all(process.wait() == 0 for process in processes.values()), "a participant failed"
-    return {client: load_file(home / client / "model.safetensors") for client in MODELS}
+        wait_for_round(home, other, 9, processes[other])
+        processes[kill] = start_process(home, kill, "--resume")
+    for client, process in processes.items():
+        assert process.wait() == 0, (home / f"{client}.log").read_text()
+    return {client: load_file(home / f"run-{client}" / "clients" / f"{client}.safetensors") for client in MODELS}
 
 
 def simulate(parts: dict[str, Any], seed: Examples) -> dict[str, dict[str, torch.Tensor]]:
@@ -129,12 +160,13 @@ def main() -> None:
         with TemporaryDirectory() as folder:
             home = Path(folder)
             write_data(home)
+            write_keys(home)
             ours = run_processes(home, kill)
             parts = {client: load("npz", path=home / f"{client}.npz") for client in MODELS}
             arrays = np.load(home / "seed.npz")
             seed = Examples(torch.from_numpy(arrays["x"]), torch.from_numpy(arrays["y"]))
-            heard = {client: [line.split(";")[0].count(",") + 1 for line in lines(home, client)] for client in MODELS}
-            result = {"killed": kill, "processes": accuracies(ours, parts, seed), "heard": heard}
+            counted = {client: [each["reached"] for each in records(home, client)] for client in MODELS}
+            result = {"killed": kill, "processes": accuracies(ours, parts, seed), "counted": counted}
             if kill is None:
                 one = simulate(parts, seed)
                 gap = max(float((ours[c][n] - one[c][n]).abs().max()) for c in MODELS for n in one[c])

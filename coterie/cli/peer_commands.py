@@ -43,7 +43,7 @@ def peer(
     from coterie.experiment.run import run as run_experiment
     from coterie.experiment.settings import load_settings
     from coterie.peers.agreed_rounds import Pace
-    from coterie.peers.mailbox import spell
+    from coterie.peers.names import spell
 
     folder = out or Path("runs") / f"{file.stem}-{spell(me)}"
     settings = load_settings(file, overrides or [])

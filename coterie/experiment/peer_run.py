@@ -31,7 +31,7 @@ from coterie.loop.plan import Plan, Resume, Round
 from coterie.peers.agreed_rounds import Pace, take_part
 from coterie.peers.first_sight import exchange_keys
 from coterie.peers.keys import PrivateKey, load_key, make_key
-from coterie.peers.mailbox import spell
+from coterie.peers.names import spell
 from coterie.peers.objects import open_objects
 from coterie.peers.own_plan import own_plan, require_computable
 from coterie.peers.roster import Roster, read_roster
@@ -74,7 +74,7 @@ class Peer:
         """Return the settings with one client at a time and one process; see `Participation`.
 
         Raises:
-            Mistake: they ask for what only a simulation has.
+            Mistake: they ask for what only a simulation, or a server, has.
         """
         for table, is_set in (
             ("attack", settings.attack["name"] != "none"),
@@ -86,6 +86,13 @@ class Peer:
                     f"[{table}] belongs to a simulation, in which one process sees every update; leave it out where "
                     "participants train without a server"
                 )
+        if settings.evaluate.target_accuracy is not None:
+            raise Mistake(
+                "each participant measures on test rows of its own, so one of them would stop alone; leave it out",
+                key="target_accuracy",
+                value=settings.evaluate.target_accuracy,
+                table="evaluate",
+            )
         if settings.engine.workers not in ("auto", 1):
             raise Mistake(
                 "a participant is one process; leave it out",

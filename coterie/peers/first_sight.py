@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from coterie.core.errors import Mistake, few
 from coterie.peers.keys import PrivateKey, require_public
-from coterie.peers.mailbox import spell
+from coterie.peers.names import spell
 from coterie.peers.objects import Objects
 from coterie.peers.roster import Roster
 

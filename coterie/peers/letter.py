@@ -21,8 +21,8 @@ from typing import Any
 from coterie.core.digests import digest
 from coterie.core.printable import printable
 from coterie.peers.keys import PrivateKey, is_signed_by
-from coterie.peers.mailbox import read_name, spell
 from coterie.peers.message import MAX_REASON_LENGTH, Unusable
+from coterie.peers.names import read_name, spell
 from coterie.peers.roster import Roster
 
 _FIRST = b"coterie-peer 1"

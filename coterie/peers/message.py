@@ -68,10 +68,6 @@ class Form:
             message = unpack(data)
         except Exception as error:  # a stranger's bytes: they may break anything, and the participant goes on
             return _unusable(f"cannot be read ({reason(error)})")
-        return self.judge(message)
-
-    def judge(self, message: Tree) -> Message:
-        """Return a message unchanged, or why it cannot be used."""
         wrong = self.problem(message)
         return message if wrong is None else _unusable(wrong)
 
@@ -98,9 +94,6 @@ def form_of_round(plan: Plan, template: Tree) -> Form:
 
 def _content_problem(plan: Plan, message: Tree) -> str | None:
     """Return what is wrong with a message whose form is right, once it is decoded, or None."""
-    wrong = plan.codec.problem(message)
-    if wrong is not None:
-        return wrong
     wrong = plan.codec.problem(message)
     if wrong is not None:
         return wrong

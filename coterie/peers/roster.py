@@ -17,7 +17,7 @@ import tomlkit
 from coterie.core.digests import digest
 from coterie.core.errors import Mistake, reason
 from coterie.peers.keys import require_public
-from coterie.peers.mailbox import spell
+from coterie.peers.names import spell
 
 MAX_ROSTER_BYTES = 2**20
 

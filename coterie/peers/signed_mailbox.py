@@ -26,10 +26,13 @@ from coterie.core.errors import Mistake, reason
 from coterie.peers.decision import Decision, read_decision
 from coterie.peers.keys import PrivateKey
 from coterie.peers.letter import MAX_HEAD_BYTES, Letter, Place, read_letter, write_letter
-from coterie.peers.mailbox import ROUNDS_KEPT, spell
 from coterie.peers.message import Unusable
+from coterie.peers.names import spell
 from coterie.peers.objects import Objects
 from coterie.peers.roster import Roster
+
+ROUNDS_KEPT = 3
+"""Updates of this many rounds stay, so that slow participants still find the last ones."""
 
 MAX_DECISIONS = 20
 """Decisions on one round that are looked at: all but one were written by somebody who may not decide."""
