@@ -118,7 +118,7 @@ class _Participant:
         self.digest = ""
         self.returning = True
         self._letters: dict[str, Letter | Unusable] = {}
-        self._answered: set[str] = set()  # whose own letter was read; what a stranger leaves is no answer
+        self._answered: set[str] = set()  # whose own letter was read; what a stranger leaves does not count
 
     def rounds(self, resume: Resume | None) -> Iterator[Round]:
         """Yield every round after the one that was saved."""
