@@ -26,6 +26,7 @@ from coterie.data.origins import Origins, collect_origins
 from coterie.data.seed_set import SeedSet, add_to_clients
 from coterie.data.standardize import Standardized
 from coterie.data.unusual_data import remarks_on_data
+from coterie.experiment.adapters import fill_in_adapters
 from coterie.experiment.algorithm_options import complete_algorithm, find_algorithm, remarks_on_schedule
 from coterie.experiment.check_fit import check_fit
 from coterie.experiment.check_work import check_population, check_work
@@ -156,6 +157,7 @@ def assemble_experiment(prepared: Prepared, machine: Machine, start_folder: Path
     shape, outputs = source.train.x.shape[1:], count_outputs(source, kind)
     models = {name: make_run_model(settings, name, shape, outputs) for name in model_names(settings)}
     starts = load_starting_weights(settings, models, start_folder)
+    settings = fill_in_adapters(settings, models)
     with mistakes_in("pretrain"):
         scales = lr_scales(models, settings.pretrain.lr_scale or {})
     dealt = deal_models(settings, models, ready.clients)

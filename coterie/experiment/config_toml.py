@@ -13,6 +13,7 @@ import tomlkit
 from coterie.experiment.check_values import full_name
 from coterie.experiment.engine_choice import Machine
 from coterie.experiment.settings import Settings, model_names
+from coterie.experiment.tables import ADAPTER
 
 PACKAGES = ("coterie", "torch", "numpy", "safetensors")
 
@@ -66,7 +67,21 @@ def adopt_choices(settings: Settings, earlier: Settings) -> Settings:
         round_timeout=settings.deploy.round_timeout or earlier.deploy.round_timeout,
     )
     task = replace(settings.task, kind=settings.task.kind or earlier.task.kind)
-    return replace(settings, engine=engine, data=settings.data | left_open, pretrain=pretrain, deploy=deploy, task=task)
+    return replace(
+        settings,
+        engine=engine,
+        data=settings.data | left_open,
+        model=_adopt_adapters(settings.model, earlier.model),
+        pretrain=pretrain,
+        deploy=deploy,
+        task=task,
+    )
+
+
+def _adopt_adapters(model: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys of [model], with what they leave open about adapters as an earlier run has it."""
+    left_open = [key for key in ("rank", "alpha", "targets") if model.get(ADAPTER) and model.get(key) is None]
+    return model | {key: earlier.get(key) for key in left_open if key in model}
 
 
 def complete_threads(earlier: Settings, threads_by_default: int) -> Settings:

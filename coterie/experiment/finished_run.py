@@ -13,11 +13,13 @@ from safetensors import SafetensorError
 from coterie.core import tree
 from coterie.core.errors import Mistake
 from coterie.core.tree import Tree
+from coterie.experiment.adapters import has_adapters
 from coterie.experiment.build_experiment import Experiment, build_experiment
 from coterie.experiment.config_toml import find_changes
 from coterie.experiment.resolve_engine import this_machine
 from coterie.experiment.settings import load_settings
 from coterie.experiment.trust import code_of_folder
+from coterie.models.adapter_files import read_adapter
 from coterie.models.batchnorm_statistics import recalibration
 from coterie.probes import Surface, draw_subset
 from coterie.report.run_reader import is_pretraining
@@ -73,13 +75,15 @@ def _load_run(folder: Path) -> FinishedRun:
     if len(experiment.models) > 1 or experiment.plan.algorithm.traits.own_models:
         raise Mistake(f"{folder}: each of its clients has a model of its own; give a run that ends with one for all")
     (start,) = experiment.plan.initial.values()
-    return FinishedRun(folder, experiment, start, _load_end(folder / WEIGHTS_FILE, start))
+    return FinishedRun(folder, experiment, start, _load_end(folder, start, is_adapted=has_adapters(settings)))
 
 
-def _load_end(path: Path, like: Tree) -> Tree:
-    """Load the weights in a file into a tree like the model's own."""
+def _load_end(folder: Path, like: Tree, is_adapted: bool) -> Tree:
+    """Load the weights that a run ended with into a tree like the model's own, whose adapters are not merged."""
+    path = folder / WEIGHTS_FILE
     try:
         flat = safetensors.torch.load_file(path)
+        flat |= read_adapter(RunFolder(folder).adapter).values if is_adapted else {}
         return {
             kind: {name: flat[name].reshape(leaf.shape).to(leaf.device, leaf.dtype) for name, leaf in leaves.items()}
             for kind, leaves in like.items()

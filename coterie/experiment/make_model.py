@@ -11,7 +11,13 @@ from torch import nn
 from coterie.core.errors import Mistake
 from coterie.experiment.settings import Settings
 from coterie.experiment.starting_weights import mistakes_about_models, weights_tag
-from coterie.experiment.tables import MODEL_CHOICES, model_function_keys, normalisation_keys
+from coterie.experiment.tables import (
+    ADAPTER,
+    ADAPTER_OPTIONS,
+    MODEL_CHOICES,
+    model_function_keys,
+    normalisation_keys,
+)
 from coterie.models import registry
 from coterie.models.libraries import library_prefix
 from coterie.models.normalisation import Normalisation, convert_normalisation
@@ -25,7 +31,7 @@ def make_model(
     rng_seed: int,
     folders: Sequence[Path],
 ) -> nn.Module:
-    """Return the model called `name` with its initial weights, made with the keys of [model].
+    """Return the model called `name` with its initial weights, made with the keys of [model]. Adapters come later.
 
     Args:
         table: the keys of [model]; None stands for one that was left out.
@@ -37,8 +43,10 @@ def make_model(
     Raises:
         Mistake: the model cannot be made so.
     """
-    given = {key: value for key, value in table.items() if value is not None and key not in MODEL_CHOICES}
-    converting = normalisation_keys(model_function_keys(name, folders))
+    own = model_function_keys(name, folders)
+    later = {ADAPTER, *ADAPTER_OPTIONS} - own.keys() if not own.open else set()  # see `coterie.experiment.adapters`
+    given = {k: value for k, value in table.items() if value is not None and k not in {*MODEL_CHOICES, *later}}
+    converting = normalisation_keys(own)
     how = {key: given.pop(key) for key in converting if key in given}
     with mistakes_about_models():
         model = registry.build(name, list(shape), num_classes, rng_seed, folders=folders, **given)

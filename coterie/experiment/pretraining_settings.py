@@ -34,7 +34,7 @@ from coterie.experiment.settings import (
     remove_leftovers,
     search_folders,
 )
-from coterie.experiment.tables import TOP, model_keys
+from coterie.experiment.tables import ADAPTER, ADAPTER_OPTIONS, TOP, model_keys
 from coterie.experiment.toml_file import Raw, apply_overrides, read_toml
 from coterie.pretrain.fps import FPS, Trainer
 
@@ -131,7 +131,15 @@ def parse_pretraining(raw: Raw, folders: Sequence[Path]) -> Pretraining:
 def _model_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
     if "name" not in raw:
         raise Mistake("`name` is missing; a pre-training trains one model, which it names", table="model")
-    return model_keys(raw, folders)
+    keys = model_keys(raw, folders)
+    if raw.get(ADAPTER) is not None and ADAPTER_OPTIONS[0] in keys:
+        raise Mistake(
+            "a pre-training trains every weight; give the adapter to the run that starts from it",
+            key=ADAPTER,
+            value=raw[ADAPTER],
+            table="model",
+        )
+    return keys
 
 
 def build_trainer(settings: Pretraining) -> tuple[nn.Module, Trainer]:

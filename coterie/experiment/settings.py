@@ -15,6 +15,7 @@ from coterie.experiment.check_values import check_table, full_name, unknown_key
 from coterie.experiment.keys import Keys
 from coterie.experiment.read_keys import read_keys
 from coterie.experiment.tables import (
+    ADAPTER,
     CHOICES,
     CHOSEN,
     FIXED,
@@ -128,6 +129,9 @@ def parse_settings(raw: Raw, folders: Sequence[Path]) -> Settings:
     values = {name: check_table(name, raw.get(name, {}), keys, elsewhere) for name, keys in known.items()}
     for name in ("data", "seed_set"):
         values[name] = make_paths_absolute(values[name], known[name], folders)
+    if values["model"].get(ADAPTER) == "lora" and "adapter_weights" in known["model"]:
+        path = Keys(adapter_weights=known["model"]["adapter_weights"])
+        values["model"] = make_paths_absolute(values["model"], path, folders)
     values["model"] = {key: find_checkpoints(value, folders) for key, value in values["model"].items()}
     values["pretrain"]["weights"] = _find_weights(values["pretrain"]["weights"], _names(values["model"]), folders)
     fixed: dict[str, Any] = {}

@@ -29,6 +29,8 @@ from coterie.loop.federate import federate
 from coterie.loop.plan import Resume, Round
 from coterie.loop.store import Store
 from coterie.models import huggingface_models
+from coterie.models.adapter_files import write_adapter
+from coterie.models.lora import find_adapters, merge_values
 from coterie.processes.team import Team, owns
 from coterie.track import RunFolder
 from coterie.track.file_writing import client_file_names, disk_mistakes
@@ -170,10 +172,16 @@ def _write_weights(experiment: Experiment, folder: RunFolder, state: Tree, store
         broken = broken or _broken_weights(weights, plan.initial[architecture], client if own else None)
         named = plan.tasks[architecture].state_dict(weights)
         name = experiment.model_of(client) if own else None
-        folder.write_weights(pack_weights(models[architecture], named, name), file_names.get(client))
-        if not own and huggingface_models.is_huggingface_model(models[architecture]):
+        model = models[architecture]
+        if not own and find_adapters(model):
+            with disk_mistakes(folder.adapter):
+                write_adapter(model, named, folder.adapter)
+        named = merge_values(model, named)
+        is_merged = bool(find_adapters(model))
+        folder.write_weights(pack_weights(model, named, name, part=is_merged), file_names.get(client))
+        if not own and huggingface_models.is_huggingface_model(model):
             with disk_mistakes(folder.huggingface):
-                huggingface_models.export_checkpoint(models[architecture], named, folder.huggingface)
+                huggingface_models.export_checkpoint(model, named, folder.huggingface)
     of_all = team.gather(broken)  # no process goes on before all weights are written
     return next((sentence for sentence in of_all if sentence is not None), None)
 

@@ -17,6 +17,7 @@ from torch import nn
 from coterie.core.errors import Mistake, mistakes_in
 from coterie.core.registry import nearest
 from coterie.core.toml_text import toml_text
+from coterie.experiment.adapters import add_run_adapters
 from coterie.experiment.settings import Settings, model_names
 from coterie.experiment.tables import PUBLISHED, Pretrain
 from coterie.loop import evaluate
@@ -107,7 +108,7 @@ def weights_tag(pretrain: Pretrain, name: str) -> str | None:
 
 
 def load_starting_weights(settings: Settings, models: Mapping[str, nn.Module], folder: Path | None) -> list[Start]:
-    """Load into models, in place, the weights that they start from, and freeze the parts that are to be frozen.
+    """Load into models, in place, the weights that they start from, freeze what is to be frozen, and add adapters.
 
     Args:
         settings: filled in by `fill_in_weights`.
@@ -122,12 +123,14 @@ def load_starting_weights(settings: Settings, models: Mapping[str, nn.Module], f
     """
     has_begun = folder is not None and (folder / START_FILE).is_file()  # it is written last
     with mistakes_in("pretrain"):
-        if folder is not None and has_begun:
-            for file, model in zip(start_files(folder, len(models)), models.values(), strict=True):
-                pretrained_weights.load_weights_file(model, file)
         loaded = {n: None if has_begun else _load_weights(settings.pretrain, n, model) for n, model in models.items()}
         if settings.pretrain.freeze is not None:
             freeze_parts(models, settings.pretrain.freeze)
+    add_run_adapters(settings, models, has_begun)
+    with mistakes_in("pretrain"):
+        if folder is not None and has_begun:
+            for file, model in zip(start_files(folder, len(models)), models.values(), strict=True):
+                pretrained_weights.load_weights_file(model, file)  # the factors of adapters too
     starts = [_describe_start(name, model, loaded[name]) for name, model in models.items()]
     return [] if has_begun or not any(s.loaded or s.frozen for s in starts) else starts
 

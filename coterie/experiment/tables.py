@@ -201,7 +201,7 @@ def model_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
         return Keys(clients=Key(dict[str, str], REQUIRED))
     name = _choice("model", "name", raw, MODELS)
     own = model_function_keys(name, folders)
-    keys = _name_and(own).join(normalisation_keys(own))
+    keys = _name_and(own).join(normalisation_keys(own)).join(adapter_keys(raw, own))
     return keys.without(["published"]) if library_prefix(name) else keys
 
 
@@ -226,6 +226,46 @@ def normalisation_keys(own: Keys) -> Keys:
         groups=Key(Count | None, None),
     )
     return Keys() if own.open else ours.without(own)
+
+
+ADAPTER = "adapter"
+"""The key of [model] that gives layers adapters."""
+
+ADAPTER_OPTIONS = ("rank", "alpha", "targets", "aggregate", "adapter_weights")
+"""The keys of [model] that say how, where `adapter` is given."""
+
+
+def adapter_keys(raw: Raw, own: Keys) -> Keys:
+    """Return the keys of [model] that give layers adapters, unless the model takes such keys itself.
+
+    Raises:
+        Mistake: the model takes one of them itself, and `adapter` is given too.
+    """
+    if own.open or ADAPTER in own:
+        return Keys()
+    first = Keys(adapter=Key(Literal["lora"] | None, None))
+    if raw.get(ADAPTER) is None:
+        stray = next((key for key in ADAPTER_OPTIONS if key in raw and key not in own), None)
+        if stray is not None:
+            raise Mistake('it belongs to `adapter` = "lora"; leave it out', key=stray, value=raw[stray], table="model")
+        return first
+    clash = next((key for key in ADAPTER_OPTIONS if key in own), None)
+    if clash is not None:
+        raise Mistake(
+            f"the model has an option `{clash}` of its own, which an adapter has too; rename the model's",
+            key=ADAPTER,
+            value=raw[ADAPTER],
+            table="model",
+        )
+    return first.join(
+        Keys(
+            rank=Key(Count | None, None),
+            alpha=Key(Positive | None, None),
+            targets=Key(list[str] | None, None),
+            aggregate=Key(Literal["factors", "exact"], "factors"),
+            adapter_weights=Key(str | Path | None, None),
+        )
+    )
 
 
 def algorithm_keys(raw: Raw, folders: Sequence[Path]) -> Keys:

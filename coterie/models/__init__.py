@@ -20,17 +20,20 @@ from coterie.models.registry import MODELS, ModelFunction, build
 if TYPE_CHECKING:
     from coterie.models.convolutional import cifar_cnn, cnn
     from coterie.models.dense import logistic, mlp, two_nn
+    from coterie.models.lora import add_adapters, merge_adapters
     from coterie.models.recurrent import char_lstm, word_lstm
     from coterie.models.residual import resnet20
 
 __all__ = [
     "MODELS",
     "ModelFunction",
+    "add_adapters",
     "build",
     "char_lstm",
     "cifar_cnn",
     "cnn",
     "logistic",
+    "merge_adapters",
     "mlp",
     "resnet20",
     "two_nn",
@@ -40,6 +43,7 @@ __all__ = [
 _MODULES = {
     "convolutional": ("cifar_cnn", "cnn"),
     "dense": ("logistic", "mlp", "two_nn"),
+    "lora": ("add_adapters", "merge_adapters"),
     "recurrent": ("char_lstm", "word_lstm"),
     "residual": ("resnet20",),
 }

@@ -167,7 +167,7 @@ def _is_over(folder: Path) -> bool:
 
 def _is_result_file(name: str) -> bool:
     """Return whether a file holds weights or a page, which no report is made from."""
-    return name.endswith((".safetensors", ".html")) or name.startswith("huggingface/")
+    return name.endswith((".safetensors", ".html")) or name.startswith(("adapter/", "huggingface/"))
 
 
 def _read_records(folder: Path, unit: str, over: bool) -> list[Record]:

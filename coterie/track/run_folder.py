@@ -9,6 +9,7 @@ start/                what the run began with, unless that is initial weights of
 rounds.jsonl          one line a round
 checkpoint/           what a resume needs
 model.safetensors     the model at the end; clients/ID.safetensors where each client has its own
+adapter/              the adapters and the head at the end, as peft reads them, where a run trains adapters
 huggingface/          the model at the end again, for a model of transformers
 stages/               the folders of earlier stages, where the run is the last of a chain
 summary.json          the results; where it is there, the run is over
@@ -72,6 +73,7 @@ class RunFolder:
         self.config = path / CONFIG_FILE
         self.checkpoint = path / "checkpoint"
         self.start = path / "start"
+        self.adapter = path / "adapter"
         self.huggingface = path / "huggingface"
         self.rounds = RoundsFile(path / f"{unit}s.jsonl", unit)
         self._new_folders: list[Path] = []  # folders that `hold` made, innermost first
@@ -151,7 +153,7 @@ class RunFolder:
 
     def result_files(self) -> list[str]:
         """Return the names of the files that are complete when the run is over."""
-        weights = [*self.path.glob("clients/*.safetensors"), *self.huggingface.rglob("*")]
+        weights = [*self.path.glob("clients/*.safetensors"), *self.adapter.glob("*"), *self.huggingface.rglob("*")]
         found = [path.relative_to(self.path).as_posix() for path in sorted(weights)]
         return [self.rounds.path.name, weights_file(), *found, SUMMARY_FILE, REPORT_FILE]
 

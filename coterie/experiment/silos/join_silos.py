@@ -165,7 +165,8 @@ def _begins(experiment: Experiment, merged: Merged, scale: Scale | None) -> dict
     starts = {
         experiment.names[architecture]: pack_weights(model, dict(model.state_dict()))
         for architecture, model in experiment.models.items()
-        if weights_for(settings.pretrain, experiment.names[architecture]) is not None
+        if settings.model.get("adapter_weights") is not None
+        or weights_for(settings.pretrain, experiment.names[architecture]) is not None
     }
     begins = {}
     for silo, rows in merged.digests.items():

@@ -124,6 +124,7 @@ def settings_to_send(settings: Settings) -> dict[str, Any]:
     tables["data"] = {key: value for key, value in tables["data"].items() if key in _DATA}
     if "weights" in tables.get("pretrain", {}):
         tables["pretrain"]["weights"] = _without_places(tables["pretrain"]["weights"])
+    tables["model"] = {key: value for key, value in tables["model"].items() if key != "adapter_weights"}  # sent too
     tables["engine"] = {key: value for key, value in tables["engine"].items() if key in _ENGINES}
     return tables
 
