@@ -23,9 +23,10 @@ from coterie.data import load
 from coterie.data.numpy_arrays import inputs_from_array, labels_from_array
 from coterie.loop.checkpoint import Checkpoints
 from coterie.models import build
-from coterie.peers.agreed_rounds import Pace, take_part
+from coterie.peers.agreed_rounds import take_part
 from coterie.peers.keys import load_key
 from coterie.peers.objects import open_objects
+from coterie.peers.pace import Pace
 from coterie.peers.roster import read_roster
 from coterie.peers.signed_mailbox import SignedMailbox
 

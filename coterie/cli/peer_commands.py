@@ -42,8 +42,8 @@ def peer(
     from coterie.experiment.peer_run import Peer
     from coterie.experiment.run import run as run_experiment
     from coterie.experiment.settings import load_settings
-    from coterie.peers.agreed_rounds import Pace
     from coterie.peers.names import spell
+    from coterie.peers.pace import Pace
 
     folder = out or Path("runs") / f"{file.stem}-{spell(me)}"
     settings = load_settings(file, overrides or [])

@@ -28,12 +28,13 @@ from coterie.experiment.peer_rows import (
 from coterie.experiment.settings import Settings
 from coterie.loop.cohort import Cohort
 from coterie.loop.plan import Plan, Resume, Round
-from coterie.peers.agreed_rounds import Pace, take_part
+from coterie.peers.agreed_rounds import take_part
 from coterie.peers.first_sight import exchange_keys
 from coterie.peers.keys import PrivateKey, load_key, make_key
 from coterie.peers.names import spell
 from coterie.peers.objects import open_objects
 from coterie.peers.own_plan import own_plan, require_computable
+from coterie.peers.pace import Pace
 from coterie.peers.roster import Roster, read_roster
 from coterie.peers.signed_mailbox import AGREED, SignedMailbox
 from coterie.track import RunFolder

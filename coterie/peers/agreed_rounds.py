@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from coterie.core import tree
-from coterie.core.algorithm import Federation
 from coterie.core.digests import digest
 from coterie.core.engine import Reply, count_examples
 from coterie.core.errors import Mistake, few
@@ -37,10 +36,14 @@ from coterie.loop.tally import Tally
 from coterie.loop.template import Templates
 from coterie.peers.decision import Decision
 from coterie.peers.letter import Letter
-from coterie.peers.message import MAX_BYTES, Form, Unusable, form_of_round
-from coterie.peers.next_common_state import Outcome, next_common_state, read_state, state_problem
+from coterie.peers.message import form_of_round
+from coterie.peers.next_common_state import Outcome, next_common_state
 from coterie.peers.own_plan import assignment_of, own_plan, require_computable
+from coterie.peers.pace import Pace
+from coterie.peers.round_letters import RoundLetters
 from coterie.peers.signed_mailbox import SignedMailbox
+from coterie.peers.start import agree_on_start
+from coterie.peers.taken_state import fetch_state, take_state
 
 NO_ANSWER = "did not answer in time"
 
@@ -49,23 +52,6 @@ NOT_MEASURED = {"test_loss": None, "test_accuracy": None}
 
 BYSTANDER_DEADLINES = 4
 """Deadlines after which a participant decides that has no work in a round, and so waits while others do theirs."""
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How long participants wait for one another, in seconds.
-
-    Attributes:
-        deadline: for those who are waited for in a round, after the own work.
-        start_deadline: for all to come, before the first round.
-        min_clients: updates below which no round is decided, however late it is; or as many as a cohort has.
-        turn: between one that may decide and the next, so that usually one alone does.
-    """
-
-    deadline: float = 60.0
-    start_deadline: float = 600.0
-    min_clients: int = 1
-    turn: float = 0.5
 
 
 @dataclass
@@ -117,8 +103,6 @@ class _Participant:
         self.state: Tree = {}
         self.digest = ""
         self.returning = True
-        self._letters: dict[str, Letter | Unusable] = {}
-        self._answered: set[str] = set()  # whose own letter was read; what a stranger leaves does not count
 
     def rounds(self, resume: Resume | None) -> Iterator[Round]:
         """Yield every round after the one that was saved."""
@@ -128,59 +112,16 @@ class _Participant:
                 f"{self.mailbox.objects.where}: has no round {last} of this run, which {self.me} has done; give "
                 "it the mailbox of the run, or start another run with --out"
             )
-        self._hold(self.plan.to_device(resume.state) if resume else self._start())
+        self._hold(
+            self.plan.to_device(resume.state)
+            if resume
+            else agree_on_start(self.plan, self.mailbox, self.pace, self.say)
+        )
         for number in range(last + 1, self.plan.rounds + 1):
             yield self._round(number)
 
     def _hold(self, state: Tree) -> None:
         self.state, self.digest = state, digest(pack(state))
-
-    # The start: round 0 has no work, and decides who is there and from which state all start.
-
-    def _start(self) -> Tree:
-        """Wait for all participants, and return the state that all start from."""
-        self.mailbox.announce()
-        self.mailbox.put(0, "here", {"examples": len(self.plan.clients[self.me])})
-        until, reminded = time.monotonic() + self.pace.start_deadline, 0.0
-        first = time.monotonic()
-        while (decision := self.mailbox.decision(0)) is None:
-            here = {name: letter for name in self.plan.ids if (letter := self._come(name)) is not None}
-            missing = [name for name in self.plan.ids if name not in here]
-            late = time.monotonic() >= until and len(here) >= self.pace.min_clients
-            if missing and time.monotonic() - max(first, reminded) > self.pace.deadline / 4:
-                self.say(f"waiting for {few([self._describe(name) for name in missing], 10)}")
-                reminded = time.monotonic() + self.pace.deadline
-            if late or (not missing and self._is_my_turn(0, list(here), first)):
-                self._decide_start(here, missing)
-            elif missing:
-                first = time.monotonic()
-            self.mailbox.pause(min(0.05, self.pace.turn))
-        state = self._initial_state(list(decision.letters))
-        if digest(pack(state)) == decision.state:
-            return state
-        return self._adopt(0, decision, state, "the model or the weights that this participant starts from")
-
-    def _describe(self, name: str) -> str:
-        why = self.mailbox.differs(name)
-        return name if why is None else f"{name} ({why})"
-
-    def _come(self, name: str) -> Letter | None:
-        letter = self.mailbox.read(0, name, "here")
-        return letter if isinstance(letter, Letter) else None
-
-    def _decide_start(self, here: Mapping[str, Letter], missing: list[str]) -> None:
-        packed = pack(self._initial_state(list(here)))
-        letters = {name: letter.digest for name, letter in here.items()}
-        self.mailbox.decide(0, Decision(digest(packed), letters, [], frozenset(missing)), packed)
-
-    def _initial_state(self, counted: list[str]) -> Tree:
-        """Return the first common state, given who is there."""
-        letters = [self.mailbox.read(0, name, "here") for name in counted]
-        examples = [each.facts.get("examples") for each in letters if isinstance(each, Letter)]
-        total = sum(number for number in examples if type(number) is int and number > 0)
-        plan = self.plan
-        one = next(iter(plan.initial.values())) if len(plan.initial) == 1 else None
-        return plan.algorithm.server.initial_state(one, Federation(plan.ids, lambda: total, plan.seed_set))
 
     # A round.
 
@@ -207,11 +148,11 @@ class _Participant:
         if self.returning:
             self.mailbox.put(number, "here", {})
         own = self._work(now, number, work, decision is None) if self.me in cohort else None
-        self._letters, self._answered = {}, set()
-        decision = decision or self._wait(now, number, cohort, before, form)
+        letters = RoundLetters(self.mailbox, number, cohort, before, form)
+        decision = decision or self._wait(now, letters)
         if own is not None and decision.letters.get(self.me) not in (None, own.digest):
             self.say(f"round {number}: done again with other results, so this is another machine or another version")
-        return self._finish(now, number, cohort, before, form, decision, own, started)
+        return self._finish(now, letters, decision, own, started)
 
     def _assignment(self, now: Plan, number: int) -> Assignment:
         return assignment_of(now, number, self.me, self.store)
@@ -233,99 +174,56 @@ class _Participant:
         facts = {"weighting": weighting, "state": self.digest, **({} if why is None else {"why": why})}
         return _Work(self.mailbox.put(number, "update", facts, body, send), reply, len(body))
 
-    def _wait(self, now: Plan, number: int, cohort: list[str], before: Decision, form: Form) -> Decision:
+    def _wait(self, now: Plan, letters: RoundLetters) -> Decision:
         """Wait until the round is decided, and decide it when it is this participant's turn."""
+        number, cohort = letters.number, letters.cohort
         patience = self.pace.deadline * (1 if self.me in cohort else BYSTANDER_DEADLINES)
         until, complete_since, pause = time.monotonic() + patience, None, 0.02
         wanted = min(self.pace.min_clients, len(cohort))
         while (decision := self.mailbox.decision(number)) is None:
-            self._read_letters(number, cohort, before, form)
-            usable = [name for name in cohort if isinstance(self._letters.get(name), Letter)]
-            waited_for = [
-                name
-                for name in cohort
-                if name not in self._answered and self._is_expected(number, name, before, form.max_bytes)
-            ]
-            now_is = time.monotonic()
-            complete = not waited_for and len(usable) >= wanted
+            letters.read()
+            usable, now_is = list(letters.usable()), time.monotonic()
+            complete = len(usable) >= wanted and not letters.who_to_wait_for()
             complete_since = (complete_since or now_is) if complete else None
             since = complete_since if complete_since is not None else until
             if now_is >= until and not complete and len(usable) < wanted:
-                missing = [name for name in cohort if name not in self._answered]
+                missing = [name for name in cohort if name not in letters.answered]
                 self.say(f"round {number}: {len(usable)} of at least {wanted} updates; waiting for {few(missing, 10)}")
                 until = now_is + patience
-            elif (complete or now_is >= until) and self._is_my_turn(number, usable, since):
-                self._decide(now, number, cohort, before)
+            elif (complete or now_is >= until) and self.pace.is_turn_of(self.me, number, usable, since):
+                self._decide(now, letters)
                 continue
             self.mailbox.pause(pause)
             pause = min(1.5 * pause, 0.5)
         return decision
 
-    def _is_expected(self, number: int, name: str, before: Decision, max_bytes: int) -> bool:
-        """Return whether a participant is waited for: it is not absent, or has been heard of in the last two rounds."""
-        if name not in before.absent:
-            return True
-        return any(self.mailbox.is_heard_of(each, name, max_bytes) for each in (number, number - 1))
-
-    def _is_my_turn(self, number: int, able: list[str], since: float) -> bool:
-        """Return whether this participant may decide: one after another, each round another one first."""
-        order = sorted({*able, self.me})
-        first = number % len(order)
-        place = (order.index(self.me) - first) % len(order)
-        return time.monotonic() >= since + place * self.pace.turn
-
-    def _read_letters(self, number: int, cohort: list[str], before: Decision, form: Form) -> None:
-        """Read the letters that were not read yet, or could not be used when they were."""
-        for name in cohort:
-            if not isinstance(self._letters.get(name), Letter):
-                found = self.mailbox.read(number, name, "update", form.max_bytes)
-                if found is not None:
-                    self._letters[name] = self._check_start(found, before)
-                if isinstance(found, Letter):
-                    self._answered.add(name)
-
-    def _check_start(self, found: Letter | Unusable, before: Decision) -> Letter | Unusable:
-        """Return a letter whose work started from the common state."""
-        if isinstance(found, Letter) and found.facts.get("state") != before.state:
-            return Unusable("started from another state than that of the last round")
-        return found
-
-    def _decide(self, now: Plan, number: int, cohort: list[str], before: Decision) -> None:
+    def _decide(self, now: Plan, letters: RoundLetters) -> None:
         """Compute the next state from what is there, and try to make that the decision."""
-        letters = {name: found for name in cohort if isinstance(found := self._letters.get(name), Letter)}
-        why = {name: found.why for name, found in self._letters.items() if isinstance(found, Unusable)}
-        outcome = self._outcome(now, number, cohort, letters, why)
-        absent = frozenset({*before.absent, *cohort} - self._answered)
+        usable = letters.usable()
+        outcome = self._outcome(now, letters, usable, letters.reasons())
         packed = pack(outcome.state)
-        digests = {name: letter.digest for name, letter in letters.items()}
+        digests = {name: letter.digest for name, letter in usable.items()}
         dropped = [dict(entry) for entry in outcome.tally.dropped]
-        self.mailbox.decide(number, Decision(digest(packed), digests, dropped, absent), packed)
+        self.mailbox.decide(letters.number, Decision(digest(packed), digests, dropped, letters.absent()), packed)
 
     def _outcome(
-        self, now: Plan, number: int, cohort: list[str], letters: Mapping[str, Letter], why: Mapping[str, str]
+        self, now: Plan, letters: RoundLetters, counted: Mapping[str, Letter], why: Mapping[str, str]
     ) -> Outcome:
         """Return what follows from some letters, given why those of others do not count."""
-        form = form_of_round(
-            now,
-            self.templates.of_round(now, now.algorithm.server.broadcast(self.state))(self._assignment(now, number)),
-        )
-        reasons = {name: why.get(name, NO_ANSWER) for name in cohort if name not in letters}
-        return next_common_state(now, number, self.state, cohort, letters, reasons, form)
+        reasons = {name: why.get(name, NO_ANSWER) for name in letters.cohort if name not in counted}
+        return next_common_state(now, letters.number, self.state, letters.cohort, counted, reasons, letters.form)
 
     # What follows from a decision.
 
-    def _finish(
-        self, now: Plan, number: int, cohort: list[str], before: Decision, form: Form, decision: Decision,
-        own: _Work | None, started: float,
-    ) -> Round:  # fmt: skip
+    def _finish(self, now: Plan, letters: RoundLetters, decision: Decision, own: _Work | None, started: float) -> Round:
         """Take over what was decided, and return the round with this participant's own measures."""
-        state_before, letters = self.state, self._letters_of(number, decision, before, form)
-        down = sum(len(letter.body) for name, letter in (letters or {}).items() if name != self.me)
+        number, state_before, counted = letters.number, self.state, letters.of(decision)
+        down = sum(len(letter.body) for name, letter in (counted or {}).items() if name != self.me)
         mine: Outcome | None = None
         holds = True
-        if letters is not None:
+        if counted is not None:
             why = {each["client"]: each["why"] for each in decision.dropped}
-            mine = self._outcome(now, number, cohort, letters, why)
+            mine = self._outcome(now, letters, counted, why)
         if mine is not None and digest(pack(mine.state)) == decision.state:
             self.state, self.digest = mine.state, decision.state
         else:
@@ -343,20 +241,9 @@ class _Participant:
         mine_alone = own_plan(now, self.me)
         measured = measure_round(mine_alone, number, self.state, self.store) if holds else NOT_MEASURED
         measures = {**tally.measures(), **extra, **measured}
-        return self._record(number, seconds, cohort, decision, own.nbytes if own else 0, down, measures, mine_alone)
-
-    def _letters_of(self, number: int, decision: Decision, before: Decision, form: Form) -> dict[str, Letter] | None:
-        """Return the letters that were decided on, with exactly these bytes; None if one of them is not there."""
-        found: dict[str, Letter] = {}
-        for name, wanted in decision.letters.items():
-            letter = self._letters.get(name)
-            if not isinstance(letter, Letter) or letter.digest != wanted:
-                again = self.mailbox.read(number, name, "update", form.max_bytes)
-                letter = None if again is None else self._check_start(again, before)
-            if not isinstance(letter, Letter) or letter.digest != wanted:
-                return None
-            found[name] = letter
-        return found
+        return self._record(
+            number, seconds, letters.cohort, decision, own.nbytes if own else 0, down, measures, mine_alone
+        )
 
     def _take(self, number: int, decision: Decision, computed: Tree | None) -> bool:
         """Hold the state that a decision names; return False if it is gone because the others are far ahead.
@@ -365,7 +252,9 @@ class _Participant:
             Mistake: it is gone for another reason, or is not what follows from the round's updates.
         """
         if computed is not None:
-            self._hold(self._adopt(number, decision, computed, "this participant's version of coterie or of PyTorch"))
+            suspect = "this participant's version of coterie or of PyTorch"
+            found = take_state(self.mailbox, number, decision, computed, self.state or None, suspect)
+            self._hold(self.plan.to_device(found))
         elif not self._catch_up(number, decision):
             if self.mailbox.decision(number + 1) is None:
                 raise Mistake(
@@ -374,29 +263,9 @@ class _Participant:
             return False
         return True
 
-    def _adopt(self, number: int, decision: Decision, computed: Tree, suspect: str) -> Tree:
-        """Return the state that a decision names, if it is the computed one to rounding.
-
-        Raises:
-            Mistake: it is not, or it is gone.
-        """
-        found = self._fetch(number, decision)
-        wrong = "is gone" if found is None else state_problem(found, computed, self.state or None)
-        if found is None or wrong is not None:
-            raise Mistake(
-                f"round {number}: the state that {decision.author} has decided on {wrong}: {suspect} differs from "
-                f"that of {decision.author}, or {decision.author} is not honest; compare them, and start again in a "
-                "new mailbox"
-            )
-        return self.plan.to_device(found)
-
-    def _fetch(self, number: int, decision: Decision) -> Tree | None:
-        data = self.mailbox.state(number, decision.state, MAX_BYTES)
-        return None if data is None else read_state(data)
-
     def _catch_up(self, number: int, decision: Decision) -> bool:
         """Hold the state after a round that was decided without this participant; return False if it is gone."""
-        found = self._fetch(number, decision)
+        found = fetch_state(self.mailbox, number, decision)
         if found is None or tree.structure(found) != tree.structure(self.state):
             return False
         self.state, self.digest = self.plan.to_device(found), decision.state

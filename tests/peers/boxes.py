@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from coterie import Plan, Round
-from coterie.peers.agreed_rounds import Pace, take_part
+from coterie.peers.agreed_rounds import take_part
 from coterie.peers.keys import PrivateKey, make_key
 from coterie.peers.objects import Objects, open_objects
+from coterie.peers.pace import Pace
 from coterie.peers.roster import Roster
 from coterie.peers.signed_mailbox import SignedMailbox
 

@@ -15,9 +15,10 @@ from coterie.core.packing import pack
 from coterie.engines.sequential import Sequential
 from coterie.loop.federate import federate
 from coterie.loop.plan import Resume
-from coterie.peers.agreed_rounds import Pace, take_part
+from coterie.peers.agreed_rounds import take_part
 from coterie.peers.letter import Letter
 from coterie.peers.message import Unusable
+from coterie.peers.pace import Pace
 from tests.common.recipes import RECIPES
 from tests.federations import dense, distance, ragged, seed_set
 from tests.peers.boxes import FAST, Box, Hospital, in_threads, together

@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from coterie import Mistake
-from coterie.peers.agreed_rounds import Pace, take_part
+from coterie.peers.agreed_rounds import take_part
 from coterie.peers.decision import Decision
 from coterie.peers.first_sight import exchange_keys
 from coterie.peers.letter import Letter, Place, read_letter, write_letter
 from coterie.peers.message import Unusable
 from coterie.peers.objects import FolderObjects, Objects, open_objects
+from coterie.peers.pace import Pace
 from coterie.peers.roster import Roster, read_roster, roster_line
 from tests.common.recipes import RECIPES
 from tests.peers.boxes import FAST, Hospital, in_threads, together
