@@ -29,7 +29,7 @@ from coterie.loop import federate as loop
 from coterie.loop.attack import Attack
 from coterie.loop.balance_classes import balance_classes
 from coterie.loop.check_arguments import check_clients, check_kinds, check_own_test, check_recipe
-from coterie.loop.class_order import count_classes, count_outputs, order_classes
+from coterie.loop.class_order import count_classes, count_outputs, order_classes, require_classes_for
 from coterie.loop.cohort import Available, Cohort
 from coterie.loop.communication import Communication
 from coterie.loop.evaluate import Evaluation, label_shares
@@ -274,6 +274,7 @@ def plan(
     if first.traits.predicts:
         if doubt is not None:
             raise doubt
+        require_classes_for(first.traits, kind)
         with _mistakes_about(keys):
             check_model.check_fit(trials, objective, measures, num_classes)
         if objective.reads_classes and not (y is not None and y.is_floating_point() and kind is None):

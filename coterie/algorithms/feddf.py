@@ -114,6 +114,7 @@ def feddf(
             ),
             traits=replace(
                 averaging.traits,
+                needs_classes=True,
                 reads_seed_set=True,
             ),
         )

@@ -208,7 +208,7 @@ def fedh2l(
                 checks={"posteriors": posteriors.table_problem},
                 aggregation={"posteriors": peers.aggregation},
             ),
-            traits=Traits(own_models=True, lossy=()),
+            traits=Traits(own_models=True, lossy=(), needs_classes=True),
             codec=codec,
         )
 

@@ -149,7 +149,7 @@ def fedmd(
                 evaluated_weights=posteriors.evaluated_weights,
                 checks={} if match == "logits" else {"scores": posteriors.table_problem},
             ),
-            traits=Traits(own_models=True, reads_seed_set=True, lossy=()),
+            traits=Traits(own_models=True, reads_seed_set=True, lossy=(), needs_classes=True),
             codec=codec,
         )
 

@@ -17,6 +17,7 @@ from coterie.experiment.build_experiment import Experiment
 from coterie.experiment.settings import model_names
 from coterie.experiment.starting_weights import Start
 from coterie.report.formats import format_bytes, format_duration, format_number, format_percent, format_spread
+from coterie.track.measures import list_metrics, name_metric
 from coterie.track.rounds_file import Record
 
 ROUND_PAUSE_SECONDS = 1.0
@@ -46,14 +47,14 @@ class RunDisplay(logging.Handler):
     def round(self, record: Record) -> None:
         """Show a round. Outside a terminal, only evaluated rounds and the last are shown, at most one a second."""
         self.bytes += record["bytes_up"] + record["bytes_down"]
-        evaluated = record["test_accuracy"] is not None or not self.predicts
+        evaluated = record["test_accuracy"] is not None or record["test_loss"] is not None or not self.predicts
         self.last = record if evaluated or self.last is None else {**record, **_test_measures(self.last)}
         self.progress.show(record["round"], self._progress_text(self.last), print_line=evaluated)
 
     def _progress_text(self, record: Record) -> str:
         loss = record["test_loss"] if record["test_loss"] is not None else record["train_loss"]
         spread = f"spread {format_number(record['spread'])}" if "spread" in record else ""
-        accuracy = spread or f"accuracy {format_percent(record['test_accuracy'])}"
+        accuracy = spread or _quality(record)
         return f"{accuracy}  loss {format_number(loss)}  {format_bytes(self.bytes)} sent"
 
     def say(self, sentence: str) -> None:
@@ -94,7 +95,16 @@ def show_logs(display: RunDisplay) -> Iterator[None]:
 
 
 def _test_measures(record: Record) -> Record:
-    return {"test_accuracy": record["test_accuracy"], "test_loss": record["test_loss"]}
+    return {name: record[name] for name in ("test_accuracy", "test_loss", *list_metrics([record])) if name in record}
+
+
+def _quality(record: Record) -> str:
+    """Return the accuracy, or where there is none the other metrics; the first of these beside the accuracy too."""
+    metrics = [f"{name.removeprefix('test_')} {format_number(record[name])}" for name in list_metrics([record])]
+    accuracy = record["test_accuracy"]
+    if accuracy is None and metrics:
+        return "  ".join(metrics)
+    return "  ".join([f"accuracy {format_percent(accuracy)}", *metrics[:1]])
 
 
 def _headline(experiment: Experiment) -> str:
@@ -123,12 +133,17 @@ def _start_lines(start: Start) -> list[str]:
     return lines
 
 
+_ENDS = {"target": " (target reached)", "patience": " (no longer improving)"}
+
+
 def _summary_rows(end: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
-        ("rounds", str(end["rounds"]) + (" (target reached)" if end["stopped"] == "target" else "")),
+        ("rounds", str(end["rounds"]) + _ENDS.get(end["stopped"], "")),
         ("test accuracy", format_percent(end["test_accuracy"])),
         ("best test accuracy", format_percent(end["best_test_accuracy"])),
     ]
+    metrics = [(name_metric(name), format_number(end[name])) for name in list_metrics([end])]
+    rows[1 if end["test_accuracy"] is None and metrics else 3 :] = metrics
     if "spread" in end:
         rows[1:] = [("spread of outputs", format_spread(end))]
     if "own_test_accuracy" in end:

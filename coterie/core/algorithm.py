@@ -186,6 +186,7 @@ class Traits:
         lossy: paths of the subtrees of U_i that a codec may round, or send late, when the user asks for one: parameters
             that the server averages. Not statistics, whose variances could become 0 or negative, nor what must add up
             at the server to what clients keep. What `ServerHalf.checks` judges lies outside them.
+        needs_classes: it takes the outputs for scores of classes, of which one is right, as posteriors are.
     """
 
     own_models: bool = False
@@ -193,6 +194,7 @@ class Traits:
     pooled: bool = False
     reads_seed_set: bool = False
     lossy: tuple[tuple[str, ...], ...] = (("delta", "params"),)
+    needs_classes: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from coterie.core.algorithm import Traits
+from coterie.core.errors import Mistake
 from coterie.core.examples import Examples
 from coterie.loop.check_model import ModelTrial
 from coterie.models.functional import move_classes_last
@@ -54,6 +56,21 @@ def count_outputs(trials: Mapping[str, ModelTrial], objective: Objective, num_cl
         shaped = isinstance(trial.outputs, Tensor) and trial.outputs.dim() > 1
         return trial.outputs.shape[-1] if shaped else num_classes
     return kinds.count_outputs(objective.kind, trial.y, None)
+
+
+def require_classes_for(traits: Traits, kind: kinds.Kind | None) -> None:
+    """Refuse a task without classes for an algorithm that takes outputs for scores of classes.
+
+    Raises:
+        Mistake: it is one.
+    """
+    if traits.needs_classes and kind is not None and kind.labels != kinds.CLASSES:
+        raise Mistake(
+            f"the algorithm compares posteriors, scores of classes of which one is right, and a {kind.name} task has "
+            'none; choose another algorithm, or for two classes the kind "classification"',
+            key="kind",
+            value=kind.name,
+        )
 
 
 def count_classes(test: Examples | None, objective: Objective) -> int | None:

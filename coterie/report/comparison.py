@@ -9,9 +9,10 @@ from pathlib import Path
 from coterie.core.errors import Mistake, require
 from coterie.report import page_parts
 from coterie.report.charts import Curve, line_chart
-from coterie.report.formats import format_bytes, format_duration, format_percent, format_setting
+from coterie.report.formats import format_bytes, format_duration, format_number, format_percent, format_setting
 from coterie.report.run_reader import Run, mistakes_about_shapes, read_run
 from coterie.track import rounds_to_target
+from coterie.track.measures import list_metrics, name_metric
 from coterie.track.summary import accuracy_curve
 
 MAX_COLUMNS = 4
@@ -59,12 +60,14 @@ def compare_runs(folders: Sequence[Path], target: float | None = None) -> Compar
             runs.append(read_run(folder))
     names = _unique_names(runs)
     keys = _keys_that_differ(runs)
-    results = ["state", "rounds done", "test accuracy", "best", "rounds to target", "sent", "time"]
+    metrics = list_metrics(run.end for run in runs)
+    names_of_metrics = [name_metric(name) for name in metrics]
+    results = ["state", "rounds done", "test accuracy", "best", *names_of_metrics, "rounds to target", "sent", "time"]
     rows = []
     for name, run in zip(names, runs, strict=True):
         with mistakes_about_shapes(run.folder):
             settings = [format_setting(run.config.get(key, "-")) for key in keys]
-            rows.append([name, *settings, *_result_cells(run, target)])
+            rows.append([name, *settings, *_result_cells(run, target, metrics)])
     return Comparison(runs, names, ["run", *keys, *results], rows)
 
 
@@ -82,7 +85,7 @@ def _keys_that_differ(runs: Sequence[Run]) -> list[str]:
     return sorted(differing, key=lambda key: tables.index(key.rpartition(".")[0]))
 
 
-def _result_cells(run: Run, target: float | None) -> list[str]:
+def _result_cells(run: Run, target: float | None, metrics: Sequence[str]) -> list[str]:
     """Return a run's results as cells of the table; `target`, if given, replaces the run's own target."""
     reached = run.end["rounds_to_target"] if target is None else rounds_to_target(accuracy_curve(run.rounds), target)
     return [
@@ -90,6 +93,7 @@ def _result_cells(run: Run, target: float | None) -> list[str]:
         str(run.end["rounds"]),
         format_percent(run.end["test_accuracy"]),
         format_percent(run.end["best_test_accuracy"]),
+        *(format_number(run.end.get(name)) for name in metrics),
         "-" if reached is None else f"{reached:.1f}",
         format_bytes(run.bytes_once + run.end["bytes_up"] + run.end["bytes_down"]),
         format_duration(run.end["elapsed"]),
@@ -115,6 +119,10 @@ def comparison_page(comparison: Comparison) -> str:
             "<p class=soft>The settings that differ, then the results.</p>",
             page_parts.section("Settings and results", page_parts.table(rows, head)),
             page_parts.section("Accuracy", legend, _charts(comparison, "test_accuracy", "test accuracy")),
+            *(
+                page_parts.section(name_metric(name), legend, _charts(comparison, name, name_metric(name)))
+                for name in list_metrics(record for run in comparison.runs for record in run.rounds)
+            ),
             page_parts.section("Training loss", legend, _charts(comparison, "train_loss", "training loss")),
         ],
     )

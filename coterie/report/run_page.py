@@ -22,6 +22,7 @@ from coterie.report.stage_links import stage_links
 from coterie.report.start_tables import start_tables
 from coterie.track.checksums import REPORT_FILE, refresh_report
 from coterie.track.file_writing import disk_mistakes
+from coterie.track.measures import list_metrics, name_metric
 
 
 def write_report(folder: Path) -> Path:
@@ -76,7 +77,9 @@ def _progress_sentence(run: Run) -> str:
     rounds = f"{run.end['rounds']} of {run.config['rounds']} rounds"
     if not run.over:
         return f"Not finished: {rounds} so far."
-    reason = "the target accuracy was reached" if run.end["stopped"] == "target" else "all rounds are done"
+    reasons = {"patience": "the test results no longer improved", "target": "the target was reached"}
+    reasons |= {"target": "the target accuracy was reached"} if run.end["target_accuracy"] is not None else {}
+    reason = reasons.get(run.end["stopped"], "all rounds are done")
     return f"Finished after {rounds}: {reason}."
 
 
@@ -95,6 +98,8 @@ def _tiles(run: Run) -> list[tuple[str, str]]:
         (format_percent(end["best_test_accuracy"]), "best test accuracy"),
         (format_number(end["test_loss"]), "test loss"),
     ]
+    metrics = [(format_number(end.get(name)), name_metric(name)) for name in list_metrics([end])]
+    results = [*metrics, results[2]] if end["test_accuracy"] is None and metrics else [*results, *metrics]
     if "spread" in end:
         results = [
             (format_spread(end), "spread of outputs"),
@@ -130,6 +135,10 @@ def _charts(run: Run) -> str | None:
         spread = [Curve("train", x, run.measure("spread"))]
         pictures.append(line_chart(accuracy, label, "test accuracy", is_bytes, run.end["target_accuracy"]))
         pictures.append(line_chart(loss, label, "loss", is_bytes))
+        pictures += [
+            line_chart([Curve("on all test data", x, run.measure(name))], label, name_metric(name), is_bytes)
+            for name in list_metrics(run.rounds)
+        ]
         pictures.append(line_chart(spread, label, "spread of outputs", is_bytes))
     return page_parts.side_by_side(*pictures)
 

@@ -33,6 +33,7 @@ SOURCES = Registry(
         "pacs": "coterie.data.sources.pacs:pacs",
         "shakespeare": "coterie.data.sources.shakespeare:shakespeare",
         "heart_disease": "coterie.data.sources.heart_disease:heart_disease",
+        "diabetes": "coterie.data.sources.diabetes:diabetes",
         "adult": "coterie.data.sources.adult:adult",
         "npz": "coterie.data.sources.npz:npz",
         "csv": "coterie.data.sources.csv:csv",

@@ -63,7 +63,7 @@ class AreaUnderCurve(Metric):
             scores, known = _log_odds(scores), torch.ones_like(flags)
         else:
             outputs, target = fit(self.kind, outputs, y)
-            scores, target = (v.detach().cpu().reshape(len(v), -1) for v in (outputs, target))
+            scores, target = (v.detach().cpu().reshape(len(v), self.columns) for v in (outputs, target))
             flags = target > 0
             known = target != self.ignore_index if self.ignore_index is not None else torch.ones_like(flags)
         bins = _bins(scores, flags)
