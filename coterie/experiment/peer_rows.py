@@ -173,6 +173,14 @@ def participant_experiment(
     origins = Origins(contents={settings.data["source"]: {"rows": rows.digest}})
     prepared = Prepared(settings, ready, choose_seed_set(settings, ready), origins, remarks)
     experiment = assemble_experiment(prepared, machine, start_folder)
+    task = experiment.settings.task
+    if task.class_weights == "balanced" and task.kind not in ("classification", "binary"):
+        raise Mistake(
+            f"participants count one class for each row, and this is a {task.kind} task; give numbers",
+            key="class_weights",
+            value=task.class_weights,
+            table="task",
+        )
     kept = experiment.plan.evaluation
     evaluation = replace(kept, own=None if kept.test is None else {me: kept.test}, shares=None)
     return replace(experiment, plan=replace(experiment.plan, evaluation=evaluation))

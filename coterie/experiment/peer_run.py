@@ -26,6 +26,7 @@ from coterie.experiment.peer_rows import (
     without_dealing,
 )
 from coterie.experiment.settings import Settings
+from coterie.experiment.tables import TABLES
 from coterie.loop.cohort import Cohort
 from coterie.loop.plan import Plan, Resume, Round
 from coterie.peers.agreed_rounds import take_part
@@ -36,10 +37,13 @@ from coterie.peers.objects import open_objects
 from coterie.peers.own_plan import own_plan, require_computable
 from coterie.peers.pace import Pace
 from coterie.peers.roster import Roster, read_roster
-from coterie.peers.signed_mailbox import AGREED, SignedMailbox
+from coterie.peers.signed_mailbox import SignedMailbox
 from coterie.track import RunFolder
 from coterie.track.run_folder import ROSTER_FILE
 
+_EARLY = ("rng_seed", "data", "algorithm", "cohort", "aggregation", "seed_set")
+"""What participants compare before they know their data: it is the same in the file and in a run folder's config.toml,
+where nothing is left open any more."""
 _OWN = ("engine", "evaluate", "probe", "pretrain", "rounds")
 """Tables and keys in which participants may differ. Weights to start from must be the same, and are compared."""
 
@@ -146,10 +150,11 @@ class Peer:
         rows = load_participant_rows(settings, self.me, self.say)
         roster = self._roster(list(settings.model.get("clients", {})), folder, key)
         left_open = replace(settings, data=settings.data | {"standardize": None})  # it is agreed on
-        mailbox = self._open(roster, key, _parts(left_open, own_models=True))
+        parts = _parts(left_open, own_models=False)
+        mailbox = self._open(roster, key, {name: parts[name] for name in _EARLY})
         agreed = agree_on_data(settings, rows, mailbox, self.pace.start_deadline, self.say)
         experiment = participant_experiment(agreed, rows, self.me, machine, start_folder)
-        return experiment, roster, {AGREED[0]: agreed.digest}
+        return experiment, roster, {"agreement on the data": agreed.digest}
 
     def _open(self, roster: Roster, key: PrivateKey, parts: dict[str, str]) -> SignedMailbox:
         return SignedMailbox(open_objects(self.url), roster, self.me, key, parts, say=self.say)
@@ -212,13 +217,15 @@ def _in_order(names: Iterable[str], partition: str | None) -> tuple[str, ...]:
 
 
 def _parts(settings: Settings, own_models: bool) -> dict[str, str]:
-    """Return digests of what all participants must have alike in their settings."""
-    tables: dict[str, Any] = {k: v for k, v in settings.tables().items() if k not in _OWN}
+    """Return digests of what all participants must have alike in their settings, for every table of a file."""
+    given = settings.tables()
+    tables: dict[str, Any] = {"rng_seed": given["rng_seed"]} | {name: given.get(name, {}) for name in TABLES}
     for name in ("data", "seed_set"):
-        tables[name] = {k: v for k, v in tables.get(name, {}).items() if k != "path"}
-    if own_models:
-        tables.pop("model")
-    return {name: digest(json.dumps(table, sort_keys=True).encode()) for name, table in tables.items()}
+        tables[name] = {k: v for k, v in tables[name].items() if k != "path"}
+    own = (*_OWN, "model") if own_models else _OWN
+    return {
+        name: digest(json.dumps(table, sort_keys=True).encode()) for name, table in tables.items() if name not in own
+    }
 
 
 def _seed_set_part(plan: Plan) -> dict[str, str]:
@@ -226,4 +233,4 @@ def _seed_set_part(plan: Plan) -> dict[str, str]:
     if plan.seed_set is None:
         return {}
     x, y = plan.seed_set.tensors()
-    return {AGREED[1]: digest(pack({"x": x} if y is None else {"x": x, "y": y}))}
+    return {"seed_set's examples": digest(pack({"x": x} if y is None else {"x": x, "y": y}))}

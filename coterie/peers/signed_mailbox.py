@@ -37,9 +37,6 @@ ROUNDS_KEPT = 3
 MAX_DECISIONS = 20
 """Decisions on one round that are looked at: all but one were written by somebody who may not decide."""
 
-AGREED = ("agreement on the data", "seed_set's examples", "model")
-"""Parts that are compared only once the participants have exchanged facts, so that one may have them before another."""
-
 RETRY_SECONDS = 2.0
 """Pause after a place that did not answer."""
 
@@ -110,15 +107,17 @@ class SignedMailbox:
         self._patiently(lambda: self.objects.put(f"start/{spell(self.me)}.start", data))
 
     def differs(self, sender: str) -> str | None:
-        """Return in a few words what a participant runs that is not what this one runs; None if it is unknown."""
+        """Return in a few words what a participant runs that is not what this one runs; None if it is unknown.
+
+        Parts that only one of them has are not compared: one may know its data before the other.
+        """
         data = self._patiently(lambda: self.objects.read(f"start/{spell(sender)}.start", MAX_HEAD_BYTES))
         if not isinstance(data, bytes):
             return None
         letter = read_letter(data, self.roster, _ANY_RUN, sender)
         if isinstance(letter, Unusable):
             return f"its first message {letter.why}"
-        theirs = {name: each for name, each in self.parts.items() if name in AGREED} | dict(letter.facts)
-        different = [name for name, each in self.parts.items() if theirs.get(name) != each]
+        different = [name for name, each in self.parts.items() if letter.facts.get(name, each) != each]
         return f"it runs another {', '.join(different)}" if different else None
 
     def read(self, round: int, sender: str, kind: str, max_bytes: int = 0) -> Letter | Unusable | None:
