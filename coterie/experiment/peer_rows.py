@@ -108,6 +108,8 @@ def load_participant_rows(settings: Settings, me: str, say: Callable[[str], None
     """
     keys = registry_keys(SOURCES, settings.data["source"], settings.folders)
     data = {key: settings.data[key] for key in keys if key != "rng_seed" and settings.data.get(key) is not None}
+    if "task" in keys and settings.task.kind is not None:
+        data["task"] = settings.task.kind
     file = SiloFile(Path(), me, None, settings.data["source"], data, folders=settings.folders)
     try:
         rows = load_own_rows(file, settings.rng_seed)

@@ -110,6 +110,33 @@ def test_own_rows_give_the_model_of_a_simulation_with_all_rows(
     assert sum(a * n for a, n in zip(own, sizes, strict=True)) / 4 == pytest.approx(simulated[-1].test_accuracy)
 
 
+@pytest.mark.parametrize(
+    ("label", "task"),
+    [('"dose"', '[task]\nkind = "regression"'), ('["sick", "tired"]', '[task]\nkind = "multilabel"')],
+    ids=["number", "several"],
+)
+def test_labels_may_be_numbers_or_several(
+    label: str, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {"east": ["50,1.5,0,1,0", "60,2,1,1,0", "61,2,1,0,1"], "north": ["40,7,0,0,0", "42,3,1,0,1"]}
+    rows["west"] = ["45,7.25,0,1,0", "48,1,0,0,1"]
+    file = experiment_file(tmp_path)
+    key = "label_column" if label.startswith('"') else "label_columns"
+    text = (
+        file.read_text().replace('label_column = "answer"', f"{key} = {label}").replace("[model]", f"{task}\n[model]")
+    )
+    features = 'feature_columns = ["age"]'
+    file.write_text(text.replace('client_column = "place"', f'client_column = "place"\n{features}'))
+    header = "place,age,dose,sick,tired,test"
+    (tmp_path / "all.csv").write_text("\n".join([header, *(f"{name},{row}" for name in NAMES for row in rows[name])]))
+    for name in NAMES:
+        (tmp_path / f"{name}.csv").write_text("\n".join([header.removeprefix("place,"), *rows[name]]))
+    simulated = simulate(file)
+    apart = Group(tmp_path, file, monkeypatch).together(lambda name: [f"data.path={tmp_path / name}.csv"])
+    for rounds in apart.values():
+        assert pack(rounds[-1].state) == pack(simulated[-1].state)
+
+
 def test_a_file_of_all_has_each_participant_s_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows carry their client's name; one reads a file of all, another one of its own: both are the same."""
     file = experiment_file(tmp_path)

@@ -19,6 +19,7 @@ from coterie.core.errors import Mistake, few, mistakes_in
 from coterie.core.examples import Examples
 from coterie.core.toml_text import toml_text
 from coterie.data import digest_split
+from coterie.data.label_columns import read_task_labels
 from coterie.data.origins import digest_source
 from coterie.data.partitions.natural import rows_by_client
 from coterie.data.raw_table import (
@@ -27,7 +28,6 @@ from coterie.data.raw_table import (
     read_client_ids,
     read_complete_column,
     read_feature,
-    read_labels,
     read_split,
 )
 from coterie.data.source import Source
@@ -139,7 +139,9 @@ def _load_table(file: SiloFile) -> OwnRows:
     path = Path(given["path"])
     table = read_parquet(path) if file.source == "parquet" else RawTable(str(path), read_csv(path))
     label, client, test_column = given["label_column"], given.get("client_column"), given.get("test_column")
-    uses = {label: "label_column", client: "client_column", test_column: "test_column"}
+    several = given.get("label_columns")
+    uses: dict[str | None, str] = dict.fromkeys([label] if several is None else several, "label_column")
+    uses |= {client: "client_column", test_column: "test_column"}
     names = choose_features(table, given.get("feature_columns"), uses)
     unknown = [name for name in file.coded_columns if name not in names]
     if unknown:
@@ -147,14 +149,14 @@ def _load_table(file: SiloFile) -> OwnRows:
             f"it names {toml_text(unknown[0])}, which is not a feature column; there are {few(names, 10)}",
             key="coded_columns",
         )
-    labels = read_labels(table, label) if given["labels"] else None
+    labels = read_task_labels(table, label, several, given.get("task")) if given["labels"] else None
     number = len(next(iter(table.columns.values())))
     if test_column is not None:
         train, test = read_split(table, test_column)
     elif labels is None:
         train, test = np.arange(number), np.arange(0)
     else:
-        kept = {name: cells for name, cells in table.columns.items() if name in (*names, label)}
+        kept = {name: cells for name, cells in table.columns.items() if name in (*names, *(several or [label]))}
         train, test = digest_split.split_by_digest(digest_split.contents_of_columns(kept), given["test_fraction"])
     columns = [read_feature(table, name, train, coded=name in file.coded_columns) for name in names]
     ids = None

@@ -157,7 +157,7 @@ class OwnRows:
         if y is None:
             return LabelFacts("none", (), None, (), "none")
         form = tuple(y.shape[1:]), str(y.dtype).removeprefix("torch.")
-        if self.labels is not None:
+        if self.labels is not None and self.labels.num_classes is not None:
             return LabelFacts(self.labels.kind, tuple(self.labels.names or ()), self.labels.num_classes, *form)
         if source.num_classes is None:
             return LabelFacts("other", (), None, *form)
