@@ -91,13 +91,15 @@ class Peer:
                     f"[{table}] belongs to a simulation, in which one process sees every update; leave it out where "
                     "participants train without a server"
                 )
-        if settings.evaluate.target_accuracy is not None:
-            raise Mistake(
-                "each participant measures on test rows of its own, so one of them would stop alone; leave it out",
-                key="target_accuracy",
-                value=settings.evaluate.target_accuracy,
-                table="evaluate",
-            )
+        for key in ("target_accuracy", "target", "patience"):
+            value = getattr(settings.evaluate, key)
+            if value is not None:
+                raise Mistake(
+                    "each participant measures on test rows of its own, so one of them would stop alone; leave it out",
+                    key=key,
+                    value=value,
+                    table="evaluate",
+                )
         if settings.engine.workers not in ("auto", 1):
             raise Mistake(
                 "a participant is one process; leave it out",

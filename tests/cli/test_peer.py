@@ -104,6 +104,7 @@ def test_a_mistake_writes_no_run_folder(tmp_path: Path, monkeypatch: pytest.Monk
     assert "make one with `coterie peer-key`" in str(absent.exception)
     faults = CliRunner().invoke(app, [*given, "faults.drop=0.1"])
     assert "[faults] belongs to a simulation" in str(faults.exception)
-    target = CliRunner().invoke(app, [*given, "evaluate.target_accuracy=0.9"])
-    assert "one of them would stop alone" in str(target.exception)
+    for key in ("target_accuracy=0.9", "patience=2", 'target={metric = "accuracy", value = 0.9}'):
+        target = CliRunner().invoke(app, [*given, f"evaluate.{key}"])
+        assert "one of them would stop alone" in str(target.exception)
     assert not (tmp_path / "run").exists()
