@@ -117,7 +117,7 @@ class ModuleLoss:
         """Return what each label counts in the mean: its class's weight, 0 where it is ignored."""
         if y.is_floating_point():
             return torch.ones_like(y[:, 0])
-        keep = y != self.module.ignore_index
+        keep: Tensor = y != self.module.ignore_index
         if self.module.weight is None:
             return keep
         weights: Tensor = self.module.weight
