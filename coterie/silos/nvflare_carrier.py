@@ -98,13 +98,14 @@ class NVFlareCoordinator:
         Raises:
             Mistake: a message is larger than `max_bytes`; none was sent.
         """
-        for site, message in messages.items():
-            if len(message) > self.max_bytes:
+        for site in messages:  # one in memory at a time, as in `coterie.silos.message.Requests`
+            size = len(messages[site])
+            if size > self.max_bytes:
                 raise Mistake(
-                    f"the message for {site} has {len(message)} bytes, above the largest message of {self.max_bytes}; "
+                    f"the message for {site} has {size} bytes, above the largest message of {self.max_bytes}; "
                     "compress it, or allow larger ones at the coordinator and at every silo"
                 )
-        return self._ask(dict(messages), time.monotonic() + deadline, deadline)
+        return self._ask(messages, time.monotonic() + deadline, deadline)
 
     def renew(self) -> None:
         """Let silos in that came since the last round; called between rounds."""
@@ -119,9 +120,12 @@ class NVFlareCoordinator:
         self._process.stop()
         self._meeting.close()
 
-    def _ask(self, waiting: dict[str, bytes], ends: float, deadline: float) -> Iterator[tuple[str, bytes | Failure]]:
+    def _ask(
+        self, messages: Mapping[str, bytes], ends: float, deadline: float
+    ) -> Iterator[tuple[str, bytes | Failure]]:
         """Ask, over as many jobs as it takes, until everyone has answered or the deadline is over."""
-        why = dict.fromkeys(waiting, f"gave no answer within {deadline:g} seconds")
+        waiting = dict.fromkeys(messages)
+        why = dict.fromkeys(messages, f"gave no answer within {deadline:g} seconds")
         spoilt = Counter[str]()
         while waiting and time.monotonic() < ends:
             out = self._left_out()
@@ -144,7 +148,7 @@ class NVFlareCoordinator:
                 other = _STOPPED if why[site] == _STOPPED else "is not connected"
                 yield site, Failure(self._bars.reasons().get(site, other))
             if waiting:
-                yield from self._exchange(lease, waiting, why, ends)
+                yield from self._exchange(lease, messages, waiting, why, ends)
             if lease.lost.is_set():
                 self._count_spoilt(lease.suspects(waiting), spoilt)
         for site in waiting:
@@ -165,7 +169,12 @@ class NVFlareCoordinator:
         return {site: why for site, why in barred.items() if site not in usable and site not in inside}
 
     def _exchange(
-        self, lease: Lease, waiting: dict[str, bytes], why: dict[str, str], ends: float
+        self,
+        lease: Lease,
+        messages: Mapping[str, bytes],
+        waiting: dict[str, None],
+        why: dict[str, str],
+        ends: float,
     ) -> Iterator[tuple[str, bytes | Failure]]:
         """Send what is waiting, and yield answers until all are here, the job ends, or the time is over.
 
@@ -174,9 +183,9 @@ class NVFlareCoordinator:
         self._number += 1
         number, failed = self._number, set[str]()
         try:
-            for message, sites in _group_by_message(waiting).items():
-                about = {"kind": "ask", "number": number, "sites": sites, "seconds": max(ends - time.monotonic(), 0.1)}
-                lease.line.send(about, message)
+            for site in waiting:
+                about = {"kind": "ask", "number": number, "site": site, "seconds": max(ends - time.monotonic(), 0.1)}
+                lease.line.send(about, messages[site])
         except Closed:
             self._lose(lease)
             return
@@ -346,11 +355,3 @@ def free_port() -> int:
         with socket.socket() as trial, suppress(OSError):
             trial.bind(("127.0.0.1", port))
             return port
-
-
-def _group_by_message(messages: Mapping[str, bytes]) -> dict[bytes, list[str]]:
-    """Return which silos get each message, so that a broadcast crosses to the relay once."""
-    groups: dict[bytes, list[str]] = {}
-    for site, message in messages.items():
-        groups.setdefault(message, []).append(site)
-    return groups

@@ -57,11 +57,10 @@ class CoordinatorRelay:
         line.send({"kind": "lost"})
 
     def _ask(self, line: Line, header: dict[str, Any], body: bytes, max_bytes: int) -> None:
-        """Send one message to some silos; a thread for each hands its answer back as it arrives."""
-        for site in header["sites"]:
-            answers = collab.get_clients([site])(blocking=False, timeout=header["seconds"]).answer(body)
-            arguments = (line, {"number": header["number"], "site": site}, answers, max_bytes)
-            threading.Thread(target=_hand_back, args=arguments, daemon=True).start()
+        """Send one message to a silo; a thread hands its answer back when it arrives."""
+        answers = collab.get_clients([header["site"]])(blocking=False, timeout=header["seconds"]).answer(body)
+        arguments = (line, {"number": header["number"], "site": header["site"]}, answers, max_bytes)
+        threading.Thread(target=_hand_back, args=arguments, daemon=True).start()
 
 
 def _hand_back(line: Line, about: dict[str, Any], answers: Any, max_bytes: int) -> None:
