@@ -1,8 +1,10 @@
 """A coordinator or a silo of a small federation in a process of its own, for tests between hosts.
 
-    python -m tests.deploy.party coordinator PROJECT OUT [--rounds N] [--hidden H] [--pause SECONDS] [--timeout SECONDS]
-    python -m tests.deploy.party silo KIT FOLDER [--rounds N] [--hidden H]
-    python -m tests.deploy.party simulation OUT [--rounds N] [--hidden H]
+    python -m tests.deploy.party coordinator PROJECT OUT [OPTIONS]
+    python -m tests.deploy.party silo KIT FOLDER [OPTIONS]
+    python -m tests.deploy.party simulation OUT [OPTIONS]
+
+Options: --rounds, --hidden (units), --batch; of the coordinator also --pause, --timeout (seconds) and --quorum.
 
 FedAvg on digits, dealt to north, south and west. A coordinator prints a line of JSON for each round, and writes the
 weights into OUT in the end, as the simulation does. Each ends with its standard input.
@@ -45,7 +47,8 @@ def plan_of(given: argparse.Namespace, names: tuple[str, ...]) -> Plan:
     dealt = deal(digits, partition="iid", num_clients=len(NAMES), rng_seed=0)
     clients = {name: data for name, data in zip(NAMES, dealt.values(), strict=True) if name in names}
     model = build("mlp", (1, 8, 8), 10, rng_seed=0, hidden=[given.hidden])
-    return coterie.plan(coterie.fedavg(lr=0.1, batch_size=32), model, clients, rounds=given.rounds, rng_seed=0)
+    recipe = coterie.fedavg(lr=0.1, batch_size=given.batch)
+    return coterie.plan(recipe, model, clients, rounds=given.rounds, rng_seed=0)
 
 
 def run_coordinator(given: argparse.Namespace) -> None:
@@ -110,6 +113,7 @@ def main() -> None:
             one.add_argument(path, type=Path)
         one.add_argument("--rounds", type=int, default=3)
         one.add_argument("--hidden", type=int, default=32)
+        one.add_argument("--batch", type=int, default=32)
         one.add_argument("--pause", type=float, default=0.0)
         one.add_argument("--timeout", type=float, default=60.0)
         one.add_argument("--quorum", type=int, default=2)
