@@ -63,7 +63,7 @@ class TrainedModel:
         if self.inputs.task == "binary" and self.inputs.classes is not None:
             logit = scores.reshape(len(scores), -1)[:, :1]  # of the second class
             scores = torch.cat([torch.zeros_like(logit), logit], 1)  # their softmax is the logit's sigmoid
-        elif self.inputs.task is not None:
+        elif self.inputs.task in ("regression", "multilabel"):
             sentence = (
                 f"the model does a {self.inputs.task} task, and gives no class for each example; in Python call its"
             )

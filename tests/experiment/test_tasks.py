@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from coterie.core.errors import Mistake
 from coterie.experiment.run import run
 from coterie.experiment.settings import load_settings
+from coterie.experiment.trained_model import load_trained_model
 from tests.experiment.silos.exchange import settings_of
 from tests.experiment.silos.test_rounds import both
 
@@ -134,3 +135,14 @@ def two_classes() -> Any:
     x = torch.randn(120, 3, generator=draw)
     y = (x[:, 0] + torch.randn(120, generator=draw) > 0.5).long()
     return Source("two_classes", Examples(x[:90], y[:90]), Examples(x[90:], y[90:]), 2)
+
+
+def test_a_binary_model_predicts_the_probability_of_both_classes(tmp_path: Path) -> None:
+    """The logit's sigmoid is that of class 1."""
+    x = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=x, y=(x[:, 0] > 0).astype(np.int64))
+    run_file(tmp_path, HEAD.format(task='task.kind = "binary"', rounds=2) + TAIL.format(model="logistic"))
+    trained = load_trained_model(tmp_path / "out")
+    found = trained.probabilities(torch.from_numpy(x))
+    assert torch.allclose(found[:, 1], trained.model(torch.from_numpy(x))[:, 0].sigmoid(), atol=1e-6)
+    assert torch.allclose(found.sum(1), torch.ones(60))
