@@ -60,6 +60,7 @@ CASES: dict[str, dict[str, Any]] = {
     "several epochs": {**digits(partition="iid"), "algorithm": {"name": "fedavg", "lr": 0.1, "local_epochs": 2}},
     "cohort": {**digits(partition="iid"), "cohort": {"size": 2}},
     "codec": {**digits(partition="iid"), "communication": {"codec": "top_k", "share": 0.1}},
+    "adapters": {**digits(partition="iid"), "model": {"name": "mlp", "adapter": "lora", "aggregate": "exact"}},
     "three models": {
         **digits(partition="iid"),
         "seed_set": {"source": "digits", "examples": 20},
