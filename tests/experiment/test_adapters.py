@@ -12,6 +12,7 @@ import torch
 from coterie import Mistake
 from coterie.experiment import folder_jobs
 from coterie.experiment.finished_run import load_finished_run
+from coterie.experiment.pretraining_settings import load_pretraining
 from coterie.experiment.run import run
 from coterie.experiment.settings import load_settings
 from coterie.experiment.trained_model import load_trained_model
@@ -154,3 +155,31 @@ def test_a_key_of_adapters_needs_an_adapter(tmp_path: Path) -> None:
     path.write_text(FILE.replace('adapter = "lora"\n', ""))
     with pytest.raises(Mistake, match=r'model\.rank = 2: it belongs to model.adapter = "lora"'):
         load_settings(path)
+
+
+def test_clients_with_models_of_their_own_end_with_them_merged(tmp_path: Path) -> None:
+    run(settings(tmp_path, "algorithm.name=independent", "rounds=1"), tmp_path / "run")
+    model = build("mlp", [1, 8, 8], 10, rng_seed=0, hidden=[16])
+    ends = [tensors(file) for file in sorted((tmp_path / "run" / "clients").iterdir())]
+    assert [end.keys() for end in ends] == [model.state_dict().keys()] * 3
+    assert not torch.equal(ends[0]["1.weight"], ends[1]["1.weight"])
+    assert not (tmp_path / "run" / "adapter").exists()
+    trained = load_trained_model(tmp_path / "run", "1").model
+    assert torch.equal(trained.state_dict()["1.weight"], ends[1]["1.weight"])
+
+
+def test_factors_have_learning_rates_by_name(tmp_path: Path) -> None:
+    """A factor of 1e-9 on B's rate keeps it at zero, and with it the layer as it was."""
+    scale = 'pretrain.lr_scale={"1.lora_B" = 1e-9}'
+    run(settings(tmp_path, "rounds=1", scale), tmp_path / "run")
+    assert (
+        tensors(tmp_path / "run/adapter/adapter_model.safetensors")["base_model.model.1.lora_B.weight"].abs().max()
+        < 1e-8
+    )
+
+
+def test_a_pre_training_refuses_adapters(tmp_path: Path) -> None:
+    path = tmp_path / "pre.toml"
+    path.write_text('[pretrain]\nsteps = 1\n[model]\nname = "resnet20"\nadapter = "lora"\n')
+    with pytest.raises(Mistake, match="a pre-training trains every weight"):
+        load_pretraining(path)
