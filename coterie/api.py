@@ -72,6 +72,7 @@ class PlanOptions(TypedDict, total=False):
     attack: Attack | None
     probe: Probe | None
     lr_scale: Mapping[str, float] | None
+    outputs: str | int | None
     engine: Engine | None
     team: Team
     public: Examples | None
@@ -158,6 +159,7 @@ def plan(
     attack: Attack | None = None,
     probe: Probe | None = None,
     lr_scale: Mapping[str, float] | None = None,
+    outputs: str | int | None = None,
     engine: Engine | None = None,
     team: Team = ALONE,
     public: Examples | None = None,
@@ -189,6 +191,8 @@ def plan(
         probe: further measures of some rounds, such as a `coterie.probes.Probe`. A probed round keeps its whole
             cohort's updates in memory.
         lr_scale: factors on the learning rate by part of the model, as in `coterie.models.model_parts.lr_scales`.
+        outputs: which entry of what the model returns are its outputs, where that is a tuple, a dict or an object: its
+            place or its name. By default "logits", or the only tensor; a loss of your own gets all of it.
         engine: runs the clients' work; by default one client after another.
         team: the processes that run the federation together; see `coterie.processes.process_group`. All of them must be
             given the same arguments.
@@ -223,6 +227,7 @@ def plan(
             "attack": attack,
             "probe": probe,
             "lr_scale": lr_scale,
+            "outputs": outputs,
             "engine": engine,
         }
     )
@@ -241,7 +246,8 @@ def plan(
     options = as_options(task)
     check_model.check_inputs(models, clients, test, own_test, engine)
     with _mistakes_about(keys):
-        trials = check_model.try_models(models, clients, test, engine, augment)
+        takes_all = loss is not cross_entropy and not isinstance(loss, nn.Module)
+        trials = check_model.try_models(models, clients, test, engine, augment, outputs, takes_all)
     check_model.check_shapes(models, clients, test, own_test, engine)
     _say_habits(trials, keys)
     x, y = check_model.sample_with_labels(clients, test)

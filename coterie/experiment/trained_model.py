@@ -22,6 +22,7 @@ from coterie.data.new_examples import NewExamples, read_new_examples
 from coterie.experiment.make_model import make_run_model
 from coterie.experiment.settings import Settings, load_settings, model_names
 from coterie.experiment.trust import code_of_folder
+from coterie.models.outputs import main_output
 from coterie.report.run_reader import is_pretraining
 from coterie.track.checksums import SUMMARY_FILE, check_files, check_weights, note_unchecked, read_checksums
 from coterie.track.file_writing import client_file_name
@@ -59,7 +60,7 @@ class TrainedModel:
         Raises:
             Mistake: the model does not predict one class for each example, or its outputs are not finite.
         """
-        scores = torch.cat([self.model(part) for part in torch.split(x, BATCH_EXAMPLES)])
+        scores = torch.cat([main_output(self.model(part), None) for part in torch.split(x, BATCH_EXAMPLES)])
         if self.inputs.task == "binary" and self.inputs.classes is not None:
             logit = scores.reshape(len(scores), -1)[:, :1]  # of the second class
             scores = torch.cat([torch.zeros_like(logit), logit], 1)  # their softmax is the logit's sigmoid

@@ -85,6 +85,7 @@ KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "probe": (_has("extend_algorithm", "due"), "a probe, such as coterie.probes.Probe()"),
     "lr_scale": (lambda value: isinstance(value, Mapping), "a dict of parts of the model and factors above 0"),
+    "outputs": (lambda v: isinstance(v, str) or is_whole(v), "a name, or a place from 0"),
     "engine": (_has("run", "prepare", "device"), "an engine, such as coterie.engines.vectorised.Vectorised()"),
 }
 """Argument of `coterie.plan` -> whether a value is of its kind, and what it must be, in words. None is left to it."""

@@ -17,6 +17,7 @@ from coterie.core.examples import Clients, Examples
 from coterie.core.task import Metric, Score
 from coterie.models.functional import Augment, Habits
 from coterie.models.model_trial import try_model
+from coterie.models.outputs import main_output, take_output
 from coterie.models.usable_model import CLASS_AXIS
 from coterie.objectives import accuracy
 from coterie.objectives import kinds as task_kinds
@@ -44,21 +45,37 @@ Trials = Mapping[str, ModelTrial]
 
 
 def try_models(
-    models: Mapping[str, nn.Module], clients: Clients, test: Examples | None, engine: Engine, augment: Augment | None
+    models: Mapping[str, nn.Module],
+    clients: Clients,
+    test: Examples | None,
+    engine: Engine,
+    augment: Augment | None,
+    outputs: str | int | None = None,
+    takes_all: bool = True,
 ) -> dict[str, ModelTrial]:
     """Try each architecture's model on two examples; see `coterie.models.model_trial`.
 
-    They are training examples, or test examples where clients make theirs on demand.
+    They are training examples, or test examples where clients make theirs on demand. A model whose forward returns more
+    than a tensor is changed, in place, so that it returns its outputs alone (see `coterie.models.outputs`): the entry
+    `outputs`, or where that is None and not `takes_all`, the usual one.
 
     Raises:
         Mistake: a model cannot be used. Its key is the architecture.
     """
     examples = _examples_to_try(clients, test)
+    if outputs is not None:
+        for model in models.values():
+            take_output(model, outputs)
     if examples is None:
         return {}
     x, y = examples.tensors()
     y = None if y is None else as_input(y, engine)
     trials = {name: _about(name, try_model, model, as_input(x, engine), augment) for name, model in models.items()}
+    for name, trial in trials.items():
+        if not takes_all and not isinstance(trial.outputs, Tensor):
+            _about(name, main_output, trial.outputs, None)
+            take_output(models[name], None)
+            trials[name] = _about(name, try_model, models[name], as_input(x, engine), augment)
     return {name: ModelTrial(models[name], trial.outputs, trial.habits, y) for name, trial in trials.items()}
 
 

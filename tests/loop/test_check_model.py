@@ -174,14 +174,14 @@ class Returns(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         y = self.layer(x)
-        return {"tuple": (y, x), "dict": {"logits": y}, "one number": y.sum()}[self.what]
+        return {"tuple": (y, x), "dict": {"a": y, "b": x}, "one number": y.sum()}[self.what]
 
 
 @pytest.mark.parametrize(
     ("what", "sentence"),
     [
-        ("tuple", "model: its forward returns a tuple; it must return one tensor"),
-        ("dict", "model: its forward returns a dict; it must return one tensor"),
+        ("tuple", "model: its forward returns a tuple with 0, 1; say with outputs which"),
+        ("dict", "model: its forward returns a dict with 'a', 'b'; say with outputs which"),
         ("one number", "model: it gives outputs of shape [] for 2 examples"),
     ],
 )
