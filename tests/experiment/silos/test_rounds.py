@@ -21,6 +21,7 @@ from coterie.experiment.silos.serve_silo import ServeSilo
 from coterie.experiment.silos.silo_file import load_silo_file
 from coterie.loop.federate import federate
 from coterie.loop.plan import Plan, Resume, Round
+from coterie.models.adapter_files import write_adapter
 from coterie.processes.team import ALONE
 from coterie.silos.coordinate import save_at_silos
 from coterie.silos.in_process import InProcess
@@ -191,3 +192,26 @@ def test_a_silo_that_is_away_or_refuses_is_named(tmp_path: Path) -> None:
         join_silos(settings, strict, list(files), MACHINE, tmp_path / "other")
     assert not (tmp_path / "silos" / "north" / "begin").exists()
     assert not (tmp_path / "other" / AGREED_FILE).exists()
+
+
+def test_silos_train_the_coordinators_adapters_on(tmp_path: Path) -> None:
+    """They know neither the coordinator's folder of adapters nor its weights, and are sent both."""
+    model = {"name": "mlp", "adapter": "lora"}
+    settings = settings_of(tmp_path, **digits(partition="iid"), model=model)
+    first = build_experiment(settings, MACHINE)
+    (adapted,) = first.models.values()
+    state = {name: torch.full_like(value, 0.1) for name, value in adapted.state_dict().items()}
+    write_adapter(adapted, state, tmp_path / "adapter")
+    base = {name: value for name, value in state.items() if "lora" not in name}
+    safetensors.torch.save_file(base, tmp_path / "start.safetensors")
+    settings = replace(
+        settings,
+        model={**settings.model, "adapter_weights": str(tmp_path / "adapter"), "aggregate": "exact"},
+        pretrain=replace(settings.pretrain, weights=str(tmp_path / "start.safetensors")),
+    )
+    simulated, deployed, experiment = both(tmp_path, settings, 2)
+    assert_same_weights(simulated[-1], deployed[-1], experiment.plan.ids[0])
+    assert simulated[-1].train_loss == deployed[-1].train_loss
+    assert bool((deployed[-1].weights()["1.lora_A"] == 0.1).all())
+    begin = (tmp_path / "silos" / "silo0" / "begin").read_bytes()
+    assert str(tmp_path).encode() not in begin
