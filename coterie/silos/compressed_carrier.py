@@ -5,11 +5,16 @@ Both ends must use it. Lossless: the rounds, the audit log and the bytes that a 
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import IO
 
 from coterie.core.compression import NotCompressed, compress, decompress
 from coterie.silos.carrier import Answer, Carrier, Failure
 from coterie.silos.message import MAX_BYTES
+
+MEMORY_BYTES = 2**26
+"""How much all requests of a round may take in memory. Beyond that they wait on the disk."""
 
 
 class CompressedCarrier:
@@ -32,16 +37,16 @@ class CompressedCarrier:
         return self.carrier.sites()
 
     def ask(self, messages: Mapping[str, bytes], deadline: float) -> Iterator[tuple[str, bytes | Failure]]:
-        """See `Carrier.ask`. A message that goes to several silos is compressed once."""
-        smaller = {message: compress(message) for message in set(messages.values())}
-        sent = {site: smaller[message] for site, message in messages.items()}
-        self.wire_bytes_down += sum(map(len, sent.values()))
-        for site, answer in self.carrier.ask(sent, deadline):
-            if isinstance(answer, Failure):
-                yield site, answer
-                continue
-            self.wire_bytes_up += len(answer)
-            yield site, self._decompress(answer)
+        """See `Carrier.ask`. Large messages wait on the disk, and one at a time is in memory."""
+        with tempfile.SpooledTemporaryFile(MEMORY_BYTES) as file:
+            sent = _Kept(file, messages)
+            self.wire_bytes_down += sent.bytes
+            for site, answer in self.carrier.ask(sent, deadline):
+                if isinstance(answer, Failure):
+                    yield site, answer
+                    continue
+                self.wire_bytes_up += len(answer)
+                yield site, self._decompress(answer)
 
     def _decompress(self, answer: bytes) -> bytes | Failure:
         try:
@@ -56,6 +61,33 @@ class CompressedCarrier:
     def close(self) -> None:
         """See `Carrier.close`."""
         self.carrier.close()
+
+
+class _Kept(Mapping[str, bytes]):
+    """Compressed messages in a file, each read when it is looked up.
+
+    Attributes:
+        bytes: of all of them together.
+    """
+
+    def __init__(self, file: IO[bytes], messages: Mapping[str, bytes]) -> None:
+        self._file, self._places = file, dict[str, tuple[int, int]]()
+        for site in messages:
+            start = file.tell()
+            file.write(compress(messages[site]))
+            self._places[site] = start, file.tell() - start
+        self.bytes = file.tell()
+
+    def __getitem__(self, site: str) -> bytes:
+        start, length = self._places[site]
+        self._file.seek(start)
+        return self._file.read(length)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 def compress_answers(answer: Answer, refuse: Callable[[bytes, str], bytes], max_bytes: int = MAX_BYTES) -> Answer:
