@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,7 +20,8 @@ class Examples:
     """The examples of one client or of a test set. They are immutable, and cheap to cut from a shared pool.
 
     `x` [m, ...] and `y` [m, ...] (None without labels) may be a pool that many clients share. Then `rows` [n] int64
-    selects this client's rows, so a hundred clients of one data set cost one copy of it.
+    selects this client's rows, so a hundred clients of one data set cost one copy of it. Arrays of NumPy and frames of
+    pandas become tensors, which share their memory where they can.
 
     Raises:
         Mistake: `x` and `y` differ in length, or are not tensors.
@@ -31,9 +32,12 @@ class Examples:
     rows: Tensor | None = None
 
     def __post_init__(self) -> None:
-        """Refuse other types than tensors, and labels that are more or fewer than the examples."""
+        """Turn arrays into tensors; refuse other types, and labels that are more or fewer than the examples."""
         for name in ("x", "y", "rows"):
             value = getattr(self, name)
+            if hasattr(value, "__array__") and not isinstance(value, Tensor):
+                value = _tensor_of(name, value)
+                object.__setattr__(self, name, value)
             if not isinstance(value, Tensor) and (name == "x" or value is not None):
                 sentence = f"it is of type {type(value).__name__}; it must be a tensor, such as torch.as_tensor({name})"
                 raise Mistake(sentence, key=name)
@@ -64,6 +68,15 @@ class Examples:
     def take(self, index: Tensor) -> Examples:
         """Return the examples numbered `index` [B]; they share this pool's memory."""
         return Examples(self.x, self.y, index if self.rows is None else self.rows[index])
+
+
+def _tensor_of(name: str, value: Any) -> Tensor:
+    """Return an array of another library as a tensor."""
+    array = value.__array__()
+    try:
+        return torch.as_tensor(array if array.flags.writeable else array.copy())
+    except (TypeError, ValueError) as error:
+        raise Mistake(f"it holds {array.dtype}, not numbers of one type; encode it as numbers", key=name) from error
 
 
 Clients = Mapping[str, Examples]

@@ -1,5 +1,6 @@
 """Models that return more than one tensor: which of them are the outputs.
 
+>>> import torch
 >>> x = torch.zeros(1)
 >>> main_output({"logits": x, "hidden": None}, None) is x, main_output((None, x), 1) is x
 (True, True)

@@ -1,5 +1,6 @@
 """Examples are views of a pool until someone asks for their numbers."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -82,3 +83,24 @@ def test_labels_are_not_dropped_because_some_are_missing() -> None:
 def test_nothing_cannot_be_pooled() -> None:
     with pytest.raises(Mistake, match="there are no examples"):
         pool_examples([])
+
+
+def test_arrays_of_other_libraries_become_tensors() -> None:
+    """A frame of columns of one type, a column, arrays, and one that is read only."""
+    x = np.arange(6.0).reshape(3, 2)
+    y = np.array([0, 1, 1])
+    fixed = x.copy()
+    fixed.flags.writeable = False
+    for made in (Examples(x, y), Examples(fixed, torch.as_tensor(y))):
+        assert torch.equal(made.x, torch.as_tensor(x))
+        assert torch.equal(made.tensors()[1], torch.tensor([0, 1, 1]))
+    with pytest.raises(Mistake, match="x: it holds object, not numbers of one type"):
+        Examples(np.array([["a", 1]], dtype=object), y)
+    with pytest.raises(Mistake, match="x: it is of type list; it must be a tensor"):
+        Examples([[1.0]])
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"age": [1.0, 2.0, 3.0], "dose": [0.5, 0.1, 0.2], "answer": y})
+    made = Examples(frame[["age", "dose"]], frame["answer"])
+    assert torch.equal(made.x, torch.tensor([[1.0, 0.5], [2.0, 0.1], [3.0, 0.2]], dtype=torch.float64))
+    assert made.y is not None
+    assert made.y.dtype == torch.int64
