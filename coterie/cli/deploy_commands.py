@@ -17,7 +17,7 @@ from coterie.core.errors import Mistake
 from coterie.core.printable import printable
 
 app = typer.Typer(
-    help="Run an experiment between silos that keep their data: hospitals, banks, factories.",
+    help="Run an experiment between silos that keep their own data.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -35,7 +35,10 @@ def rehearse(
     out: Out = None,
     resume: Resume = False,
 ) -> None:
-    """Rehearse it on this machine: real processes, keys and TLS, and a comparison with the simulation."""
+    """Rehearse on one machine, with real processes, keys and TLS.
+
+    It ends with a comparison to the simulation.
+    """
     from coterie.cli.run_display import RunDisplay, show_logs
     from coterie.core.packages import import_package
     from coterie.experiment.settings import load_settings
@@ -69,7 +72,7 @@ def init(
         str | None, typer.Option(help="HOST:PORT at which silos reach this machine. [default: its name, port 8002]")
     ] = None,
 ) -> None:
-    """At the coordinator: make a project, with an invitation for each silo."""
+    """Coordinator: make a project, with an invitation for each silo."""
     from coterie.experiment.settings import load_settings
     from coterie.experiment.silos.silo_settings import refuse_simulation
     from coterie.silos.project import create_project
@@ -94,7 +97,7 @@ def invite(
     folder: Project,
     silo: Annotated[str, typer.Argument(metavar="NAME", help="The silo's name.")],
 ) -> None:
-    """At the coordinator: invite one more silo; the others need do nothing."""
+    """Coordinator: invite one more silo; the others do nothing."""
     from coterie.silos.project import invite as invite_silo
 
     print(f"next, send {silo} its invitation, by a way that both of you trust:\n  {invite_silo(folder, silo)}")
@@ -106,7 +109,7 @@ def sign(
     request: Annotated[Path, typer.Argument(metavar="REQUEST", help="What a silo has sent: NAME.request.pem.")],
     new_key: Annotated[bool, typer.Option("--new-key", help="The silo has made a new key, as its people say.")] = False,
 ) -> None:
-    """At the coordinator: sign a silo's request, so that it may take part."""
+    """Coordinator: sign a silo's request, so that it may take part."""
     from coterie.silos.certificates import key_fingerprint
     from coterie.silos.project import list_silos
     from coterie.silos.project import sign as sign_request
@@ -134,7 +137,7 @@ def run_between_silos(
     ] = None,
     silos: Annotated[str | None, typer.Option(help="Who takes part. [default: all that have a certificate]")] = None,
 ) -> None:
-    """At the coordinator: run an experiment between the silos, into a run folder."""
+    """Coordinator: run an experiment between the silos."""
     from coterie.cli.run_display import RunDisplay, show_logs
     from coterie.experiment.settings import load_settings
     from coterie.experiment.silos.find_project import find_project
@@ -158,7 +161,7 @@ def run_between_silos(
 
 @app.command()
 def status(folder: Project = Path()) -> None:
-    """At the coordinator: who is in, who is late, and how far the run is."""
+    """Coordinator: show who is in, who is late, and how far it is."""
     from coterie.cli.text_table import print_table
     from coterie.experiment.silos.run_status import read_status
     from coterie.silos.project import list_silos, read_project

@@ -37,7 +37,7 @@ def peer(
     start_deadline: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for all to come.")] = 600.0,
     min_clients: Annotated[int, typer.Option(min=1, help="Updates below which a round waits on.")] = 1,
 ) -> None:
-    """Take part in a run without a server: participants exchange signed messages through a mailbox."""
+    """Take part in a run without a server, by signed messages."""
     from coterie.cli.run_display import RunDisplay, show_logs
     from coterie.experiment.peer_run import Peer
     from coterie.experiment.run import run as run_experiment
@@ -76,7 +76,7 @@ def peer(
 
 
 def peer_key(me: Id, key: Key = None) -> None:
-    """Make a participant's private key where there is none, and print its line of the roster."""
+    """Make a participant's key, and print its line of the roster."""
     from coterie.experiment.peer_run import default_key
     from coterie.peers.keys import load_key, make_key
     from coterie.peers.roster import roster_line

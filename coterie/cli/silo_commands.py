@@ -29,7 +29,10 @@ def request(
         Path | None, typer.Argument(metavar="[DIR]", help="The silo's folder, which is made. [default: NAME]")
     ] = None,
 ) -> None:
-    """At a silo: make its key, which stays here, and a request for a certificate. Again: to renew the certificate."""
+    """Silo: make its key, and a request for a certificate.
+
+    The key stays here. Run it again to renew the certificate.
+    """
     from coterie.experiment.silos.silo_folder import write_templates
     from coterie.silos.certificates import key_fingerprint
     from coterie.silos.project import read_invitation
@@ -58,7 +61,7 @@ def join(
     ],
     folder: Silo = None,
 ) -> None:
-    """At a silo: complete its folder with the certificate that the coordinator has signed."""
+    """Silo: join with the certificate that the coordinator has signed."""
     from coterie.experiment.silos.find_project import find_silo
     from coterie.silos.project import join as join_project
 
@@ -75,7 +78,7 @@ def check(
         Path | None, typer.Option(help="The experiment file: also try its model on the data, and the policy on it.")
     ] = None,
 ) -> None:
-    """At a silo: check data, disk, device, policy and connection, before anything is trained."""
+    """Silo: check data, disk, device, policy and connection."""
     from coterie.cli.text_table import print_table
     from coterie.experiment.silos.check_folder import check_folder
     from coterie.experiment.silos.find_project import find_silo
@@ -92,7 +95,7 @@ def check(
 
 @app.command()
 def serve(folder: Silo = None) -> None:
-    """At a silo: answer the coordinator, until this is stopped."""
+    """Silo: answer the coordinator, until this is stopped."""
     from coterie.experiment.silos.find_project import find_silo
     from coterie.experiment.silos.serve_forever import serve_silo
     from coterie.experiment.silos.silo_service import say_here
@@ -109,7 +112,7 @@ def approve(
     revoke: Annotated[bool, typer.Option("--revoke", help="Take the approval back, or refuse the run.")] = False,
     by: Annotated[str | None, typer.Option(help="Who decides. [default: your user name]")] = None,
 ) -> None:
-    """At a silo: see which runs ask to begin here and what they would send, and approve one."""
+    """Silo: see what runs would send, and approve or revoke one."""
     from coterie.experiment.silos.find_project import find_silo
     from coterie.experiment.silos.silo_folder import approvals_in
 
@@ -136,7 +139,7 @@ def audit(
     ] = None,
     last: Annotated[int | None, typer.Option(help="Print the last lines alone, as many as this.")] = None,
 ) -> None:
-    """At a silo: verify the audit log, and print what arrived and what left."""
+    """Silo: verify and print the log of what arrived and left."""
     from coterie.cli.text_table import print_table
     from coterie.experiment.silos.find_project import find_silo
     from coterie.experiment.silos.silo_folder import AUDIT_FILE

@@ -74,7 +74,7 @@ def test_a_mistake_is_one_sentence_on_standard_error_and_status_2(
     assert sorted(p.name for p in Path().iterdir()) == ["digits.toml"]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["data", "--help"], ["probe", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["data", "--help"], ["probe", "--help"], ["deploy", "--help"]])
 def test_the_help_is_in_whole_sentences(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     assert exit_status(*arguments) == 0
     listed = capsys.readouterr().out.partition("Commands:\n")[2].splitlines()

@@ -8,6 +8,7 @@ import pytest
 from coterie import Mistake
 from coterie.experiment.pretraining_settings import load_pretraining
 from coterie.experiment.settings import load_settings, parse_settings
+from coterie.experiment.stages import has_stages, load_stages
 from coterie.experiment.toml_file import apply_overrides
 from tests.experiment.files import DIGITS, written
 
@@ -260,8 +261,10 @@ def test_what_a_run_writes_for_the_reader_is_ignored() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.toml")), ids=lambda path: path.stem)
 def test_every_experiment_of_the_project_is_valid(path: Path) -> None:
-    """Those that train an encoder on fractals are read by `coterie pretrain`."""
-    if "algorithm" in tomllib.loads(path.read_text()):
+    """Those that train an encoder on fractals are read by `coterie pretrain`, and chains stage by stage."""
+    if has_stages(path):
+        assert len(load_stages(path)) > 1
+    elif "algorithm" in tomllib.loads(path.read_text()):
         assert load_settings(path).rounds > 0
     else:
         assert load_pretraining(path).pretrain.minutes
