@@ -16,8 +16,15 @@ from coterie.core.errors import few
 from coterie.experiment.build_experiment import Experiment
 from coterie.experiment.settings import model_names
 from coterie.experiment.starting_weights import Start
-from coterie.report.formats import format_bytes, format_duration, format_number, format_percent, format_spread
-from coterie.track.measures import list_metrics, name_metric
+from coterie.report.formats import (
+    format_bytes,
+    format_duration,
+    format_interval,
+    format_number,
+    format_percent,
+    format_spread,
+)
+from coterie.track.measures import interval_of, list_metrics, name_metric
 from coterie.track.rounds_file import Record
 
 ROUND_PAUSE_SECONDS = 1.0
@@ -142,7 +149,7 @@ def _summary_rows(end: dict[str, Any]) -> list[tuple[str, str]]:
         ("test accuracy", format_percent(end["test_accuracy"])),
         ("best test accuracy", format_percent(end["best_test_accuracy"])),
     ]
-    metrics = [(name_metric(name), format_number(end[name])) for name in list_metrics([end])]
+    metrics = [(name_metric(name), format_interval(end[name], interval_of(end, name))) for name in list_metrics([end])]
     rows[1 if end["test_accuracy"] is None and metrics else 3 :] = metrics
     if "spread" in end:
         rows[1:] = [("spread of outputs", format_spread(end))]

@@ -53,6 +53,15 @@ class Metric(ABC):
     def value(self, totals: Tensor) -> float:
         """Return the measure for the sum of all totals [K]; NaN where it is not defined."""
 
+    @property
+    def has_interval(self) -> bool:
+        """Whether the metric knows how far its value would move with other test examples."""
+        return False
+
+    def interval(self, totals: Tensor) -> tuple[float, float] | None:
+        """Return the ends of a 95 % interval of the value for these totals [K]; None where it cannot be told."""
+        return None
+
 
 class Batch(NamedTuple):
     """One stream's share of a step."""

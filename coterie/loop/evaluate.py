@@ -160,6 +160,11 @@ def mean(scored: Scores) -> dict[str, float]:
     return means | {name: metric.value(scored.totals[name]) for name, metric in scored.metrics.items()}
 
 
+def intervals(scored: Scores) -> dict[str, tuple[float, float] | None]:
+    """Return the 95 % interval of each metric that has one; None where it cannot be told."""
+    return {name: m.interval(scored.totals[name]) for name, m in scored.metrics.items() if m.has_interval}
+
+
 def count_broken(scored: Scores) -> int:
     """Return for how many examples the model's outputs are not finite."""
     return int(scored.each[BROKEN][0].sum())

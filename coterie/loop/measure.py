@@ -6,14 +6,15 @@ Legend: N clients, C classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor
 
 from coterie.core.task import Metric, Task
 from coterie.core.tree import Tree
-from coterie.loop import domains, evaluate
+from coterie.loop import domains, evaluate, own_tests
+from coterie.loop.measure_names import name_measures
 from coterie.loop.plan import Plan
 from coterie.loop.store import Store
 from coterie.processes.team import broadcast_from, owner, owns
@@ -47,24 +48,17 @@ def _measure_common_model(plan: Plan, state: Tree, store: Store) -> dict[str, An
     task, weights = plan.tasks[plan.architecture(plan.ids[0])], _common_weights(plan, state, store)
     if plan.evaluation.test is not None:
         scores = evaluate.scores(task, weights, plan.evaluation.test, plan.engine, team=plan.team)
-        result |= name_measures(evaluate.mean(scores), task)
+        result |= name_measures(evaluate.mean(scores), task, evaluate.intervals(scores))
         result |= _broken(evaluate.count_broken(scores))
         per_class = accuracy_per_class(plan, plan.ids[0], scores)
     if plan.evaluation.clients:
         own = _gather_measures(plan, lambda client: own_accuracy(plan, weights, client, per_class))
         result |= summarise_own(list(own.values()))
+        each = _gather_measures(plan, lambda client: own_tests.measure_clients(plan, task, weights, client))
+        result |= own_tests.merge_clients({c: found for part in each.values() for c, found in part.items()}, task)
     names = domains.domain_clients(plan)
     row = domains.accuracy_row(plan, task, weights, names, scores) if names else []
     return result | (domains.summarise([row]) if names else {})
-
-
-def name_measures(values: Mapping[str, float], task: Task) -> dict[str, Any]:
-    """Return measures by the names of a record: None for a metric that is not defined, and "undefined" says why."""
-    metrics = {name: m for name, m in task.metrics.items() if isinstance(m, Metric)}
-    missing = [name for name in metrics if name in values and math.isnan(values[name])]
-    named: dict[str, Any] = {f"test_{name}": None if name in missing else value for name, value in values.items()}
-    why = {f"test_{name}": f"it needs {metrics[name].needs}" for name in missing}
-    return named | ({"undefined": why} if why else {})
 
 
 def _common_weights(plan: Plan, state: Tree, store: Store) -> Tree:
@@ -94,6 +88,7 @@ class ClientMeasures(NamedTuple):
     broken: int  # of these data, examples for which the outputs are not finite
     own: float | None  # its accuracy on the client's own test data
     row: list[float | None]  # its accuracy on each client's own test data
+    own_tests: own_tests.OwnTests | None = None  # what else was measured on the client's own test data
 
 
 def _measure_own_models(plan: Plan, state: Tree, store: Store) -> dict[str, Any]:
@@ -112,9 +107,11 @@ def mean_of_models(each: Sequence[ClientMeasures], task: Task) -> dict[str, Any]
         totals[name] = sum(value / len(known) for value in known) if known else NAN
     named = name_measures(totals, task)
     own = [measures.own for measures in each if measures.own is not None]
+    tests = {c: measured for measures in each for c, measured in (measures.own_tests or {}).items()}
     matrix = [measures.row for measures in each]
     broken = _broken(sum(measures.broken for measures in each))
-    return {**named, **broken, **(summarise_own(own) if own else {}), **domains.summarise(matrix)}
+    of_own = (summarise_own(own) if own else {}) | own_tests.merge_clients(tests, task)
+    return {**named, **broken, **of_own, **domains.summarise(matrix)}
 
 
 def _broken(examples: int) -> dict[str, int]:
@@ -138,7 +135,7 @@ def measure_own_model(plan: Plan, state: Tree, store: Store, client: str) -> Cli
     row = domains.accuracy_row(plan, task, weights, domains.domain_clients(plan), scores)
     wanted = plan.evaluation.own is not None or per_class is not None
     own = own_accuracy(plan, weights, client, per_class) if wanted else None
-    return ClientMeasures(means, broken, own, row)
+    return ClientMeasures(means, broken, own, row, own_tests.measure_clients(plan, task, weights, client))
 
 
 def summarise_own(accuracies: list[float]) -> dict[str, float | None]:

@@ -37,6 +37,15 @@ def format_number(number: float | None) -> str:
     return "-" if number is None else f"{number:.4g}"
 
 
+def format_interval(number: float | None, ends: tuple[float, float] | None) -> str:
+    """Format a number, and the ends of its interval where it has one.
+
+    >>> format_interval(0.9, (0.81, 0.95)), format_interval(0.9, None)
+    ('0.9 (0.81 to 0.95)', '0.9')
+    """
+    return format_number(number) + (f" ({ends[0]:.3g} to {ends[1]:.3g})" if ends else "")
+
+
 def format_spread(end: Mapping[str, Any]) -> str:
     """Format the spread of outputs in a summary, and whether it is a collapse; "-" where it has none.
 

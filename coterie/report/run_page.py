@@ -14,6 +14,7 @@ from coterie.report.clients_chart import clients_chart
 from coterie.report.clients_page import clients_sentence
 from coterie.report.formats import format_bytes, format_duration, format_number, format_percent, format_spread
 from coterie.report.layer_charts import layer_charts
+from coterie.report.own_tests_table import own_tests_table
 from coterie.report.pretraining_page import pretraining_page
 from coterie.report.probe_charts import probe_charts
 from coterie.report.run_reader import Run, is_pretraining, mistakes_about_shapes, read_pretraining, read_run
@@ -22,7 +23,7 @@ from coterie.report.stage_links import stage_links
 from coterie.report.start_tables import start_tables
 from coterie.track.checksums import REPORT_FILE, refresh_report
 from coterie.track.file_writing import disk_mistakes
-from coterie.track.measures import list_metrics, name_metric
+from coterie.track.measures import interval_of, list_metrics, name_metric
 
 
 def write_report(folder: Path) -> Path:
@@ -53,6 +54,7 @@ def run_page(run: Run) -> str:
             page_parts.tiles(_tiles(run)),
             page_parts.section("Accuracy and loss", _charts(run)),
             page_parts.section("Accuracy on each client's test data", _accuracy_table(run)),
+            page_parts.section("Measures on each client's test data", own_tests_table(run)),
             page_parts.section("BatchNorm layers", layer_charts(run)),
             page_parts.section("Probes", probe_charts(run)),
             page_parts.section("Data of the clients", clients, clients_chart(run.clients, run.labels)),
@@ -98,7 +100,7 @@ def _tiles(run: Run) -> list[tuple[str, str]]:
         (format_percent(end["best_test_accuracy"]), "best test accuracy"),
         (format_number(end["test_loss"]), "test loss"),
     ]
-    metrics = [(format_number(end.get(name)), name_metric(name)) for name in list_metrics([end])]
+    metrics = [_tile_of_metric(end, name) for name in list_metrics([end])]
     results = [*metrics, results[2]] if end["test_accuracy"] is None and metrics else [*results, *metrics]
     if "spread" in end:
         results = [
@@ -121,6 +123,13 @@ def _tiles(run: Run) -> list[tuple[str, str]]:
         *((format_bytes(number), f"sent once: {name.replace('_', ' ')}") for name, number in once.items()),
         (format_duration(end["elapsed"]), "time, with evaluation"),
     ]
+
+
+def _tile_of_metric(end: dict[str, Any], name: str) -> tuple[str, str]:
+    """Return a metric's value, and its name with its interval where it has one."""
+    ends = interval_of(end, name)
+    interval = f"; 95 %: {ends[0]:.3g} to {ends[1]:.3g}" if ends else ""
+    return format_number(end.get(name)), f"{name_metric(name)}{interval}"
 
 
 def _charts(run: Run) -> str | None:

@@ -13,7 +13,8 @@ import torch
 
 from coterie.core.task import Metric
 from coterie.loop import evaluate
-from coterie.loop.measure import ClientMeasures, mean_of_models, name_measures, summarise_own
+from coterie.loop.measure import ClientMeasures, mean_of_models, summarise_own
+from coterie.loop.measure_names import name_measures
 from coterie.loop.plan import Plan
 from coterie.silos.message import Message, Unusable, real_number, whole_number
 
@@ -73,7 +74,7 @@ def merge_measures(silos: Sequence[SiloMeasures], plan: Plan) -> dict[str, Any]:
 def _merge_totals(silos: Sequence[SiloMeasures], plan: Plan) -> dict[str, Any]:
     """Return the metrics that are no means, of all silos together."""
     task = plan.tasks[plan.architecture(plan.ids[0])]
-    values = {}
+    values, intervals = dict[str, float](), dict[str, tuple[float, float] | None]()
     for name in dict.fromkeys(name for silo in silos for name in silo.totals):
         metric = task.metrics[name]
         assert isinstance(metric, Metric), "others are refused where the message is read"
@@ -82,7 +83,9 @@ def _merge_totals(silos: Sequence[SiloMeasures], plan: Plan) -> dict[str, Any]:
             places, numbers = silo.totals.get(name, ([], []))
             total[torch.tensor(places, dtype=torch.int64)] += torch.tensor(numbers, dtype=torch.float64)
         values[name] = metric.value(total)
-    return name_measures(values, task)
+        if metric.has_interval:
+            intervals[name] = metric.interval(total)
+    return name_measures(values, task, intervals)
 
 
 def _entries(value: Any, name: str, allowed: Iterable[str]) -> dict[str, Any]:

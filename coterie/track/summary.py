@@ -68,7 +68,8 @@ def summarise(
         bytes_once: bytes sent before the first round, to and from all clients together, by what was sent.
         clients: the number of all clients.
         stopping: what else may have ended the run.
-        goals: the further metrics; each is there with its last and its best value.
+        goals: the further metrics; each is there with its last and its best value, and as NAME_low and NAME_high with
+            the ends of the last value's 95 % interval where the records have them.
     """
     evaluated = [r for r in records if r["test_accuracy"] is not None or r["test_loss"] is not None]
     last = evaluated[-1] if evaluated else {}
@@ -82,6 +83,8 @@ def summarise(
     if goal != Goal() and aim is not None:
         further["target"] = {"metric": goal.measure.removeprefix("test_"), "value": aim}
     undefined = records[-1].get("undefined") if records else None
+    for measure, ends in (last.get("intervals") or {}).items():
+        further[f"{measure}_low"], further[f"{measure}_high"] = ends or (None, None)
     own = {name: value for name, value in last.items() if name.startswith(("own_test_", "domain_test_"))}
     return {
         "rounds": len(records),

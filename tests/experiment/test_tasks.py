@@ -124,7 +124,25 @@ def test_silos_measure_an_area_as_if_all_rows_lay_in_one_place(tmp_path: Path) -
     ours, theirs = (rounds[-1].record() for rounds in (simulated, at_silos))
     assert ours["test_auroc"] == theirs["test_auroc"]
     assert 0.5 < float(str(ours["test_auroc"])) < 1
+    low, high = ours["intervals"]["test_auroc"]  # type: ignore[index]
+    assert low < ours["test_auroc"] < high  # type: ignore[operator]
+    assert ours["intervals"] == theirs["intervals"]
     assert all(torch.equal(w, at_silos[-1].weights()[n]) for n, w in simulated[-1].weights().items())
+
+
+def test_the_summary_has_the_interval_and_the_report_each_client_s_area(tmp_path: Path) -> None:
+    """Client 1 has test rows of one class alone."""
+    draw = np.random.default_rng(0)
+    x, y, client = draw.normal(size=(120, 3)).astype(np.float32), np.arange(120) % 2, np.arange(120) // 2 % 2
+    x[:, 0] += y
+    y[client == 1] = 1
+    np.savez(tmp_path / "data.npz", x=x, y=y, ward=client)
+    text = HEAD.format(task='task.kind = "binary"', rounds=2).replace("num_clients = 3", 'client_column = "ward"')
+    end = run_file(tmp_path, text + TAIL.format(model="logistic") + '[evaluate]\nmetrics = ["auroc"]\nclients = true\n')
+    assert end["test_auroc_low"] < end["test_auroc"] < end["test_auroc_high"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert f"95 %: {end['test_auroc_low']:.3g} to {end['test_auroc_high']:.3g}" in page
+    assert "<td>none: it needs examples of both classes</td>" in page
 
 
 def two_classes() -> Any:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from coterie.core.task import Metric
 from coterie.objectives.kinds import CLASSES, Kind, fit
+from coterie.objectives.metrics.delong import delong_interval
 from coterie.objectives.metrics.predictions import flatten_classes
 
 DROPPED_BITS = 2
@@ -75,6 +76,16 @@ class AreaUnderCurve(Metric):
         areas = [self._area(column) for column in totals.reshape(self.columns, 2, BINS)]
         known = [area for area in areas if area is not None]
         return sum(known) / len(known) if known else math.nan
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether this is the ROC curve of one logit, or of two classes, whose areas are the same."""
+        of_two_classes = self.kind.labels == CLASSES and self.columns == 2
+        return self.curve == "roc" and (self.columns == 1 or of_two_classes)
+
+    def interval(self, totals: Tensor) -> tuple[float, float] | None:
+        """Return the 95 % interval of the area; see `coterie.objectives.metrics.delong`."""
+        return delong_interval(totals.reshape(self.columns, 2, BINS)[-1]) if self.has_interval else None
 
     def _area(self, counts: Tensor) -> float | None:
         """Return the area for the counts of one column [2, n]; None without examples of both labels."""
