@@ -51,6 +51,10 @@ class Exchange:
             self.left_out.pop(site, None)
         self._connected = connected
 
+    def someone_came(self) -> bool:
+        """Return whether a silo is connected now that was not at the last `renew`."""
+        return not set(self.carrier.sites()) <= self._connected
+
     def absence(self, site: str) -> str | None:
         """Return why a silo is not to be asked now, or None."""
         return self.left_out.get(site) if site in self._connected else f"{site} is not connected"

@@ -1,7 +1,8 @@
 """The coordinator's workplace: the loop over the rounds is the simulation's, and the clients' work is done at silos.
 
 A round closes when every silo that was asked has answered, or at its deadline. With fewer sound replies than
-`min_clients`, those that gave no answer are asked again, for as long as it takes; replies that are here already stay.
+`min_clients`, those that gave no answer are asked again, for as long as it takes: after a while, or as soon as a silo
+connects. Replies that are here already stay.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from coterie.silos.remote_round import FRAMING_BYTES, RemoteRound
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
 """How long to wait before a round that has too few replies asks again: twice as long each time."""
+ARRIVAL_LOOK_SECONDS = 2.0
+"""How often it is looked meanwhile whether a silo has connected."""
 
 
 class RemoteWork:
@@ -65,7 +68,7 @@ class RemoteWork:
         self, round: RemoteRound, broadcast: bytes, versions: Mapping[str, int], tally: Tally
     ) -> Iterator[tuple[Assignment, Reply]]:
         """Ask until there are enough replies; yield them in the order of the clients."""
-        open_clients, is_first, seconds = list(round.costs), True, FIRST_PAUSE_SECONDS
+        open_clients, is_first, seconds, earlier = list(round.costs), True, FIRST_PAUSE_SECONDS, ""
         while True:
             self.exchange.renew()
             starts = self._starts(open_clients, versions)
@@ -77,8 +80,8 @@ class RemoteWork:
                 yield from round.in_turn()
             if round.sound >= min(self.min_clients, len(round.costs)) or not round.absent:
                 break
-            self._say_too_few(round, seconds)
-            self.pause(seconds)
+            earlier = self._say_too_few(round, earlier)
+            self._pause_until_someone_connects(seconds)
             open_clients, is_first, seconds = list(round.absent), False, min(2 * seconds, LONGEST_PAUSE_SECONDS)
         yield from round.in_turn(closed=True)
         place = {client: k for k, client in enumerate(tally.cohort)}
@@ -128,13 +131,24 @@ class RemoteWork:
             round.take(result, k, outcome)
             k += result.why is None
 
-    def _say_too_few(self, round: RemoteRound, seconds: float) -> None:
-        """Say that a round waits for more replies."""
-        who = "; ".join(f"{client}: {why}" for client, why in list(round.absent.items())[:3])
-        self.exchange.say(
-            f"round {round.number}: {round.sound} sound replies so far, and {self.min_clients} are needed ({who}); "
-            f"asking again in {seconds:g} seconds"
+    def _say_too_few(self, round: RemoteRound, earlier: str) -> str:
+        """Say that a round waits for more replies, unless that is the `earlier` sentence; return it."""
+        who = "; ".join(
+            why if why.startswith(client) else f"{client}: {why}" for client, why in list(round.absent.items())[:3]
         )
+        sentence = (
+            f"round {round.number}: {round.sound} sound replies so far, and {self.min_clients} are needed ({who}); "
+            "asking again until there are enough"
+        )
+        if sentence != earlier:
+            self.exchange.say(sentence)
+        return sentence
+
+    def _pause_until_someone_connects(self, seconds: float) -> None:
+        """Wait for some seconds, or less if a silo connects meanwhile: it need not wait for the next time."""
+        while seconds > 0 and not self.exchange.someone_came():
+            self.pause(min(seconds, ARRIVAL_LOOK_SECONDS))
+            seconds -= ARRIVAL_LOOK_SECONDS
 
     def measure(self, plan: Plan, number: int, state: Tree, store: Store) -> dict[str, Any]:
         """Return the measures after a round, from the silos' own; see `coterie.silos.merge_measures`."""
@@ -175,4 +189,4 @@ class RemoteWork:
             if isinstance(outcome, Message):
                 yield site, starts[site], outcome
             else:
-                self.exchange.say(f"round {number}: {kind} at {site} failed: {outcome.why}")
+                self.exchange.say(f"round {number}: {kind} at {site} failed: {outcome.why.removeprefix(f'{site}: ')}")

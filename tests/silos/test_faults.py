@@ -169,6 +169,29 @@ def test_a_round_with_too_few_replies_asks_again(tmp_path: Path) -> None:
     assert same_bits(server_state(simulated[1]), server_state(rounds[1]))
 
 
+def test_a_round_with_too_few_replies_goes_on_as_soon_as_a_silo_connects(tmp_path: Path) -> None:
+    """South comes back after 11 seconds, in the pause of 8 seconds that follows those of 1, 2 and 4."""
+    both = Deployment(RECIPES["fedavg"], tmp_path, 1, options=SELDOM)
+    carrier, pauses = both.carrier(), list[float]()
+    plan = remote_plan(
+        both.coordinator(), carrier, hosts=both.hosts, experiment="a file", min_clients=6, say=both.said.append
+    )
+
+    def wait(seconds: float) -> None:
+        pauses.append(seconds)
+        if sum(pauses) >= 10:
+            carrier.gone.clear()
+
+    assert isinstance(plan.workplace, RemoteWork)
+    plan.workplace.pause = wait
+    carrier.gone.add("south")
+    (only,) = list(federate(plan))
+    assert only.reached == 6
+    assert pauses == [1.0, 2.0, 2.0, 2.0, 2.0, 2.0]
+    (said,) = both.said  # once, however often it asks
+    assert "4 sound replies so far, and 6 are needed (2: south is not connected; 4: south is not connected)" in said
+
+
 def test_a_round_below_min_clients_whose_silos_answered_changes_nothing(tmp_path: Path) -> None:
     """Asking again would bring the same garbage, so the next round is next."""
     nan, _ = FAULTS["NaN"]
