@@ -1,7 +1,8 @@
 """Which runs a person at the silo has approved: a file for each experiment, in the silo's own folder.
 
 A run is known by the digest of its experiment file. It waits until somebody approves it, having seen what it would do.
-Where a later version of the same experiment would do something else, such as send more, it waits again.
+The same experiment need not wait again in another run folder. Where a later version of it would do something else, such
+as send more, it does.
 """
 
 from __future__ import annotations
@@ -64,8 +65,12 @@ class Approvals:
         if approve == "never":
             return None
         known = self._read(self._path(run.digest)) if self._path(run.digest).exists() else None
+        if known is not None and known.description.run != run.run:  # the same experiment again: only its run is new
+            known = replace(known, description=replace(known.description, run=run.run))
+            self._write(known)
         if known is not None and known.state == "revoked":
-            return f"the run {run.run} was revoked at this silo; `coterie deploy approve` lets it begin again"
+            again = f"coterie deploy approve {run.digest[:12]}"
+            return f"the run {run.run} was revoked at this silo; {again} lets it begin again"
         if known is None or known.description != run or (approve == "always" and known.used):
             known = Approval(run, "pending", _now())
             self._write(known)

@@ -117,6 +117,17 @@ def test_a_new_run_waits_until_it_is_approved_and_then_goes_on_by_itself(tmp_pat
         assert Approvals(tmp_path / "approvals").begin(RUN, "new runs") is None
 
 
+def test_the_same_experiment_in_another_run_folder_need_not_be_approved_again(tmp_path: Path) -> None:
+    approvals = Approvals(tmp_path)
+    approvals.begin(RUN, "new runs")
+    approvals.approve("heart")
+    assert approvals.begin(replace(RUN, run="heart-again"), "new runs") is None
+    (known,) = approvals.all()
+    assert (known.state, known.description.run) == ("approved", "heart-again")
+    approvals.revoke("heart-again")
+    assert f"coterie deploy approve {RUN.digest[:12]} lets it" in str(approvals.begin(RUN, "new runs"))
+
+
 def test_always_asks_each_time_and_never_asks_nobody(tmp_path: Path) -> None:
     approvals = Approvals(tmp_path)
     assert approvals.begin(RUN, "always")
