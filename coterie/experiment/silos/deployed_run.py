@@ -92,6 +92,12 @@ def run_deployed(
     folder, join = RunFolder(out), _Join(out, carrier, silos, watch or SilentRun(), waiting or Waiting())
 
     def prepare() -> _DeployedJob:
+        for name in (
+            AGREED_FILE,
+            DEPLOYMENT_FILE,
+        ):  # of an attempt that never began, perhaps with other silos or settings
+            with disk_mistakes(out):
+                (out / name).unlink(missing_ok=True)
         return _DeployedJob(RunRecorder(join(_alone(settings)), folder, join.watch))
 
     def prepare_rest() -> _DeployedJob | None:

@@ -16,7 +16,8 @@ from coterie.experiment.run_recorder import RunRecorder, SilentRun
 from coterie.experiment.settings import Settings
 from coterie.experiment.shared_run import carry_out
 from coterie.experiment.silos.deal_to_silos import deal_to_silos
-from coterie.experiment.silos.join_silos import AGREED_FILE, JoinOptions, join_silos
+from coterie.experiment.silos.deployed_run import DEPLOYMENT_FILE, read_run_name, run_deployed
+from coterie.experiment.silos.join_silos import AGREED_FILE, JoinOptions, join_silos, read_agreed
 from coterie.experiment.silos.serve_silo import ServeSilo
 from coterie.experiment.silos.silo_file import load_silo_file
 from coterie.loop.federate import federate
@@ -25,6 +26,7 @@ from coterie.models.adapter_files import write_adapter
 from coterie.processes.team import ALONE
 from coterie.silos.coordinate import save_at_silos
 from coterie.silos.in_process import InProcess
+from coterie.silos.message import read_message
 from coterie.silos.silo import model_path
 from coterie.track import RunFolder
 from tests.experiment.silos.exchange import MACHINE, settings_of
@@ -154,6 +156,30 @@ def test_a_run_folder_is_written_as_for_a_simulation(tmp_path: Path) -> None:
     assert {path.name for path in folder.path.iterdir()} == made | {AGREED_FILE}
     for name in ("model.safetensors", "clients.json", "inputs.json"):
         assert (folder.path / name).read_bytes() == (simulated / name).read_bytes(), name
+
+
+def test_what_an_attempt_agreed_on_that_never_began_does_not_count(tmp_path: Path) -> None:
+    """The coordinator is killed before its run begins, and then started without one of the silos."""
+    settings = settings_of(tmp_path, **digits(partition="iid"))
+    files = deal_to_silos(settings, ["north", "south"], tmp_path / "dealt").files
+    join_silos(
+        settings,
+        serve(files, tmp_path / "first", run="run-1"),
+        list(files),
+        MACHINE,
+        tmp_path / "run",
+        JoinOptions("run-1"),
+    )
+    (tmp_path / "run" / DEPLOYMENT_FILE).write_text('{"run": "run-1"}')
+
+    def serve_north(request: bytes) -> bytes:
+        run = read_message(request, len(request)).text("run")
+        return ServeSilo(load_silo_file(files["north"]), tmp_path / "silos" / run, MACHINE, run)(request)
+
+    run_deployed(settings, tmp_path / "run", InProcess({"north": serve_north}), ["north"])
+    merged, _ = read_agreed(tmp_path / "run" / AGREED_FILE)
+    assert {client.silo for client in merged.clients} == {"north"}
+    assert read_run_name(tmp_path / "run") != "run-1"
 
 
 def test_both_ends_may_be_started_again(tmp_path: Path) -> None:
