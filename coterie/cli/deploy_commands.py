@@ -80,6 +80,8 @@ def init(
     refuse_simulation(load_settings(file))
     host, port = _read_address(address)
     names = [name.strip() for name in silos.split(",") if name.strip()]
+    if not names:
+        raise Mistake("--silos names nobody; give one silo or more, such as --silos north,south")
     stem = re.sub("[^a-z0-9]+", "-", file.stem.lower()).strip("-")[:40]
     project = create_project(folder, stem if stem[:1].isalpha() else f"p-{stem}"[:40].strip("-"), host, port, names)
     print(f"{folder}: the project, whose keys decide who may take part; let nobody else read it")
@@ -148,7 +150,7 @@ def run_between_silos(
     some = [] if silos is None else ["--silos", silos]
     again = ["coterie", "deploy", "run", str(file), *(overrides or []), "--project", str(found), *some]
     again += ["--out", str(folder), "--resume"]
-    names = None if silos is None else [name.strip() for name in silos.split(",")]
+    names = None if silos is None else list(dict.fromkeys(filter(None, map(str.strip, silos.split(",")))))
     display = RunDisplay()
     with handle_interrupts(shlex.join(again), "round"), show_logs(display):
         outcome = run_project(settings, found, folder, names, resume, display)
@@ -163,12 +165,13 @@ def run_between_silos(
 def status(folder: Project = Path()) -> None:
     """Coordinator: show who is in, who is late, and how far it is."""
     from coterie.cli.text_table import print_table
-    from coterie.experiment.silos.run_status import read_status
+    from coterie.experiment.silos.run_status import is_running, read_status
     from coterie.silos.project import list_silos, read_project
 
     project, found = read_project(folder), read_status(folder)
     print(f"{project.name} at {project.host}:{project.port}")
-    connected = set(found.connected) if found else set()
+    runs = is_running(folder)
+    connected = set(found.connected) if found and runs else set()
     rows = []
     for name in list_silos(folder):
         signed = (folder / "certificates" / certificate_name(name)).exists()
@@ -177,6 +180,9 @@ def status(folder: Project = Path()) -> None:
     if found is None:
         print("no run has begun; coterie deploy run begins one")
         return
+    if not runs:
+        rest = "the last one" if found.round and found.round == found.rounds else "the one that stopped"
+        print(f"no run goes on now, so nobody is connected; coterie deploy run begins one. Of {rest}:")
     reached = "" if found.reached is None else f", in which {found.reached} updates counted"
     print(f"{found.folder}: round {found.round} of {found.rounds}{reached}, as of {found.when}")
     for client, why in found.dropped.items():

@@ -14,10 +14,16 @@ LOCK_FILE = ".lock"
 
 
 @contextmanager
-def hold_lock(folder: Path) -> Iterator[None]:
+def hold_lock(
+    folder: Path, otherwise: str = "another run is writing there now; wait for it, or choose another folder with --out"
+) -> Iterator[None]:
     """Lock an existing folder for the length of a block; refuse it if another process holds the lock.
 
     The system unlocks it however the process ends.
+
+    Args:
+        folder: to be locked.
+        otherwise: what is said if another process holds the lock.
 
     Raises:
         Mistake: another process holds the lock.
@@ -28,9 +34,22 @@ def hold_lock(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise Mistake(
-                f"{folder}: another run is writing there now; wait for it, or choose another folder with --out"
-            ) from error
+            raise Mistake(f"{folder}: {otherwise}") from error
         yield
     finally:
         os.close(handle)
+
+
+def is_locked(folder: Path) -> bool:
+    """Return whether a process holds the lock of a folder now."""
+    try:
+        handle = os.open(folder / LOCK_FILE, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False

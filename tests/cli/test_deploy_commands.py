@@ -1,19 +1,23 @@
 """The commands of a coordinator and of silos as people type them, all but those that need NVFlare's processes."""
 
+import json
 import os
 import re
 import sys
 import tomllib
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from coterie.core.digests import digest
+from coterie.experiment.silos.run_status import RunStatus
 from coterie.experiment.silos.silo_folder import AUDIT_FILE, approvals_in
 from coterie.silos import certificates
 from coterie.silos.audit_log import AuditLog
 from coterie.silos.message import write_message
 from coterie.silos.run_description import Departure, RunDescription
+from coterie.track.folder_lock import hold_lock
 from tests.cli.test_main import exit_status
 from tests.experiment.files import written
 
@@ -85,6 +89,21 @@ def test_a_project_is_made_and_a_silo_joins_it_step_by_step(capsys: pytest.Captu
     assert table[-1] == "no run has begun; coterie deploy run begins one"
 
 
+def test_the_status_of_a_killed_run_says_that_none_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a killed coordinator last wrote, that north is connected, is true no more."""
+    command(capsys, "init", "digits.toml", "hub", "--silos", "north")
+    status = RunStatus("2026-01-01T00:00:00+00:00", "runs/digits", 3, 9, 1, connected=["north"])
+    Path("hub/status.json").write_text(json.dumps(asdict(status)))
+    stopped = command(capsys, "status", "hub")
+    assert re.search("north +invited +no", stopped)
+    assert "no run goes on now" in stopped
+    assert "runs/digits: round 3 of 9, in which 1 updates counted" in stopped
+    with hold_lock(Path("hub")):
+        going_on = command(capsys, "status", "hub")
+    assert re.search("north +invited +yes", going_on)
+    assert "no run goes on now" not in going_on
+
+
 def test_a_silo_is_checked_against_the_experiment(capsys: pytest.CaptureFixture[str]) -> None:
     command(capsys, "init", "digits.toml", "hub", "--silos", "north", "--address", "localhost:1")
     join(capsys, "north")
@@ -152,6 +171,7 @@ def test_the_audit_log_is_verified_and_printed(capsys: pytest.CaptureFixture[str
         (["approve"], "no silo's folder is here"),
         (["audit"], "no silo's folder is here"),
         (["status", "absent"], "project.toml: cannot be read"),
+        (["init", "digits.toml", "hub", "--silos", ","], "--silos names nobody"),
         (["run", "digits.toml"], "no project is here: make one with coterie deploy init digits.toml DIR"),
         (["rehearse", "digits.toml", "attack.name=sign_flip", "attack.num_clients=1"], "attack.name = "),
     ],

@@ -15,6 +15,7 @@ from coterie.experiment.silos.silo_settings import refuse_simulation
 from coterie.silos.compressed_carrier import CompressedCarrier
 from coterie.silos.nvflare_carrier import NVFlareCoordinator
 from coterie.silos.project import list_silos, read_project, silos_with_certificate
+from coterie.track.folder_lock import hold_lock
 
 
 def run_project(
@@ -43,6 +44,7 @@ def run_project(
     waiting = [name for name in list_silos(project) if name not in signed]
     if waiting and silos is None:
         watch.say(f"{few(waiting, 10)}: invited, but without a certificate, so the run goes without")
-    with NVFlareCoordinator(project, say=watch.say) as carrier:
+    lock = hold_lock(project, "a run of this project goes on already; wait for it, or stop it first")
+    with lock, NVFlareCoordinator(project, say=watch.say) as carrier:
         status = StatusWatch(watch, project, carrier, out)
         return run_deployed(settings, out, CompressedCarrier(carrier), names, resume, status)

@@ -13,6 +13,7 @@ from coterie.core.files import write_atomic
 from coterie.experiment.build_experiment import Experiment
 from coterie.experiment.run_recorder import RunWatch
 from coterie.silos.carrier import Carrier
+from coterie.track.folder_lock import is_locked
 from coterie.track.rounds_file import Record
 
 STATUS_FILE = "status.json"
@@ -57,7 +58,8 @@ class StatusWatch:
         self.status = RunStatus(_now(), str(out))
 
     def begin(self, experiment: Experiment, folder: Path, records: list[Record]) -> None:
-        """See `RunWatch.begin`."""
+        """See `RunWatch.begin`. What was said before, such as who was waited for, is over."""
+        self.status.note = ""
         self.status.round, self.status.rounds = len(records), experiment.settings.rounds
         self._write()
         self.watch.begin(experiment, folder, records)
@@ -87,6 +89,11 @@ def read_status(project: Path) -> RunStatus | None:
         return RunStatus(**content)
     except (OSError, ValueError, TypeError):
         return None
+
+
+def is_running(project: Path) -> bool:
+    """Return whether a run of a project goes on now, on this machine: `run_project` holds the folder's lock."""
+    return is_locked(project)
 
 
 def _now() -> str:
