@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from coterie.core.errors import Mistake
 from coterie.core.threads import compute_with
 from coterie.experiment import folder_jobs, shared_run
 from coterie.experiment import run as run_module
@@ -38,7 +39,7 @@ def test_a_resumed_run_keeps_its_threads_on_any_machine(
     assert used == [2, 2, 2]
     assert start("rounds=1", out="other").folder.name == "other"
     assert used[-1] == 1
-    with pytest.raises(run_module.Mistake, match=r"engine\.threads: changed since the run"):
+    with pytest.raises(Mistake, match=r"engine\.threads: changed since the run"):
         start("rounds=4", "engine.threads=1", resume=True)
 
 
@@ -55,5 +56,5 @@ def test_a_folder_without_threads_goes_on_with_those_that_it_had(tmp_path: Path)
 
 
 def test_threads_are_a_whole_number_or_auto(tmp_path: Path) -> None:
-    with pytest.raises(run_module.Mistake, match=r"engine\.threads = 0"):
+    with pytest.raises(Mistake, match=r"engine\.threads = 0"):
         load_settings(written(tmp_path), ["engine.threads=0"])
