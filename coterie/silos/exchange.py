@@ -20,9 +20,13 @@ from coterie.silos.message import MAX_REASON_LENGTH, Message, Unusable, read_mes
 
 
 class Refused(NamedTuple):
-    """An answer that is left out, and the reason in a few words. Asking again would bring the same."""
+    """An answer that is left out, and the reason in a few words.
+
+    Asking again would bring the same, unless it is the silo's `own_word` that it cannot work now.
+    """
 
     why: str
+    own_word: bool = False
 
 
 class Exchange:
@@ -114,7 +118,7 @@ class Exchange:
                     self.say(f"round {round}: {site} is back")
                 return None
             if kind == "failed":
-                return Refused(f"{site}: {printable(message.text('why')[:MAX_REASON_LENGTH])}")
+                return Refused(f"{site}: {printable(message.text('why')[:MAX_REASON_LENGTH])}", own_word=True)
             return message
         except Unusable as error:
             return Refused(f"the answer of {site} {error}")

@@ -2,7 +2,8 @@
 
 A round closes when every silo that was asked has answered, or at its deadline. With fewer sound replies than
 `min_clients`, those that gave no answer are asked again, for as long as it takes: after a while, or as soon as a silo
-connects. Replies that are here already stay.
+connects. Replies that are here already stay. Where all of them say that they cannot work, as after their data changed,
+they are asked a few times more, and then the run stops: rounds that change nothing are worth nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from coterie.core.engine import Reply
+from coterie.core.errors import Mistake
 from coterie.core.packing import pack
 from coterie.core.tree import Tree
 from coterie.loop.jobs import Assignment, clients_to_ask
@@ -28,6 +30,8 @@ from coterie.silos.remote_round import FRAMING_BYTES, RemoteRound
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
 """How long to wait before a round that has too few replies asks again: twice as long each time."""
+TRIES = 4
+"""How often silos are asked in a round that has too few replies since they say that they cannot work."""
 ARRIVAL_LOOK_SECONDS = 2.0
 """How often it is looked meanwhile whether a silo has connected."""
 
@@ -67,7 +71,12 @@ class RemoteWork:
     def _replies(
         self, round: RemoteRound, broadcast: bytes, versions: Mapping[str, int], tally: Tally
     ) -> Iterator[tuple[Assignment, Reply]]:
-        """Ask until there are enough replies; yield them in the order of the clients."""
+        """Ask until there are enough replies; yield them in the order of the clients.
+
+        Raises:
+            Mistake: there are too few, and those who could help say again and again that they cannot work.
+        """
+        tries = 0
         open_clients, is_first, seconds, earlier = list(round.costs), True, FIRST_PAUSE_SECONDS, ""
         while True:
             self.exchange.renew()
@@ -80,6 +89,11 @@ class RemoteWork:
                 yield from round.in_turn()
             if round.sound >= min(self.min_clients, len(round.costs)) or not round.absent:
                 break
+            tries += round.absent.keys() <= round.failed
+            if tries == TRIES:
+                raise Mistake(
+                    f"{self._count_replies(round)}; mend that, and continue with --resume: all earlier rounds are kept"
+                )
             earlier = self._say_too_few(round, earlier)
             self._pause_until_someone_connects(seconds)
             open_clients, is_first, seconds = list(round.absent), False, min(2 * seconds, LONGEST_PAUSE_SECONDS)
@@ -113,11 +127,16 @@ class RemoteWork:
     def _take(self, round: RemoteRound, starts: Sequence[Start], outcome: Message | Refused | Failure) -> None:
         """Take what came of asking one silo."""
         clients = [start.client for start in starts]
+        round.failed -= set(clients)
         if isinstance(outcome, Failure):
             round.absent |= dict.fromkeys(clients, outcome.why)
             return
         for client in clients:
             round.absent.pop(client, None)
+        if isinstance(outcome, Refused) and outcome.own_word:
+            round.failed |= set(clients)
+            round.absent |= dict.fromkeys(clients, outcome.why)
+            return
         if isinstance(outcome, Refused):
             round.refused |= dict.fromkeys(clients, outcome.why)
             return
@@ -133,16 +152,17 @@ class RemoteWork:
 
     def _say_too_few(self, round: RemoteRound, earlier: str) -> str:
         """Say that a round waits for more replies, unless that is the `earlier` sentence; return it."""
-        who = "; ".join(
-            why if why.startswith(client) else f"{client}: {why}" for client, why in list(round.absent.items())[:3]
-        )
-        sentence = (
-            f"round {round.number}: {round.sound} sound replies so far, and {self.min_clients} are needed ({who}); "
-            "asking again until there are enough"
-        )
+        sentence = f"{self._count_replies(round)}; asking again until there are enough"
         if sentence != earlier:
             self.exchange.say(sentence)
         return sentence
+
+    def _count_replies(self, round: RemoteRound) -> str:
+        """Return how many replies a round has, how many it needs, and why there are no more."""
+        who = "; ".join(
+            why if why.startswith(client) else f"{client}: {why}" for client, why in list(round.absent.items())[:3]
+        )
+        return f"round {round.number}: {round.sound} sound replies so far, and {self.min_clients} are needed ({who})"
 
     def _pause_until_someone_connects(self, seconds: float) -> None:
         """Wait for some seconds, or less if a silo connects meanwhile: it need not wait for the next time."""

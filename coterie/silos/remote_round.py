@@ -56,6 +56,7 @@ class RemoteRound:
         self.examples = dict(zip(costs, sizes(plan.clients, list(costs)), strict=True))
         self.template_of = template_of
         self.absent: dict[str, str] = {}  # client -> why it has no reply; it may be asked again
+        self.failed: set[str] = set()  # clients without a reply since their silo said that it cannot work now
         self.refused: dict[str, str] = {}  # client -> why it has none, for good
         self.sound = 0  # replies that have the form of an honest one
         self._arrived: dict[str, _Arrived] = {}

@@ -12,11 +12,12 @@ from coterie import Mistake, Round
 from coterie.core import tree
 from coterie.core.packing import pack, unpack
 from coterie.loop.federate import federate
-from coterie.silos.carrier import Failure
+from coterie.silos.carrier import Answer, Failure
 from coterie.silos.coordinate import remote_plan
 from coterie.silos.in_process import Fault, InProcess, late_answer
+from coterie.silos.letters import Run, answer_failed
 from coterie.silos.message import read_message, write_message
-from coterie.silos.remote import RemoteWork
+from coterie.silos.remote import TRIES, RemoteWork
 from tests.common.recipes import RECIPES
 from tests.federations import seed_set
 from tests.silos.deployment import Deployment, same_bits, server_state
@@ -200,6 +201,40 @@ def test_a_round_below_min_clients_whose_silos_answered_changes_nothing(tmp_path
     assert same_bits(server_state(first), server_state(second))
     assert second.reached == 0
     assert "only 2 updates counted, and a round needs 3" in {d["why"] for d in second.dropped}
+
+
+@pytest.mark.parametrize("tries", [2, 9])
+def test_silos_that_cannot_work_are_asked_a_few_times_before_the_run_stops(tmp_path: Path, tries: int) -> None:
+    """Two of three silos lack their data in round 2, at the first two tries or always; no round counts without them."""
+    both, silos = Deployment(RECIPES["fedavg"], tmp_path, 2), dict[str, Answer]()
+    asked = dict.fromkeys(["south", "west"], 0)
+    carrier = both.carrier()
+    for site, answer in carrier.silos.items():
+
+        def work(request: bytes, site: str = site, answer: Answer = answer) -> bytes:
+            fields = read_message(request, len(request)).fields
+            if site in asked and (fields["kind"], fields["round"]) == ("work", 2):
+                asked[site] += 1
+                if asked[site] <= tries:
+                    return answer_failed(Run(fields["run"], fields["experiment"]), request, "the data are gone")
+            return answer(request)
+
+        silos[site] = work
+    plan = remote_plan(
+        both.coordinator(), InProcess(silos), hosts=both.hosts, experiment="a file", min_clients=4, say=both.said.append
+    )
+    assert isinstance(plan.workplace, RemoteWork)
+    plan.workplace.pause = lambda seconds: None
+    rounds = federate(plan)
+    assert next(rounds).reached == 6
+    if tries == 2:
+        assert next(rounds).reached == 6
+    else:
+        with pytest.raises(
+            Mistake, match=r"and 4 are needed .*the data are gone.*; mend that, and continue with --resume"
+        ):
+            next(rounds)
+    assert asked == dict.fromkeys(asked, min(tries + 1, TRIES))
 
 
 def test_silos_with_another_experiment_say_so(tmp_path: Path) -> None:
