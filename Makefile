@@ -16,7 +16,6 @@ test: $(TESTED)  ## Run all tests
 	@$(BIN)/python -m pytest -n auto
 
 test-deploy: $(TESTED)  ## Run the tests of real silos: processes are killed, strangers are refused; a quarter of an hour
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[deploy]'
 	@$(BIN)/python -m pytest tests/silos tests/deploy --deploy -v
 
 check: $(TESTED)  ## Check the style, the types and the order of the rooms
