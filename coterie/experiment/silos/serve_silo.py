@@ -164,6 +164,7 @@ class ServeSilo:
         rows = self._own_rows()
         self._judge(begin.tables, rows)
         if rows.digest != begin.digest:
+            self._rows = None  # the next request reads them again: somebody may have put them back
             raise Mistake("the silo's data have changed since it sent its facts; put them back, or begin another run")
         start_folder = self._write_starts(begin)
         experiment = silo_experiment(

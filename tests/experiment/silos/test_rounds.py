@@ -202,8 +202,11 @@ def test_a_silo_whose_data_have_changed_says_so(tmp_path: Path) -> None:
     files = deal_to_silos(settings, ["north", "south"], tmp_path / "dealt").files
     join_silos(settings, serve(files, tmp_path / "silos"), list(files), MACHINE, tmp_path / "run")
     deal_to_silos(replace(settings, rng_seed=4), ["north", "south"], tmp_path / "dealt")
+    carrier = serve(files, tmp_path / "silos")
     with pytest.raises(Mistake, match="the silo's data have changed since it sent its facts"):
-        join_silos(settings, serve(files, tmp_path / "silos"), list(files), MACHINE, tmp_path / "run")
+        join_silos(settings, carrier, list(files), MACHINE, tmp_path / "run")
+    deal_to_silos(settings, ["north", "south"], tmp_path / "dealt")
+    join_silos(settings, carrier, list(files), MACHINE, tmp_path / "run")  # they were put back
 
 
 def test_a_silo_that_is_away_or_refuses_is_named(tmp_path: Path) -> None:
