@@ -84,7 +84,7 @@ def coordinator_experiment(
             table="algorithm",
         )
     counts = {client: len(examples) for client, examples in plan.clients.items()}
-    evaluation = replace(plan.evaluation, test=None, own=None)
+    evaluation = replace(plan.evaluation, test=None, own=None, clients=False)  # silos measure, also for each client
     return replace(experiment, plan=replace(plan, clients=CountedClients(counts), evaluation=evaluation))
 
 

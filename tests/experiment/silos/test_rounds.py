@@ -110,7 +110,7 @@ def test_hospitals_with_tables_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("\n".join(marked))
     columns = {"label_column": "answer", "test_column": "test"}
     whole = {"source": "csv", "path": str(tmp_path / "table.csv"), "client_column": "ward", **columns}
-    settings = settings_of(tmp_path, data=whole)
+    settings = settings_of(tmp_path, data=whole, evaluate={"clients": True})
     files = {}
     for ward in ("c", "a", "b"):
         (tmp_path / f"{ward}.csv").write_text("\n".join([marked[0], *(x for x in marked[1:] if x.startswith(ward))]))
@@ -123,7 +123,9 @@ def test_hospitals_with_tables_of_their_own(tmp_path: Path) -> None:
     experiment = join_silos(settings, serve(files, tmp_path / "silos"), list(files), MACHINE, tmp_path / "run")
     assert list(experiment.plan.ids) == ["a", "b", "c"]
     assert experiment.inputs.to_record() == simulation.inputs.to_record()
-    assert_same_weights(run(simulation.plan)[-1], run(experiment.plan)[-1], "a")
+    simulated, deployed = run(simulation.plan)[-1], run(experiment.plan)[-1]
+    assert_same_weights(simulated, deployed, "a")
+    assert deployed.measures["own_test_accuracy"] == pytest.approx(simulated.measures["own_test_accuracy"], abs=1e-6)
 
 
 def test_the_coordinators_weights_are_where_the_silos_start(tmp_path: Path) -> None:
