@@ -18,6 +18,7 @@ from coterie.core.errors import Mistake
 from coterie.core.threads import compute_with
 from coterie.core.tree import Tree
 from coterie.experiment.build_experiment import Experiment, build_experiment
+from coterie.experiment.describe_predictions import describe_predictions
 from coterie.experiment.engine_choice import Machine
 from coterie.experiment.resolve_engine import this_machine
 from coterie.experiment.run_recorder import RunRecorder, SilentRun
@@ -134,7 +135,7 @@ def carry_out(
             raise KeyboardInterrupt
         return {}
     newest = saver.newest
-    broken = _write_weights(experiment, folder, newest.state, newest.store, team)
+    broken = _write_weights(experiment, folder, newest.state, newest.store, team, is_alone=participation is None)
     if workplace is not None:
         workplace.save(experiment.plan, newest.round, newest.state, newest.store)
     return {} if recorder is None else recorder.write_end(broken)
@@ -149,9 +150,12 @@ def _broadcast_decision(team: Team, recorder: RunRecorder | None, decide: Callab
     return decisions[0]
 
 
-def _write_weights(experiment: Experiment, folder: RunFolder, state: Tree, store: Store, team: Team) -> str | None:
+def _write_weights(
+    experiment: Experiment, folder: RunFolder, state: Tree, store: Store, team: Team, is_alone: bool
+) -> str | None:
     """Write the model, in the first process; or each client's, in the process that keeps its state.
 
+    Where one model serves all clients, and all of them are here, `is_alone`, its predictions on test data are written.
     Models of clients whose states are elsewhere are written there; see `coterie.loop.workplace.Workplace.save`.
 
     Collective: every process calls it.
@@ -173,6 +177,8 @@ def _write_weights(experiment: Experiment, folder: RunFolder, state: Tree, store
         named = plan.tasks[architecture].state_dict(weights)
         name = experiment.model_of(client) if own else None
         model = models[architecture]
+        if not own and is_alone:
+            folder.write_predictions(describe_predictions(experiment.settings, plan, weights))
         if not own and find_adapters(model):
             with disk_mistakes(folder.adapter):
                 write_adapter(model, named, folder.adapter)

@@ -100,6 +100,14 @@ def scores(
     )
 
 
+@torch.no_grad()
+def predict_all(task: Task, weights: Tree, examples: Examples, engine: Engine, batch: int = 1000) -> Tensor:
+    """Return the model's outputs for every example [M, ...], on the CPU."""
+    parts = torch.split(torch.arange(len(examples)), batch)
+    inputs = (as_input(examples.batch(rows)[0], engine) for rows in parts)
+    return torch.cat([task.predict(weights["params"], weights["buffers"], x).cpu() for x in inputs])
+
+
 def sum_totals(metric: Metric, parts: Iterable[Tensor]) -> Tensor:
     """Return the sum of a metric's totals [K], in the order of the parts."""
     total = torch.zeros(metric.size, dtype=torch.float64)

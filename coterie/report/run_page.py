@@ -15,6 +15,7 @@ from coterie.report.clients_page import clients_sentence
 from coterie.report.formats import format_bytes, format_duration, format_number, format_percent, format_spread
 from coterie.report.layer_charts import layer_charts
 from coterie.report.own_tests_table import own_tests_table
+from coterie.report.prediction_charts import prediction_charts
 from coterie.report.pretraining_page import pretraining_page
 from coterie.report.probe_charts import probe_charts
 from coterie.report.run_reader import Run, is_pretraining, mistakes_about_shapes, read_pretraining, read_run
@@ -53,6 +54,7 @@ def run_page(run: Run) -> str:
             page_parts.failure(_failure(run)),
             page_parts.tiles(_tiles(run)),
             page_parts.section("Accuracy and loss", _charts(run)),
+            page_parts.section("Predictions on test data", prediction_charts(run)),
             page_parts.section("Accuracy on each client's test data", _accuracy_table(run)),
             page_parts.section("Measures on each client's test data", own_tests_table(run)),
             page_parts.section("BatchNorm layers", layer_charts(run)),

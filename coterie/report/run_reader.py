@@ -15,7 +15,7 @@ from coterie.core.errors import Mistake, reason
 from coterie.loop.manifests import read_kept_files
 from coterie.track.checksums import SUMMARY_FILE, check_files, note_unchecked, read_checksums
 from coterie.track.rounds_file import Record, read_records
-from coterie.track.run_folder import CLIENTS_FILE, CONFIG_FILE, INPUTS_FILE, START_FILE
+from coterie.track.run_folder import CLIENTS_FILE, CONFIG_FILE, INPUTS_FILE, PREDICTIONS_FILE, SILOS_FILE, START_FILE
 from coterie.track.summary import last_spread, summarise
 
 _REMEDY = "continue the run with --resume, which writes it again, or put back a copy"
@@ -59,6 +59,8 @@ class Run:
         clients: clients.json; empty for a pre-training.
         start: start/start.json, an entry for each model; empty where they began with initial weights of their own.
         labels: the labels' names, where inputs.json has them.
+        predictions: predictions.json, where the run has one.
+        between_silos: whether its clients' rows lie at silos.
     """
 
     folder: Path
@@ -71,6 +73,8 @@ class Run:
     clients: list[dict[str, Any]]
     start: Sequence[Mapping[str, Any]] = ()
     labels: Sequence[str] | None = None
+    predictions: dict[str, Any] | None = None
+    between_silos: bool = False
 
     @property
     def bytes_once(self) -> int:
@@ -104,7 +108,20 @@ def read_run(folder: Path) -> Run:
     name = folder.resolve().name
     start = _read_objects(folder / "start" / START_FILE, ["model", "loaded", "frozen", "test_accuracy"])
     labels = _read_labels(folder / INPUTS_FILE)
-    return Run(folder, name, flatten(tables), versions, records, end, over, clients, start, labels)
+    predictions, at_silos = _read_predictions(folder) if over else None, (folder / SILOS_FILE).is_file()
+    return Run(
+        folder, name, flatten(tables), versions, records, end, over, clients, start, labels, predictions, at_silos
+    )
+
+
+def _read_predictions(folder: Path) -> dict[str, Any] | None:
+    """Read predictions.json; None where the run has none."""
+    path = folder / PREDICTIONS_FILE
+    found: Any = _read_json(path) if path.is_file() else None
+    if found is not None and not (isinstance(found, dict) and isinstance(found.get("task"), str)):
+        raise Mistake(f"{path}: is damaged (it names no task); {_REMEDY}")
+    predictions: dict[str, Any] | None = found
+    return predictions
 
 
 def _read_labels(path: Path) -> list[str] | None:

@@ -11,6 +11,7 @@ checkpoint/           what a resume needs
 model.safetensors     the model at the end; clients/ID.safetensors where each client has its own
 adapter/              the adapters and the head at the end, as peft reads them, where a run trains adapters
 huggingface/          the model at the end again, for a model of transformers
+predictions.json      what the report draws of the model's predictions on test data, for some kinds of task
 stages/               the folders of earlier stages, where the run is the last of a chain
 summary.json          the results; where it is there, the run is over
 report.html           the page
@@ -45,13 +46,16 @@ CLIENTS_FILE = "clients.json"
 DATA_FILE = "data.json"
 INPUTS_FILE = "inputs.json"
 SHEET_FILE = "sheet.png"
+PREDICTIONS_FILE = "predictions.json"
 ROSTER_FILE = "roster.toml"
 """Of a run without a server: who took part, with which public keys."""
 STAGES_FOLDER = "stages"
 START_FILE = "start.json"
 """In start/: where the weights that a run began with came from. It is written last of that folder."""
 
-BEFORE_A_RUN = ("silos.json", "deployment.json", "silos", "coordinator")
+SILOS_FILE = "silos.json"
+"""Of a run between silos: which silos there are."""
+BEFORE_A_RUN = (SILOS_FILE, "deployment.json", "silos", "coordinator")
 """What may lie in the folder of a run between silos before it begins; `silos` and `coordinator` are of a rehearsal."""
 
 
@@ -155,7 +159,7 @@ class RunFolder:
         """Return the names of the files that are complete when the run is over."""
         weights = [*self.path.glob("clients/*.safetensors"), *self.adapter.glob("*"), *self.huggingface.rglob("*")]
         found = [path.relative_to(self.path).as_posix() for path in sorted(weights)]
-        return [self.rounds.path.name, weights_file(), *found, SUMMARY_FILE, REPORT_FILE]
+        return [self.rounds.path.name, weights_file(), *found, PREDICTIONS_FILE, SUMMARY_FILE, REPORT_FILE]
 
     def seal(self, over: bool) -> None:
         """Write checksums.json: of the files that say what the run is, and of its results if it is over."""
@@ -201,6 +205,15 @@ class RunFolder:
             client_file: the client's file name, as `client_file_names` gives it.
         """
         write_file(self.path / weights_file(client_file), data)
+
+    def write_predictions(self, panel: Mapping[str, Any] | None) -> None:
+        """Write predictions.json; remove it where there is nothing to show."""
+        path = self.path / PREDICTIONS_FILE
+        if panel is None:
+            with disk_mistakes(path):
+                path.unlink(missing_ok=True)
+        else:
+            write_file(path, to_json(panel).encode() + b"\n")
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json; from then on the run is over."""

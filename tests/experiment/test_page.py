@@ -68,11 +68,17 @@ def test_every_model_is_there_with_its_keys_and_its_size() -> None:
 
 
 def test_the_folder_and_the_record(start: Start) -> None:
-    """A plain run lacks what given weights, adapters, stages and peers add, counts of broken outputs, and intervals."""
+    """A plain run lacks what given weights, adapters, kinds of task, stages and peers add, broken outputs."""
     outcome = start("rounds=2")
     listed = dict(rows("The folder"))
     files = {path.name + "/" * path.is_dir() for path in outcome.folder.iterdir() if path.name != ".lock"}
-    assert {name.strip("`") for name in listed} == files | {"start/", "adapter/", "stages/", "roster.toml"}
+    assert {name.strip("`") for name in listed} == files | {
+        "start/",
+        "adapter/",
+        "stages/",
+        "roster.toml",
+        "predictions.json",
+    }
     record = (outcome.folder / "rounds.jsonl").read_text().splitlines()[-1]
     in_every_record = set(re.findall(r"`(\w+)`", listed["`rounds.jsonl`"])) - {
         "test_outputs_not_finite",

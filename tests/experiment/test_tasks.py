@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from coterie.core.errors import Mistake
+from coterie.experiment.describe_predictions import describe_predictions
 from coterie.experiment.run import run
 from coterie.experiment.settings import load_settings
 from coterie.experiment.trained_model import load_trained_model
+from coterie.report import write_report
 from tests.experiment.silos.exchange import settings_of
 from tests.experiment.silos.test_rounds import both
 
@@ -64,6 +67,9 @@ def test_several_digits_in_a_picture_are_several_labels(tmp_path: Path) -> None:
     assert end["test_f1"] > 0.6
     assert end["test_auroc"] > 0.85
     assert end["bytes_once"]["class_weights"] == 3 * 8 * (20 + 10)
+    panel = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert np.mean([label["auroc"] for label in panel["labels"]]) == pytest.approx(end["test_auroc"], abs=1e-3)
+    assert "<th>with it</th>" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_the_pixels_of_digits_are_found_by_a_model_in_pytorch_s_order(tmp_path: Path) -> None:
@@ -74,6 +80,10 @@ def test_the_pixels_of_digits_are_found_by_a_model_in_pytorch_s_order(tmp_path: 
     end = run_file(tmp_path, HEAD.format(task="", rounds=8) + tail)
     assert 'kind = "segmentation"' in (tmp_path / "out" / "config.toml").read_text()
     assert end["test_accuracy"] > 0.85
+    panel = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    shown = [np.frombuffer(base64.b64decode(panel["pictures"][0][name]), np.uint8) for name in ("labels", "predicted")]
+    assert (shown[0] == shown[1]).mean() > 0.7
+    assert "data:image/png;base64," in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_numbers_are_predicted_until_they_no_longer_improve_and_a_resumed_run_is_finished(tmp_path: Path) -> None:
@@ -87,6 +97,16 @@ def test_numbers_are_predicted_until_they_no_longer_improve_and_a_resumed_run_is
     assert end["test_accuracy"] is None
     run(load_settings(tmp_path / "file.toml", ["algorithm.lr=0.1"]), tmp_path / "out", resume=True)
     assert json.loads((tmp_path / "out" / "summary.json").read_text()) == end
+    panel = tmp_path / "out" / "predictions.json"
+    (column,) = json.loads(panel.read_text())["columns"]
+    errors = np.subtract(column["true"], column["predicted"])
+    assert np.sqrt((errors**2).mean()) == pytest.approx(end["test_rmse"], rel=1e-3)
+    whole = panel.read_bytes()
+    panel.write_bytes(whole[:-20])
+    with pytest.raises(Mistake, match=r"predictions\.json: is damaged"):
+        write_report(tmp_path / "out")
+    run(load_settings(tmp_path / "file.toml", ["algorithm.lr=0.1"]), tmp_path / "out", resume=True)
+    assert panel.read_bytes() == whole
 
 
 @pytest.mark.parametrize(
@@ -120,7 +140,9 @@ def test_silos_measure_an_area_as_if_all_rows_lay_in_one_place(tmp_path: Path) -
         model={"name": "logistic"},
         evaluate={"metrics": ["auroc"]},
     )
-    simulated, at_silos, _ = both(tmp_path, settings)
+    simulated, at_silos, experiment = both(tmp_path, settings)
+    weights = experiment.plan.evaluated_weights(at_silos[-1].state, at_silos[-1].store, experiment.plan.ids[0])
+    assert describe_predictions(experiment.settings, experiment.plan, weights) is None
     ours, theirs = (rounds[-1].record() for rounds in (simulated, at_silos))
     assert ours["test_auroc"] == theirs["test_auroc"]
     assert 0.5 < float(str(ours["test_auroc"])) < 1
@@ -142,6 +164,7 @@ def test_the_summary_has_the_interval_and_the_report_each_client_s_area(tmp_path
     assert end["test_auroc_low"] < end["test_auroc"] < end["test_auroc_high"]
     page = (tmp_path / "out" / "report.html").read_text()
     assert f"95 %: {end['test_auroc_low']:.3g} to {end['test_auroc_high']:.3g}" in page
+    assert "share that came true against predicted probability" in page
     assert "<td>none: it needs examples of both classes</td>" in page
 
 

@@ -354,3 +354,12 @@ def test_each_tick_of_an_axis_of_bytes_has_its_own_label(xs: list[float], wanted
     ticks = re.findall(r">([\d.]+ k?M?B)<", drawn)
     assert len(set(ticks)) == len(ticks) >= 3
     assert wanted <= set(ticks)
+
+
+def test_between_silos_the_page_says_why_it_shows_no_predictions(tmp_path: Path) -> None:
+    run = folder(tmp_path / "run", [0.5, 0.6])
+    config = (run / "config.toml").read_text(encoding="utf-8")
+    (run / "config.toml").write_text(config.replace("[data]", '[task]\nkind = "binary"\n[data]'), encoding="utf-8")
+    assert "Predictions on test data" not in write_report(run).read_text("utf-8")
+    (run / "silos.json").write_text("[]")
+    assert "<p>Not shown: the test rows stay at the silos.</p>" in write_report(run).read_text("utf-8")
