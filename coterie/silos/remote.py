@@ -171,7 +171,10 @@ class RemoteWork:
             seconds -= ARRIVAL_LOOK_SECONDS
 
     def measure(self, plan: Plan, number: int, state: Tree, store: Store) -> dict[str, Any]:
-        """Return the measures after a round, from the silos' own; see `coterie.silos.merge_measures`."""
+        """Return the measures after a round, from the silos' own; see `coterie.silos.merge_measures`.
+
+        Where silos could not measure, `silos_not_measured` says how many: the other measures leave out their test rows.
+        """
         traffic = {"wire_bytes_up": self.exchange.bytes_up, "wire_bytes_down": self.exchange.bytes_down}
         self.exchange.bytes_up = self.exchange.bytes_down = 0
         if self._measures_nothing or (number % plan.evaluation.every and number != plan.rounds):
@@ -185,8 +188,9 @@ class RemoteWork:
         place = {site: k for k, site in enumerate(dict.fromkeys(self.hosts.values()))}
         in_order = [measures for _, measures in sorted(read, key=lambda item: place[item[0]])]
         merged = merge_measures(in_order, plan)
-        self._measures_nothing = not merged and len(in_order) == len(place)  # no silo has test data, so ask no more
-        return {**merged, **traffic}
+        absent = len(place) - len(in_order)
+        self._measures_nothing = not merged and not absent  # no silo has test data, so ask no more
+        return {**merged, **traffic, **({"silos_not_measured": absent} if absent else {})}
 
     def save(self, plan: Plan, number: int, state: Tree, store: Store) -> list[str]:
         """Let every silo write its clients' models into its folder; return the silos that have, as they answered."""

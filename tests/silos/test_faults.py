@@ -130,6 +130,18 @@ def test_a_silo_that_missed_is_left_out_until_it_is_back(tmp_path: Path) -> None
     assert [kind for site, kind in carrier.requests if site == "south"] == ["work", "work", "measure"]
 
 
+def test_a_record_says_how_many_silos_gave_no_measures(tmp_path: Path) -> None:
+    """South is gone after the work of round 1: the accuracy of round 2 is that of the test rows of the others."""
+    both = Deployment(RECIPES["fedavg"], tmp_path, 2, test=TEST)
+    carrier = both.carrier()
+    rounds = []
+    for round in federate(remote_plan(both.coordinator(), carrier, hosts=both.hosts, experiment="a file")):
+        rounds.append(round)
+        carrier.gone = {"south"}
+    assert [r.measures.get("silos_not_measured") for r in rounds] == [None, 1]
+    assert rounds[1].test_accuracy is not None
+
+
 def test_a_silent_silo_costs_one_deadline(tmp_path: Path) -> None:
     """It is pinged beside the next round's requests, and works in the round after."""
     both = Deployment(RECIPES["fedavg"], tmp_path, 4, options=SELDOM, faults={(1, "south"): lambda answer: []})
