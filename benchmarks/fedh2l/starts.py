@@ -34,7 +34,8 @@ from coterie import Recipe
 from coterie.data import augmentation, deal, load, own_test
 from coterie.data.seed_set import SeedSet, add_to_clients, from_clients
 from coterie.models.registry import build
-from coterie.pretrain.pretrained_weights import load_weights_file
+from coterie.pretrain.pretrained_weights import load_weights, load_weights_file
+from coterie.weights import encoders
 
 RESULTS = Path(__file__).with_name("starts.jsonl")
 STARTS = Path("runs") / "fedh2l-starts"
@@ -130,7 +131,7 @@ def model(row: Row, name: str, num_classes: int, folder: Path, examples: int) ->
     if row.start == "supervised":
         load_weights_file(made, supervised_start(name, folder, examples), head="fresh")
     if row.start == "box" and name == "resnet20":
-        coterie.weights.load("fps-resnet20").into(made)
+        load_weights(made, encoders.load("fps-resnet20"), "the box", head="fresh")
     return made
 
 
@@ -214,7 +215,7 @@ def main() -> None:
         return
     began, results = time.monotonic(), read_results()
     for row in (row for data in chosen.data for row in rows(data)):
-        if row in results or (row.start == "box" and not hasattr(coterie, "weights")):
+        if row in results:
             continue
         if time.monotonic() - began > 60 * chosen.minutes:
             break
