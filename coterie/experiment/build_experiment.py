@@ -40,7 +40,7 @@ from coterie.experiment.make_model import make_run_model
 from coterie.experiment.read_keys import registry_keys
 from coterie.experiment.resolve_engine import DTYPES, ResolvedEngine, check_engine, make_engine, resolve_engine
 from coterie.experiment.settings import Settings, model_names
-from coterie.experiment.starting_weights import Start, fill_in_weights, load_starting_weights
+from coterie.experiment.starting_weights import Start, fill_in_weights, load_starting_weights, remarks_on_weights
 from coterie.loop.attack import Attack
 from coterie.loop.balance_classes import bytes_of_counting
 from coterie.loop.plan import Plan
@@ -212,6 +212,7 @@ def assemble_experiment(prepared: Prepared, machine: Machine, start_folder: Path
         remarks=[
             *prepared.remarks,
             *schedule_remarks,
+            *(remarks_on_weights(settings) if starts else []),
             *plan.algorithm.warnings(settings.rounds),
             *([] if probe is None else [probe.cost]),
         ],

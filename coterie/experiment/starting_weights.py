@@ -27,7 +27,7 @@ from coterie.models.model_parts import freeze_parts
 from coterie.pretrain import pretrained_weights
 from coterie.pretrain.pretrained_weights import LoadReport
 from coterie.track.run_folder import START_FILE
-from coterie.weights.cards import BOX, card
+from coterie.weights.cards import BOX, card, remark
 from coterie.weights.encoders import load
 
 
@@ -133,6 +133,13 @@ def load_starting_weights(settings: Settings, models: Mapping[str, nn.Module], f
                 pretrained_weights.load_weights_file(model, file)  # the factors of adapters too
     starts = [_describe_start(name, model, loaded[name]) for name, model in models.items()]
     return [] if has_begun or not any(s.loaded or s.frozen for s in starts) else starts
+
+
+def remarks_on_weights(settings: Settings) -> list[str]:
+    """Return what the user should know of encoders from the box, a sentence each."""
+    sources = dict.fromkeys(weights_for(settings.pretrain, name) for name in model_names(settings))
+    from_box = [source.removeprefix(BOX) for source in sources if source is not None and source.startswith(BOX)]
+    return [sentence for name in from_box if (sentence := remark(name)) is not None]
 
 
 def _load_weights(pretrain: Pretrain, name: str, model: nn.Module) -> LoadReport | None:

@@ -41,6 +41,16 @@ def card(name: str) -> dict[str, Any]:
     return tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
 
 
+def remark(name: str) -> str | None:
+    """Return what a user of an encoder should know before all else, a sentence; None if there is nothing."""
+    about = card(name)
+    steps, planned = about["trained"]["steps"], about["trained"]["planned_steps"]
+    if steps >= planned:
+        return None
+    measured = "" if about["evaluations"] else ", and nobody has measured yet what it is worth"
+    return f"the encoder {BOX}{name} is not finished: {steps:,} of {planned:,} steps{measured}"
+
+
 def weights_path(name: str) -> Path:
     """Return the path of an encoder's weights file."""
     return FOLDER / f"{name}.safetensors"

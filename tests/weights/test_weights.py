@@ -14,6 +14,7 @@ from coterie import Mistake
 from coterie.experiment import folder_jobs
 from coterie.experiment.run import run
 from coterie.experiment.settings import load_settings
+from coterie.experiment.starting_weights import remarks_on_weights
 from coterie.models import registry
 from coterie.weights import cards
 from tests.experiment.files import written
@@ -69,6 +70,15 @@ def test_each_encoder_is_what_its_card_says_and_fits_its_model(name: str) -> Non
     assert ("norm.running_mean" in weights) == (card["normalisation"] == "batch")
     for evaluation in card["evaluations"]:
         assert {"what", "command", "accuracy", "random_weights"} == evaluation.keys()
+
+
+def test_an_encoder_that_is_not_finished_says_so(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    about = {**cards.card("fps-resnet20"), "trained": {"steps": 1700, "planned_steps": 60_000}, "evaluations": []}
+    monkeypatch.setattr(cards, "card", lambda name: about)
+    (sentence,) = remarks_on_weights(load_settings(images))
+    assert "box:fps-resnet20 is not finished: 1,700 of 60,000 steps, and nobody has measured" in sentence
+    about["trained"]["steps"] = 60_000
+    assert remarks_on_weights(load_settings(images)) == []
 
 
 def test_a_run_starts_from_the_box_and_a_resume_needs_no_box(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
