@@ -30,7 +30,7 @@ lr = 0.1
 """
 CASES = {
     "scaffold": ["algorithm.name=scaffold"],
-    "feddyn": ["algorithm.name=feddyn"],
+    "feddyn": ["algorithm.name=feddyn", "algorithm.proximal_weight=0.1"],
     "fbn, one step": ["algorithm.name=fbn", "model.name=resnet20", "model.width=2", "algorithm.local_steps=1"],
     "fbn, several steps": ["algorithm.name=fbn", "model.name=resnet20", "model.width=2", "algorithm.local_steps=3"],
     "fedbn": ["algorithm.name=fedbn", "model.name=resnet20", "model.width=2"],
