@@ -4,6 +4,8 @@ import os
 import signal
 from pathlib import Path
 
+import torch
+
 from coterie.silos.carrier import Answer
 from coterie.silos.child import Child
 from coterie.silos.in_process import InProcess
@@ -15,6 +17,7 @@ from tests.silos.deployment import Deployment, same_bits, server_state
 
 def south(folder: Path) -> Answer:
     """The silo south; its process is killed in its first try at the work of round 2, as when memory runs out."""
+    torch.set_num_threads(1)  # as in the tests' own process: it decides in which order sums are taken
     both = Deployment(RECIPES["scaffold"], folder)
     own = {client: data for client, data in both.clients.items() if both.hosts[client] == "south"}
     silo = Silo(both.plan(own, None), folder / "south", experiment="a file")
