@@ -40,11 +40,12 @@ from coterie.silos.carrier import Carrier, Failure
 from coterie.silos.coordinate import remote_plan
 from coterie.silos.message import MAX_REASON_LENGTH, Message, Unusable, read_message, write_message
 from coterie.track.file_writing import disk_mistakes
+from coterie.track.run_folder import SILOS_FILE
 from coterie.track.weights_file import pack_weights
 
 log = logging.getLogger(__name__)
 
-AGREED_FILE = "silos.json"
+AGREED_FILE = SILOS_FILE
 """In the run folder: what all silos agreed on."""
 ROUND_TIMEOUT_SECONDS = 600.0
 """What deploy.round_timeout is where the file leaves it open."""
