@@ -35,9 +35,8 @@ class FlagLoss:
     def __call__(self, outputs: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the sum over each example's labels [B], and what they count [B]."""
         outputs, target = fit(self.kind, outputs, y)
-        counts = torch.ones_like(target)
+        counts = _count(target, self.ignore_index)
         if self.ignore_index is not None:
-            counts = (target != self.ignore_index).to(target.dtype)
             target = torch.where(counts > 0, target, 0.0)
         if self.class_weights is not None and self.kind.name == "binary":
             counts = counts * torch.where(target > 0, self.class_weights[1], self.class_weights[0])
@@ -60,9 +59,12 @@ class FlagAccuracy:
     def __call__(self, outputs: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return how many of each example's labels are right [B], and how many count [B]."""
         outputs, target = fit(self.kind, outputs, y)
-        counts = torch.ones_like(target)
-        if self.ignore_index is not None:
-            counts = (target != self.ignore_index).to(target.dtype)
+        counts = _count(target, self.ignore_index)
         right = ((outputs > 0) == (target > 0)) & outputs.isfinite()
         hits = right.to(target.dtype) * counts
         return (hits.sum(1), counts.sum(1)) if hits.dim() > 1 else (hits, counts)
+
+
+def _count(target: Tensor, ignore_index: int | None) -> Tensor:
+    """Return 1 for each label that counts, else 0, in the shape and type of `target`."""
+    return torch.ones_like(target) if ignore_index is None else (target != ignore_index).to(target.dtype)
