@@ -128,7 +128,7 @@ class NVFlareCoordinator:
         why = dict.fromkeys(messages, f"gave no answer within {deadline:g} seconds")
         spoilt = Counter[str]()
         while waiting and time.monotonic() < ends:
-            out = self._left_out()
+            out = self._find_left_out()
             for site in [site for site in waiting if site in out]:
                 del waiting[site]
                 yield site, Failure(out[site])
@@ -161,7 +161,7 @@ class NVFlareCoordinator:
             if spoilt[site] > 1:
                 self._bars.put(site, "its part of one job after another stopped")
 
-    def _left_out(self) -> dict[str, str]:
+    def _find_left_out(self) -> dict[str, str]:
         """Return each silo that is left out of jobs now, and why, if it has no part in the job that runs."""
         barred = self._bars.reasons()
         inside = self._lease.sites if self._lease is not None else frozenset[str]()
