@@ -75,15 +75,8 @@ class Silo:
         with self._one_at_a_time:
             try:
                 return self._answer(request)
-            except Unusable as error:
-                why = f"the request {error}"
-            except Mistake as error:
-                why = str(error)
-            except OSError as error:
-                why = f"a file cannot be read or written at the silo ({error.strerror or reason(error)})"
             except Exception as error:  # a user's model or data may raise anything; the silo goes on
-                log.exception("a request could not be answered")
-                why = f"the work failed at the silo ({type(error).__name__}: {reason(error)})"
+                why = explain_failure(error, "the work failed at the silo")
             self.say(f"a request could not be answered: {why}")
             return answer_failed(self.run, request, why)
 
@@ -176,6 +169,23 @@ class Silo:
             named = plan.tasks[plan.architecture(client)].state_dict(weights)
             write_atomic(model_path(self.folder, client), pack(dict(named)))
             self.say(f"the model of client {client} is in {model_path(self.folder, client)}")
+
+
+def explain_failure(error: Exception, what: str) -> str:
+    """Return in a sentence why a request could not be answered.
+
+    Args:
+        error: what was raised.
+        what: failed, for an error that nobody expects; that is logged with its traceback.
+    """
+    if isinstance(error, Unusable):
+        return f"the request {error}"
+    if isinstance(error, Mistake):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"a file cannot be read or written at the silo ({error.strerror or reason(error)})"
+    log.error("a request could not be answered", exc_info=error)
+    return f"{what} ({type(error).__name__}: {reason(error)})"
 
 
 def model_path(folder: Path, client: str) -> Path:

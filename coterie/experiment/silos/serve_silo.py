@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from coterie.core.errors import Mistake, reason
+from coterie.core.errors import Mistake
 from coterie.core.files import write_atomic
 from coterie.core.packing import pack
 from coterie.core.threads import compute_with
@@ -27,7 +27,7 @@ from coterie.experiment.silos.silo_settings import settings_at_silo
 from coterie.experiment.starting_weights import start_files
 from coterie.loop.plan import Plan
 from coterie.silos.message import MAX_BYTES, Message, Unusable, read_message, write_message
-from coterie.silos.silo import Silo
+from coterie.silos.silo import Silo, explain_failure
 from coterie.track.run_folder import START_FILE
 
 log = logging.getLogger(__name__)
@@ -95,15 +95,8 @@ class ServeSilo:
                 self.say(str(waits))
             self._waits_for = str(waits)
             return refuse(request, str(waits), waits=True)
-        except Unusable as error:
-            why = f"the request {error}"
-        except Mistake as error:
-            why = str(error)
-        except OSError as error:
-            why = f"a file cannot be read or written at the silo ({error.strerror or reason(error)})"
         except Exception as error:  # a user's model or data may raise anything; the silo goes on
-            log.exception("a request could not be answered")
-            why = f"the silo failed ({type(error).__name__}: {reason(error)})"
+            why = explain_failure(error, "the silo failed")
         self.say(f"a request could not be answered: {why}")
         return refuse(request, why)
 
