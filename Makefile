@@ -39,12 +39,12 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e .
 	@touch $@
 
-# What tests need in addition to what runs need: tools, the optional packages, and ByzFL as an oracle. ByzFL is installed
-# without its dependencies, because its aggregation rules do not use them.
+# What tests need in addition to what runs need: tools, the optional packages, and ByzFL and Opacus as oracles. These two
+# are installed without their dependencies, because what is compared does not use them.
 $(TESTED): $(READY)
 	@echo "Adding what tests need to $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps byzfl
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps byzfl opacus
 	@touch $@
 
 clean:  ## Remove .venv and caches, but keep runs

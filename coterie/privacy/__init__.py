@@ -1,0 +1,1 @@
+"""Privacy that can be stated: clipping and noise with an accountant, and sums that nobody can open."""
