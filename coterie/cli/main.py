@@ -19,7 +19,7 @@ import typer
 
 from coterie.cli import data_commands, peer_commands, probe_commands, silo_commands
 from coterie.cli.interrupts import handle_interrupts
-from coterie.cli.option_names import File, Overrides, Resume, Trust, mistakes_in_options
+from coterie.cli.option_names import File, Overrides, Resume, Trust
 from coterie.cli.standard_streams import steady_streams
 from coterie.core.errors import FolderGone, Mistake, reason
 from coterie.core.printable import printable
@@ -42,15 +42,13 @@ app.add_typer(probe_commands.app, name="probe")
 app.add_typer(silo_commands.app, name="deploy")
 
 Folders = Annotated[list[Path], typer.Argument(metavar="DIR", help="Run folders.")]
+Compared = Annotated[list[Path], typer.Argument(metavar="DIR", help="Run folders, or the folder of a sweep.")]
 
 _OF_THE_USER = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
 """What the system says of paths that a user should not have given. A full disk is another matter."""
 
 WrongUse: Any = typer.BadParameter.__mro__[1]
 """The exception for unknown commands, options and values: typer's own, or that of the package click, by version."""
-
-COMPARISON_WIDTH = 400
-"""Characters in a line of a comparison where the output is not a terminal: enough that no line is broken."""
 
 
 @app.command()
@@ -159,19 +157,19 @@ def report(folders: Folders) -> None:
 
 @app.command()
 def compare(
-    folders: Folders,
+    folders: Compared,
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("compare.html"),
     target: Annotated[float | None, typer.Option(help="Count rounds to this accuracy, not each run's own.")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="The run that speed-ups refer to, by its name. [default: the first]")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Also write a row for each run as CSV.")] = None,
+    latex: Annotated[Path | None, typer.Option("--latex", help="Also write a LaTeX table with booktabs.")] = None,
 ) -> None:
-    """Compare the settings and results of runs: a table and a page."""
-    from coterie.cli.text_table import print_table
-    from coterie.report import compare_runs, write_comparison
+    """Compare the settings and results of runs: a table and a page; the folder of a sweep stands for its runs."""
+    from coterie.cli.compare_command import compare_folders
 
-    with mistakes_in_options():
-        comparison = compare_runs(folders, target)
-    head, *rows = comparison.table()
-    print_table(head, rows, COMPARISON_WIDTH, overflow="fold")
-    print(write_comparison(comparison, out))
+    compare_folders(folders, out, target, baseline, csv, latex)
 
 
 @app.command()

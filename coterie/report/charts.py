@@ -24,6 +24,7 @@ _VARIABLES = {colour: f"var(--series-{k})" for k, colour in enumerate(SERIES_COL
     GRID_COLOUR: "var(--line)",
 }
 MAX_POINTS = 800
+BAND_OPACITY = 0.2
 MAX_LINEAR_RATIO = 30
 """Where the largest value is more than this many times the median, y is logarithmic. Otherwise one round that went
 wrong would press all others to the bottom of the chart."""
@@ -54,11 +55,16 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a chart. Points without a value are left out."""
+    """One line of a chart. Points without a value are left out.
+
+    Attributes:
+        band: the ends, below and above, of a band around each point.
+    """
 
     label: str
     x: Sequence[float]
     y: Sequence[float | None]
+    band: Sequence[tuple[float, float]] | None = None
 
 
 def line_chart(
@@ -69,6 +75,7 @@ def line_chart(
     level: float | None = None,
     legend: bool = True,
     legend_title: str | None = None,
+    log_x: bool = False,
 ) -> str | None:
     """Return a line chart as SVG; None where no line has a point.
 
@@ -79,6 +86,7 @@ def line_chart(
         level: a target value of y to mark.
         legend: whether to name the lines, where there are several.
         legend_title: what the names are, such as "layer".
+        log_x: whether x is logarithmic, and every point is marked.
     """
     thinned = [(line.label, *_thin(line)) for line in lines]
     values = [y for _, _, ys in thinned for y in ys]
@@ -91,10 +99,14 @@ def line_chart(
 
         axes = figure.add_subplot()
         for k, (label, xs, ys) in enumerate(thinned):
-            dots = "o" if len(xs) < 3 else ""
+            dots = "o" if len(xs) < 3 or log_x else ""
             style = "-" if k < len(SERIES_COLOURS) else "--"
             colour = SERIES_COLOURS[k % len(SERIES_COLOURS)]
             axes.plot(xs, ys, color=colour, linestyle=style, label=label, marker=dots, markersize=4)
+            band = lines[k].band
+            if band is not None:
+                low, high = zip(*band, strict=True) if band else ((), ())
+                axes.fill_between(lines[k].x, low, high, color=colour, alpha=BAND_OPACITY, linewidth=0)
         if level is not None:
             axes.axhline(level, color=TEXT_COLOUR, linewidth=0.8, linestyle=":", label="target")
         axes.set_xlabel(x_label)
@@ -104,7 +116,13 @@ def line_chart(
             axes.minorticks_off()
             axes.set_yticks(ticks := _log_ticks(min(values), max(values)), [f"{tick:g}" for tick in ticks])
         axes.margins(x=0.02)
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=whole and not x_bytes, min_n_ticks=1))
+        if log_x:
+            axes.set_xscale("log")
+            axes.minorticks_off()
+            places = sorted({x for _, xs, _ in thinned for x in xs})
+            axes.set_xticks(places[:: ceil(len(places) / 7)], [f"{x:.3g}" for x in places[:: ceil(len(places) / 7)]])
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=whole and not x_bytes, min_n_ticks=1))
         if x_bytes:
             axes.xaxis.set_major_formatter(EngFormatter("B"))
         if legend and len(axes.lines) > 1:

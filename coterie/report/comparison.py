@@ -1,19 +1,26 @@
-"""Compare runs: the settings that differ and the results, as rows of a table and as a page with all their curves."""
+"""Compare runs: the settings that differ and the results, as rows of a table, for each run and over rng seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from coterie.core.errors import Mistake, require
-from coterie.report import page_parts
-from coterie.report.charts import Curve, line_chart
-from coterie.report.formats import format_bytes, format_duration, format_number, format_percent, format_setting
+from coterie.core.errors import Mistake, few, require
+from coterie.report.formats import (
+    format_bytes,
+    format_duration,
+    format_mean,
+    format_number,
+    format_percent,
+    format_setting,
+    format_speed_up,
+)
 from coterie.report.run_reader import Run, mistakes_about_shapes, read_run
-from coterie.track import rounds_to_target
+from coterie.report.seed_groups import SeedGroup, count_rounds, group_runs, speed_up
+from coterie.report.sweep_folder import expand_sweeps
 from coterie.track.measures import list_metrics, name_metric
-from coterie.track.summary import accuracy_curve
 
 MAX_COLUMNS = 4
 """Up to this many runs have a column each; more have a line each."""
@@ -25,12 +32,20 @@ class Comparison:
 
     Attributes:
         names: of the runs, no two alike.
+        keys: in which the runs differ.
+        groups: the runs, those that differ in their rng seed alone together.
+        baseline: whose rounds to the target are divided by those of the others.
+        target: the accuracy to count rounds to; None for each run's own target.
         head: the names of a row's cells: "run", the keys that differ, and the results.
         rows: the cells of each run.
     """
 
     runs: list[Run]
     names: list[str]
+    keys: list[str]
+    groups: list[SeedGroup]
+    baseline: SeedGroup
+    target: float | None
     head: list[str]
     rows: list[list[str]]
 
@@ -39,17 +54,52 @@ class Comparison:
         lines = [self.head, *self.rows]
         return [list(column) for column in zip(*lines, strict=True)] if len(self.runs) <= MAX_COLUMNS else lines
 
+    def table_of_means(self) -> list[list[str]]:
+        """Return the lines of a table of the means over rng seeds, with its head; nothing where no two runs are alike.
 
-def compare_runs(folders: Sequence[Path], target: float | None = None) -> Comparison:
+        After each mean comes its standard error.
+        """
+        if len(self.groups) == len(self.runs):
+            return []
+        metrics = list_metrics(run.end for run in self.runs)
+        keys = [key for key in self.keys if any(key in group.settings for group in self.groups)]
+        results = ["test accuracy", "best", *map(name_metric, metrics), "rounds to target", "speed-up"]
+        lines = [["settings", *keys, "seeds", *results]]
+        for group in self.groups:
+            shares = [format_mean(group.mean_of(name), 100, " %") for name in ("test_accuracy", "best_test_accuracy")]
+            lines.append(
+                [
+                    group.name,
+                    *(format_setting(group.settings.get(key, "-")) for key in keys),
+                    str(len(group.runs)),
+                    *shares,
+                    *(format_mean(group.mean_of(name)) for name in metrics),
+                    format_mean(group.rounds_to(self.target)),
+                    format_speed_up(self.speed_up(group)),
+                ]
+            )
+        return lines
+
+    def speed_up(self, group: SeedGroup) -> float | None:
+        """Return the baseline's mean rounds to the target / the group's; None where either did not reach it."""
+        base, rounds = (each.rounds_to(self.target) for each in (self.baseline, group))
+        return speed_up(base and base.value, rounds and rounds.value)
+
+
+def compare_runs(folders: Sequence[Path], target: float | None = None, baseline: str | None = None) -> Comparison:
     """Read two or more run folders, and return the settings that differ and the results.
 
     Args:
-        folders: two or more.
+        folders: run folders, two or more; a sweep's folder stands for those of its runs.
         target: the accuracy to count rounds to, above 0 and at most 1; by default each run's own target.
+        baseline: the name of the run, or of the runs with different seeds, that the others' speed-ups refer to; by
+            default the first.
 
     Raises:
-        Mistake: there are fewer than two folders, one is not a run folder, or the target is not an accuracy.
+        Mistake: there are fewer than two folders, one is not a run folder, the target is not an accuracy, or there is
+            no such baseline.
     """
+    folders = expand_sweeps(folders)
     if len(folders) < 2:
         only = f", and got only {folders[0]}" if folders else ""
         raise Mistake(f"a comparison needs two run folders or more{only}")
@@ -58,17 +108,43 @@ def compare_runs(folders: Sequence[Path], target: float | None = None) -> Compar
     for folder in folders:
         with mistakes_about_shapes(folder):
             runs.append(read_run(folder))
+    return compare(runs, target, baseline)
+
+
+def compare(runs: Sequence[Run], target: float | None = None, baseline: str | None = None) -> Comparison:
+    """Return the comparison of runs that have been read; see `compare_runs`."""
     names = _unique_names(runs)
     keys = _keys_that_differ(runs)
+    groups = group_runs(runs, names, keys)
+    base = _find_baseline(groups, names, runs, baseline)
     metrics = list_metrics(run.end for run in runs)
     names_of_metrics = [name_metric(name) for name in metrics]
-    results = ["state", "rounds done", "test accuracy", "best", *names_of_metrics, "rounds to target", "sent", "time"]
+    quality = ["test accuracy", "best", *names_of_metrics]
+    results = ["state", "rounds done", *quality, "rounds to target", "speed-up", "sent", "time"]
     rows = []
     for name, run in zip(names, runs, strict=True):
         with mistakes_about_shapes(run.folder):
             settings = [format_setting(run.config.get(key, "-")) for key in keys]
-            rows.append([name, *settings, *_result_cells(run, target, metrics)])
-    return Comparison(runs, names, ["run", *keys, *results], rows)
+            values = run_results(run, target, base, metrics)
+            rows.append([name, *settings, *_result_cells(values, metrics)])
+    return Comparison(list(runs), names, keys, groups, base, target, ["run", *keys, *results], rows)
+
+
+def _find_baseline(
+    groups: Sequence[SeedGroup], names: Sequence[str], runs: Sequence[Run], wanted: str | None
+) -> SeedGroup:
+    """Return the group of this name, or that has the run of this name; without a name the first.
+
+    Raises:
+        Mistake: there is none.
+    """
+    if wanted is None:
+        return groups[0]
+    for group in groups:
+        if wanted == group.name or any(n == wanted and run in group.runs for n, run in zip(names, runs, strict=True)):
+            return group
+    allowed = f"the name of a run, or of runs with different seeds: {few([group.name for group in groups], 6)}"
+    raise Mistake(key="baseline", value=wanted, allowed=allowed)
 
 
 def _unique_names(runs: Sequence[Run]) -> list[str]:
@@ -85,57 +161,44 @@ def _keys_that_differ(runs: Sequence[Run]) -> list[str]:
     return sorted(differing, key=lambda key: tables.index(key.rpartition(".")[0]))
 
 
-def _result_cells(run: Run, target: float | None, metrics: Sequence[str]) -> list[str]:
-    """Return a run's results as cells of the table; `target`, if given, replaces the run's own target."""
-    reached = run.end["rounds_to_target"] if target is None else rounds_to_target(accuracy_curve(run.rounds), target)
-    return [
-        "failed" if run.end.get("failure") else "finished" if run.over else "not finished",
-        str(run.end["rounds"]),
-        format_percent(run.end["test_accuracy"]),
-        format_percent(run.end["best_test_accuracy"]),
-        *(format_number(run.end.get(name)) for name in metrics),
-        "-" if reached is None else f"{reached:.1f}",
-        format_bytes(run.bytes_once + run.end["bytes_up"] + run.end["bytes_down"]),
-        format_duration(run.end["elapsed"]),
-    ]
+def run_results(run: Run, target: float | None, baseline: SeedGroup, metrics: Iterable[str]) -> dict[str, Any]:
+    """Return a run's results by name, as plain numbers; None where there is none.
 
-
-def write_comparison(comparison: Comparison, path: Path) -> Path:
-    """Write the comparison as a page, and return its path.
-
-    Raises:
-        Mistake: the page cannot be written.
+    Args:
+        run: finished or not.
+        target: replaces the run's own target, if given.
+        baseline: whose mean rounds to the target are divided by this run's.
+        metrics: the names of further metrics in summary.json.
     """
-    return page_parts.write_page(path, comparison_page(comparison))
+    base, rounds = baseline.rounds_to(target), count_rounds(run, target)
+    return {
+        "state": "failed" if run.end.get("failure") else "finished" if run.over else "not finished",
+        "why": run.end.get("failure"),
+        "rounds": run.end["rounds"],
+        "test_accuracy": run.end["test_accuracy"],
+        "best_test_accuracy": run.end["best_test_accuracy"],
+        "test_loss": run.end.get("test_loss"),
+        **{name: run.end.get(name) for name in metrics},
+        "rounds_to_target": rounds,
+        "speed_up": speed_up(base and base.value, rounds),
+        "bytes_up": run.end["bytes_up"],
+        "bytes_down": run.end["bytes_down"],
+        "bytes_once": run.bytes_once,
+        "elapsed": run.end["elapsed"],
+    }
 
 
-def comparison_page(comparison: Comparison) -> str:
-    """Return the page of a comparison as HTML."""
-    (head, *rows), legend = comparison.table(), page_parts.legend(comparison.names)
-    return page_parts.document(
-        "Comparison of " + ", ".join(comparison.names),
-        [
-            f"<h1>{len(comparison.runs)} runs compared</h1>",
-            "<p class=soft>The settings that differ, then the results.</p>",
-            page_parts.section("Settings and results", page_parts.table(rows, head)),
-            page_parts.section("Accuracy", legend, _charts(comparison, "test_accuracy", "test accuracy")),
-            *(
-                page_parts.section(name_metric(name), legend, _charts(comparison, name, name_metric(name)))
-                for name in list_metrics(record for run in comparison.runs for record in run.rounds)
-            ),
-            page_parts.section("Training loss", legend, _charts(comparison, "train_loss", "training loss")),
-        ],
-    )
-
-
-def _charts(comparison: Comparison, measure: str, label: str) -> str | None:
-    """Return charts of a measure over rounds, bytes sent and time, with a curve for each run."""
-    pairs = list(zip(comparison.names, comparison.runs, strict=True))
-    by_round = [Curve(n, [r["round"] for r in run.rounds], run.measure(measure)) for n, run in pairs]
-    by_bytes = [Curve(n, run.bytes_so_far(), run.measure(measure)) for n, run in pairs]
-    by_time = [Curve(n, [r["elapsed"] for r in run.rounds], run.measure(measure)) for n, run in pairs]
-    return page_parts.side_by_side(
-        line_chart(by_round, "round", label, legend=False),
-        line_chart(by_bytes, "sent so far", label, x_bytes=True, legend=False),
-        line_chart(by_time, "seconds", label, legend=False),
-    )
+def _result_cells(values: Mapping[str, Any], metrics: Iterable[str]) -> list[str]:
+    """Return a run's results as cells of the table."""
+    rounds = values["rounds_to_target"]
+    return [
+        values["state"],
+        str(values["rounds"]),
+        format_percent(values["test_accuracy"]),
+        format_percent(values["best_test_accuracy"]),
+        *(format_number(values[name]) for name in metrics),
+        "-" if rounds is None else f"{rounds:.1f}",
+        format_speed_up(values["speed_up"]),
+        format_bytes(values["bytes_once"] + values["bytes_up"] + values["bytes_down"]),
+        format_duration(values["elapsed"]),
+    ]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from coterie.report.seed_groups import Mean
 
 
 def format_bytes(number: float) -> str:
@@ -35,6 +38,28 @@ def format_number(number: float | None) -> str:
     ('0.1235', '-')
     """
     return "-" if number is None else f"{number:.4g}"
+
+
+def format_mean(mean: Mean | None, scale: float = 1.0, unit: str = "") -> str:
+    """Format a mean with its standard error, where it has one.
+
+    >>> from coterie.report.seed_groups import Mean
+    >>> format_mean(Mean(0.91234, 0.00312), 100, " %"), format_mean(Mean(87.25, None)), format_mean(None)
+    ('91.23 ± 0.31 %', '87.25', '-')
+    """
+    if mean is None:
+        return "-"
+    error = "" if mean.error is None else f" ± {scale * mean.error:.2f}"
+    return f"{scale * mean.value:.2f}{error}{unit}"
+
+
+def format_speed_up(ratio: float | None) -> str:
+    """Format a speed-up as the FedAvg paper does.
+
+    >>> format_speed_up(3.632), format_speed_up(None)
+    ('3.6x', '-')
+    """
+    return "-" if ratio is None else f"{ratio:.1f}x"
 
 
 def format_interval(number: float | None, ends: tuple[float, float] | None) -> str:

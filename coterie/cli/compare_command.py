@@ -1,0 +1,50 @@
+"""`coterie compare`: print the comparison of runs, and write it as a page, as CSV, and for a paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from coterie.cli.option_names import mistakes_in_options
+from coterie.cli.text_table import print_table
+
+COMPARISON_WIDTH = 400
+"""Characters in a line of a comparison where the output is not a terminal: enough that no line is broken."""
+
+
+def compare_folders(
+    folders: Sequence[Path],
+    out: Path,
+    target: float | None,
+    baseline: str | None,
+    csv: Path | None,
+    latex: Path | None,
+) -> None:
+    """Compare runs, print their tables and the paths of the files that are written.
+
+    Args:
+        folders: run folders, or those of sweeps.
+        out: the page to write.
+        target: the accuracy to count rounds to.
+        baseline: the run that speed-ups refer to.
+        csv, latex: further files to write.
+
+    Raises:
+        Mistake: the folders cannot be compared, or a file cannot be written.
+    """
+    from coterie.report import compare_runs, write_comparison
+    from coterie.report.table_files import comparison_rows, format_csv, format_latex, write_text
+
+    with mistakes_in_options():
+        comparison = compare_runs(folders, target, baseline)
+    head, *rows = comparison.table()
+    print_table(head, rows, COMPARISON_WIDTH, overflow="fold")
+    means = comparison.table_of_means()
+    if means:
+        print()
+        print_table(means[0], means[1:], COMPARISON_WIDTH, overflow="fold")
+    if csv is not None:
+        print(write_text(csv, format_csv(comparison_rows(comparison)), "csv"))
+    if latex is not None:
+        print(write_text(latex, format_latex(comparison), "latex"))
+    print(write_comparison(comparison, out))
