@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from coterie.loop.evaluate import Evaluation
     from coterie.loop.faults import Faults
     from coterie.loop.plan import Plan, Resume, Round
+    from coterie.privacy.table import Privacy
 
 __version__ = "0.1.0"
 
@@ -65,6 +66,7 @@ __all__ = [
     "Metric",
     "Mistake",
     "Plan",
+    "Privacy",
     "Recipe",
     "Resume",
     "Round",
@@ -114,6 +116,7 @@ export_lazily(
         "Faults": "coterie.loop.faults:Faults",
         "Mistake": "coterie.core.errors:Mistake",
         "Plan": "coterie.loop.plan:Plan",
+        "Privacy": "coterie.privacy.table:Privacy",
         "Recipe": "coterie.core.algorithm:Recipe",
         "Resume": "coterie.loop.plan:Resume",
         "Round": "coterie.loop.plan:Round",

@@ -42,6 +42,7 @@ from coterie.objectives import cross_entropy
 from coterie.objectives.kinds import Kind
 from coterie.objectives.objective import Loss, Metrics, as_options, choose_kind, make_measures, make_objective
 from coterie.objectives.task_losses import place_loss
+from coterie.privacy.table import Privacy
 from coterie.processes.team import ALONE, Team
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class PlanOptions(TypedDict, total=False):
     seed_set: Examples | None
     attack: Attack | None
     probe: Probe | None
+    privacy: Privacy | None
     lr_scale: Mapping[str, float] | None
     outputs: str | int | None
     engine: Engine | None
@@ -158,6 +160,7 @@ def plan(
     seed_set: Examples | None = None,
     attack: Attack | None = None,
     probe: Probe | None = None,
+    privacy: Privacy | None = None,
     lr_scale: Mapping[str, float] | None = None,
     outputs: str | int | None = None,
     engine: Engine | None = None,
@@ -190,6 +193,7 @@ def plan(
         attack: harm that some clients do, to measure how well the aggregator withstands it.
         probe: further measures of some rounds, such as a `coterie.probes.Probe`. A probed round keeps its whole
             cohort's updates in memory.
+        privacy: the guarantee that the run gives, a `coterie.Privacy`; by default none.
         lr_scale: factors on the learning rate by part of the model, as in `coterie.models.model_parts.lr_scales`.
         outputs: which entry of what the model returns are its outputs, where that is a tuple, a dict or an object: its
             place or its name. By default "logits", or the only tensor; a loss of your own gets all of it.
@@ -226,12 +230,15 @@ def plan(
             "seed_set": seed_set,
             "attack": attack,
             "probe": probe,
+            "privacy": privacy,
             "lr_scale": lr_scale,
             "outputs": outputs,
             "engine": engine,
         }
     )
     check_own_test(own_test)
+    if privacy is not None and privacy.unit != "none":
+        raise Mistake("privacy is not built yet; leave it out", key="unit", value=privacy.unit)
     require("rounds", rounds, rounds >= 1, "1 or more")
     if public is not None:
         if seed_set is not None:

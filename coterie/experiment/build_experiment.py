@@ -37,6 +37,7 @@ from coterie.experiment.engine_choice import Machine
 from coterie.experiment.estimate_work import estimate_work
 from coterie.experiment.load_data import load_and_deal
 from coterie.experiment.make_model import make_run_model
+from coterie.experiment.privacy import mistakes_about_privacy
 from coterie.experiment.read_keys import registry_keys
 from coterie.experiment.resolve_engine import DTYPES, ResolvedEngine, check_engine, make_engine, resolve_engine
 from coterie.experiment.settings import Settings, model_names
@@ -171,6 +172,7 @@ def assemble_experiment(prepared: Prepared, machine: Machine, start_folder: Path
         _mistakes_about_models(settings),
         _mistakes_about_codec(),
         mistakes_about_task(),
+        mistakes_about_privacy(),
     ):
         plan = api.plan(
             recipe,
@@ -193,6 +195,7 @@ def assemble_experiment(prepared: Prepared, machine: Machine, start_folder: Path
             seed_set=seed_set,
             attack=attack,
             probe=probe,
+            privacy=settings.privacy,
             lr_scale=settings.pretrain.lr_scale,
             engine=make_engine(chosen),
         )

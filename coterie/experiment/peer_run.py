@@ -91,6 +91,14 @@ class Peer:
                     f"[{table}] belongs to a simulation, in which one process sees every update; leave it out where "
                     "participants train without a server"
                 )
+        if settings.privacy.unit != "none":
+            raise Mistake(
+                "every participant sees every update, so no server can add noise to their sum; run between silos, with "
+                "a coordinator, or leave the table out",
+                key="unit",
+                value=settings.privacy.unit,
+                table="privacy",
+            )
         for key in ("target_accuracy", "target", "patience"):
             value = getattr(settings.evaluate, key)
             if value is not None:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from coterie.loop.cohort import Cohort
     from coterie.loop.communication import Communication
     from coterie.loop.faults import Faults
+    from coterie.privacy.table import Privacy
 
 IGNORED = ("versions",)
 """Tables that a run writes into its config.toml for the reader."""
@@ -68,6 +69,7 @@ class Settings:
     engine: Engine
     faults: Faults
     communication: Communication
+    privacy: Privacy
     deploy: Deploy
     task: TaskOptions
     folders: tuple[Path, ...]
@@ -77,6 +79,8 @@ class Settings:
         everything = {k: v for k, v in asdict(self).items() if k != "folders"}
         top = {k: v for k, v in everything.items() if not isinstance(v, dict)}
         inner = {name: {k: v for k, v in everything[name].items() if v is not None} for name in TABLES}
+        if self.privacy.unit == "none":  # its other keys have no effect then
+            inner["privacy"] = {"unit": "none"}
         return {"rng_seed": top["rng_seed"], "rounds": top["rounds"]} | {k: v for k, v in inner.items() if v}
 
 

@@ -142,6 +142,7 @@ FIXED = Registry(
         "engine": "coterie.experiment.tables:Engine",
         "faults": "coterie.loop.faults:Faults",
         "communication": "coterie.loop.communication:Communication",
+        "privacy": "coterie.privacy.table:Privacy",
         "deploy": "coterie.experiment.tables:Deploy",
         "task": "coterie.core.task_options:TaskOptions",
     },
@@ -164,6 +165,7 @@ TABLES = (
     "engine",
     "faults",
     "communication",
+    "privacy",
     "deploy",
 )
 """Every table, in the order of a file."""

@@ -20,6 +20,7 @@ from coterie.loop.cohort import Cohort
 from coterie.loop.communication import Communication
 from coterie.loop.faults import Faults
 from coterie.objectives.metrics.of_torchmetrics import is_torchmetric
+from coterie.privacy.table import Privacy
 
 EXAMPLES = "coterie.Examples(x, y), tensors with a row for each example"
 
@@ -84,6 +85,10 @@ KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         'an attack, such as coterie.attacks.attack("sign_flip", num_clients=2)',
     ),
     "probe": (_has("extend_algorithm", "due"), "a probe, such as coterie.probes.Probe()"),
+    "privacy": (
+        lambda value: isinstance(value, Privacy),
+        'a coterie.Privacy, such as Privacy(unit="client", clip_norm=1.0, noise_multiplier=1.0)',
+    ),
     "lr_scale": (lambda value: isinstance(value, Mapping), "a dict of parts of the model and factors above 0"),
     "outputs": (lambda v: isinstance(v, str) or is_whole(v), "a name, or a place from 0"),
     "engine": (_has("run", "prepare", "device"), "an engine, such as coterie.engines.vectorised.Vectorised()"),

@@ -22,6 +22,7 @@ from coterie.loop.cohort import Available, Cohort
 from coterie.loop.evaluate import Evaluation
 from coterie.loop.faults import Faults
 from coterie.loop.store import Store
+from coterie.privacy.table import Privacy
 from coterie.processes.team import ALONE, Team, owner, owns
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Plan:
         faults, attack: what the cohort suffers, and what some clients do to harm the others.
         evaluation: what is evaluated, and when.
         probe: measures some rounds more closely.
+        privacy: the guarantee that the run gives, with its noise multiplier and its delta; None: it gives none.
         workplace: where the clients work and are measured; None: here, on the engine.
     """
 
@@ -70,6 +72,7 @@ class Plan:
     attack: Attack | None = None
     probe: Probe | None = None
     team: Team = ALONE
+    privacy: Privacy | None = None
     workplace: Workplace | None = None
 
     @property

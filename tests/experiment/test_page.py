@@ -35,7 +35,7 @@ def told(keys: Keys) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("table", ["cohort", "evaluate", "engine", "faults", "communication", "deploy"])
+@pytest.mark.parametrize("table", ["cohort", "evaluate", "engine", "faults", "communication", "privacy", "deploy"])
 def test_a_table_has_its_keys_and_defaults(table: str) -> None:
     assert {key: default for key, default, *_ in rows(table.capitalize())} == told(read_keys(FIXED.places[table]))
 

@@ -137,3 +137,29 @@ def test_the_draw_is_that_of_the_purpose_cohort() -> None:
     """Nothing else may draw from it: the order is that of a shuffle of (rng seed, round, "cohort")."""
     order = list(rng.shuffle(20, rng.python_generator(3, 5, "cohort")))[:4]
     assert Cohort(size=4).draw(IDS, 3, 5) == [IDS[k] for k in sorted(order)]
+
+
+@given(st.integers(0, 10**6), st.integers(1, 10**6))
+def test_a_poisson_draw_is_a_subset_in_order_and_depends_on_seed_and_round(seed: int, round: int) -> None:
+    cohort = Cohort(fraction=0.3, sampling="poisson")
+    drawn = cohort.draw(IDS, seed, round)
+    assert drawn == [client for client in IDS if client in drawn] == cohort.draw(IDS, seed, round)
+    there = cohort.draw(IDS, seed, round, lambda round, client: client in IDS[::2])
+    assert there == [client for client in drawn if client in IDS[::2]]  # nobody takes the place of who is away
+
+
+def test_poisson_draws_are_independent_with_the_fractions_probability() -> None:
+    """Each of 20 clients is in 30 % of 4000 rounds, and two of them in 9 %; 4.9 standard deviations are allowed."""
+    rounds = [set(Cohort(fraction=0.3, sampling="poisson").draw(IDS, 0, round)) for round in range(4000)]
+    for client in IDS:
+        assert abs(sum(client in drawn for drawn in rounds) / 4000 - 0.3) < 4.9 * (0.3 * 0.7 / 4000) ** 0.5
+    both = sum({IDS[0], IDS[1]} <= drawn for drawn in rounds) / 4000
+    assert abs(both - 0.09) < 4.9 * (0.09 * 0.91 / 4000) ** 0.5
+    assert Cohort(size=6, sampling="poisson").probability(20) == 0.3
+    assert Cohort(sampling="poisson").draw(IDS, 0, 1) == IDS
+    assert len({len(drawn) for drawn in rounds}) > 5
+
+
+def test_a_poisson_draw_needs_a_probability() -> None:
+    with pytest.raises(Mistake, match=r'fraction = 0: it must be above 0 with sampling = "poisson"'):
+        Cohort(fraction=0, sampling="poisson")
