@@ -23,17 +23,27 @@ from coterie.core.registry import nearest
 from coterie.core.task import Task
 from coterie.core.task_options import TaskOptions
 from coterie.core.transforms import Transform, chain, identity
+from coterie.data.as_examples import (
+    ClientPairs,
+    Pairs,
+    as_clients,
+    as_examples,
+    change_examples,
+    check_when_read,
+    read_all,
+)
 from coterie.engines.sequential import Sequential
 from coterie.loop import check_model
 from coterie.loop import federate as loop
 from coterie.loop.attack import Attack
 from coterie.loop.balance_classes import balance_classes
-from coterie.loop.check_arguments import check_clients, check_kinds, check_own_test, check_recipe
+from coterie.loop.check_arguments import check_clients, check_examples, check_kinds, check_recipe
 from coterie.loop.class_order import count_classes, count_outputs, order_classes, require_classes_for
 from coterie.loop.cohort import Available, Cohort
 from coterie.loop.communication import Communication
 from coterie.loop.evaluate import Evaluation, label_shares
 from coterie.loop.faults import Faults
+from coterie.loop.label_form import Reformed, choose_form
 from coterie.loop.plan import Plan, Probe, Resume, Round
 from coterie.models.functional import Augment, initial_weights, make_task
 from coterie.models.model_parts import lr_scales
@@ -56,8 +66,8 @@ class PlanOptions(TypedDict, total=False):
     rounds: Required[int]
     cohort: float | int | Cohort | None
     rng_seed: int
-    test: Examples | None
-    own_test: Mapping[str, Examples] | None
+    test: Examples | Pairs | None
+    own_test: Clients | ClientPairs | None
     evaluate_every: int
     evaluate_clients: bool
     task: TaskOptions | str | None
@@ -69,7 +79,7 @@ class PlanOptions(TypedDict, total=False):
     up: Transform | Communication | None
     faults: Faults | None
     available: Available | None
-    seed_set: Examples | None
+    seed_set: Examples | Pairs | None
     attack: Attack | None
     probe: Probe | None
     privacy: Privacy | None
@@ -83,7 +93,7 @@ class PlanOptions(TypedDict, total=False):
 def federate(
     algorithm: Recipe,
     model: Models,
-    clients: Clients,
+    clients: Clients | ClientPairs,
     *,
     resume: Resume | None = None,
     keep_updates: bool = False,
@@ -96,7 +106,9 @@ def federate(
         model: an `nn.Module`, whose current weights are the start. It is copied, never changed. For algorithms that
             allow clients to differ, several models, which are dealt to the clients in turn, or a mapping from client to
             model.
-        clients: client id -> `Examples`; the mapping may be lazy.
+        clients: client id -> `Examples`, a pair (x, y) of arrays, or a `Dataset` of PyTorch, which is read when the
+            client is first asked (see `coterie.data.as_examples`); or a list of such. A mapping of your own may make
+            `Examples` on demand.
         resume: where a stopped run continues.
         keep_updates: whether each round carries the accepted updates.
         **options: the other arguments of `plan`.
@@ -139,13 +151,13 @@ def _check_names(options: Mapping[str, object]) -> None:
 def plan(
     algorithm: Recipe,
     model: Models,
-    clients: Clients,
+    clients: Clients | ClientPairs,
     *,
     rounds: int,
     cohort: float | int | Cohort | None = None,
     rng_seed: int = 0,
-    test: Examples | None = None,
-    own_test: Mapping[str, Examples] | None = None,
+    test: Examples | Pairs | None = None,
+    own_test: Clients | ClientPairs | None = None,
     evaluate_every: int = 1,
     evaluate_clients: bool = False,
     task: TaskOptions | str | None = None,
@@ -157,7 +169,7 @@ def plan(
     up: Transform | Communication | None = None,
     faults: Faults | None = None,
     available: Available | None = None,
-    seed_set: Examples | None = None,
+    seed_set: Examples | Pairs | None = None,
     attack: Attack | None = None,
     probe: Probe | None = None,
     privacy: Privacy | None = None,
@@ -175,8 +187,9 @@ def plan(
         cohort: which clients a round asks: a fraction of them (a float), a number (an int), or all by default. An
             algorithm that pools all data ignores it, and `available`, `aggregation`, `up`, `faults` and `attack`.
         rng_seed: everything random follows from it.
-        test: the test data of all. own_test: each client's own. evaluate_every: evaluate every N rounds, and always the
-            last one. evaluate_clients: measure each client's own accuracy too.
+        test: the test data of all. own_test: each client's own. They are given as clients' data are.
+        evaluate_every: evaluate every N rounds, and always the last one. evaluate_clients: measure each client's own
+            accuracy too.
         task: the kind of task, such as "binary", or a `coterie.TaskOptions` with a loss and its options; by default
             what the labels say.
         loss: a loss of `torch.nn`, or a `Score`; by default the kind's.
@@ -189,7 +202,7 @@ def plan(
             or a transform of your own for the whole update. A codec of the algorithm's own comes after it.
         faults: the probabilities that a client of the cohort fails. available: (round, client) -> whether it can be
             asked.
-        seed_set: examples that every client holds.
+        seed_set: examples that every client holds, given as a client's are.
         attack: harm that some clients do, to measure how well the aggregator withstands it.
         probe: further measures of some rounds, such as a `coterie.probes.Probe`. A probed round keeps its whole
             cohort's updates in memory.
@@ -209,14 +222,13 @@ def plan(
         Mistake: an argument cannot be used, or the model, the loss and the labels do not fit together.
     """
     check_recipe(algorithm)
-    check_clients(clients)
+    held: Clients = as_clients(clients)
+    check_clients(held)
     check_kinds(
         {
             "rounds": rounds,
             "cohort": cohort,
             "rng_seed": rng_seed,
-            "test": test,
-            "own_test": own_test,
             "evaluate_every": evaluate_every,
             "evaluate_clients": evaluate_clients,
             "loss": loss,
@@ -227,7 +239,6 @@ def plan(
             "aggregation": aggregation,
             "up": up,
             "faults": faults,
-            "seed_set": seed_set,
             "attack": attack,
             "probe": probe,
             "privacy": privacy,
@@ -236,7 +247,6 @@ def plan(
             "engine": engine,
         }
     )
-    check_own_test(own_test)
     if privacy is not None and privacy.unit != "none":
         raise Mistake("privacy is not built yet; leave it out", key="unit", value=privacy.unit)
     require("rounds", rounds, rounds >= 1, "1 or more")
@@ -245,21 +255,32 @@ def plan(
             raise Mistake("it is the earlier name of `seed_set`; give one of the two", key="public")
         warnings.warn("coterie: public= is now called seed_set=", FutureWarning, stacklevel=2)
         seed_set = public
+    test = None if test is None else as_examples(test, "test")
+    seed_set = None if seed_set is None else as_examples(seed_set, "seed_set")
+    own_test = None if own_test is None else as_clients(own_test, "own_test")
+    check_examples(held, test, own_test)
     engine = engine or Sequential()
-    ids: Sequence[str] = tuple(clients)
+    ids: Sequence[str] = tuple(held)
     given, architecture, keys = _name_architectures(model, ids)
     models = {name: _copy_to_engine(m, engine, keys[name]) for name, m in given.items()}
     scales = lr_scales(given, lr_scale or {})
     options = as_options(task)
-    check_model.check_inputs(models, clients, test, own_test, engine)
+    check_model.check_inputs(models, held, test, own_test, engine)
     with _mistakes_about(keys):
         takes_all = loss is not cross_entropy and not isinstance(loss, nn.Module)
-        trials = check_model.try_models(models, clients, test, engine, augment, outputs, takes_all)
-    check_model.check_shapes(models, clients, test, own_test, engine)
+        trials = check_model.try_models(models, held, test, engine, augment, outputs, takes_all)
+    form = choose_form(options, loss, trials)
+    if form is not None:
+        reformed = Reformed(form)
+        held, test, seed_set = change_examples(held, reformed), reformed.of(test), reformed.of(seed_set)
+        own_test = None if own_test is None else change_examples(own_test, reformed)
+        trials = {name: trial._replace(y=None if trial.y is None else form(trial.y)) for name, trial in trials.items()}
+    check_model.check_shapes(models, held, test, own_test, engine)
     _say_habits(trials, keys)
-    x, y = check_model.sample_with_labels(clients, test)
+    x, y = check_model.sample_with_labels(held, test)
     kind, doubt = _choose_kind(options, loss, x, y)
-    weights = balance_classes(options, kind, clients, num_classes)
+    held = read_all(held) if options.class_weights == "balanced" else held  # every label is counted
+    weights = balance_classes(options, kind, held, num_classes)
     objective = make_objective(kind, options, loss, weights)
     objective = replace(objective, loss=place_loss(objective.loss, engine.device, engine.dtype))
     if objective.reads_classes:
@@ -290,15 +311,24 @@ def plan(
         require_classes_for(first.traits, kind)
         with _mistakes_about(keys):
             check_model.check_fit(trials, objective, measures, num_classes)
-        if objective.reads_classes and not (y is not None and y.is_floating_point() and kind is None):
-            check_model.check_labels(trials, clients, test, own_test, seed_set, objective.ignore_index)
-        else:
-            check_model.check_labels_of_kind(objective, clients, test, own_test, seed_set)
+        reads_classes = objective.reads_classes and not (y is not None and y.is_floating_point() and kind is None)
+
+        def check_labels(
+            held: Clients, test: Examples | None, own_test: Clients | None, seed_set: Examples | None
+        ) -> None:
+            """Check labels as the task reads them."""
+            if reads_classes:
+                check_model.check_labels(trials, held, test, own_test, seed_set, objective.ignore_index)
+            else:
+                check_model.check_labels_of_kind(objective, held, test, own_test, seed_set)
+
+        check_labels(held, test, own_test, seed_set)
+        held = check_when_read(held, lambda client, each: check_labels({client: each}, None, None, None))
     if first.traits.pooled and len(models) > 1:
         raise Mistake("an algorithm that pools all data trains one model; give one, not several")
     if first.traits.pooled:
-        clients, ids, architecture = (
-            {"pooled": pool_examples(clients.values())},
+        held, ids, architecture = (
+            {"pooled": pool_examples(held.values())},
             ("pooled",),
             lambda client: next(iter(models)),
         )
@@ -308,14 +338,14 @@ def plan(
     chosen = up.transform(first, chosen_rule, engine.dtype) if isinstance(up, Communication) else up
     codec = _join_codecs(chosen, first.codec)
     wants_own = own_test is None and (evaluate_clients or first.traits.own_models)
-    shares = label_shares(clients, classes) if wants_own and classes and "accuracy" in measures else None
+    shares = label_shares(held, classes) if wants_own and classes and "accuracy" in measures else None
     federation = Plan(
         recipe=algorithm,
         tasks=tasks,
         algorithms=algorithms,
         initial={name: initial_weights(m) for name, m in models.items()},
         architecture=architecture,
-        clients=clients,
+        clients=held,
         ids=ids,
         engine=engine,
         rounds=rounds,

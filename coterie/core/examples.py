@@ -5,10 +5,12 @@ Legend: n examples, B batch.
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,6 +75,8 @@ class Examples:
 def _tensor_of(name: str, value: Any) -> Tensor:
     """Return an array of another library as a tensor."""
     array = value.__array__()
+    if array.dtype == object and all(isinstance(each, numbers.Real | np.bool_) for each in array.flat):
+        array = array.astype(np.float64)  # a frame with columns of several types of number
     try:
         return torch.as_tensor(array if array.flags.writeable else array.copy())
     except (TypeError, ValueError) as error:

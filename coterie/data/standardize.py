@@ -109,6 +109,9 @@ def standardize(source: Source, clients: Clients, how: Standardization | None = 
     chosen = how or ("federated" if source.numeric else "none")
     if not columns:
         return Standardized(source, clients, 0, 0)
+    if any(each.x is not source.train.x for each in clients.values()):
+        sentence = "they are not those that coterie.data.deal made of the source; use coterie.data.standardize_clients"
+        raise Mistake(sentence, key="clients")
     if chosen == "local":
         return _standardize_locally(source, clients, columns)
     if chosen == "none":

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from coterie.core.aggregators import Aggregator
 from coterie.core.errors import Mistake, require
-from coterie.core.examples import Examples
+from coterie.core.examples import Clients, Examples
 from coterie.core.kind_checks import is_whole
 from coterie.core.task import Metric
 from coterie.core.transforms import Transform
+from coterie.data.as_examples import WANTED
 from coterie.loop.attack import Attack
 from coterie.loop.check_model import SCORE, name_by_client
 from coterie.loop.cohort import Cohort
@@ -21,9 +22,6 @@ from coterie.loop.communication import Communication
 from coterie.loop.faults import Faults
 from coterie.objectives.metrics.of_torchmetrics import is_torchmetric
 from coterie.privacy.table import Privacy
-
-EXAMPLES = "coterie.Examples(x, y), tensors with a row for each example"
-
 
 LOSS = f"a loss of torch.nn, such as torch.nn.MSELoss(), or {SCORE}"
 MEASURE = f"a metric of torchmetrics, or {SCORE}"
@@ -66,9 +64,6 @@ KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         ),
         "a fraction (a float), a number of clients (an int) or a coterie.Cohort",
     ),
-    "test": (lambda value: isinstance(value, Examples), EXAMPLES),
-    "seed_set": (lambda value: isinstance(value, Examples), EXAMPLES),
-    "own_test": (lambda value: isinstance(value, Mapping), f"a dict of client ids, each with {EXAMPLES}"),
     "augment": (callable, 'a function, such as coterie.data.augmentation("crop_flip")'),
     "available": (callable, "a function (round, client) -> whether the client can be asked"),
     "aggregation": (
@@ -106,18 +101,15 @@ def check_kinds(arguments: Mapping[str, object]) -> None:
         if value is not None or name in ("rounds", "rng_seed", "loss", "evaluate_every", "evaluate_clients"):
             is_right, allowed = KINDS[name]
             require(name, _short(value), is_right(value), allowed)
-    test = arguments.get("test")
-    if isinstance(test, Examples) and not len(test):
-        raise Mistake("it holds no examples to test on; give some, or leave it out", key="test")
 
 
 def check_clients(clients: object) -> None:
-    """Check that clients are a mapping from ids to examples; only the first of a mapping made on demand is looked at.
+    """Check that clients are a mapping from ids to something, and that there are some.
 
     Raises:
         Mistake: they are something else.
     """
-    allowed = f'a mapping from ids, which are strings, to examples, such as {{"a": {EXAMPLES}}}'
+    allowed = f"a list, or a mapping from ids, which are strings, to examples: each {WANTED}"
     if not isinstance(clients, Mapping):
         raise Mistake(f"it is of type {type(clients).__name__}; it must be {allowed}", key="clients")
     for client in clients:
@@ -125,18 +117,23 @@ def check_clients(clients: object) -> None:
             raise Mistake(f"the id {client!r} is not a string; it must be {allowed}", key="clients")
     if not len(clients):
         raise Mistake(f"there are none; it must be {allowed}", key="clients")
-    for key, examples in name_by_client('clients["{}"]', clients):
-        _require_examples(key, examples)
 
 
-def check_own_test(own_test: object) -> None:
-    """Check that clients' own test data are examples.
+def check_examples(clients: Clients, test: Examples | None, own_test: Clients | None) -> None:
+    """Check that there are examples to test on, and that rows lie in their pools.
+
+    Those that are made on demand are not looked at.
 
     Raises:
-        Mistake: they are something else.
+        Mistake: there are none, or some do not.
     """
-    for key, examples in name_by_client('own_test["{}"]', own_test):
-        _require_examples(key, examples)
+    if test is not None and not len(test):
+        raise Mistake("it holds no examples to test on; give some, or leave it out", key="test")
+    if own_test is not None and not isinstance(own_test, Mapping):
+        name = type(own_test).__name__
+        raise Mistake(f"it is of type {name}; it must be a dict of client ids, each with {WANTED}", key="own_test")
+    for key, examples in (*name_by_client('clients["{}"]', clients), *name_by_client('own_test["{}"]', own_test)):
+        _require_rows(key, examples)
 
 
 def check_recipe(algorithm: object) -> None:
@@ -157,9 +154,8 @@ def check_recipe(algorithm: object) -> None:
         raise Mistake(f"{name} has no options yet; call it, such as {name}(lr=0.1)", key="algorithm")
 
 
-def _require_examples(key: str, value: object) -> None:
-    if not isinstance(value, Examples):
-        raise Mistake(f"it is of type {type(value).__name__}; it must be {EXAMPLES}", key=key)
+def _require_rows(key: str, value: Examples) -> None:
+    """Refuse row numbers that are not in the pool."""
     rows = value.rows
     if rows is None:
         return

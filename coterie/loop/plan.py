@@ -18,6 +18,7 @@ from coterie.core.task import Task
 from coterie.core.transforms import Transform, identity
 from coterie.core.tree import Tree
 from coterie.loop.attack import Attack, Poison
+from coterie.loop.check_model import require_examples
 from coterie.loop.cohort import Available, Cohort
 from coterie.loop.evaluate import Evaluation
 from coterie.loop.faults import Faults
@@ -122,7 +123,7 @@ class Plan:
         streams = self.algorithm.client.streams.items()
         if not self.seed_set and self.algorithm.needs_seed_set:
             raise Mistake("this algorithm needs a seed set that every client holds: give one as `seed_set`")
-        own = self.clients[client]  # once: a lazy mapping makes them again at every look
+        own = require_examples(self.clients, client)  # once: a lazy mapping makes them again at every look
         if self.attack is not None and self.attack.poison is not None and client in self.attackers():
             with mistakes_in("attack"):
                 own = _poison(self.attack.poison, own, self.tasks[self.architecture(client)].num_classes)

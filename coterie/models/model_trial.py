@@ -72,6 +72,8 @@ def try_model(model: nn.Module, x: Tensor, augment: Augment | None = None) -> Tr
             raise
         except Exception as error:  # anything that a user's forward raises
             tokens = "" if x.is_floating_point() else ", which are whole numbers; it may expect floats"
+            if x.dtype == torch.uint8:
+                tokens += ": of pictures from 0 to 255 give x.float() / 255, and the same to whoever uses the model"
             shape = list(x.shape[1:])
             raise Mistake(f"it cannot take examples of shape {shape}{tokens} ({reason(error)})") from error
 

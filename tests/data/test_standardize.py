@@ -13,6 +13,7 @@ from coterie.core.examples import Examples
 from coterie.data import Source, deal, own_test
 from coterie.data.feature_encoding import ColumnEncoding
 from coterie.data.standardize import compute_scale, standardize, sum_columns
+from coterie.data.standardize_clients import standardize_clients
 
 NAN = float("nan")
 
@@ -143,3 +144,25 @@ def test_rows_without_named_columns_are_standardised_only_if_asked_for():
         standardize(tokens, deal(tokens, num_clients=2), "local")
     with pytest.raises(Mistake, match=r'^standardize = "global": it must be one of federated, local, none'):
         standardize(rows, deal(rows), "global")
+
+
+def test_tables_of_one_s_own_are_standardised_as_those_of_a_source() -> None:
+    x = [[1.0, 1.0], [3.0, 0.0], [NAN, 1.0], [5.0, 0.0], [7.0, 1.0]]
+    source = table(x, ["a", "a", "a", "b", "b"], [[9.0, 1.0]], ["a"])
+    clients = deal(source)
+    expected = standardize(source, clients)
+    given = {client: each.tensors() for client, each in clients.items()}
+    ready, test, scale = standardize_clients(given, source.test, source.numeric)
+    assert list(ready) == list(clients)
+    for client, each in ready.items():
+        assert torch.equal(each.x, expected.clients[client].tensors()[0])
+    assert test is not None
+    assert expected.source.test is not None
+    assert torch.equal(test.x, expected.source.test.tensors()[0])
+    assert torch.equal(scale.mean, expected.scaling.scale.mean)  # type: ignore[union-attr]
+    with pytest.raises(Mistake, match=r"clients: they are not those that coterie\.data\.deal made"):
+        standardize(source, {client: Examples(*each.tensors()) for client, each in clients.items()})
+    with pytest.raises(Mistake, match=r'clients\["1"\]: x is float32 of shape \[2, 3\]; it must be floats \[n, 2\]'):
+        standardize_clients([(torch.ones(2, 2), torch.ones(2)), (torch.ones(2, 3), torch.ones(2))])
+    with pytest.raises(Mistake, match=r"columns = \[2\]: it must be numbers from 0 to 1"):
+        standardize_clients([(torch.ones(2, 2), torch.ones(2))], columns=[2])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import coterie
 from coterie import Examples, Mistake
@@ -16,6 +16,14 @@ from coterie.engines.vectorised import Vectorised
 X, Y = torch.randn(6, 4), torch.tensor([0, 1, 0, 1, 0, 1])
 DATASET = TensorDataset(X, Y)
 NAN = float("nan")
+
+
+class Words(Dataset[tuple[Tensor, str]]):
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, number: int) -> tuple[Tensor, str]:
+        return X[number], "yes"
 
 
 def plan(algorithm: Any = None, model: Any = None, clients: Any = None, **options: Any) -> Any:
@@ -36,9 +44,9 @@ WRONG: dict[str, list[Any]] = {
     "num_classes": ["3", 0, -1, 2.5, NAN, True, [1]],
     "loss": ["mse", nn.MSELoss(), nn.MSELoss, nn.MSELoss(reduction="sum"), nn.TripletMarginLoss(), None, 3],
     "metrics": [["rmse"], "accuracy", [3], lambda outputs, y: outputs, {"own": nn.MSELoss()}, {"own": "auroc"}],
-    "test": [(X, Y), DATASET, DataLoader(DATASET), X, "mnist"],
-    "own_test": [[1], Examples(X, Y), {"a": (X, Y)}],
-    "seed_set": [(X, Y), DATASET, X],
+    "test": [(X, Y, Y), Words(), X, "mnist", (X, Y[:3])],
+    "own_test": [[1], Examples(X, Y), {"a": (X, None)}],
+    "seed_set": [(X, 3), X],
     "augment": ["crop_flip", 1],
     "available": [3, "a"],
     "aggregation": ["median", 3, torch.mean],
@@ -63,12 +71,12 @@ def test_arguments_of_the_wrong_kind_are_refused_by_name(name: str) -> None:
 @pytest.mark.parametrize(
     "clients",
     [
-        *([Examples(X, Y)], [[1, 2], [3]], {}, 5, "a", DataLoader(DATASET), Examples(X, Y)),
-        *({1: Examples(X, Y)}, {"a": (X, Y)}, {"a": DATASET}, {"a": None}, {"a": DataLoader(DATASET)}),
+        *([[1, 2], [3]], {}, [], 5, "a", DataLoader(DATASET), DATASET, Examples(X, Y), (X, Y)),
+        *({1: Examples(X, Y)}, {"a": (X, Y, X)}, {"a": X}, {"a": None}, {"a": [[1.0], [0]]}),
     ],
-    ids=range(12),
+    ids=range(14),
 )
-def test_clients_are_a_mapping_from_ids_to_examples(clients: Any) -> None:
+def test_clients_are_a_list_or_a_mapping_from_ids_to_examples(clients: Any) -> None:
     with pytest.raises(Mistake, match=r"^clients.*it must be .*coterie\.Examples\(x, y\)"):
         plan(clients=clients)
 
