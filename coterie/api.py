@@ -43,7 +43,7 @@ from coterie.loop.cohort import Available, Cohort
 from coterie.loop.communication import Communication
 from coterie.loop.evaluate import Evaluation, label_shares
 from coterie.loop.faults import Faults
-from coterie.loop.label_form import Reformed, choose_form
+from coterie.loop.label_form import choose_form
 from coterie.loop.plan import Plan, Probe, Resume, Round
 from coterie.models.functional import Augment, initial_weights, make_task
 from coterie.models.model_parts import lr_scales
@@ -271,10 +271,11 @@ def plan(
         trials = check_model.try_models(models, held, test, engine, augment, outputs, takes_all)
     form = choose_form(options, loss, trials)
     if form is not None:
-        reformed = Reformed(form)
-        held, test, seed_set = change_examples(held, reformed), reformed.of(test), reformed.of(seed_set)
-        own_test = None if own_test is None else change_examples(own_test, reformed)
-        trials = {name: trial._replace(y=None if trial.y is None else form(trial.y)) for name, trial in trials.items()}
+        held, test, seed_set = change_examples(held, form), form.of_set(test), form.of_set(seed_set)
+        own_test = None if own_test is None else change_examples(own_test, form)
+        trials = {
+            name: trial._replace(y=None if trial.y is None else form.of(trial.y)) for name, trial in trials.items()
+        }
     check_model.check_shapes(models, held, test, own_test, engine)
     _say_habits(trials, keys)
     x, y = check_model.sample_with_labels(held, test)

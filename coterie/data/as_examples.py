@@ -142,10 +142,16 @@ def check_when_read(clients: Clients, check: Callable[[str, Examples], object]) 
 
 
 def change_examples(clients: Clients, change: Callable[[str, Examples], Examples]) -> Clients:
-    """Return the clients with (client, examples) -> examples applied; those that the user makes on demand unchanged."""
+    """Return the clients with (client, examples) -> examples applied to each; the same mapping where nothing changes.
+
+    The examples that a mapping of the user's own makes on demand stay as they are.
+    """
     if isinstance(clients, ReadClients):
         return clients.then(change)
-    return {client: change(client, each) for client, each in clients.items()} if isinstance(clients, dict) else clients
+    if not isinstance(clients, dict):
+        return clients
+    changed = {client: change(client, each) for client, each in clients.items()}
+    return clients if all(changed[client] is each for client, each in clients.items()) else changed
 
 
 def is_dataset(value: object) -> TypeGuard[torch_data.Dataset[Any] | torch_data.DataLoader[Any]]:

@@ -79,13 +79,12 @@ def try_models(
     return {name: ModelTrial(models[name], trial.outputs, trial.habits, y) for name, trial in trials.items()}
 
 
-def require_examples(clients: Clients, client: str) -> Examples:
-    """Return a client's examples.
+def require_examples(client: str, held: object) -> Examples:
+    """Return what a client holds, if it is examples.
 
     Raises:
         Mistake: a mapping of the user's own makes something else.
     """
-    held = clients[client]
     if not isinstance(held, Examples):
         raise Mistake(
             f"they make a {type(held).__name__} for {client}; let them make coterie.Examples, such as "
@@ -106,7 +105,7 @@ def sample_with_labels(clients: Clients, test: Examples | None) -> tuple[Tensor 
 def _examples_to_try(clients: Clients, test: Examples | None) -> Examples | None:
     """Return a batch of examples, of which one alone is taken twice; None if there are none."""
     lazy = not isinstance(clients, dict)
-    sources = [test] if lazy and test is not None else (require_examples(clients, client) for client in clients)
+    sources = [test] if lazy and test is not None else (require_examples(*item) for item in clients.items())
     held = next((examples for examples in sources if len(examples)), None)
     return None if held is None else held.take(torch.arange(BATCH) % len(held))
 

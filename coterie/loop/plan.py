@@ -123,7 +123,7 @@ class Plan:
         streams = self.algorithm.client.streams.items()
         if not self.seed_set and self.algorithm.needs_seed_set:
             raise Mistake("this algorithm needs a seed set that every client holds: give one as `seed_set`")
-        own = require_examples(self.clients, client)  # once: a lazy mapping makes them again at every look
+        own = require_examples(client, self.clients[client])  # once: a lazy mapping makes them again at each look
         if self.attack is not None and self.attack.poison is not None and client in self.attackers():
             with mistakes_in("attack"):
                 own = _poison(self.attack.poison, own, self.tasks[self.architecture(client)].num_classes)

@@ -71,10 +71,7 @@ def test_accuracy_itself_refuses_what_does_not_fit() -> None:
 
 
 LABELS = {
-    "int32": (SIGN.int(), "the labels are int32; for classes they must be whole numbers of int64: y.long()"),
-    "bool": (SIGN.bool(), "the labels are bool; "),
     "float": (SIGN.float(), "the labels are float32; "),
-    "a column": (SIGN[:, None], "take away their last dimension: y.squeeze(-1)"),
     "one-hot": (F.one_hot(SIGN), "outputs and labels both have shape [2, 2]"),
     "beyond": (SIGN * 5, 'clients["a"]: its labels are from 0 to 5, but the model gives 2 outputs'),
     "negative": (SIGN - 1, 'clients["a"]: its labels are from -1 to 0, but the model gives 2 outputs'),
@@ -90,9 +87,21 @@ def test_labels_that_are_no_classes_are_refused_in_a_sentence(case: str) -> None
 
 
 def test_labels_of_another_client_are_looked_at_too() -> None:
-    clients = {"a": Examples(X, SIGN), "b": Examples(X, SIGN.int())}
-    with pytest.raises(Mistake, match=r'clients\["b"\]: the labels are int32'):
+    clients = {"a": Examples(X, SIGN), "b": Examples(X, SIGN.float())}
+    with pytest.raises(Mistake, match=r'clients\["b"\]: the labels are float32'):
         coterie.plan(coterie.fedavg(lr=0.1), nn.Linear(4, 2), clients, rounds=1)
+
+
+def test_labels_of_each_client_are_brought_into_one_form() -> None:
+    """And those in it stay where they are."""
+    clients = {"a": Examples(X, SIGN), "b": Examples(X, SIGN.int()), "c": Examples(X, SIGN.bool()[:, None])}
+    plan = coterie.plan(coterie.fedavg(lr=0.1), nn.Linear(4, 2), clients, rounds=1, test=Examples(X, SIGN[:, None]))
+    assert plan.clients["a"] is clients["a"]
+    for each in (*plan.clients.values(), plan.evaluation.test):
+        assert each is not None
+        assert each.y is not None
+        assert each.y.dtype == torch.int64
+        assert each.y.tolist() == SIGN.tolist()
 
 
 def test_rows_of_a_pool_that_nobody_holds_may_lack_labels() -> None:
