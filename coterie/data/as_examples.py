@@ -224,8 +224,8 @@ def _read(dataset: Any, key: str) -> Examples:
     x, y = _Rows("x", key), _Rows("y", key)
     for number in range(len(dataset)):
         parts = _item(dataset, number, key)
-        for rows, part in zip((x, y), parts, strict=True):
-            rows.put(number, len(dataset), part)
+        for column, part in zip((x, y), parts, strict=True):
+            column.put(number, len(dataset), part)
     again = _item(dataset, 0, key)
     if _random_states() != before or not all(r.holds(0, part) for r, part in zip((x, y), again, strict=True)):
         raise Mistake(RANDOM_ITEMS, key=key)
