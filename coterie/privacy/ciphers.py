@@ -47,13 +47,13 @@ class KeyPair:
         private: 32 bytes; new random ones by default.
 
     Attributes:
-        private, public: 32 bytes each.
+        private, public_key: 32 bytes each.
     """
 
     def __init__(self, private: bytes | None = None) -> None:
         self.private = make_seed() if private is None else private
         self._key = _module("hazmat.primitives.asymmetric.x25519").X25519PrivateKey.from_private_bytes(self.private)
-        self.public = bytes(self._key.public_key().public_bytes_raw())
+        self.public_key = bytes(self._key.public_key().public_bytes_raw())
 
     def agree(self, other_public: bytes, *purpose: object) -> bytes:
         """Return the 32 bytes that the owners of two pairs of keys share, and nobody else, for one purpose.

@@ -78,46 +78,46 @@ class MaskingClient:
         self.name, self.purpose = name, purpose
         self._sealing, self._masking, self._seed = KeyPair(), KeyPair(), make_seed()
         self._sealing_keys: dict[str, bytes] = {}
-        self._told: Neighbours | None = None
+        self._neighbours: Neighbours | None = None
         self._sealed: Mapping[str, bytes] | None = None
         self._own_share, self._is_done = b"", False
 
     def advertise(self) -> Keys:
         """Return the client's public keys."""
-        return Keys(self._sealing.public, self._masking.public)
+        return Keys(self._sealing.public_key, self._masking.public_key)
 
-    def share_keys(self, told: Neighbours) -> dict[str, bytes]:
+    def share_keys(self, neighbours: Neighbours) -> dict[str, bytes]:
         """Return neighbour -> shares of this client's masking key and seed, sealed for it. The client's own is for
         itself, and travels with the others.
 
         Raises:
             Unfit: the neighbours would not protect this client, or it has shared with others already.
         """
-        places = [told.place, *(other.place for other in told.others.values())]
-        keys = [other.keys.masking for other in told.others.values()] + [self._masking.public]
-        if self._told is not None:
+        places = [neighbours.place, *(other.place for other in neighbours.others.values())]
+        keys = [other.keys.masking for other in neighbours.others.values()] + [self._masking.public_key]
+        if self._neighbours is not None:
             raise Unfit("this client has shared its keys in this sum already")
-        if len(places) < LEAST_CLIENTS or self.name in told.others:
+        if len(places) < LEAST_CLIENTS or self.name in neighbours.others:
             raise Unfit(f"a secure sum is of {LEAST_CLIENTS} clients or more, and the server names {len(places)}")
-        if not 2 <= told.needed <= len(places) or min(places) < 1:
-            raise Unfit(f"{told.needed} of {len(places)} shares would open this client's numbers")
+        if not 2 <= neighbours.needed <= len(places) or min(places) < 1:
+            raise Unfit(f"{neighbours.needed} of {len(places)} shares would open this client's numbers")
         if len(set(places)) < len(places) or len(set(keys)) < len(keys):
             raise Unfit("two neighbours have one place or one key")
-        self._told = told
-        of_key = split_secret(self._masking.private, places, told.needed)
-        of_seed = split_secret(self._seed, places, told.needed)
-        sealed = {name: self._seal(name, of_key[o.place] + of_seed[o.place]) for name, o in told.others.items()}
-        self._own_share = of_seed[told.place]
+        self._neighbours = neighbours
+        of_key = split_secret(self._masking.private, places, neighbours.needed)
+        of_seed = split_secret(self._seed, places, neighbours.needed)
+        sealed = {name: self._seal(name, of_key[o.place] + of_seed[o.place]) for name, o in neighbours.others.items()}
+        self._own_share = of_seed[neighbours.place]
         return sealed
 
     def _seal(self, to: str, content: bytes) -> bytes:
         return seal(self._sealing_key(to), content, self.purpose, "shares", self.name, to)
 
     def _sealing_key(self, other: str) -> bytes:
-        assert self._told is not None
+        assert self._neighbours is not None
         if other not in self._sealing_keys:
             try:
-                key = self._sealing.agree(self._told.others[other].keys.sealing, self.purpose, "sealing")
+                key = self._sealing.agree(self._neighbours.others[other].keys.sealing, self.purpose, "sealing")
             except NotAuthentic as error:
                 raise Unfit(f"the sealing key of {other} is none") from error
             self._sealing_keys[other] = key
@@ -133,19 +133,19 @@ class MaskingClient:
         Raises:
             Unfit: too few neighbours shared their keys, or it is called again, or before `share_keys`.
         """
-        told = self._told
-        if told is None or self._sealed is not None:
+        neighbours = self._neighbours
+        if neighbours is None or self._sealed is not None:
             raise Unfit("this client masks once in a sum, after it has shared its keys")
-        if not sealed.keys() <= told.others.keys() or len(sealed) + 1 < told.needed:
+        if not sealed.keys() <= neighbours.others.keys() or len(sealed) + 1 < neighbours.needed:
             raise Unfit(f"{len(sealed)} neighbours shared their keys, too few to protect this client's numbers")
         self._sealed = dict(sealed)
         masked = numbers + expand(self._seed, len(numbers))
         for name in sealed:
             try:
-                seed = mask_seed(self._masking, told.others[name].keys.masking, self.purpose)
+                seed = mask_seed(self._masking, neighbours.others[name].keys.masking, self.purpose)
             except NotAuthentic as error:
                 raise Unfit(f"the masking key of {name} is none") from error
-            add_mask(masked, seed, told.place < told.others[name].place)
+            add_mask(masked, seed, neighbours.place < neighbours.others[name].place)
         return masked
 
     def unmask(self, ask: Ask) -> dict[str, bytes]:
@@ -154,14 +154,14 @@ class MaskingClient:
         Raises:
             Unfit: it was asked for both of one neighbour, for too few, for strangers, or for the second time.
         """
-        told, sealed = self._told, self._sealed
-        if told is None or sealed is None or self._is_done:
+        neighbours, sealed = self._neighbours, self._sealed
+        if neighbours is None or sealed is None or self._is_done:
             raise Unfit("this client opens its shares once in a sum, after it has masked its numbers")
         stayed, gone = set(ask.stayed) - {self.name}, set(ask.gone)
         if stayed & gone or stayed | gone != sealed.keys() or self.name not in ask.stayed:
             raise Unfit("the server does not say of each neighbour whether it stayed or is gone")
-        if len(stayed) + 1 < told.needed:
-            raise Unfit(f"only {len(stayed) + 1} clients stayed, and {told.needed} shares open a sum")
+        if len(stayed) + 1 < neighbours.needed:
+            raise Unfit(f"only {len(stayed) + 1} clients stayed, and {neighbours.needed} shares open a sum")
         self._is_done = True  # whatever happens: a second answer could give the other half away
         shares = {self.name: self._own_share}
         for name in sorted(sealed):
@@ -179,13 +179,13 @@ class MaskingClient:
         return both
 
 
-def mask_seed(pair: KeyPair, public: bytes, purpose: str) -> bytes:
+def mask_seed(pair: KeyPair, public_key: bytes, purpose: str) -> bytes:
     """Return the seed of the mask that two neighbours share; each one's pair of keys gives it.
 
     Raises:
         NotAuthentic: the public key is none.
     """
-    return pair.agree(public, purpose, "mask")
+    return pair.agree(public_key, purpose, "mask")
 
 
 def add_mask(numbers: Residues, seed: bytes, is_lower: bool) -> None:

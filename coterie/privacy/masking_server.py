@@ -36,14 +36,14 @@ class TooFew(ValueError):
     """A sum that is not opened; the text says at which step how many clients were left, and how many it needs."""
 
 
-def clients_needed(asked: int, threshold: float = THRESHOLD) -> int:
-    """Return how many of the clients that are asked must stay until the end.
+def find_quorum(cohort: int, threshold: float = THRESHOLD) -> int:
+    """Return how many of a cohort must stay until the end.
 
     Raises:
         Mistake: the threshold is not from 1/2 to 1.
     """
     require("threshold", threshold, 0.5 <= threshold <= 1, "a share of the cohort, from 0.5 to 1")
-    return max(2, math.ceil(threshold * asked - 1e-9))
+    return max(2, math.ceil(threshold * cohort - 1e-9))
 
 
 class MaskingServer:
@@ -68,7 +68,7 @@ class MaskingServer:
         self._stayed: dict[str, None] = {}
 
     @property
-    def stayed(self) -> list[str]:
+    def clients(self) -> list[str]:
         """The clients whose numbers are in the sum."""
         return list(self._stayed)
 
@@ -167,7 +167,7 @@ class MaskingServer:
     def _take_off_pairs(self, gone: str, private: bytes) -> None:
         """Take off the masks between a client that is gone and those that stayed."""
         pair = KeyPair(private)
-        if pair.public != self._keys[gone].masking:
+        if pair.public_key != self._keys[gone].masking:
             raise TooFew(f"the shares of {gone} do not belong together")
         for other in self._neighbours[gone]:
             if other in self._stayed:

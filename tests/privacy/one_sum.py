@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 
 from coterie.privacy.fixed_point import Residues
 from coterie.privacy.masking_client import MaskingClient
-from coterie.privacy.masking_server import MaskingServer, clients_needed
+from coterie.privacy.masking_server import MaskingServer, find_quorum
 
 STEPS = ("keys", "shares", "numbers", "opening")
 
@@ -24,7 +24,7 @@ def run_sum(
         seen: gets the masked numbers that the server sees.
     """
     gone: set[str] = set()
-    needed = clients_needed(len(numbers)) if needed is None else needed
+    needed = find_quorum(len(numbers)) if needed is None else needed
     server = MaskingServer("a test", len(next(iter(numbers.values()))), needed)
     clients = {name: MaskingClient(name, "a test") for name in numbers}
 
@@ -41,4 +41,4 @@ def run_sum(
         server.add(name, masked)
     asks = server.ask()
     opened = server.open({name: clients[name].unmask(asks[name]) for name in present("opening", asks)})
-    return opened, server.stayed
+    return opened, server.clients

@@ -9,7 +9,7 @@ from coterie.privacy.ciphers import KeyPair, NotAuthentic, expand, make_seed, se
 def test_a_public_key_is_that_of_the_standard():
     """RFC 7748, section 6.1: Bob's private key, and his public one."""
     bob = KeyPair(bytes.fromhex("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb"))
-    assert bob.public.hex() == "de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f"
+    assert bob.public_key.hex() == "de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f"
 
 
 def test_a_mask_is_the_key_stream_of_aes_256_in_counter_mode():
@@ -24,10 +24,10 @@ def test_a_mask_is_the_key_stream_of_aes_256_in_counter_mode():
 
 def test_two_agree_and_a_third_or_another_purpose_does_not():
     a, b, c = KeyPair(), KeyPair(), KeyPair()
-    assert a.agree(b.public, "run", 1) == b.agree(a.public, "run", 1)
-    assert a.agree(b.public, "run", 1) != c.agree(b.public, "run", 1)
-    assert a.agree(b.public, "run", 1) != a.agree(b.public, "run", 2)
-    assert a.agree(b.public, "r", "un") != a.agree(b.public, "ru", "n")
+    assert a.agree(b.public_key, "run", 1) == b.agree(a.public_key, "run", 1)
+    assert a.agree(b.public_key, "run", 1) != c.agree(b.public_key, "run", 1)
+    assert a.agree(b.public_key, "run", 1) != a.agree(b.public_key, "run", 2)
+    assert a.agree(b.public_key, "r", "un") != a.agree(b.public_key, "ru", "n")
     for wrong in (bytes(32), b"short"):  # the point of order 1, and no point
         with pytest.raises(NotAuthentic):
             a.agree(wrong, "run")

@@ -7,13 +7,13 @@ import pytest
 from scipy.stats import hypergeom
 
 from coterie.privacy.graph import choose_degree, draw_neighbours
-from coterie.privacy.masking_server import clients_needed
+from coterie.privacy.masking_server import find_quorum
 
 
 @pytest.mark.parametrize(("clients", "threshold", "colluding"), [(300, 2 / 3, 1 / 3), (500, 0.9, 0.1)])
 def test_the_degree_meets_the_three_bounds_and_the_next_smaller_one_does_not(clients, threshold, colluding):
     """SciPy's hypergeometric distribution is the oracle."""
-    needed = clients_needed(clients, threshold)
+    needed = find_quorum(clients, threshold)
     k, t = choose_degree(clients, needed, colluding)
     assert k < clients - 1
     assert k % 2 == 0
@@ -31,7 +31,7 @@ def test_the_degree_meets_the_three_bounds_and_the_next_smaller_one_does_not(cli
 
 def test_a_small_cohort_masks_with_everyone():
     for clients in (3, 10, 100):
-        assert choose_degree(clients, clients_needed(clients)) == (clients - 1, clients_needed(clients))
+        assert choose_degree(clients, find_quorum(clients)) == (clients - 1, find_quorum(clients))
 
 
 def test_neighbours_are_mutual_and_as_many_as_wanted():

@@ -13,7 +13,7 @@ from coterie.privacy import masking_server
 from coterie.privacy.fixed_point import FixedPoint
 from coterie.privacy.graph import Degree
 from coterie.privacy.masking_client import Ask, MaskingClient, Neighbour, Neighbours, Unfit
-from coterie.privacy.masking_server import MaskingServer, TooFew, clients_needed
+from coterie.privacy.masking_server import MaskingServer, TooFew, find_quorum
 from tests.privacy.one_sum import STEPS, run_sum
 
 
@@ -37,7 +37,7 @@ def test_the_sum_is_that_of_those_that_stayed_whoever_drops_at_which_step(client
     for step in STEPS:
         left -= len(drops[step])
         least = 3 if step == "keys" else 0
-        if first_short is None and left < max(least, clients_needed(clients)):
+        if first_short is None and left < max(least, find_quorum(clients)):
             first_short = step
     if first_short is None:
         opened, stayed = run_sum(numbers, drops)
@@ -54,7 +54,7 @@ def test_a_third_may_drop_over_the_steps(clients):
     """The most that may: of 100 clients 11 before each of the last three steps, of 3 clients one."""
     draw = random.Random(clients)
     numbers, steps = numbers_of(clients), STEPS[1:]
-    gone = draw.sample(list(numbers), clients - clients_needed(clients))
+    gone = draw.sample(list(numbers), clients - find_quorum(clients))
     opened, stayed = run_sum(numbers, {step: gone[k::3] for k, step in enumerate(steps)})
     assert stayed == [name for name in numbers if name not in gone or name in gone[2::3]]
     assert (opened == plain_sum(numbers, stayed)).all()
@@ -208,6 +208,6 @@ def test_wrong_shares_open_nothing():
 
 
 def test_thresholds():
-    assert [clients_needed(n) for n in (3, 4, 30, 99, 100)] == [2, 3, 20, 66, 67]
+    assert [find_quorum(n) for n in (3, 4, 30, 99, 100)] == [2, 3, 20, 66, 67]
     with pytest.raises(Mistake, match="threshold"):
-        clients_needed(10, 0.3)
+        find_quorum(10, 0.3)
