@@ -68,7 +68,7 @@ class FixedPoint:
         """f: a number is a multiple of 2^-f."""
         largest = ((1 << (self.bits - 1)) - 1) // self.clients  # M may not exceed it
         f = 0 if largest == 0 else math.floor(math.log2(largest / self.limit)) + 1
-        while f > -MAX_EXPONENT and _scaled_ceiling(self.limit, f) > largest:
+        while f > -MAX_EXPONENT and _round_up(self.limit, f) > largest:
             f -= 1
         return f
 
@@ -113,7 +113,7 @@ class FixedPoint:
         return padded.reshape(-1).view("<u8").astype(np.uint64)
 
 
-def _scaled_ceiling(limit: float, exponent: int) -> int:
+def _round_up(limit: float, exponent: int) -> int:
     """Return ceil(limit * 2^exponent), exactly."""
     numerator, denominator = limit.as_integer_ratio() if isinstance(limit, float) else (limit, 1)
     if exponent >= 0:
