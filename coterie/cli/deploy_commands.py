@@ -118,7 +118,8 @@ def sign(
 
     certificate = sign_request(folder, request, new_key=new_key)
     silo = certificate.name.partition(".")[0]
-    print(f"the key of {silo} has the fingerprint {key_fingerprint(request.read_bytes())}")
+    fingerprint = key_fingerprint(request.read_bytes())
+    print(f"the key of {silo} has the fingerprint {fingerprint}; compare it with its people by telephone")
     print(f"next, send {silo} its certificate, by any way:\n  {certificate}")
     print(f"there: coterie deploy join {certificate.name}")
     missing = [name for name in list_silos(folder) if not (folder / "certificates" / certificate_name(name)).exists()]

@@ -63,12 +63,16 @@ def join(
 ) -> None:
     """Silo: join with the certificate that the coordinator has signed."""
     from coterie.experiment.silos.find_project import find_silo
+    from coterie.experiment.silos.silo_file import SILO_FILE
+    from coterie.experiment.silos.silo_folder import INVITATION_FILE
     from coterie.silos.project import join as join_project
+    from coterie.silos.project import read_invitation
 
     home = find_silo(folder)
     ends = join_project(home, certificate)
-    print(f"{home}: has joined; its certificate ends on {ends:%Y-%m-%d}")
-    print(f"next, when silo.toml names the data: coterie deploy check {_quote(home)}")
+    silo = read_invitation(home / INVITATION_FILE)
+    print(f"{silo.silo} has joined the project {silo.name}; its certificate ends on {ends:%Y-%m-%d}")
+    print(f"next, when {home / SILO_FILE} names the data: coterie deploy check {_quote(home)}")
 
 
 @app.command()
@@ -118,13 +122,19 @@ def approve(
 
     home = find_silo(folder)
     approvals = approvals_in(home)
+    if run is None and revoke:
+        raise Mistake("--revoke names no run; coterie deploy approve lists all that have asked, each with its digest")
     if run is None:
         known = approvals.all()
         for each in known:
             who = f" by {printable(each.by)}" if each.by else ""
             print(f"{each.description.digest[:12]}  {each.state}{who}, {each.when}")
             print(*(f"  {printable(sentence)}" for sentence in each.description.sentences()), sep="\n")
-        print("approve one with: coterie deploy approve DIGEST" if known else "no run has asked to begin here")
+        pending = [each for each in known if each.state == "pending"]
+        if pending:
+            print("approve one with: coterie deploy approve DIGEST")
+        else:
+            print("no run waits for approval" if known else "no run has asked to begin here")
         return
     who = by or getpass.getuser()
     decided = approvals.revoke(run, who) if revoke else approvals.approve(run, who)
@@ -137,7 +147,9 @@ def audit(
     known_head: Annotated[
         str | None, typer.Option(help="A last digest of earlier, kept elsewhere: it must be in the log.")
     ] = None,
-    last: Annotated[int | None, typer.Option(help="Print the last lines alone, as many as this.")] = None,
+    last: Annotated[
+        int | None, typer.Option(min=0, help="Print the last lines alone, as many as this; 0 only verifies.")
+    ] = None,
 ) -> None:
     """Silo: verify and print the log of what arrived and left."""
     from coterie.cli.text_table import print_table
@@ -146,10 +158,14 @@ def audit(
     from coterie.silos.audit_log import columns
     from coterie.silos.verify_log import verify
 
-    found = verify(find_silo(folder) / AUDIT_FILE, known_head)
+    log = find_silo(folder) / AUDIT_FILE
+    if not log.exists() and known_head is None:
+        raise Mistake(f"{log}: is not there, since this silo has not served yet; start coterie deploy serve")
+    found = verify(log, known_head)
     head, rows = columns(found.entries)
     shown = rows if last is None else rows[max(0, len(rows) - last) :]
-    print_table(head, [[printable(cell) for cell in row] for row in shown], 400, overflow="fold")
+    if shown:
+        print_table(head, [[printable(cell) for cell in row] for row in shown], 400, overflow="fold")
     print(found.sentence())
     if found.broken is not None:
         raise typer.Exit(1)

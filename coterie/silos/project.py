@@ -169,6 +169,10 @@ def sign(folder: Path, request: Path, *, days: int = certificates.CERTIFICATE_DA
         OSError: the folder cannot be written.
     """
     text = _read(request, "ask the silo for its request")
+    if b"-----BEGIN CERTIFICATE REQUEST-----" not in text:
+        raise Mistake(
+            f"{request}: holds no request; ask the silo for the NAME.request.pem that coterie deploy request made"
+        )
     silo = certificates.name_in_request(text)
     if silo not in list_silos(folder):
         raise Mistake(
@@ -200,7 +204,9 @@ def join(kit: Path, certificate: Path) -> datetime:
     """
     found = read_invitation(kit / "invitation.toml")
     parts = re.findall(
-        rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n?", _read(certificate, ""), re.DOTALL
+        rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n?",
+        _read(certificate, "ask the coordinator for it"),
+        re.DOTALL,
     )
     if len(parts) != 2:
         raise Mistake(f"{certificate}: is not what coterie deploy sign wrote; ask the coordinator to send it again")
@@ -340,4 +346,4 @@ def _read(file: Path, what_to_do: str) -> bytes:
         with file.open("rb") as stream:
             return stream.read(1 << 20)
     except OSError as error:
-        raise Mistake(f"{file}: cannot be read ({error.strerror}); {what_to_do or 'name another file'}") from error
+        raise Mistake(f"{file}: cannot be read ({error.strerror}); {what_to_do}") from error

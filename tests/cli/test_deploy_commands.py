@@ -75,7 +75,9 @@ def test_a_project_is_made_and_a_silo_joins_it_step_by_step(capsys: pytest.Captu
     assert fingerprint
     assert fingerprint[1] in signed
     assert "still without a certificate: south" in signed
+    assert "by telephone" in signed
     joined = command(capsys, "join", "hub/certificates/north.certificate.pem", "north")
+    assert joined.startswith("north has joined the project digits; its certificate ends on ")
     assert "coterie deploy check north" in joined
     join(capsys, "south")
     later = command(capsys, "invite", "hub", "west")
@@ -141,18 +143,22 @@ def test_a_person_approves_and_revokes_a_run(capsys: pytest.CaptureFixture[str])
     assert "revoked by" in command(capsys, "approve", RUN.digest[:8], "--revoke", "--dir", "north")
     assert approvals.is_revoked(RUN.digest)
     assert "no run of the name or digest x asked here" in command(capsys, "approve", "x", status=2)
+    assert command(capsys, "approve").splitlines()[-1] == "no run waits for approval"
+    assert "--revoke names no run" in command(capsys, "approve", "--revoke", status=2)
 
 
 def test_the_audit_log_is_verified_and_printed(capsys: pytest.CaptureFixture[str]) -> None:
     command(capsys, "init", "digits.toml", "hub", "--silos", "north", "--address", "localhost:8002")
     command(capsys, "request", "hub/invitations/north.toml")
     path = Path("north") / AUDIT_FILE
+    assert "this silo has not served yet; start coterie deploy serve" in command(capsys, "audit", status=2)
     log = AuditLog(path, "north")
     log.append("left", write_message({"kind": "facts", "run": "heart-1", "round": 0}))
     log.close()
     out = command(capsys, "audit", "north", "--last", "1")
     assert [line.split()[2:6] for line in out.splitlines()[1:2]] == [["left", "heart-1", "0", "facts"]]
     assert f"the last digest is {log.head}" in out
+    assert command(capsys, "audit", "--last", "0") == out.splitlines()[-1] + "\n"
     assert command(capsys, "audit", "--known-head", log.head).endswith(out.splitlines()[-1] + "\n")
     path.write_bytes(path.read_bytes().replace(b'"facts"', b'"fakes"'))
     command(capsys, "audit", "--known-head", log.head, status=1)
@@ -166,6 +172,7 @@ def test_the_audit_log_is_verified_and_printed(capsys: pytest.CaptureFixture[str
         (["init", "absent.toml", "hub", "--silos", "north"], "absent.toml: there is no such file"),
         (["request", "absent.toml"], "absent.toml: cannot be read"),
         (["sign", "hub", "absent.pem"], "absent.pem: cannot be read"),
+        (["sign", "hub", "digits.toml"], "digits.toml: holds no request; ask the silo for the NAME.request.pem"),
         (["join", "absent.pem"], "no silo's folder is here: make one with coterie deploy request INVITATION"),
         (["check", "absent"], "absent: is not a silo's folder"),
         (["approve"], "no silo's folder is here"),

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from coterie.core.digests import digest, seal_json, unseal_json
-from coterie.core.errors import Mistake, few, reason
+from coterie.core.errors import Mistake, few, mistakes_in, reason
 from coterie.core.files import write_atomic
 from coterie.core.printable import printable
 from coterie.core.tree import Tree
@@ -32,6 +32,7 @@ from coterie.experiment.silos.silo_settings import (
     complete_data,
     models_by_client,
     refuse_simulation,
+    require_possible,
     settings_to_send,
 )
 from coterie.experiment.starting_weights import weights_for
@@ -129,13 +130,7 @@ def _complete(deploy: Deploy, size: int) -> Deploy:
     Raises:
         Mistake: a round can never have as many replies as are wanted.
     """
-    if deploy.min_clients is not None and deploy.min_clients > size:
-        raise Mistake(
-            f"a round asks {size} clients; give {size} or less",
-            key="min_clients",
-            value=deploy.min_clients,
-            table="deploy",
-        )
+    require_possible(deploy, size)
     return Deploy(deploy.min_clients or size // 2 + 1, deploy.round_timeout or ROUND_TIMEOUT_SECONDS)
 
 
@@ -146,6 +141,9 @@ def _agree(
     about = {**request_fields(options.run, "facts"), "tables": settings_to_send(settings)}
     answers = _ask(carrier, dict.fromkeys(silos, write_message(about)), options)
     merged = merge_facts({silo: read_facts(answers[silo].fields.get("facts"), silo) for silo in silos})
+    with mistakes_in("cohort"):
+        size = settings.cohort.count(len(merged.clients))
+    require_possible(settings.deploy, size)  # before anything further leaves a silo
     if not needs_scale(complete_data(settings, merged.agreement)):
         return merged, None
     fields = {**request_fields(options.run, "sums"), "agreement": merged.agreement.to_record()}
@@ -189,17 +187,23 @@ def _ask(
     waiting = {silo: digest(message) for silo, message in messages.items()}
     answers: dict[str, Message] = {}
     failures: dict[str, str] = {}
+    refusals: dict[str, Mistake] = {}
     for silo, answer in carrier.ask(messages, options.deadline) if messages else ():
         if silo not in waiting or silo in answers:
             continue
         if isinstance(answer, Failure):
             failures[silo] = answer.why
             continue
-        message = _judge(silo, answer, waiting[silo], options.run)
-        if message is not None:
-            answers[silo] = message
-        if len(answers) + len(failures) == len(waiting):
+        try:
+            message = _judge(silo, answer, waiting[silo], options.run)
+        except Mistake as mistake:
+            refusals[silo] = mistake
+        else:
+            if message is not None:
+                answers[silo] = message
+        if len(answers) + len(failures) + len(refusals) == len(waiting):
             break
+    _raise_together([refusals[silo] for silo in messages if silo in refusals])
     absent = [silo for silo in messages if silo not in answers]
     if absent and must:
         why = failures.get(absent[0], f"it gave no answer within {options.deadline:g} seconds")
@@ -208,6 +212,19 @@ def _ask(
             "round: start `coterie deploy serve` at each"
         )
     return {silo: answers[silo] for silo in messages if silo in answers}
+
+
+def _raise_together(refusals: Sequence[Mistake]) -> None:
+    """Raise what silos have refused as one mistake; those that wait for approval count where no silo refuses for good.
+
+    Raises:
+        Mistake: there are some.
+    """
+    final = [each for each in refusals if not isinstance(each, Waits)]
+    if final:
+        raise Mistake("; ".join(map(str, final)))
+    if refusals:
+        raise Waits("; ".join(map(str, refusals)))
 
 
 def _judge(silo: str, answer: bytes, request: str, run: str) -> Message | None:

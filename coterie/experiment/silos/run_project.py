@@ -44,6 +44,9 @@ def run_project(
     waiting = [name for name in list_silos(project) if name not in signed]
     if waiting and silos is None:
         watch.say(f"{few(waiting, 10)}: invited, but without a certificate, so the run goes without")
+    needed = settings.deploy.min_clients or 0
+    if needed > len(names):  # known for certain once they have said how many clients they host
+        watch.say(f"deploy.min_clients = {needed}, and {len(names)} silos take part: they must host as many clients")
     lock = hold_lock(project, "a run of this project goes on already; wait for it, or stop it first")
     with lock, NVFlareCoordinator(project, say=watch.say) as carrier:
         status = StatusWatch(watch, project, carrier, out)

@@ -10,7 +10,7 @@ from coterie.core.errors import Mistake
 from coterie.experiment.settings import Settings, model_names, parse_settings
 from coterie.experiment.silos.merge_facts import Agreement, Merged
 from coterie.experiment.silos.silo_file import SiloFile
-from coterie.experiment.tables import PUBLISHED
+from coterie.experiment.tables import PUBLISHED, Deploy
 from coterie.loop.faults import Faults
 from coterie.models.libraries import library_prefix
 
@@ -60,6 +60,26 @@ def refuse_simulation(settings: Settings) -> None:
             key="seed_examples_per_client",
             value=given,
             table="algorithm",
+        )
+    named = len(settings.model.get("clients") or ())
+    if settings.cohort.size is not None:
+        require_possible(settings.deploy, settings.cohort.size)
+    elif named:
+        require_possible(settings.deploy, settings.cohort.count(named))
+
+
+def require_possible(deploy: Deploy, size: int) -> None:
+    """Refuse a [deploy] that no round of `size` clients can satisfy.
+
+    Raises:
+        Mistake: a round can never have as many replies as are wanted.
+    """
+    if deploy.min_clients is not None and deploy.min_clients > size:
+        raise Mistake(
+            f"a round asks {size} clients; give {size} or less",
+            key="min_clients",
+            value=deploy.min_clients,
+            table="deploy",
         )
 
 
