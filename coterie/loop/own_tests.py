@@ -6,7 +6,7 @@ metrics. A client whose data do not define a metric has none, and its entry says
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from coterie.core.task import Task
 from coterie.core.tree import Tree
@@ -17,6 +17,18 @@ from coterie.loop.plan import Plan
 
 OwnTests = dict[str, dict[str, Any]]
 """Client -> "examples" and the measures on its own test data, by the names of a record."""
+
+
+class OwnValues(NamedTuple):
+    """What was measured on one client's own test data: of how many examples, and by the metrics' own names."""
+
+    examples: int
+    values: dict[str, float]
+    intervals: dict[str, tuple[float, float] | None]
+
+    def name(self, task: Task) -> dict[str, Any]:
+        """Return the client's entry in a record."""
+        return {"examples": self.examples, **name_measures(self.values, task, self.intervals)}
 
 
 def measure_clients(plan: Plan, task: Task, weights: Tree, client: str) -> OwnTests:
@@ -34,14 +46,17 @@ def measure_clients(plan: Plan, task: Task, weights: Tree, client: str) -> OwnTe
         return {}
     pooled = plan.algorithm.traits.pooled
     names = [name for name in own if name not in plan.ids] if pooled else [client]
-    return {name: _measure(plan, task, weights, name) for name in names if own.get(name)}
+    found = {name: measure_own_data(plan, task, weights, name) for name in names}
+    return {name: values.name(task) for name, values in found.items() if values}
 
 
-def _measure(plan: Plan, task: Task, weights: Tree, name: str) -> dict[str, Any]:
-    assert plan.evaluation.own is not None
-    examples = plan.evaluation.own[name]
+def measure_own_data(plan: Plan, task: Task, weights: Tree, client: str) -> OwnValues | None:
+    """Return the measures of a model on a client's own test data; None where it has none."""
+    examples = (plan.evaluation.own or {}).get(client)
+    if not examples:
+        return None
     scores = evaluate.scores(task, weights, examples, plan.engine)
-    return {"examples": len(examples), **name_measures(evaluate.mean(scores), task, evaluate.intervals(scores))}
+    return OwnValues(len(examples), evaluate.mean(scores), dict(evaluate.intervals(scores)))
 
 
 def merge_clients(each: OwnTests, task: Task) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def prediction_charts(run: Run) -> str | None:
     """Return the panel as HTML; a sentence where the test rows stay at the silos; None where there is none."""
     if run.predictions is None:
         kind = run.config.get("task.kind")
-        return f"<p>{escape(_AT_SILOS)}</p>" if run.over and run.between_silos and kind in _PANELS else None
+        return f"<p>{escape(_AT_SILOS)}</p>" if run.over and run.hosts is not None and kind in _PANELS else None
     return _PANELS[run.predictions["task"]](run, run.predictions)
 
 

@@ -20,6 +20,7 @@ from coterie.report.pretraining_page import pretraining_page
 from coterie.report.probe_charts import probe_charts
 from coterie.report.run_reader import Run, is_pretraining, mistakes_about_shapes, read_pretraining, read_run
 from coterie.report.settings_tables import settings_tables
+from coterie.report.silos_table import silos_table
 from coterie.report.stage_links import stage_links
 from coterie.report.start_tables import start_tables
 from coterie.track.checksums import REPORT_FILE, refresh_report
@@ -60,6 +61,7 @@ def run_page(run: Run) -> str:
             page_parts.section("BatchNorm layers", layer_charts(run)),
             page_parts.section("Probes", probe_charts(run)),
             page_parts.section("Data of the clients", clients, clients_chart(run.clients, run.labels)),
+            page_parts.section("Silos", silos_table(run)),
             page_parts.section("Dropped updates", _drop_reasons(run)),
             page_parts.section("Initial weights", start_tables(run)),
             page_parts.section("Earlier stages", stage_links(run.folder)),

@@ -60,7 +60,7 @@ class Run:
         start: start/start.json, an entry for each model; empty where they began with initial weights of their own.
         labels: the labels' names, where inputs.json has them.
         predictions: predictions.json, where the run has one.
-        between_silos: whether its clients' rows lie at silos.
+        hosts: client -> its silo, where the clients' rows lie at silos; None where they do not.
     """
 
     folder: Path
@@ -74,7 +74,7 @@ class Run:
     start: Sequence[Mapping[str, Any]] = ()
     labels: Sequence[str] | None = None
     predictions: dict[str, Any] | None = None
-    between_silos: bool = False
+    hosts: Mapping[str, str] | None = None
 
     @property
     def bytes_once(self) -> int:
@@ -108,10 +108,15 @@ def read_run(folder: Path) -> Run:
     name = folder.resolve().name
     start = _read_objects(folder / "start" / START_FILE, ["model", "loaded", "frozen", "test_accuracy"])
     labels = _read_labels(folder / INPUTS_FILE)
-    predictions, at_silos = _read_predictions(folder) if over else None, (folder / SILOS_FILE).is_file()
-    return Run(
-        folder, name, flatten(tables), versions, records, end, over, clients, start, labels, predictions, at_silos
-    )
+    predictions, hosts = _read_predictions(folder) if over else None, _read_hosts(folder / SILOS_FILE)
+    return Run(folder, name, flatten(tables), versions, records, end, over, clients, start, labels, predictions, hosts)
+
+
+def _read_hosts(path: Path) -> dict[str, str] | None:
+    """Return the silo of each client; None where the run is not one between silos."""
+    found = _read_json(path) if path.is_file() else None
+    clients = found.get("clients", ()) if isinstance(found, dict) else ()
+    return None if found is None else {str(each["client"]): str(each["silo"]) for each in clients}
 
 
 def _read_predictions(folder: Path) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from coterie.core.printable import printable
 from coterie.silos.carrier import Carrier, Failure
 from coterie.silos.letters import Run
 from coterie.silos.message import MAX_REASON_LENGTH, Message, Unusable, read_message, write_message
+from coterie.silos.traffic import Traffic
 
 
 class Refused(NamedTuple):
@@ -38,13 +39,13 @@ class Exchange:
         deadline: seconds to wait for answers.
         say: gets a sentence about what is out of the ordinary.
         left_out: silo -> why it is left out.
-        bytes_down, bytes_up: of all messages so far, with their framing.
+        traffic: with each silo since the record before.
     """
 
     def __init__(self, carrier: Carrier, run: Run, deadline: float, say: Callable[[str], None]) -> None:
         self.carrier, self.run, self.deadline, self.say = carrier, run, deadline, say
         self.left_out: dict[str, str] = {}
-        self.bytes_down = self.bytes_up = 0
+        self.traffic = Traffic()
         self._connected: set[str] = set()
 
     def renew(self) -> None:
@@ -76,11 +77,14 @@ class Exchange:
         pings = {site: self._ping(round) for site in self.left_out if site in self._connected and site not in messages}
         requests = ChainMap(dict(pings), messages)  # type: ignore[arg-type]  # it is only read
         digests = {site: digest(data) for site, data in requests.items()}
-        waiting, ends = dict.fromkeys(messages), time.monotonic() + self.deadline
-        self.bytes_down += sum(len(data) for data in requests.values())
+        began = time.monotonic()
+        waiting, ends = dict.fromkeys(messages), began + self.deadline
+        self.traffic.count_sent({site: len(data) for site, data in requests.items()})
         if not messages:
             return
         for site, answer in self.carrier.ask(requests, self.deadline):
+            if site in digests and not isinstance(answer, Failure):
+                self.traffic.count_answer(site, len(answer), time.monotonic() - began)
             outcome = self._read(site, answer, round, digests, max_bytes)
             if outcome is not None and site in waiting:
                 del waiting[site]
@@ -104,7 +108,6 @@ class Exchange:
             return None
         if isinstance(answer, Failure):
             return Failure(printable(f"{site}: {answer.why}"[:MAX_REASON_LENGTH]))
-        self.bytes_up += len(answer)
         was_left_out = self.left_out.pop(site, None) is not None  # it is there, whatever it says
         try:
             message = read_message(answer, max_bytes.get(site, len(answer)))

@@ -7,14 +7,16 @@ rows lay in one place. Of models of the clients' own: the mean over the models, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import isnan
 from typing import Any, NamedTuple
 
 import torch
 
-from coterie.core.task import Metric
-from coterie.loop import evaluate
+from coterie.core.task import Metric, Task
+from coterie.loop import domains, evaluate
 from coterie.loop.measure import ClientMeasures, mean_of_models, summarise_own
 from coterie.loop.measure_names import name_measures
+from coterie.loop.own_tests import OwnValues, merge_clients
 from coterie.loop.plan import Plan
 from coterie.silos.message import Message, Unusable, real_number, whole_number
 
@@ -29,6 +31,7 @@ class SiloMeasures(NamedTuple):
     broken: int
     own: dict[str, float | None]
     models: list[ClientMeasures]
+    own_tests: dict[str, OwnValues]
 
 
 def read_measures(message: Message, plan: Plan, clients: Sequence[str]) -> SiloMeasures:
@@ -40,7 +43,8 @@ def read_measures(message: Message, plan: Plan, clients: Sequence[str]) -> SiloM
     if plan.algorithm.traits.own_models:
         given = _entries(message.fields.get("models"), "models", clients)
         names = {f"{name}" for task in plan.tasks.values() for name in ("loss", *task.metrics)}
-        return SiloMeasures({}, {}, 0, {}, [_model(entry, names) for entry in given.values()])
+        own_tests = _own_tests(message, plan, clients)
+        return SiloMeasures({}, {}, 0, {}, [_model(entry, names) for entry in given.values()], own_tests)
     measures = plan.tasks[plan.architecture(plan.ids[0])].metrics
     summed = {name: m for name, m in measures.items() if isinstance(m, Metric)}
     metrics = ("loss", *(name for name in measures if name not in summed))
@@ -49,14 +53,16 @@ def read_measures(message: Message, plan: Plan, clients: Sequence[str]) -> SiloM
     totals = {name: _totals(value, name, summed[name].size) for name, value in given_totals.items()}
     own = _entries(message.fields.get("own"), "own", clients)
     accuracies = {client: _accuracy(value) for client, value in own.items()}
-    return SiloMeasures(sums, totals, message.whole("broken", 0, MAX_EXAMPLES), accuracies, [])
+    broken = message.whole("broken", 0, MAX_EXAMPLES)
+    return SiloMeasures(sums, totals, broken, accuracies, [], _own_tests(message, plan, clients))
 
 
 def merge_measures(silos: Sequence[SiloMeasures], plan: Plan) -> dict[str, Any]:
     """Return test_loss, test_accuracy and further measures of all silos together."""
     models = [model for silo in silos for model in silo.models]
     if plan.algorithm.traits.own_models:
-        return mean_of_models(models, next(iter(plan.tasks.values()))) if models else {}
+        means = mean_of_models(models, next(iter(plan.tasks.values()))) if models else {}
+        return means | _merge_own_tests(silos, plan)
     totals: dict[str, tuple[float, float]] = {}
     for silo in silos:
         for name, (total, count) in silo.sums.items():
@@ -68,7 +74,29 @@ def merge_measures(silos: Sequence[SiloMeasures], plan: Plan) -> dict[str, Any]:
     if broken:
         result[f"test_{evaluate.BROKEN}"] = broken
     own = [accuracy for silo in silos for accuracy in silo.own.values() if accuracy is not None]
-    return result | (summarise_own(own) if own else {})
+    return result | (summarise_own(own) if own else {}) | _merge_own_tests(silos, plan)
+
+
+def _merge_own_tests(silos: Sequence[SiloMeasures], plan: Plan) -> dict[str, Any]:
+    """Return each client's own measures, and what follows from them, as a simulation has them.
+
+    A simulation that measures nothing but accuracy gives one matrix: every model on every client's rows. Here a model
+    meets the rows of its own silo alone, so models of the clients' own have no matrix, and each client's own measures
+    stand in its place.
+    """
+    found = {client: values for silo in silos for client, values in silo.own_tests.items()}
+    each = {client: found[client] for client in plan.ids if client in found}
+    if not each:
+        return {}
+    task, own_models = next(iter(plan.tasks.values())), plan.algorithm.traits.own_models
+    row = [each[client].values.get("accuracy") if client in each else None for client in plan.ids]
+    has_matrix = not own_models and "accuracy" in task.metrics and len(row) <= domains.MAX_DOMAINS
+    matrix = domains.summarise([[None if a is None or isnan(a) else a for a in row]]) if has_matrix else {}
+    if not own_models and not set(task.metrics) - {"accuracy"}:
+        return matrix
+    tasks = {client: plan.tasks[plan.architecture(client)] for client in each}
+    named = {client: values.name(tasks[client]) for client, values in each.items()}
+    return {**merge_clients(named, task), **matrix}
 
 
 def _merge_totals(silos: Sequence[SiloMeasures], plan: Plan) -> dict[str, Any]:
@@ -120,6 +148,37 @@ def _totals(value: Any, name: str, size: int) -> tuple[list[int], list[float]]:
     if len(set(read)) < len(read):
         raise Unusable(f"names a place twice under {name}")
     return read, [real_number(number, name, finite=False) for number in numbers]
+
+
+def _own_tests(message: Message, plan: Plan, clients: Sequence[str]) -> dict[str, OwnValues]:
+    """Return what a silo has measured on its clients' own test rows; nothing from one that does not say."""
+    given = _entries(message.fields.get("own_tests", {}), "own_tests", clients)
+    return {client: _own_values(entry, plan.tasks[plan.architecture(client)]) for client, entry in given.items()}
+
+
+def _own_values(entry: Any, task: Task) -> OwnValues:
+    """Return the measures on one client's own test rows."""
+    if not isinstance(entry, list) or len(entry) != 3:
+        raise Unusable("has something else under own_tests than a count, values and intervals")
+    values = _entries(entry[1], "own_tests", ("loss", *task.metrics))
+    with_interval = [name for name, m in task.metrics.items() if isinstance(m, Metric) and m.has_interval]
+    ends = _entries(entry[2], "own_tests", with_interval)
+    numbers = {name: real_number(value, name, finite=False) for name, value in values.items()}
+    return OwnValues(
+        whole_number(entry[0], "own_tests", 1, MAX_EXAMPLES), numbers, {n: _interval(e, n) for n, e in ends.items()}
+    )
+
+
+def _interval(value: Any, name: str) -> tuple[float, float] | None:
+    """Return the ends of an interval, in order, or None."""
+    if value is None:
+        return None
+    if not isinstance(value, list) or len(value) != 2:
+        raise Unusable(f"has no interval under {name}")
+    low, high = (real_number(end, name) for end in value)
+    if low > high:
+        raise Unusable(f"has an interval under {name} whose ends are in the wrong order")
+    return low, high
 
 
 def _accuracy(value: Any) -> float | None:

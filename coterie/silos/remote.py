@@ -175,10 +175,11 @@ class RemoteWork:
 
         Where silos could not measure, `silos_not_measured` says how many: the other measures leave out their test rows.
         """
-        traffic = {"wire_bytes_up": self.exchange.bytes_up, "wire_bytes_down": self.exchange.bytes_down}
-        self.exchange.bytes_up = self.exchange.bytes_down = 0
-        if self._measures_nothing or (number % plan.evaluation.every and number != plan.rounds):
-            return traffic
+        due = not (number % plan.evaluation.every and number != plan.rounds)
+        measured = self._measure(plan, number, state, store) if due and not self._measures_nothing else {}
+        return measured | self.exchange.traffic.take_record()
+
+    def _measure(self, plan: Plan, number: int, state: Tree, store: Store) -> dict[str, Any]:
         read = []
         for site, starts, outcome in self._ask_about_models("measure", plan, number, state, store):
             try:
@@ -190,7 +191,7 @@ class RemoteWork:
         merged = merge_measures(in_order, plan)
         absent = len(place) - len(in_order)
         self._measures_nothing = not merged and not absent  # no silo has test data, so ask no more
-        return {**merged, **traffic, **({"silos_not_measured": absent} if absent else {})}
+        return {**merged, **({"silos_not_measured": absent} if absent else {})}
 
     def save(self, plan: Plan, number: int, state: Tree, store: Store) -> list[str]:
         """Let every silo write its clients' models into its folder; return the silos that have, as they answered."""

@@ -361,5 +361,34 @@ def test_between_silos_the_page_says_why_it_shows_no_predictions(tmp_path: Path)
     config = (run / "config.toml").read_text(encoding="utf-8")
     (run / "config.toml").write_text(config.replace("[data]", '[task]\nkind = "binary"\n[data]'), encoding="utf-8")
     assert "Predictions on test data" not in write_report(run).read_text("utf-8")
-    (run / "silos.json").write_text("[]")
+    (run / "silos.json").write_text(json.dumps({"clients": []}))
     assert "<p>Not shown: the test rows stay at the silos.</p>" in write_report(run).read_text("utf-8")
+
+
+def test_the_page_of_a_run_between_silos_says_who_was_late_and_what_left(tmp_path: Path) -> None:
+    """North answers all four rounds; south is silent in rounds 2 and 3, and late west's update did not count in 4."""
+    run = folder(tmp_path / "run", [0.5, 0.6, 0.7, 0.8])
+    hosts = [{"client": "n", "silo": "north"}, {"client": "s", "silo": "south"}, {"client": "w", "silo": "west"}]
+    (run / "silos.json").write_text(json.dumps({"clients": hosts}))
+    records = [round_(k, 0.5) for k in range(1, 5)]
+    answered = {"north": {1, 2, 3, 4}, "south": {1, 4}, "west": {1, 2, 3}}
+    for record in records:
+        k = record["round"]
+        record["silos"] = {
+            silo: {"bytes_up": 1000 if k in own else 0, "bytes_down": 3000, "seconds": 0.5 * k if k in own else None}
+            for silo, own in answered.items()
+        }
+    for k, name, why in ((2, "s", "left out"), (3, "s", "left out"), (4, "w", "gave no answer within 9 seconds")):
+        records[k - 1]["dropped"] = [{"client": name, "why": why}]
+    (run / "rounds.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    rows = re.findall(r"<tr>(.*?)</tr>", write_report(run).read_text("utf-8").split("<h2>Silos</h2>")[1])
+    cells = [re.findall(r"<t[dh]>(.*?)</t[dh]>", row) for row in rows]
+    assert cells[1:4] == [
+        ["north", "1", "round 4, so it is in", "none", "4.0 kB", "12.0 kB", "1.2 s; 2 s at most"],
+        ["south", "1", "round 4, so it is in", "2: 2 to 3", "2.0 kB", "12.0 kB", "1.2 s; 2 s at most"],
+        ["west", "1", "round 3", "1: 4", "3.0 kB", "12.0 kB", "1 s; 1.5 s at most"],
+    ]
+    assert cells[5:7] == [
+        ["south", "left out", "2", "2 to 3"],
+        ["west", "gave no answer within 9 seconds", "1", "4"],
+    ]

@@ -69,17 +69,26 @@ def test_measures_are_those_of_all_test_rows(tmp_path: Path) -> None:
         assert b.test_accuracy == a.test_accuracy
         assert b.measures["wire_bytes_up"] > b.bytes_up
         assert b.measures["wire_bytes_down"] > 0
+        assert list(b.measures["silos"]) == ["north", "south", "west"]
+        for way in ("up", "down"):
+            each = [own[f"bytes_{way}"] for own in b.measures["silos"].values()]
+            assert min(each) > 0
+            assert sum(each) == b.measures[f"wire_bytes_{way}"]
+        assert all(own["seconds"] >= 0 for own in b.measures["silos"].values())
 
 
 def test_measures_of_own_models_are_the_mean_over_the_models(tmp_path: Path) -> None:
     """Where every silo has all test rows, they are the simulation's; so are the clients' own accuracies."""
     test, own = seed_set(20), {client: data.take(torch.arange(1)) for client, data in ragged().items()}
     both = Deployment(RECIPES["fedbn"], tmp_path, hosts=dict.fromkeys("012345", "only"), test=test)
-    both.options = {"own_test": own}
+    both.options = {"own_test": own, "evaluate_clients": True}
     a, b = both.simulate()[-1], both.deploy()[-1]
     assert b.test_loss == pytest.approx(a.test_loss, rel=1e-12)
     assert b.test_accuracy == pytest.approx(a.test_accuracy)
     assert b.measures["own_test_accuracy"] == pytest.approx(a.measures["own_test_accuracy"])
+    diagonal = [row[k] for k, row in enumerate(a.measures["accuracy_matrix"])]
+    assert [each["test_accuracy"] for each in b.measures["own_tests"].values()] == diagonal
+    assert list(b.measures["own_tests"]) == list(both.clients)
 
 
 def test_updates_ahead_of_their_turn_wait_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,7 +110,7 @@ def test_hospitals_with_tables_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("\n".join(marked))
     columns = {"label_column": "answer", "test_column": "test"}
     whole = {"source": "csv", "path": str(tmp_path / "table.csv"), "client_column": "ward", **columns}
-    settings = settings_of(tmp_path, data=whole, evaluate={"clients": True})
+    settings = settings_of(tmp_path, data=whole, evaluate={"clients": True, "metrics": ["auroc"]})
     files = {}
     for ward in ("c", "a", "b"):
         (tmp_path / f"{ward}.csv").write_text("\n".join([marked[0], *(x for x in marked[1:] if x.startswith(ward))]))
@@ -126,6 +126,14 @@ def test_hospitals_with_tables_of_their_own(tmp_path: Path) -> None:
     simulated, deployed = run(simulation.plan)[-1], run(experiment.plan)[-1]
     assert_same_weights(simulated, deployed, "a")
     assert deployed.measures["own_test_accuracy"] == pytest.approx(simulated.measures["own_test_accuracy"], abs=1e-6)
+    each, wanted = deployed.measures["own_tests"], simulated.measures["own_tests"]
+    assert list(each) == ["a", "b", "c"]
+    for ward, found in each.items():  # each hospital's own area under the curve, with its interval
+        assert found.pop("intervals")["test_auroc"] == pytest.approx(wanted[ward].pop("intervals")["test_auroc"])
+        assert found == pytest.approx(wanted[ward])
+    for name in ("own_test_auroc", "domain_test_accuracy", "domain_test_accuracy_worst"):
+        assert deployed.measures[name] == pytest.approx(simulated.measures[name]), name
+    assert deployed.measures["accuracy_matrix"] == [pytest.approx(simulated.measures["accuracy_matrix"][0])]
 
 
 def test_the_coordinators_weights_are_where_the_silos_start(tmp_path: Path) -> None:
