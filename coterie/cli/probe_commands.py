@@ -1,4 +1,4 @@
-"""`coterie probe`: measure the loss between and around the models of finished runs."""
+"""`coterie probe`: measure finished runs more closely: the loss around their models, and what they show of the data."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from coterie.cli.option_names import Trust, mistakes_in_options
+from coterie.cli.privacy_command import privacy
 from coterie.core.errors import require
 from coterie.report.formats import format_number
 
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
     from coterie.experiment.finished_run import FinishedRun, On, Statistics
 
 app = typer.Typer(
-    help="Measure the loss between and around the models of finished runs.", no_args_is_help=True, rich_markup_mode=None
+    help="Measure the loss around finished runs' models, and what they show of the data.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
+app.command()(privacy)
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]
 Where = Annotated[str, typer.Option("--on", help="Measure the loss on test or train examples.")]
 Examples = Annotated[int, typer.Option(help="The largest number of examples.")]
@@ -50,7 +54,7 @@ def line(
     chosen = _check_options(on, examples, statistics)
     runs = load_comparable_runs([first, second], trust)
     a, b = (run.end for run in runs)
-    losses = measure_line(loss_surface(runs[0], *chosen), a, b, progress=_with_progress_bar)
+    losses = measure_line(loss_surface(runs[0], *chosen), a, b, progress=show_progress)
     loss = dict(zip(losses.t, losses.measures["loss"], strict=True))
     print(f"loss {format_number(loss[0.0])} and {format_number(loss[1.0])}, midway {format_number(loss[0.5])}")
     barrier, distance = format_number(losses.barrier), format_number(losses.distance)
@@ -84,7 +88,7 @@ def plane(
         require("points", points, points >= 2, "2 or more")  # before the runs are read
     runs = load_comparable_runs([first, second, third], trust)
     a, b, c = (run.end for run in runs)
-    losses = measure_plane(loss_surface(runs[0], *chosen), a, b, c, points, progress=_with_progress_bar)
+    losses = measure_plane(loss_surface(runs[0], *chosen), a, b, c, points, progress=show_progress)
     names = (_folder_name(first), _folder_name(second), _folder_name(third))
     print(write_plane_page(losses, names, [*_facts(runs, *chosen), ("places", f"{points} x {points}")], out))
 
@@ -145,7 +149,7 @@ def _folder_name(folder: Path) -> str:
     return folder.resolve().name
 
 
-def _with_progress_bar(places: Sequence[Any]) -> Iterable[Any]:
+def show_progress(places: Sequence[Any]) -> Iterable[Any]:
     """Iterate over places, with a bar on standard error in a terminal."""
     from rich.console import Console
     from rich.progress import track

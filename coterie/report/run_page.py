@@ -17,6 +17,7 @@ from coterie.report.layer_charts import layer_charts
 from coterie.report.own_tests_table import own_tests_table
 from coterie.report.prediction_charts import prediction_charts
 from coterie.report.pretraining_page import pretraining_page
+from coterie.report.privacy_panel import privacy_panel
 from coterie.report.probe_charts import probe_charts
 from coterie.report.run_reader import Run, is_pretraining, mistakes_about_shapes, read_pretraining, read_run
 from coterie.report.settings_tables import settings_tables
@@ -60,6 +61,7 @@ def run_page(run: Run) -> str:
             page_parts.section("Measures on each client's test data", own_tests_table(run)),
             page_parts.section("BatchNorm layers", layer_charts(run)),
             page_parts.section("Probes", probe_charts(run)),
+            page_parts.section("What attacks found", privacy_panel(run)),
             page_parts.section("Data of the clients", clients, clients_chart(run.clients, run.labels)),
             page_parts.section("Silos", silos_table(run)),
             page_parts.section("Dropped updates", _drop_reasons(run)),

@@ -114,7 +114,7 @@ def read_run(folder: Path) -> Run:
 
 def _read_hosts(path: Path) -> dict[str, str] | None:
     """Return the silo of each client; None where the run is not one between silos."""
-    found = _read_json(path) if path.is_file() else None
+    found = read_json(path) if path.is_file() else None
     clients = found.get("clients", ()) if isinstance(found, dict) else ()
     return None if found is None else {str(each["client"]): str(each["silo"]) for each in clients}
 
@@ -122,7 +122,7 @@ def _read_hosts(path: Path) -> dict[str, str] | None:
 def _read_predictions(folder: Path) -> dict[str, Any] | None:
     """Read predictions.json; None where the run has none."""
     path = folder / PREDICTIONS_FILE
-    found: Any = _read_json(path) if path.is_file() else None
+    found: Any = read_json(path) if path.is_file() else None
     if found is not None and not (isinstance(found, dict) and isinstance(found.get("task"), str)):
         raise Mistake(f"{path}: is damaged (it names no task); {_REMEDY}")
     predictions: dict[str, Any] | None = found
@@ -131,7 +131,7 @@ def _read_predictions(folder: Path) -> dict[str, Any] | None:
 
 def _read_labels(path: Path) -> list[str] | None:
     """Read the labels' names from inputs.json; None where they have none, or an earlier version wrote no such file."""
-    inputs = _read_json(path) if path.is_file() else {"classes": None}
+    inputs = read_json(path) if path.is_file() else {"classes": None}
     names: Any = inputs.get("classes", 0) if isinstance(inputs, dict) else 0
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise Mistake(f"{path}: is damaged (it names no classes); {_REMEDY}")
@@ -231,7 +231,7 @@ def _read_end(folder: Path, name: str, number: int) -> dict[str, Any]:
         Mistake: it is damaged, or records are lost.
     """
     path = folder / SUMMARY_FILE
-    end = _read_json(path)
+    end = read_json(path)
     types = _SUMMARY_TYPES if name == "rounds" else {"steps": "count", "loss": "number?"}
     wrong = (
         [key for key, kind in types.items() if not _has_kind(end.get(key, ""), kind)]
@@ -252,7 +252,7 @@ def _read_objects(path: Path, names: Sequence[str]) -> list[dict[str, Any]]:
     Raises:
         Mistake: it is damaged.
     """
-    found = _read_json(path) if path.is_file() else []
+    found = read_json(path) if path.is_file() else []
     if not (_has_kind(found, "objects") and all(set(names) <= each.keys() for each in found)):
         raise Mistake(f"{path}: is damaged (it is not a list of objects with {', '.join(names)}); {_REMEDY}")
     objects: list[dict[str, Any]] = found
@@ -299,7 +299,7 @@ def _read_text(path: Path) -> str:
         raise Mistake(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
     """Return the value of a JSON file in a run folder; refuse a damaged file."""
     try:
         return json.loads(_read_text(path))

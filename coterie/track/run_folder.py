@@ -12,6 +12,7 @@ model.safetensors     the model at the end; clients/ID.safetensors where each cl
 adapter/              the adapters and the head at the end, as peft reads them, where a run trains adapters
 huggingface/          the model at the end again, for a model of transformers
 predictions.json      what the report draws of the model's predictions on test data, for some kinds of task
+privacy.json          what `coterie probe privacy` found, where it was run; it has no digest in checksums.json
 stages/               the folders of earlier stages, where the run is the last of a chain
 summary.json          the results; where it is there, the run is over
 report.html           the page
@@ -47,6 +48,7 @@ DATA_FILE = "data.json"
 INPUTS_FILE = "inputs.json"
 SHEET_FILE = "sheet.png"
 PREDICTIONS_FILE = "predictions.json"
+PRIVACY_FILE = "privacy.json"
 ROSTER_FILE = "roster.toml"
 """Of a run without a server: who took part, with which public keys."""
 STAGES_FOLDER = "stages"
@@ -214,6 +216,10 @@ class RunFolder:
                 path.unlink(missing_ok=True)
         else:
             write_file(path, to_json(panel).encode() + b"\n")
+
+    def write_privacy(self, found: Mapping[str, Any]) -> None:
+        """Write privacy.json."""
+        write_file(self.path / PRIVACY_FILE, to_json(found).encode() + b"\n")
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json; from then on the run is over."""
