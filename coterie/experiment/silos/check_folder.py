@@ -13,7 +13,7 @@ from coterie.experiment.silos.check_silo import Expected, Finding, check_silo
 from coterie.experiment.silos.judge_run import judge_by_policy
 from coterie.experiment.silos.load_own_rows import load_own_rows
 from coterie.experiment.silos.silo_folder import SiloFolder, load_silo_folder
-from coterie.experiment.silos.silo_settings import settings_to_send
+from coterie.experiment.silos.silo_settings import settings_to_send, task_in
 from coterie.silos.project import read_kit
 from coterie.silos.try_connection import try_connection
 
@@ -53,7 +53,7 @@ def _describe_certificate(folder: Path) -> str:
 
 
 def _judge(silo: SiloFolder, tables: dict[str, Any]) -> Finding:
-    refused = judge_by_policy(silo.policy, "check")(tables, load_own_rows(silo.file))
+    refused = judge_by_policy(silo.policy, "check")(tables, load_own_rows(silo.file, task=task_in(tables)))
     asks = {"always": "each time", "new runs": "once", "never": ""}[silo.policy.approve]
     then = f"a person must approve it {asks}" if asks else "nobody need approve it"
     return Finding("policy", not refused, "; ".join(refused) or f"it allows the experiment, and {then}")

@@ -19,7 +19,7 @@ from coterie.experiment.silos.merge_facts import Agreement, merge_facts
 from coterie.experiment.silos.own_rows import OwnRows
 from coterie.experiment.silos.plans import needs_scale, scale_of, silo_experiment, sum_clients
 from coterie.experiment.silos.silo_file import SiloFile
-from coterie.experiment.silos.silo_settings import complete_data, settings_at_silo
+from coterie.experiment.silos.silo_settings import complete_data, settings_at_silo, task_in
 from coterie.experiment.tables import Engine
 from coterie.silos.message import MAX_BYTES
 
@@ -70,10 +70,11 @@ def check_silo(file: SiloFile, folder: Path, machine: Machine, expected: Expecte
     findings.append(_check_device(file, machine))
     rows, experiment = None, None
     try:
-        rows = load_own_rows(file)
+        rows = load_own_rows(file, task=task_in(expected.tables))
         findings += [_describe_rows(rows), _check_tests(rows)]
     except Mistake as mistake:
-        findings.append(Finding("data", False, str(mistake)))
+        hint = "; check with --experiment FILE, which says so" if _needs_task(mistake, expected) else ""
+        findings.append(Finding("data", False, f"{mistake}{hint}"))
     if rows is not None and (expected.agreement is not None or expected.tables is not None):
         finding, experiment = _check_fit(rows, machine, expected)
         findings.append(finding)
@@ -82,6 +83,11 @@ def check_silo(file: SiloFile, folder: Path, machine: Machine, expected: Expecte
     if experiment is not None and rows is not None:
         findings.append(_check_message(nbytes * len(rows.clients), expected.max_bytes))
     return findings
+
+
+def _needs_task(mistake: Mistake, expected: Expected) -> bool:
+    """Return whether labels cannot be read since nobody said that they are numbers to predict."""
+    return expected.tables is None and "regression" in mistake.sentence
 
 
 def _check_clock(now: float) -> Finding:

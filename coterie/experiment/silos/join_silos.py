@@ -146,7 +146,7 @@ def _agree(
     require_possible(settings.deploy, size)  # before anything further leaves a silo
     if not needs_scale(complete_data(settings, merged.agreement)):
         return merged, None
-    fields = {**request_fields(options.run, "sums"), "agreement": merged.agreement.to_record()}
+    fields = {**about, **request_fields(options.run, "sums"), "agreement": merged.agreement.to_record()}
     answers = _ask(carrier, dict.fromkeys(silos, write_message(fields)), options)
     hosts = {client.client: client.silo for client in merged.clients}
     sums: dict[str, Tree] = {}

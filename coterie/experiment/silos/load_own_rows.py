@@ -39,17 +39,20 @@ from coterie.experiment.silos.own_rows import OwnRows
 from coterie.experiment.silos.silo_file import DEALT, TABLE_SOURCES, SiloFile
 
 
-def load_own_rows(file: SiloFile, rng_seed: int = 0) -> OwnRows:
+def load_own_rows(file: SiloFile, rng_seed: int = 0, task: str | None = None) -> OwnRows:
     """Read the rows that a silo file names.
 
     Args:
         file: what silo.toml says.
         rng_seed: for a source that draws at random.
+        task: the kind of task, where the experiment names one: of a regression, labels are numbers to predict.
 
     Raises:
         Mistake: the data are missing or damaged, or cannot be used; the sentence says what to do.
     """
     with mistakes_in("data"):
+        if task is not None and "task" in data.sources.options(file.source, file.folders):
+            file = replace(file, data={**file.data, "task": task})
         if file.source in TABLE_SOURCES:
             return _load_table(file)
         if file.source == DEALT:
@@ -140,7 +143,8 @@ def _load_table(file: SiloFile) -> OwnRows:
     table = read_parquet(path) if file.source == "parquet" else RawTable(str(path), read_csv(path))
     label, client, test_column = given["label_column"], given.get("client_column"), given.get("test_column")
     several = given.get("label_columns")
-    uses: dict[str | None, str] = dict.fromkeys([label] if several is None else several, "label_column")
+    key = "label_column" if several is None else "label_columns"
+    uses: dict[str | None, str] = dict.fromkeys([label] if several is None else several, key)
     uses |= {client: "client_column", test_column: "test_column"}
     names = choose_features(table, given.get("feature_columns"), uses)
     unknown = [name for name in file.coded_columns if name not in names]

@@ -23,7 +23,7 @@ from coterie.experiment.silos.merge_facts import read_agreement
 from coterie.experiment.silos.own_rows import OwnRows
 from coterie.experiment.silos.plans import silo_experiment, sum_clients
 from coterie.experiment.silos.silo_file import SiloFile
-from coterie.experiment.silos.silo_settings import settings_at_silo
+from coterie.experiment.silos.silo_settings import settings_at_silo, task_in
 from coterie.experiment.starting_weights import start_files
 from coterie.loop.plan import Plan
 from coterie.silos.message import MAX_BYTES, Message, Unusable, read_message, write_message
@@ -111,19 +111,20 @@ class ServeSilo:
                 return silo(request)
         fields, parts = answer_fields(self.run, kind, request), list[bytes]()
         if kind == "facts":
-            self._rows = load_own_rows(self.file)
-            self._judge(message.fields.get("tables"), self._rows)
-            fields["facts"] = self._rows.facts().to_record()
+            self._rows = None  # they are read again: somebody may have put them right
+            self._judge(message.fields.get("tables"), self._own_rows(message.fields.get("tables")))
+            fields["facts"] = self._own_rows(message.fields.get("tables")).facts().to_record()
         elif kind == "sums":
-            parts = [pack(sum_clients(self._own_rows(), read_agreement(message.fields.get("agreement"))))]
+            rows = self._own_rows(message.fields.get("tables"))
+            parts = [pack(sum_clients(rows, read_agreement(message.fields.get("agreement"))))]
         else:
             self._begin(message, request)
         return write_message(fields, parts)
 
-    def _own_rows(self) -> OwnRows:
-        """Return the silo's rows, which are read once."""
+    def _own_rows(self, tables: Any) -> OwnRows:
+        """Return the silo's rows, which are read once, with labels as the settings' kind of task has them."""
         if self._rows is None:
-            self._rows = load_own_rows(self.file)
+            self._rows = load_own_rows(self.file, task=task_in(tables))
         return self._rows
 
     def _begin(self, message: Message, request: bytes) -> None:
@@ -136,7 +137,7 @@ class ServeSilo:
             self._silo = self._make(read_begin(message))
         if kept is None:
             write_atomic(path, request)
-            self.say(f"the run {self.run} begins: {', '.join(self._own_rows().clients)}")
+            self.say(f"the run {self.run} begins: {', '.join(self._silo.plan.ids)}")
 
     def _running(self) -> Silo:
         """Return the silo of the rounds; made again from the request that was kept, if this process is a new one."""
@@ -154,7 +155,7 @@ class ServeSilo:
         Raises:
             Mistake: the silo's policy refuses the run, or it cannot be made here.
         """
-        rows = self._own_rows()
+        rows = self._own_rows(begin.tables)
         self._judge(begin.tables, rows)
         if rows.digest != begin.digest:
             self._rows = None  # the next request reads them again: somebody may have put them back

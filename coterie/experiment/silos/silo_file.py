@@ -32,8 +32,8 @@ _MODEL = Keys(name=Key(str | None, None), weights=Key(str | Path | None, None))
 _ENGINE = Keys(device=Key(str, "auto"), threads=Key(Count | Literal["auto"], "auto"))
 _SEED_SET = Keys(path=Key(str | Path | None, None))
 _OURS = ("source", "clients", "coded_columns")
-_GIVEN = ("rng_seed", "task", "label_columns")
-"""Arguments of sources that the experiment gives, and no silo; and what no silo's table may have: several labels."""
+_GIVEN = ("rng_seed", "task")
+"""Arguments of sources that the experiment gives, and no silo."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ name = {name}
 [data]
 source = "csv"                  # or parquet, npz, images, "package.module:function"
 path = "patients.csv"           # beside this file, or from the root: /data/patients.csv
-label_column = "diagnosis"
+label_column = "diagnosis"      # or label_columns = ["sick", "tired"], where the experiment predicts several
 # feature_columns = ["age"]     # all other columns, unless you name some
 # test_column = "test"          # marks the test rows; without it, every fifth row or so, by a digest of the row
 # client_column = "ward"        # where this silo hosts several clients

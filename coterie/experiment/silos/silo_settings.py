@@ -13,6 +13,7 @@ from coterie.experiment.silos.silo_file import SiloFile
 from coterie.experiment.tables import PUBLISHED, Deploy
 from coterie.loop.faults import Faults
 from coterie.models.libraries import library_prefix
+from coterie.objectives.kinds import KINDS
 
 _SERVERS = ("cohort", "aggregation", "attack", "probe", "faults", "deploy")
 """Tables that say what the server does, or what only a simulation has; a silo needs none of them."""
@@ -136,6 +137,16 @@ def models_by_client(settings: Settings, clients: list[str]) -> dict[str, str]:
         return {client: given[client] for client in clients}
     names = settings.model.get("names") or names
     return {client: names[k % len(names)] for k, client in enumerate(clients)}
+
+
+def task_in(tables: Any) -> str | None:
+    """Return the kind of task that the coordinator's settings name; None where they name none, or are something else.
+
+    It says how a silo reads its labels, before anything else in the settings is used.
+    """
+    table = tables.get("task") if isinstance(tables, Mapping) else None
+    kind = table.get("kind") if isinstance(table, Mapping) else None
+    return kind if isinstance(kind, str) and kind in KINDS else None
 
 
 def settings_to_send(settings: Settings) -> dict[str, Any]:
