@@ -129,6 +129,20 @@ def sign(
         print(f"all silos have one; run with\n  coterie deploy run FILE --project {shlex.quote(str(folder))}")
 
 
+@app.command()
+def revoke(
+    folder: Project,
+    silo: Annotated[str, typer.Argument(metavar="NAME", help="The silo's name.")],
+) -> None:
+    """Coordinator: let a silo take part no more; the others do nothing."""
+    from coterie.silos.project import read_project
+    from coterie.silos.revoke import revoke as revoke_silo
+
+    read_project(folder)
+    print(f"{silo} takes part no more, also in a run that goes on; what it had is in {revoke_silo(folder, silo)}")
+    print(f"if it shall come back with a new key: coterie deploy invite {shlex.quote(str(folder))} {silo}-2")
+
+
 @app.command("run")
 def run_between_silos(
     file: File,
@@ -168,6 +182,7 @@ def status(folder: Project = Path()) -> None:
     from coterie.cli.text_table import print_table
     from coterie.experiment.silos.run_status import is_running, read_status
     from coterie.silos.project import list_silos, read_project
+    from coterie.silos.revoke import list_revoked
 
     project, found = read_project(folder), read_status(folder)
     print(f"{project.name} at {project.host}:{project.port}")
@@ -177,6 +192,7 @@ def status(folder: Project = Path()) -> None:
     for name in list_silos(folder):
         signed = (folder / "certificates" / certificate_name(name)).exists()
         rows.append([name, "yes" if signed else "invited", "yes" if name in connected else "no"])
+    rows += [[name, "revoked", "no"] for name in sorted(list_revoked(folder))]
     print_table(["silo", "certificate", "connected"], rows)
     if found is None:
         print("no run has begun; coterie deploy run begins one")

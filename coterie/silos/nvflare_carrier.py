@@ -30,16 +30,18 @@ from coterie.silos.nvflare_kit import (
     RESTART_SECONDS,
     remove_old_jobs,
     write_coordinator_kit,
+    write_disabled,
 )
 from coterie.silos.nvflare_lease import ABSENT_SECONDS, Lease
 from coterie.silos.nvflare_start import NOT_STARTED, JobStart
 from coterie.silos.party_process import PartyProcess
 from coterie.silos.project import list_silos, read_project
+from coterie.silos.revoke import list_revoked
 
 READY_SECONDS = 60.0
 """How long a job may take to start before another is submitted."""
 
-_STOPPED = "stopped answering"
+_STOPPED, _REVOKED = "stopped answering", "was revoked"
 _SERVER = "nvflare.private.fed.app.server.server_train"
 
 
@@ -71,6 +73,8 @@ class NVFlareCoordinator:
         self._console = Console(self.folder / "console")
         self._check_port()
         write_coordinator_kit(self.folder / "coordinator", self.project.name, self.project.host, self.project.port)
+        self._revoked = list_revoked(self.folder)
+        write_disabled(self.folder / "coordinator", self._revoked)
         self._meeting, self._arrived = Meeting(), queue.Queue[tuple[str, tuple[str, ...], Line]]()
         self._lease: Lease | None = None
         self._bars = Bars(say)
@@ -161,8 +165,25 @@ class NVFlareCoordinator:
             if spoilt[site] > 1:
                 self._bars.put(site, "its part of one job after another stopped")
 
+    def _find_revoked(self) -> frozenset[str]:
+        """Return the silos that were revoked, and let NVFlare's process refuse a new one from now on."""
+        now = list_revoked(self.folder)
+        new, self._revoked = now - self._revoked, now
+        for site in sorted(new):
+            self.say(f"{site} was revoked, and is asked no more")
+            write_disabled(self.folder / "coordinator", now)
+            self._console.disable(site)
+        return now
+
     def _find_left_out(self) -> dict[str, str]:
         """Return each silo that is left out of jobs now, and why, if it has no part in the job that runs."""
+        revoked = self._find_revoked()
+        if revoked:
+            return self._find_barred() | dict.fromkeys(revoked, _REVOKED)
+        return self._find_barred()
+
+    def _find_barred(self) -> dict[str, str]:
+        """Return the silos that are left out since they spoilt jobs; see `_find_left_out`."""
         barred = self._bars.reasons()
         inside = self._lease.sites if self._lease is not None else frozenset[str]()
         usable = self._find_usable() if barred else set()
@@ -201,6 +222,10 @@ class NVFlareCoordinator:
             site = str(header.get("site"))
             if site not in waiting or header.get("number", number) != number:
                 continue  # late, or twice
+            if site in self._find_revoked():
+                del waiting[site]
+                yield site, Failure(_REVOKED)
+                continue
             if header["kind"] == "answer" or header.get("silo"):
                 self._bars.lift(site)
             if header["kind"] == "answer":
@@ -295,9 +320,9 @@ class NVFlareCoordinator:
             self._process.stop()  # what is left of it
             time.sleep(RESTART_SECONDS)
             self._process = self._start()
-        gone = self._lease.gone if self._lease is not None else {}
+        gone, invited = self._lease.gone if self._lease is not None else {}, set(self.silos) - self._find_revoked()
         signs = self._console.signs_of_life()
-        return {name for name, at in signs.items() if name in self.silos and at >= max(since, gone.get(name, 0.0))}
+        return {name for name, at in signs.items() if name in invited and at >= max(since, gone.get(name, 0.0))}
 
     def _lose(self, lease: Lease) -> None:
         """Write down that a job has ended."""

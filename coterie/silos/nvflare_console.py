@@ -87,6 +87,10 @@ class Console:
         words = dict(str(each).split(": ", 1) for each in details if ": " in str(each))
         return {site: " ".join(why.split())[:200] for site, why in words.items() if why != "OK"}
 
+    def disable(self, silo: str) -> None:
+        """Let NVFlare's process forget a silo, and refuse its name from then on."""
+        self._command(lambda session: session.disable_client(silo))
+
     def abort(self, job: str) -> None:
         """End a job."""
         self._command(lambda session: session.abort_job(job))

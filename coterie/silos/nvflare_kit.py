@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,16 @@ def write_coordinator_kit(kit: Path, project: str, host: str, port: int) -> None
         kit / "startup/fed_server.json", {"format_version": 2, "servers": [server | {"connection_security": "mtls"}]}
     )
     _write(kit / "local/resources.json", _coordinator_resources(kit))
-    _write_rules(kit)
+    _write_rules(kit, "disable_client")
+
+
+def write_disabled(kit: Path, silos: Iterable[str]) -> None:
+    """Write which silos the coordinator's process refuses by name, whatever certificate they show.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    _write(kit / "disabled_clients.json", {"disabled_clients": sorted(silos)})
 
 
 def write_console_kit(kit: Path, project: str, host: str, port: int) -> None:
@@ -178,9 +188,9 @@ def _component(name: str, path: str, **arguments: Any) -> dict[str, Any]:
     return {"id": name, "path": path, "args": arguments}
 
 
-def _write_rules(kit: Path) -> None:
-    """Write what the console may do here: submit, see and end jobs that bring no code, and nothing else."""
-    allowed = {"submit_job": "any", "manage_job": "any", "view": "any"}
+def _write_rules(kit: Path, *commands: str) -> None:
+    """Write what the console may do here: submit, see and end jobs that bring no code, these commands, nothing else."""
+    allowed = {"submit_job": "any", "manage_job": "any", "view": "any", **dict.fromkeys(commands, "any")}
     refused = ("clone_job", "download_job", "operate", "shell_commands", "byoc", "server-predeployed-flwr")
     permissions = {CONSOLE_ROLE: allowed | dict.fromkeys(refused, "none")}
     _write(kit / "local/authorization.json", {"format_version": "1.0", "permissions": permissions})

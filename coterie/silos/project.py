@@ -32,6 +32,7 @@ from coterie.silos.nvflare_kit import (
     write_coordinator_kit,
     write_silo_kit,
 )
+from coterie.silos.revoke import require_not_revoked
 
 _T = TypeVar("_T", bound="Project")
 PROJECT_FILE = "project.toml"
@@ -125,10 +126,11 @@ def invite(folder: Path, silo: str) -> Path:
     """Add a silo to a project, without touching the others, and return its invitation's file.
 
     Raises:
-        Mistake: the name is not usable, or the folder has no project.
+        Mistake: the name is not usable or was revoked, or the folder has no project.
         OSError: the folder cannot be written.
     """
     _check_silo(silo)
+    require_not_revoked(folder, silo)
     file = folder / f"invitations/{silo}.toml"
     _write_table(file, asdict(Invitation(**asdict(read_project(folder)), silo=silo)))
     return file
@@ -165,7 +167,8 @@ def sign(folder: Path, request: Path, *, days: int = certificates.CERTIFICATE_DA
         new_key: allow a silo that has a certificate to change its key, after asking its people whether they did.
 
     Raises:
-        Mistake: the request is unusable, its name was not invited, or has a certificate for another key.
+        Mistake: the request is unusable, its name was not invited, or has a certificate for another key; or its name or
+            key was revoked.
         OSError: the folder cannot be written.
     """
     text = _read(request, "ask the silo for its request")
@@ -174,6 +177,7 @@ def sign(folder: Path, request: Path, *, days: int = certificates.CERTIFICATE_DA
             f"{request}: holds no request; ask the silo for the NAME.request.pem that coterie deploy request made"
         )
     silo = certificates.name_in_request(text)
+    require_not_revoked(folder, silo, text)
     if silo not in list_silos(folder):
         raise Mistake(
             f"{request}: asks for {silo!r}, which is not invited; invite it with coterie deploy invite, or ask who "

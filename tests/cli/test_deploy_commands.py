@@ -91,6 +91,19 @@ def test_a_project_is_made_and_a_silo_joins_it_step_by_step(capsys: pytest.Captu
     assert table[-1] == "no run has begun; coterie deploy run begins one"
 
 
+def test_a_silo_is_revoked(capsys: pytest.CaptureFixture[str]) -> None:
+    command(capsys, "init", "digits.toml", "hub", "--silos", "north,south", "--address", "localhost:8002")
+    join(capsys, "north")
+    out = command(capsys, "revoke", "hub", "north")
+    assert "coterie deploy invite hub north-2" in out
+    table = command(capsys, "status", "hub").splitlines()
+    assert [line.split() for line in table[2:4]] == [["south", "invited", "no"], ["north", "revoked", "no"]]
+    assert "'north' was revoked" in command(capsys, "invite", "hub", "north", status=2)
+    assert "no silo has a certificate yet" in command(capsys, "run", "digits.toml", "--project", "hub", status=2)
+    assert "there are south" in command(capsys, "revoke", "hub", "west", status=2)
+    assert "project.toml: cannot be read" in command(capsys, "revoke", "nowhere", "west", status=2)
+
+
 def test_the_status_of_a_killed_run_says_that_none_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     """What a killed coordinator last wrote, that north is connected, is true no more."""
     command(capsys, "init", "digits.toml", "hub", "--silos", "north")

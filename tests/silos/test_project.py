@@ -9,7 +9,18 @@ from coterie.core.errors import Mistake
 pytest.importorskip("cryptography")
 
 from coterie.silos import certificates
-from coterie.silos.project import create_project, invite, join, join_all, list_silos, read_kit, request, sign
+from coterie.silos.project import (
+    create_project,
+    invite,
+    join,
+    join_all,
+    list_silos,
+    read_kit,
+    request,
+    sign,
+    silos_with_certificate,
+)
+from coterie.silos.revoke import list_revoked, revoke
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +62,30 @@ def test_a_certificate_is_renewed_with_the_key_that_the_silo_has(hub, tmp_path):
     file = request(hub / "invitations/north.toml", kit)
     assert join(kit, sign(hub, file, days=2000)) > ends
     assert (kit / "startup/client.key").read_bytes() == key
+
+
+def test_a_revoked_silo_comes_back_by_another_name_and_key_alone(hub, tmp_path):
+    """Neither its name nor its key is signed again; the others' files stay as they were."""
+    invite(hub, "south")
+    join_all(hub, tmp_path / "kits", ["north", "south"])
+    south = {file: file.read_bytes() for file in hub.rglob("*") if "south" in file.name}
+    had = revoke(hub, "north")
+    assert sorted(file.name for file in had.iterdir()) == ["certificate.pem", "invitation.toml", "request.pem"]
+    assert (list_silos(hub), silos_with_certificate(hub), list_revoked(hub)) == (("south",), ("south",), {"north"})
+    assert {file: file.read_bytes() for file in south} == south
+    with pytest.raises(Mistake, match="'north' was revoked, and its name never comes back; invite it by another"):
+        invite(hub, "north")
+    with pytest.raises(Mistake, match="'north' was revoked"):
+        sign(hub, tmp_path / "kits/north/north.request.pem", new_key=True)
+    again = request(invite(hub, "north-2"), tmp_path / "north-2")
+    old_key = (tmp_path / "kits/north/startup/client.key").read_bytes()
+    again.write_bytes(certificates.make_request(old_key, "north-2"))
+    with pytest.raises(Mistake, match="the key of this request was that of 'north', which was revoked"):
+        sign(hub, again)
+    assert sign(hub, request(hub / "invitations/north-2.toml", tmp_path / "new")).exists()
+    assert revoke(hub, "north") == had
+    with pytest.raises(Mistake, match="the project has no silo 'west'; there are north-2, south"):
+        revoke(hub, "west")
 
 
 def test_what_does_not_fit_is_refused(hub, tmp_path):
