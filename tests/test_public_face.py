@@ -87,3 +87,10 @@ def test_the_earlier_name_of_the_seed_set_still_works() -> None:
     assert earlier.seed_set is coterie.plan(recipe, dense(), ragged(), seed_set=seed_set, **options).seed_set
     with pytest.raises(coterie.Mistake, match="public: it is the earlier name of seed_set; give one of the two"):
         coterie.plan(recipe, dense(), ragged(), public=seed_set, seed_set=seed_set, **options)
+
+
+def test_the_command_has_its_fixed_names() -> None:
+    """`coterie --help` lists them; names may be added, and none is removed."""
+    help_text = subprocess.run([sys.executable, "-m", "coterie", "--help"], check=True, capture_output=True, text=True)
+    listed = {line.split()[0] for line in help_text.stdout.partition("Commands:")[2].splitlines() if line.strip()}
+    assert {"run", "report", "compare", "sweep", "pretrain", "predict", "data", "probe", "deploy", "peer"} <= listed

@@ -173,6 +173,35 @@ def compare(
 
 
 @app.command()
+def sweep(
+    file: File,
+    values: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=A,B,...", help="What to vary, such as lr=0.1,0.2 or lr=0.01..1:log:9."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The sweep's folder. [default: runs/<name of FILE>-sweep]")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="How many runs go on at once. [default: as the cores and the memory allow]")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a stopped sweep; start if there is none.")] = False,
+    widen: Annotated[
+        bool, typer.Option("--widen", help="Add learning rates until the best one lies inside the grid.")
+    ] = False,
+    baseline: Annotated[
+        str | None, typer.Option(help="The run that speed-ups refer to, by its name. [default: the first]")
+    ] = None,
+    slurm: Annotated[bool, typer.Option("--slurm", help="Print an array job of Slurm, and run nothing.")] = False,
+) -> None:
+    """Run an experiment at every point of a grid, several at once, into one folder with a table and a page."""
+    from coterie.cli.sweep_command import print_array_job, run_sweep
+    from coterie.sweep.run_sweep import SweepOptions
+
+    folder = out or Path("runs") / f"{file.stem}-sweep"
+    options = SweepOptions(jobs, resume, widen, baseline)
+    (print_array_job if slurm else run_sweep)(file, values or [], folder, options)
+
+
+@app.command()
 def predict(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a finished run.")],
     file: Annotated[

@@ -110,7 +110,7 @@ def _start(rank: int, size: int, folder: str, follow: Callable[[Team], object]) 
 def _run_new_process(rank: int, size: int, folder: str, pipe: Connection, follow: Callable[[Team], object]) -> None:
     """Run `follow` in a new process; this is its main function."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first decides what follows
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     pipe.send(READY)
     try:
         with process_group(rank, size, rank, Path(folder) / "meeting") as team:
@@ -126,7 +126,7 @@ def _is_ready(other: _NewProcess) -> bool:
         return False
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Wait until the process that started this one has ended, then end this one."""
     parent = multiprocessing.parent_process()
     assert parent is not None
