@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import signal
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from coterie.core.errors import require
+from coterie.processes.parent_watch import watch_parent
 from coterie.processes.process_group import process_group
 from coterie.processes.team import ALONE, Lost, Team
 
@@ -110,7 +110,7 @@ def _start(rank: int, size: int, folder: str, follow: Callable[[Team], object]) 
 def _run_new_process(rank: int, size: int, folder: str, pipe: Connection, follow: Callable[[Team], object]) -> None:
     """Run `follow` in a new process; this is its main function."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first decides what follows
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    watch_parent()
     pipe.send(READY)
     try:
         with process_group(rank, size, rank, Path(folder) / "meeting") as team:
@@ -124,14 +124,6 @@ def _is_ready(other: _NewProcess) -> bool:
         return other.pipe.poll() and other.pipe.recv() == READY
     except EOFError:
         return False
-
-
-def end_with_parent() -> None:
-    """Wait until the process that started this one has ended, then end this one."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)
 
 
 def _name_killed(others: list[_NewProcess]) -> str:

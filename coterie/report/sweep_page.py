@@ -63,10 +63,11 @@ def _failure(run: str, why: str) -> str:
 
 
 def _baseline(comparison: Comparison) -> str:
-    rounds = format_mean(comparison.baseline.rounds_to(comparison.target))
-    said = f"Speed-ups are over {comparison.baseline.name}, which took {rounds} rounds to the target."
+    rounds = comparison.baseline.rounds_to(comparison.target)
+    ends = "did not reach the target" if rounds is None else f"took {format_mean(rounds)} rounds to the target"
+    sentence = f"Speed-ups are over {comparison.baseline.name}, which {ends}."
     has_target = any(group.rounds_to(comparison.target) is not None for group in comparison.groups)
-    return f"<p class=soft>{escape(said)}</p>" if has_target else ""
+    return f"<p class=soft>{escape(sentence)}</p>" if has_target else ""
 
 
 def _by_rate(comparison: Comparison, rates: Sequence[str]) -> list[str]:

@@ -1,26 +1,28 @@
-"""One run of a sweep in a process of its own: what that process does, and what it says to the one that started it."""
+"""One run of a sweep in a process of its own: what that process does, and what it says to the one that started it.
+
+What takes long to import is imported when the process already watches the one that started it.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+import pickle
 import signal
 import sys
-import threading
 import traceback
 import warnings
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from coterie.core.errors import FolderGone, Mistake, reason
-from coterie.experiment.build_experiment import Experiment
-from coterie.experiment.run import run
-from coterie.experiment.settings import Settings
-from coterie.processes.spawn import end_with_parent
-from coterie.processes.team import Lost
-from coterie.track.rounds_file import Record
+from coterie.processes.parent_watch import watch_parent
+
+if TYPE_CHECKING:
+    from coterie.experiment.build_experiment import Experiment
+    from coterie.track.rounds_file import Record
 
 
 class Progress(NamedTuple):
@@ -66,24 +68,26 @@ class _PipeWatch(logging.Handler):
         self.say(record.getMessage())
 
 
-def run_point(settings: Settings, folder: Path, pipe: Connection) -> None:
+def run_point(settings: bytes, folder: Path, pipe: Connection) -> None:
     """Carry out a run, or what is left of it; this is the main function of a new process.
 
     The process ends when the one that started it ends, in whatever way. SIGTERM stops the run and keeps its rounds.
 
     Args:
-        settings: what to run.
+        settings: what to run, a pickled `Settings`, since reading it imports PyTorch.
         folder: its run folder.
         pipe: where messages go: `Progress`, `Note`, and last `End`, unless the run is stopped.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first decides what follows
     signal.signal(signal.SIGTERM, _interrupt)
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    watch_parent()
     watch = _PipeWatch(pipe)
     logging.getLogger("coterie").addHandler(watch)
     warnings.filterwarnings("ignore", "Initializing zero-element tensors")
     try:
-        outcome = run(settings, folder, resume=True, watch=watch)
+        from coterie.experiment.run import run
+
+        outcome = run(pickle.loads(settings), folder, resume=True, watch=watch)  # noqa: S301 - our parent wrote it
         pipe.send(End(outcome.summary.get("failure")))
     except KeyboardInterrupt:
         _leave(1)
@@ -106,6 +110,8 @@ def _leave(status: int) -> NoReturn:
 
 def _explain(error: Exception) -> str:
     """Return why a run failed, in a sentence; what nobody expected leaves a traceback too."""
+    from coterie.processes.team import Lost
+
     if isinstance(error, Mistake | FolderGone | Lost):
         return str(error)
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error):

@@ -26,7 +26,7 @@ def complete_names(file: Path, axes: Sequence[Axis]) -> list[Axis]:
         Mistake: no table has such a key, or several have; a key is given twice; or the file cannot be read.
     """
     raw = read_toml(file)
-    known = _known_keys(file, raw, axes) if any("." not in a.key and a.key not in TOP for a in axes) else {}
+    known = _list_keys(file, raw, axes) if any("." not in a.key and a.key not in TOP for a in axes) else {}
     found = [axis if "." in axis.key or axis.key in TOP else replace(axis, key=_find(axis, known)) for axis in axes]
     names = [axis.key for axis in found]
     twice = next((name for k, name in enumerate(names) if name in names[:k]), None)
@@ -35,7 +35,7 @@ def complete_names(file: Path, axes: Sequence[Axis]) -> list[Axis]:
     return found
 
 
-def _known_keys(file: Path, raw: Raw, axes: Sequence[Axis]) -> dict[str, list[str]]:
+def _list_keys(file: Path, raw: Raw, axes: Sequence[Axis]) -> dict[str, list[str]]:
     """Return, from each key's own name, its full names in the tables that have it."""
     folders = search_folders(file, raw)
     found: dict[str, list[str]] = {}

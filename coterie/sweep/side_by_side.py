@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -86,7 +87,8 @@ def _start(point: Point, folder: Path) -> tuple[Connection, _Running]:
     """Start the process of a run, and return the pipe by which it says how it goes on, and the process."""
     context = multiprocessing.get_context("spawn")
     receiving, sending = context.Pipe(duplex=False)
-    process = context.Process(target=run_point, args=(point.settings, folder / RUNS / point.name, sending))
+    settings = pickle.dumps(point.settings)
+    process = context.Process(target=run_point, args=(settings, folder / RUNS / point.name, sending))
     process.start()
     sending.close()
     return receiving, _Running(point, process)

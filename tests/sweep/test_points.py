@@ -15,6 +15,7 @@ from coterie.sweep.run_sweep import SweepOptions, check_options, read_sweep
 from coterie.sweep.slurm_job import array_job
 from coterie.sweep.sweep_toml import write_grid
 from tests.experiment.files import written
+from tests.test_public_face import without_torch
 
 
 def keys(file: Path, *arguments: str) -> list[str]:
@@ -145,3 +146,8 @@ def test_an_array_job_has_a_task_for_each_run(tmp_path: Path) -> None:
         "1) coterie run digits.toml 'model.hidden=[4,4]' rounds=2 engine.workers=1 engine.threads=1 "
         "--out 'runs/a sweep/runs/hidden=[4,4]' --resume ;;",
     ]
+
+
+def test_a_run_watches_its_parent_before_it_imports_pytorch() -> None:
+    """Importing PyTorch takes seconds, in which a killed sweep would leave a process behind."""
+    without_torch("import coterie.sweep.child_process, coterie.cli.main")
