@@ -20,6 +20,7 @@ from coterie.track.run_folder import PRIVACY_FILE, weights_file
 
 MAX_NUMBERS = 6
 MAX_ROWS = 20
+_ONE_LINE = ' style="white-space: nowrap"'
 _SHOWS_EXAMPLES = "This page shows training examples. Keep it where they may lie, or measure again with --no-pictures."
 _OLD = "Not shown: the model has changed since. Run coterie probe privacy again."
 
@@ -49,17 +50,18 @@ def privacy_panel(run: Run) -> str | None:
 def _batch_table(batch: Mapping[str, Any]) -> str:
     """Return a table with a row for each protection, the true examples first."""
     guess = "most frequent tokens" if batch["kind"] == "tokens" else "mean training example"
-    head = ["protection", "examples", "nearness", "labels", "attack", ""]
+    head = ["protection", "examples", "", "nearness", "labels", "attack"]
     rows = [["(true)", _show(batch.get("shown", [])), "", "", "", ""]] if batch.get("shown") else []
-    rows += [[f"({guess})", "", escape(measure_of(batch["baseline"])), "", "", ""]]
+    rows += [[f"({guess})", "", "", escape(measure_of(batch["baseline"])), "", ""]]
     for row in batch["rows"]:
         labels = row.get("labels")
         cells = [row["protection"], measure_of(row), "" if labels is None else format_percent(labels), row["attack"]]
         name, near, share, attack = map(escape, cells)
-        rows.append([name, _show(row.get("shown", [])), near, share, attack, _verdict(row)])
+        rows.append([name, _show(row.get("shown", [])), _verdict(row), near, share, attack])
     number = batch["examples"]
     title = f"An update from {number} example{'' if number == 1 else 's'}"
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    cells_of = (f"<td>{name}</td>{''.join(f'<td{_ONE_LINE}>{cell}</td>' for cell in rest)}" for name, *rest in rows)
+    body = "".join(f"<tr>{row}</tr>" for row in cells_of)
     top = "".join(f"<th>{escape(name)}</th>" for name in head)
     return f"<h3>{escape(title)}</h3><div class=wide><table><tr>{top}</tr>{body}</table></div>"
 
@@ -71,7 +73,7 @@ def _verdict(row: Mapping[str, Any]) -> str:
 def _show(examples: Sequence[Any]) -> str:
     """Return examples as pictures, or as lines of their first numbers."""
     if examples and isinstance(examples[0], dict):
-        return f'<span style="white-space: nowrap">{" ".join(map(_picture, examples))}</span>'
+        return " ".join(map(_picture, examples))
     lines = (", ".join(f"{number:.2f}" for number in example[:MAX_NUMBERS]) for example in examples)
     return "<br>".join(map(escape, lines))
 
