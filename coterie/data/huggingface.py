@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
-from math import ceil
 from typing import Any
 
 from torch import Tensor
@@ -16,17 +15,15 @@ from torch import Tensor
 from coterie.core.errors import UNSET, Mistake, reason
 from coterie.core.packages import import_package
 from coterie.data.dataset_columns import IS_TEST_COLUMN, DatasetColumns
+from coterie.data.huggingface_text import source_of_characters
 from coterie.data.numpy_arrays import inputs_from_array, labels_from_array, scale_pixels
 from coterie.data.picture_pixels import stack_pixels
-from coterie.data.raw_table import Labels, read_client_ids, require_complete, source_from_table
+from coterie.data.raw_table import Labels, source_from_table
 from coterie.data.source import Source
-from coterie.data.text_tokens import NUM_TOKENS, next_character_examples, require_text, tokens_of_texts
-from coterie.data.train_test_split import require_test_fraction
+from coterie.data.text_tokens import tokens_of_texts
 
 _END = object()
 _MAX_COLUMNS = 2000
-_Lines = dict[str, list[str]]
-"""The lines of text of each client."""
 
 
 def import_datasets(wanted_by: str, value: Any = UNSET) -> Any:
@@ -89,7 +86,7 @@ def source(
         raise Mistake(f"{both} are given together; name one of them to learn from")
     named = named or _choose_inputs(columns, {label_column or "label", client_column})
     if "text_column" in named and labelled is None:
-        return _source_of_characters(columns, named["text_column"], client_column, test_fraction)
+        return source_of_characters(columns, named["text_column"], client_column, test_fraction)
     x, test_column = _read_inputs(columns, named), IS_TEST_COLUMN if len(columns.parts) > 1 else None
     features = None if x is not None else named.get("feature_columns")
     label_column = labelled or label_column or "label"
@@ -204,45 +201,3 @@ def _iterate_pictures(columns: DatasetColumns, name: str) -> Iterator[tuple[str,
         if picture is None:
             raise Mistake(f"{columns.where}: row {row}: {name} is missing, but a picture is needed in every row")
         yield f"{columns.where}: {name} of row {row}", picture
-
-
-def _source_of_characters(
-    columns: DatasetColumns, text_column: str, client_column: str | None, test_fraction: float
-) -> Source:
-    """Return a source of next-character examples, which are windows of each client's lines."""
-    columns.require("text_column", text_column)
-    columns.require("client_column", client_column)
-    name = f"{columns.where}: {text_column}"
-    train, *test_parts = [_read_lines(part, text_column, client_column, columns.where) for part in columns.parts]
-    if test_parts:
-        test = test_parts[0]
-    else:
-        train, test = _split_lines(train, require_test_fraction(test_fraction))
-    if not train or not test:
-        raise Mistake(f"{name} holds too few lines; some are needed to learn from and some to test on")
-    examples, groups = next_character_examples(train)
-    test_examples, test_groups = next_character_examples(test)
-    if client_column is None:
-        return Source("huggingface", examples, test_examples, NUM_TOKENS)
-    return Source("huggingface", examples, test_examples, NUM_TOKENS, groups=groups, test_groups=test_groups)
-
-
-def _read_lines(part: Any, text_column: str, client_column: str | None, where: str) -> _Lines:
-    """Return the lines of each client in one split, in order, without empty lines."""
-    by_client: _Lines = {}
-    clients = [""] * len(part)
-    if client_column:
-        cells = list(part[client_column])
-        clients = read_client_ids(where, client_column, require_complete(where, "client_column", client_column, cells))
-    for row, (client, cell) in enumerate(zip(clients, part[text_column], strict=True)):
-        lines = [line for line in require_text(f"{where}: {text_column}", cell, row).splitlines() if line.strip()]
-        if lines:
-            by_client.setdefault(client, []).extend(lines)
-    return by_client
-
-
-def _split_lines(lines: _Lines, test_fraction: float) -> tuple[_Lines, _Lines]:
-    """Return the lines to train on, and those to test on: each client's last; a client's only line is for training."""
-    counts = {client: min(ceil(test_fraction * len(own)), len(own) - 1) for client, own in lines.items()}
-    train = {client: own[: len(own) - counts[client]] for client, own in lines.items()}
-    return train, {client: own[-counts[client] :] for client, own in lines.items() if counts[client]}
