@@ -7,7 +7,9 @@ Legend: N rows, T tokens.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -15,7 +17,12 @@ from torch import Tensor
 from coterie.core.errors import UNSET, Mistake, reason
 from coterie.core.packages import import_package
 from coterie.data.dataset_columns import IS_TEST_COLUMN, DatasetColumns
-from coterie.data.huggingface_text import source_of_characters
+from coterie.data.huggingface_text import (
+    choose_text_column,
+    read_texts,
+    source_of_characters,
+    source_of_tokens,
+)
 from coterie.data.numpy_arrays import inputs_from_array, labels_from_array, scale_pixels
 from coterie.data.picture_pixels import stack_pixels
 from coterie.data.raw_table import Labels, source_from_table
@@ -47,6 +54,9 @@ def source(
     client_column: str | None = None,
     test_fraction: float = 0.2,
     labels: bool = True,
+    tokenizer: str | Path | None = None,
+    max_length: int | None = None,
+    packed: bool | None = None,
     where: str = "the data set",
 ) -> Source:
     """Return a `datasets.Dataset`, or a `DatasetDict` of splits, as a source.
@@ -57,6 +67,8 @@ def source(
     - `image_column`: pictures of one size, float32 [C, H, W] in [0, 1], C = 1 if all are grey, else 3.
     - `text_column`: int64 [T], see `coterie.data.text_tokens`. With labels an example is one text; without, it is a
       window of 80 characters, each to be predicted from those before it, from the rows in order, client by client.
+      With a `tokenizer` its tokens take the place of characters, and each row is a document, see
+      `coterie.data.text_columns`.
     - `feature_columns`: a table, like a Parquet file's, with columns of classes coded. A single column of lists or
       arrays stays unchanged, like the x of an npz file.
 
@@ -72,6 +84,9 @@ def source(
         client_column: each row's client id.
         test_fraction: what part becomes the test set where there is no test split.
         labels: whether the rows have labels; see the source csv.
+        tokenizer: a folder or a file tokenizer.json, or "huggingface:NAME" on the Hub.
+        max_length: the most tokens of an example, or the length of a block; 128 unless given.
+        packed: whether documents to be predicted are joined and cut into blocks, the default, or are an example each.
         where: what messages call the data.
 
     Raises:
@@ -85,15 +100,20 @@ def source(
         both = " and ".join(f"`{key}`" for key in named)
         raise Mistake(f"{both} are given together; name one of them to learn from")
     named = named or _choose_inputs(columns, {label_column or "label", client_column})
+    text = choose_text_column(named.get("text_column"), tokenizer, max_length, packed, labelled is None)
+    if text is not None and text.next_token:
+        return source_of_tokens(columns, text, client_column, test_fraction, packed is not False)
     if "text_column" in named and labelled is None:
         return source_of_characters(columns, named["text_column"], client_column, test_fraction)
-    x, test_column = _read_inputs(columns, named), IS_TEST_COLUMN if len(columns.parts) > 1 else None
+    x, notes = (_read_inputs(columns, named), []) if text is None else read_texts(columns, text)
+    test_column = IS_TEST_COLUMN if len(columns.parts) > 1 else None
     features = None if x is not None else named.get("feature_columns")
     label_column = labelled or label_column or "label"
     answers = labels and (_read_position_labels(columns, label_column, x) or labels)
-    return source_from_table(
+    made = source_from_table(
         "huggingface", columns.to_table(), label_column, features, client_column, test_column, test_fraction, x, answers
     )
+    return made if text is None else replace(made, text=text, notes=notes)
 
 
 def _read_position_labels(columns: DatasetColumns, name: str, x: Tensor | None) -> Labels | None:
@@ -155,7 +175,7 @@ def _choose_inputs(columns: DatasetColumns, used: set[str | None]) -> dict[str, 
     pictures = [name for name, kind in kinds.items() if kind == "Image"]
     if len(pictures) == 1:
         return {"image_column": pictures[0]}
-    return {"text_column": next(iter(kinds))} if list(kinds.values()) == ["string"] else {}
+    return {"text_column": next(iter(kinds))} if list(kinds.values()) in (["string"], ["large_string"]) else {}
 
 
 def _read_inputs(columns: DatasetColumns, named: Mapping[str, Any]) -> Tensor | None:

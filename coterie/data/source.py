@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from coterie.core.errors import Mistake
 from coterie.core.examples import Clients, Examples
 from coterie.data.feature_encoding import ColumnEncoding, list_feature_names, list_measured_features
+from coterie.data.text_columns import TextColumn
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Source:
         columns: how the columns of a table became its features; empty if the data are not a table.
         clients: the clients themselves, if a source makes their examples on demand.
         own_tests: each client's own test examples, if a source makes them on demand.
+        text: how texts became tokens, if a tokenizer made them.
+        notes: what the user should know about how the data were read, a sentence each.
 
     Raises:
         Mistake: the number of client ids is not the number of examples.
@@ -46,6 +49,8 @@ class Source:
     columns: Sequence[ColumnEncoding] = ()
     clients: Clients | None = None
     own_tests: Clients | None = None
+    text: TextColumn | None = None
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         _require_one_each(self.name, "groups", self.groups, self.train)

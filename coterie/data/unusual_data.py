@@ -23,9 +23,10 @@ def remarks_on_data(source: Source, clients: Clients) -> list[str]:
         clients: what `deal` made of it. Nothing is said about clients that are made on demand.
     """
     if not isinstance(clients, dict):
-        return []
+        return list(source.notes)
     trained = set().union(*map(_classes, clients.values()))
     return [
+        *source.notes,
         *_remark_on_single_examples(clients),
         *_remark_on_one_class(source, trained),
         *_remark_on_test_only(source, trained),

@@ -177,12 +177,17 @@ def search_folders(path: Path, raw: Raw) -> list[Path]:
 
 
 def make_paths_absolute(table: dict[str, Any], keys: Keys, folders: Sequence[Path]) -> dict[str, Any]:
-    """Return the values of a table with each path as text, in the first of the folders that has it, or the first."""
+    """Return the values of a table with each path as text, in the first of the folders that has it, or the first.
+
+    Names on the Hub of Hugging Face, which begin with "huggingface:", stay as they are.
+    """
     paths = [name for name, key in keys.items() if Path in (key.kind, *typing.get_args(key.kind))]
     result = dict(table)
     for name in paths:
-        if result.get(name) is not None:
-            result[name] = str(_find_path(result[name], folders))
+        given = result.get(name)
+        if given is not None:
+            on_hub = str(given).startswith(HUGGINGFACE)
+            result[name] = find_checkpoints(given, folders) if on_hub else str(_find_path(given, folders))
     return result
 
 

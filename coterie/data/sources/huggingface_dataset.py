@@ -8,8 +8,12 @@ from typing import Any
 
 from coterie.core.errors import Mistake, reason
 from coterie.data import huggingface as adapter
-from coterie.data.origins import note_folder
+from coterie.data.origins import note_files, note_folder
+from coterie.data.regular_file import is_regular
 from coterie.data.source import Source
+
+READERS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".txt": "text"}
+"""By the end of a file's name, what the package calls its format."""
 
 
 def huggingface(
@@ -26,13 +30,17 @@ def huggingface(
     client_column: str | None = None,
     test_fraction: float = 0.2,
     labels: bool = True,
+    tokenizer: str | Path | None = None,
+    max_length: int | None = None,
+    packed: bool | None = None,
 ) -> Source:
     """Load a data set of the package `datasets`: pictures, text or a table.
 
     `coterie.data.huggingface.source` explains the arguments from `train_split` on, and what the columns become.
 
     Args:
-        path: a folder that `save_to_disk` wrote, or of files that `load_dataset` reads.
+        path: a folder that `save_to_disk` wrote, or of files that `load_dataset` reads; or one such file (.csv, .json,
+            .jsonl, .parquet, or .txt, whose lines are the texts).
         name: instead of a folder, a name on the Hub, such as "ylecun/mnist". The package fetches it into its own cache
             ($HF_HOME).
         configuration: which of the data sets under that name, if there are several.
@@ -47,7 +55,7 @@ def huggingface(
     for key, value in {"configuration": configuration, "revision": revision}.items():
         if value is not None and name is None:
             raise Mistake("it belongs to a name on the Hub (`name`), not to a folder", key=key, value=value)
-    dataset = _load_folder(Path(path)) if path is not None else _load_from_hub(str(name), configuration, revision)
+    dataset = _load_path(Path(path)) if path is not None else _load_from_hub(str(name), configuration, revision)
     return adapter.source(
         dataset,
         train_split=train_split,
@@ -59,15 +67,27 @@ def huggingface(
         client_column=client_column,
         test_fraction=test_fraction,
         labels=labels,
+        tokenizer=tokenizer,
+        max_length=max_length,
+        packed=packed,
         where=str(name or path),
     )
 
 
-def _load_folder(path: Path) -> Any:
-    """Load the data set in a folder, saved by `datasets` or as files that it reads; refuse a missing folder."""
-    if not path.is_dir():
-        raise Mistake("there is no such folder", key="path", value=path)
+def _load_path(path: Path) -> Any:
+    """Load a data set that `datasets` saved in a folder, or a file or a folder of files that it reads.
+
+    Raises:
+        Mistake: there is nothing such, or it cannot be loaded.
+    """
+    kind = READERS.get(path.suffix.lower())
+    if not path.is_dir() and not (kind and is_regular(path)):
+        sentence = f"there is no such folder, and no such file of the kinds {', '.join(READERS)}"
+        raise Mistake(sentence, key="path", value=path)
     datasets = adapter.import_datasets("path", path)
+    if not path.is_dir():
+        note_files([path])
+        return _call_loader("path", path, datasets.load_dataset, kind, data_files=str(path))
     note_folder(path)
     saved = any((path / file).is_file() for file in ("dataset_dict.json", "state.json"))
     return _call_loader("path", path, datasets.load_from_disk if saved else datasets.load_dataset, str(path))
