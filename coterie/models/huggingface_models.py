@@ -1,4 +1,4 @@
-"""Use classifiers of images and text from Hugging Face's transformers: from a folder, or by a name on the Hub.
+"""Use models of Hugging Face's transformers, from a folder or by a name on the Hub: classifiers, and decoders of text.
 
 Weights are read only from safetensors files, and code that comes with a model is never run. The package is imported
 only here, when it is used.
@@ -23,11 +23,18 @@ from coterie.core.files import write_atomic
 from coterie.core.kinds import Count
 from coterie.core.packages import import_package
 from coterie.models import library_adapter
+from coterie.models.huggingface_text import AUTO_CLASSES, Head, causal_call, masked_call, require_causal
 from coterie.models.libraries import HUGGINGFACE
 from coterie.models.model_parts import HEAD
+from coterie.models.usable_model import CLASS_AXIS
 
 MAIN = "main"
 """The Hub's name for the newest revision."""
+_OF_IMAGES = "AutoModelForImageClassification"
+_WORDS: dict[Head | None, str] = {
+    "causal_lm": "a causal language model",
+    "token_classification": "a classifier of tokens",
+}
 COMPANIONS = (
     "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",
     "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "added_tokens.json",
@@ -43,11 +50,14 @@ def huggingface_model(
     revision: str | None = None,
     pad_id: int | None = None,
     image_size: Count | None = None,
+    head: Head | None = None,
+    end_id: int | None = None,
+    attend_across_documents: bool = True,
 ) -> nn.Module:
-    """Return the classifier that a checkpoint's configuration describes, with C classes and its own initial weights.
+    """Return the model that a checkpoint's configuration describes, with C classes and its own initial weights.
 
     With examples [channels, height, width] it classifies images: it takes one or three channels from 0 to 1, and
-    resizes and normalises them itself. With tokens [T] it classifies text.
+    resizes and normalises them itself. With tokens [T] it classifies text, or what else `head` says.
 
     Args:
         checkpoint: a folder or a name on the Hub.
@@ -57,27 +67,66 @@ def huggingface_model(
         revision: a commit or tag on the Hub, so that the model stays the same.
         pad_id: the token that fills up short texts and is masked; the configuration's unless given.
         image_size: the side in pixels to which images are resized; the configuration's unless given.
+        head: what a model of text predicts, a class of it unless given; see `coterie.models.huggingface_text`.
+        end_id: the token that begins each of several documents in one example of a causal language model.
+        attend_across_documents: whether its tokens see the documents before their own. If not, `end_id` is needed.
 
     Raises:
         Mistake: transformers is not installed, the checkpoint cannot be fetched, or it cannot be such a classifier.
     """
     name, where = f"{HUGGINGFACE}{checkpoint}", {"revision": revision or MAIN, "trust_remote_code": False}
     transformers, text = import_package("transformers", "name", "huggingface", name), len(in_shape) == 1
-    kind = transformers.AutoModelForSequenceClassification if text else transformers.AutoModelForImageClassification
+    causal = head == "causal_lm"
+    if head is not None and not text:
+        raise Mistake("it is for text, but the examples are images; leave it out", key="head", value=head)
+    apart = _require_end(end_id, head, attend_across_documents)
+    kind = getattr(transformers, AUTO_CLASSES[head or "sequence_classification"] if text else _OF_IMAGES)
     given = {"pad_token_id": pad_id, "image_size": image_size}
     options = {key: value for key, value in given.items() if value is not None}
     try:
         config = transformers.AutoConfig.from_pretrained(checkpoint, return_dict=True, **options, **where)
-        config.num_labels = num_classes
-        new = kind.from_config(config, trust_remote_code=False).float()
+        if not causal:
+            config.num_labels = num_classes
+        how = {"attn_implementation": "eager"} if causal else {}  # the others' branches on a mask cannot be batched
+        with _silence():
+            new = kind.from_config(config, trust_remote_code=False, **how).float()
     except Exception as error:  # the package's own of many kinds, and those of a network
-        what = "text" if text else "images"
+        what = _WORDS.get(head, "a classifier of text" if text else "a classifier of images")
         looked = "" if Path(checkpoint).is_dir() else "there is no such folder, and on the Hub: "
-        sentence = f"it cannot be made a classifier of {what} ({looked}{reason(error)})"
+        sentence = f"it cannot be made {what} ({looked}{reason(error)})"
         raise Mistake(sentence, key="name", value=name) from error
-    call = _token_call(name) if text else _image_call(new, checkpoint, revision or MAIN, in_shape, image_size)
-    about = {"checkpoint": checkpoint, "revision": revision or MAIN, HEAD: _head_names(new)}
-    return library_adapter.adapt(new, call, **about)
+    about: dict[str, Any] = {
+        "checkpoint": checkpoint,
+        "revision": revision or MAIN,
+        HEAD: frozenset() if causal else _head_names(new),
+    }
+    if not text:
+        call = _image_call(new, checkpoint, revision or MAIN, in_shape, image_size)
+        return library_adapter.adapt(new, call, **about)
+    if head is not None and head != "sequence_classification":
+        about[CLASS_AXIS] = -1
+    if not causal:
+        return library_adapter.adapt(new, masked_call(name), **about)
+    if config.vocab_size < num_classes:
+        sentence = f"it knows {config.vocab_size:,} tokens, but the data have {num_classes:,}; take its own tokenizer"
+        raise Mistake(sentence, key="name", value=name)
+    model = library_adapter.adapt(new, causal_call(name, apart), **about)
+    require_causal(model, name, apart)
+    return model
+
+
+def _require_end(end_id: int | None, head: Head | None, attend_across_documents: bool) -> int | None:
+    """Return the token that keeps documents apart, or None where they are not kept apart.
+
+    Raises:
+        Mistake: there is no such token, or no documents.
+    """
+    if attend_across_documents:
+        return None
+    if head != "causal_lm" or end_id is None:
+        sentence = 'it is for `head` = "causal_lm" with an `end_id`, which data with a tokenizer give; leave it out'
+        raise Mistake(sentence, key="attend_across_documents", value=False)
+    return end_id
 
 
 def huggingface_weights(checkpoint: str, published: str, model: nn.Module) -> Mapping[str, Tensor]:
@@ -135,21 +184,6 @@ def export_checkpoint(model: nn.Module, weights: Mapping[str, Tensor], folder: P
                 write_atomic(folder / name, file.read_bytes())
         for file in sorted(Path(temporary).iterdir()):
             write_atomic(folder / file.name, file.read_bytes())
-
-
-def _token_call(name: str) -> library_adapter.Call:
-    """Return the forward of a model of text, which masks the pad token."""
-
-    def token_logits(forward: Any, self: nn.Module, x: Tensor) -> Tensor:  # [B, T] -> [B, C]
-        """Return the logits of tokens x [B, T], whose pad tokens are masked; refuse other inputs."""
-        if x.is_floating_point():
-            raise Mistake(f"it takes tokens, whole numbers, but the examples are {x.dtype}", key="name", value=name)
-        pad: int | None = self.config.pad_token_id  # type: ignore[union-attr, assignment]
-        options = {} if pad is None else {"attention_mask": (x != pad).long()}
-        logits: Tensor = forward(input_ids=x, **options).logits
-        return logits
-
-    return token_logits
 
 
 def _image_call(

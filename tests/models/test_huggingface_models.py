@@ -183,7 +183,10 @@ def test_code_in_a_checkpoint_is_never_run(
         (["pretrain.weights=published:v2"], 'pretrain.weights = "published:v2": a checkpoint .* has no named weights'),
         (["model.image_size=16"], "position_embeddings is .* there and .* in the model"),
         (["model.image_size=0"], "model.image_size = 0: it must be a whole number, 1 or more"),
-        (["model.hidden=3"], "model.hidden = 3: there is no such key; .* takes name, revision, pad_id, image_size"),
+        (
+            ["model.hidden=3"],
+            "model.hidden = 3: there is no such key; .* takes name, revision, pad_id, image_size, head",
+        ),
     ],
 )
 def test_keys_that_do_not_fit_a_checkpoint_are_refused(
