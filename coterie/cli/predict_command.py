@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -12,16 +11,13 @@ from pathlib import Path
 
 from torch import Tensor
 
+from coterie.cli.csv_cells import guard_cell, write_table
+from coterie.cli.predict_next_tokens import write_next_tokens
 from coterie.cli.text_table import print_table
-from coterie.core.errors import Mistake
-from coterie.core.files import write_atomic
 from coterie.core.printable import printable
 from coterie.data.new_examples import NewExamples
 from coterie.experiment.trained_model import load_trained_model
 from coterie.track import RunFolder
-
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def write_predictions(folder: Path, file: Path, client: str | None, out: Path, trust: bool) -> None:
@@ -38,17 +34,16 @@ def write_predictions(folder: Path, file: Path, client: str | None, out: Path, t
         Mistake: the run, the examples or the table cannot be used.
     """
     model = load_trained_model(folder, client, trust=trust)
+    if model.inputs.text is not None and model.inputs.text.next_token:
+        _note_failure(folder)
+        write_next_tokens(model, model.inputs.text, file, out)
+        return
     examples = model.read(file)
     probabilities = model.probabilities(examples.x)
     classes = model.inputs.classes or ()
     predictions = [classes[k] for k in probabilities.argmax(1).tolist()]
-    try:
-        write_atomic(out, _csv_table(examples, predictions, probabilities, classes).encode())
-    except OSError as error:
-        raise Mistake(f"--out {out}: cannot be written ({error.strerror or error}); choose another file") from error
-    failure = (RunFolder(folder).read_summary() or {}).get("failure")
-    if failure:
-        print(f"note: {folder} failed, so its predictions are of no use: {failure}", file=sys.stderr)
+    write_table(out, _csv_table(examples, predictions, probabilities, classes))
+    _note_failure(folder)
     for sentence in examples.notes:
         print(f"note: {printable(sentence)}", file=sys.stderr)
     rows = [(name, f"{number:>8,}") for name, number in Counter(predictions).most_common()]
@@ -60,13 +55,11 @@ def write_predictions(folder: Path, file: Path, client: str | None, out: Path, t
     print(out)
 
 
-def guard_cell(text: str) -> str:
-    """Return the text of a cell, with an apostrophe before it where a spreadsheet would take it for a formula.
-
-    >>> [guard_cell(text) for text in ("=1+1", "@sum", "-1.5", "healthy")]
-    ["'=1+1", "'@sum", '-1.5', 'healthy']
-    """
-    return f"'{text}" if text.startswith(_FORMULA_STARTS) and not _NUMBER.fullmatch(text) else text
+def _note_failure(folder: Path) -> None:
+    """Say so where the run failed."""
+    failure = (RunFolder(folder).read_summary() or {}).get("failure")
+    if failure:
+        print(f"note: {folder} failed, so its predictions are of no use: {failure}", file=sys.stderr)
 
 
 def _csv_table(examples: NewExamples, predictions: Sequence[str], probabilities: Tensor, classes: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ import torch
 from coterie.data.feature_encoding import ColumnEncoding
 from coterie.data.source import Source
 from coterie.data.standardize import Scale, Scaling
+from coterie.data.text_columns import TextColumn, text_column_from_record
 from coterie.objectives import kinds
 from coterie.objectives.kinds import Kind
 
@@ -31,6 +32,7 @@ class Inputs:
         columns: how the columns of a table became features; empty if the data are not a table.
         scaling: how measured columns, or channels, are standardised.
         task: the kind of task, where it is not classification.
+        text: how texts become inputs, where a tokenizer makes them.
     """
 
     shape: Sequence[int]
@@ -41,6 +43,7 @@ class Inputs:
     columns: Sequence[ColumnEncoding]
     scaling: Scaling
     task: str | None = None
+    text: TextColumn | None = None
 
     def to_record(self) -> dict[str, Any]:
         """Return the inputs as plain values, which `inputs_from_record` reads."""
@@ -55,6 +58,7 @@ class Inputs:
             "columns": [asdict(column) for column in self.columns],
             "standardize": {"columns": list(self.scaling.columns), **numbers},
             **({} if self.task is None else {"task": self.task}),
+            **({} if self.text is None else {"text": self.text.to_record()}),
         }
 
 
@@ -68,13 +72,14 @@ def describe_inputs(source: Source, scaling: Scaling, predicts: bool, task: Kind
         task: the kind of task; None where labels are not read.
     """
     x, number = source.train.x, source.num_classes
-    names = source.label_names or (None if number is None else [str(k) for k in range(number)])
+    numbered = number is not None and (source.text is None or not source.text.next_token)  # tokens have their own names
+    names = source.label_names or ([str(k) for k in range(number or 0)] if numbered else None)
     names = ["0", "1"] if task is not None and task.name == "binary" and names is None else names
     tokens = not x.is_floating_point()
     kind = None if task is None or task.name == "classification" else task.name
     predicts = predicts and (names is not None or kind is not None)
     outputs = count_outputs(source, task)
-    return Inputs(x.shape[1:], tokens, names, outputs, predicts, source.columns, scaling, kind)
+    return Inputs(x.shape[1:], tokens, names, outputs, predicts, source.columns, scaling, kind, source.text)
 
 
 def count_outputs(source: Source, task: Kind | None = None) -> int | None:
@@ -90,11 +95,15 @@ def count_outputs(source: Source, task: Kind | None = None) -> int | None:
     return 1 if source.num_classes is None and y is None else source.num_classes
 
 
-def inputs_from_record(record: Mapping[str, Any]) -> Inputs:
+def inputs_from_record(record: Mapping[str, Any], tokenizer: str | None = None) -> Inputs:
     """Return the inputs that `Inputs.to_record` recorded.
 
+    Args:
+        record: as it was recorded.
+        tokenizer: the content of the tokenizer, which the record leaves out. Without it nothing is said about texts.
+
     Raises:
-        KeyError, TypeError: the record is damaged.
+        KeyError, TypeError, AttributeError: the record is damaged.
     """
     columns = [
         ColumnEncoding(c["name"], None if c["categories"] is None else tuple(c["categories"]), c["missing"])
@@ -104,6 +113,7 @@ def inputs_from_record(record: Mapping[str, Any]) -> Inputs:
     mean, deviation = (
         torch.tensor(how[name], dtype=torch.float64) if name in how else None for name in ("mean", "deviation")
     )
+    text = record.get("text") if tokenizer is not None else None
     scale = None if mean is None or deviation is None else Scale(mean, deviation)
     return Inputs(
         record["shape"],
@@ -114,4 +124,5 @@ def inputs_from_record(record: Mapping[str, Any]) -> Inputs:
         columns,
         Scaling(how["columns"], scale),
         record.get("task"),
+        None if text is None or tokenizer is None else text_column_from_record(text, tokenizer),
     )

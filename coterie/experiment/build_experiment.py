@@ -42,6 +42,7 @@ from coterie.experiment.read_keys import registry_keys
 from coterie.experiment.resolve_engine import DTYPES, ResolvedEngine, check_engine, make_engine, resolve_engine
 from coterie.experiment.settings import Settings, model_names
 from coterie.experiment.starting_weights import Start, fill_in_weights, load_starting_weights, remarks_on_weights
+from coterie.experiment.text_models import check_vocabulary, fill_in_text
 from coterie.loop.attack import Attack
 from coterie.loop.balance_classes import bytes_of_counting
 from coterie.loop.plan import Plan
@@ -154,9 +155,10 @@ def assemble_experiment(prepared: Prepared, machine: Machine, start_folder: Path
     held = seed.clients if seed else ready.clients
     _check_target(settings, source)
     settings, kind = choose_task(settings, source)
-    settings = fill_in_weights(settings)
+    settings = fill_in_text(fill_in_weights(settings), source, kind)
     shape, outputs = source.train.x.shape[1:], count_outputs(source, kind)
     models = {name: make_run_model(settings, name, shape, outputs) for name in model_names(settings)}
+    check_vocabulary(settings, source, models)
     starts = load_starting_weights(settings, models, start_folder)
     settings = fill_in_adapters(settings, models)
     with mistakes_in("pretrain"):

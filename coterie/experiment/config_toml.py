@@ -13,7 +13,7 @@ import tomlkit
 from coterie.experiment.check_values import full_name
 from coterie.experiment.engine_choice import Machine
 from coterie.experiment.settings import Settings, model_names
-from coterie.experiment.tables import ADAPTER
+from coterie.experiment.tables import ADAPTER, TEXT_KEYS
 
 PACKAGES = ("coterie", "torch", "numpy", "safetensors")
 
@@ -71,16 +71,17 @@ def adopt_choices(settings: Settings, earlier: Settings) -> Settings:
         settings,
         engine=engine,
         data=settings.data | left_open,
-        model=_adopt_adapters(settings.model, earlier.model),
+        model=_adopt_model(settings.model, earlier.model),
         pretrain=pretrain,
         deploy=deploy,
         task=task,
     )
 
 
-def _adopt_adapters(model: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
-    """Return the keys of [model], with what they leave open about adapters as an earlier run has it."""
-    left_open = [key for key in ("rank", "alpha", "targets") if model.get(ADAPTER) and model.get(key) is None]
+def _adopt_model(model: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys of [model], with what they leave open about adapters and text as an earlier run has it."""
+    keys = (*(("rank", "alpha", "targets") if model.get(ADAPTER) else ()), *TEXT_KEYS)
+    left_open = [key for key in keys if model.get(key) is None]
     return model | {key: earlier.get(key) for key in left_open if key in model}
 
 

@@ -25,7 +25,7 @@ from coterie.track.checksums import (
     read_checksums,
 )
 from coterie.track.file_writing import write_file
-from coterie.track.run_folder import CONFIG_FILE, DATA_FILE, INPUTS_FILE
+from coterie.track.run_folder import CONFIG_FILE, DATA_FILE, INPUTS_FILE, TOKENIZER_FILE
 
 
 def mend_folder(folder: RunFolder, say: Callable[[str], None]) -> None:
@@ -48,7 +48,7 @@ def mend_folder(folder: RunFolder, say: Callable[[str], None]) -> None:
             say(f"{path}: was damaged or gone; put back from the checkpoint of {folder.unit} {kept.round}")
             write_file(path, copy)
             damaged.discard(name)
-    for name in damaged & {INPUTS_FILE, DATA_FILE}:
+    for name in damaged & {INPUTS_FILE, TOKENIZER_FILE, DATA_FILE}:
         (folder.path / name).unlink(missing_ok=True)  # the run writes them where they are absent
     lost = sorted(name for name in damaged if name == CONFIG_FILE or name.startswith(f"{folder.start.name}/"))
     if lost:

@@ -103,6 +103,8 @@ class RunRecorder:
         self.folder.write_clients(self.experiment.clients_to_describe(), self.experiment.model_of if own else None)
         if found is None or not has_usable_inputs(self.folder):
             self.folder.write_inputs(self.experiment.inputs.to_record())
+        if self.experiment.inputs.text is not None:
+            self.folder.write_tokenizer(self.experiment.inputs.text.tokenizer.content)
         if found is None:
             self.folder.write_data(describe_data(self.experiment))
         self._write_start()

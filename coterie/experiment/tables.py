@@ -236,6 +236,9 @@ ADAPTER = "adapter"
 ADAPTER_OPTIONS = ("rank", "alpha", "targets", "aggregate", "adapter_weights")
 """The keys of [model] that say how, where `adapter` is given."""
 
+TEXT_KEYS = ("head", "pad_id", "end_id")
+"""The keys of [model] of a checkpoint that data with a tokenizer fill in; see `coterie.experiment.text_models`."""
+
 
 def adapter_keys(raw: Raw, own: Keys) -> Keys:
     """Return the keys of [model] that give layers adapters, unless the model takes such keys itself.

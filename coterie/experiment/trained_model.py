@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from coterie.core.errors import Mistake, few, reason
 from coterie.data.model_inputs import Inputs, inputs_from_record
 from coterie.data.new_examples import NewExamples, read_new_examples
+from coterie.data.new_texts import read_new_texts
 from coterie.experiment.make_model import make_run_model
 from coterie.experiment.settings import Settings, load_settings, model_names
 from coterie.experiment.trust import code_of_folder
@@ -26,7 +27,7 @@ from coterie.models.outputs import main_output
 from coterie.report.run_reader import is_pretraining
 from coterie.track.checksums import SUMMARY_FILE, check_files, check_weights, note_unchecked, read_checksums
 from coterie.track.file_writing import client_file_name
-from coterie.track.run_folder import CLIENTS_FILE, CONFIG_FILE, INPUTS_FILE, weights_file
+from coterie.track.run_folder import CLIENTS_FILE, CONFIG_FILE, INPUTS_FILE, TOKENIZER_FILE, weights_file
 
 BATCH_EXAMPLES = 1000
 
@@ -46,11 +47,15 @@ class TrainedModel:
     label_column: str | None = None
 
     def read(self, path: str | Path) -> NewExamples:
-        """Read the examples in a table, an archive, a picture or a folder of pictures, as the model takes them.
+        """Read the examples in a table, an archive, a picture, a folder of pictures or a file of texts.
+
+        They become what the model takes.
 
         Raises:
             Mistake: they cannot be read, or are of a kind that the model was not trained on.
         """
+        if self.inputs.text is not None and Path(path).suffix.lower() != ".npz":
+            return read_new_texts(Path(path), self.inputs.text, self.label_column)
         return read_new_examples(Path(path), self.inputs, self.label_column)
 
     @torch.no_grad()
@@ -103,7 +108,7 @@ def load_trained_model(folder: str | Path, client: str | None = None, *, trust: 
 def _load_model(folder: Path, client: str | None) -> TrainedModel:
     if is_pretraining(folder):
         raise Mistake(f"{folder}: is a pre-training, which predicts nothing; give the folder of a run")
-    check_files(folder, [CONFIG_FILE, INPUTS_FILE, CLIENTS_FILE, SUMMARY_FILE])
+    check_files(folder, [CONFIG_FILE, INPUTS_FILE, TOKENIZER_FILE, CLIENTS_FILE, SUMMARY_FILE])
     settings, inputs = load_settings(folder / CONFIG_FILE), _read_inputs(folder)
     name, weights = _find_weights(folder, settings, client)
     check_weights(weights)
@@ -119,7 +124,8 @@ def _load_model(folder: Path, client: str | None) -> TrainedModel:
 def _read_inputs(folder: Path) -> Inputs:
     path = folder / INPUTS_FILE
     try:
-        return inputs_from_record(json.loads(path.read_bytes()))
+        record, tokenizer = json.loads(path.read_bytes()), folder / TOKENIZER_FILE
+        return inputs_from_record(record, tokenizer.read_text("utf-8") if tokenizer.is_file() else None)
     except FileNotFoundError as error:
         raise Mistake(f"{folder}: has no {INPUTS_FILE}, which runs of earlier versions lack; run it again") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:

@@ -3,6 +3,7 @@
 config.toml           every setting, resolved
 clients.json          how many examples each client holds
 inputs.json           what the model takes, and what its outputs mean
+tokenizer.json        the tokenizer of texts, where the data have one
 data.json             digests of the data that the run began with
 roster.toml           without a server: who took part, with which public keys
 start/                what the run began with, unless that is initial weights of its own
@@ -46,6 +47,7 @@ CONFIG_FILE = "config.toml"
 CLIENTS_FILE = "clients.json"
 DATA_FILE = "data.json"
 INPUTS_FILE = "inputs.json"
+TOKENIZER_FILE = "tokenizer.json"
 SHEET_FILE = "sheet.png"
 PREDICTIONS_FILE = "predictions.json"
 PRIVACY_FILE = "privacy.json"
@@ -132,7 +134,8 @@ class RunFolder:
         for folder in (self.checkpoint, self.start):
             shutil.rmtree(folder, ignore_errors=True)
         descriptions = (
-            self.path / name for name in (CHECKSUMS_FILE, CLIENTS_FILE, INPUTS_FILE, DATA_FILE, ROSTER_FILE)
+            self.path / name
+            for name in (CHECKSUMS_FILE, CLIENTS_FILE, INPUTS_FILE, TOKENIZER_FILE, DATA_FILE, ROSTER_FILE)
         )
         for file in (*descriptions, self.config, self.rounds.path, self.path / LOCK_FILE):
             file.unlink(missing_ok=True)
@@ -155,7 +158,7 @@ class RunFolder:
     def description_files(self) -> list[str]:
         """Return the names of the files that say what the run is. They are there from its first round on."""
         start = [path.relative_to(self.path).as_posix() for path in sorted(self.start.glob("*"))]
-        return [CONFIG_FILE, CLIENTS_FILE, INPUTS_FILE, DATA_FILE, SHEET_FILE, ROSTER_FILE, *start]
+        return [CONFIG_FILE, CLIENTS_FILE, INPUTS_FILE, TOKENIZER_FILE, DATA_FILE, SHEET_FILE, ROSTER_FILE, *start]
 
     def result_files(self) -> list[str]:
         """Return the names of the files that are complete when the run is over."""
@@ -169,7 +172,14 @@ class RunFolder:
 
     def copies(self) -> dict[str, bytes]:
         """Return the content of the small files that cannot be made again, of which a checkpoint keeps copies."""
-        names = [CONFIG_FILE, INPUTS_FILE, DATA_FILE, f"{self.start.name}/{START_FILE}", self.rounds.path.name]
+        names = [
+            CONFIG_FILE,
+            INPUTS_FILE,
+            TOKENIZER_FILE,
+            DATA_FILE,
+            f"{self.start.name}/{START_FILE}",
+            self.rounds.path.name,
+        ]
         return {name: (self.path / name).read_bytes() for name in names if (self.path / name).is_file()}
 
     def write_config(self, text: str) -> None:
@@ -184,6 +194,10 @@ class RunFolder:
         """Write inputs.json, a line for each entry."""
         lines = ",\n".join(f" {to_json(name)}: {to_json(value)}" for name, value in record.items())
         write_file(self.path / INPUTS_FILE, f"{{\n{lines}\n}}\n".encode())
+
+    def write_tokenizer(self, content: str) -> None:
+        """Write tokenizer.json."""
+        write_file(self.path / TOKENIZER_FILE, content.encode())
 
     def write_data(self, record: Mapping[str, Any]) -> None:
         """Write data.json."""

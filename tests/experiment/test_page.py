@@ -68,7 +68,7 @@ def test_every_model_is_there_with_its_keys_and_its_size() -> None:
 
 
 def test_the_folder_and_the_record(start: Start) -> None:
-    """A plain run lacks what given weights, adapters, kinds of task, stages, peers and attacks add."""
+    """A plain run lacks what given weights, text, adapters, kinds of task, stages, peers and attacks add."""
     outcome = start("rounds=2")
     listed = dict(rows("The folder"))
     files = {path.name + "/" * path.is_dir() for path in outcome.folder.iterdir() if path.name != ".lock"}
@@ -79,6 +79,7 @@ def test_the_folder_and_the_record(start: Start) -> None:
         "roster.toml",
         "predictions.json",
         "privacy.json",
+        "tokenizer.json",
     }
     record = (outcome.folder / "rounds.jsonl").read_text().splitlines()[-1]
     in_every_record = set(re.findall(r"`(\w+)`", listed["`rounds.jsonl`"])) - {
