@@ -19,7 +19,7 @@ from coterie.core.packages import import_package
 from coterie.data.dataset_columns import IS_TEST_COLUMN, DatasetColumns
 from coterie.data.huggingface_text import (
     choose_text_column,
-    read_texts,
+    read_text_column,
     source_of_characters,
     source_of_tokens,
 )
@@ -105,7 +105,7 @@ def source(
         return source_of_tokens(columns, text, client_column, test_fraction, packed is not False)
     if "text_column" in named and labelled is None:
         return source_of_characters(columns, named["text_column"], client_column, test_fraction)
-    x, notes = (_read_inputs(columns, named), []) if text is None else read_texts(columns, text)
+    x, notes = (_read_inputs(columns, named), []) if text is None else read_text_column(columns, text)
     test_column = IS_TEST_COLUMN if len(columns.parts) > 1 else None
     features = None if x is not None else named.get("feature_columns")
     label_column = labelled or label_column or "label"

@@ -78,7 +78,7 @@ def choose_text_column(
     return TextColumn(column, read_tokenizer(tokenizer), length, next_token)
 
 
-def read_texts(columns: DatasetColumns, text: TextColumn) -> tuple[Tensor, list[str]]:
+def read_text_column(columns: DatasetColumns, text: TextColumn) -> tuple[Tensor, list[str]]:
     """Return a column of texts to classify as tokens [N, T], and what the user should know about it.
 
     Raises:

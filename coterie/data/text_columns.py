@@ -67,7 +67,7 @@ class TextColumn:
         rows = range(0, len(stream) - 1, self.max_length)
         x = [stream[k : min(k + self.max_length, len(stream) - 1)] for k in rows]
         y = [stream[k + 1 : k + 1 + self.max_length] for k in rows]
-        return self._padded(x, y, self.max_length)
+        return self._fill_pair(x, y, self.max_length)
 
     def documents(self, documents: Sequence[str]) -> tuple[Tensor, Tensor, int]:
         """Return one example for each document: x and the next tokens y, int64 [N, T], and how many were cut.
@@ -77,9 +77,9 @@ class TextColumn:
         end, most = require_end(self.tokenizer), self.max_length
         streams = [[end, *own, end] for own in self.tokenizer.encode(documents)]
         x, y = [s[:-1][:most] for s in streams], [s[1:][:most] for s in streams]
-        return *self._padded(x, y, max(map(len, x), default=1)), sum(len(s) - 1 > most for s in streams)
+        return *self._fill_pair(x, y, max(map(len, x), default=1)), sum(len(s) - 1 > most for s in streams)
 
-    def _padded(self, x: Sequence[list[int]], y: Sequence[list[int]], length: int) -> tuple[Tensor, Tensor]:
+    def _fill_pair(self, x: Sequence[list[int]], y: Sequence[list[int]], length: int) -> tuple[Tensor, Tensor]:
         return _fill_up(x, self.tokenizer.pad, length), _fill_up(y, IGNORED_LABEL, length)
 
     def to_record(self) -> dict[str, object]:

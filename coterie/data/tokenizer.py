@@ -39,7 +39,7 @@ class Tokenizer:
     end: int | None
 
     @cached_property
-    def _made(self) -> Any:
+    def _package_tokenizer(self) -> Any:
         """The package's tokenizer. What its file says about lengths is left out, since the caller decides these."""
         made = _parse(self.content, FILE)
         made.no_padding()
@@ -49,11 +49,11 @@ class Tokenizer:
     @property
     def size(self) -> int:
         """How many tokens there are: one more than the largest."""
-        return 1 + max(self._made.get_vocab(with_added_tokens=True).values(), default=0)
+        return 1 + max(self._package_tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the tokens of N texts, without any that begin or end a text."""
-        return [found.ids for found in self._made.encode_batch(list(texts), add_special_tokens=False)]
+        return [found.ids for found in self._package_tokenizer.encode_batch(list(texts), add_special_tokens=False)]
 
     def encode_whole(self, texts: Sequence[str], max_length: int) -> tuple[list[list[int]], int]:
         """Return the tokens of N texts with those that begin and end a text, and how many texts were cut.
@@ -72,7 +72,7 @@ class Tokenizer:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens, without those that begin, end or fill up a text."""
-        text: str = self._made.decode(list(tokens), skip_special_tokens=True)
+        text: str = self._package_tokenizer.decode(list(tokens), skip_special_tokens=True)
         return text
 
 

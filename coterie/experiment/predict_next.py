@@ -52,9 +52,9 @@ def predict_next(model: TrainedModel, texts: Sequence[str]) -> tuple[list[NextTo
     if not bool(losses.isfinite().all()):
         raise Mistake("the model's outputs are not finite; look for a run that diverged")
     tokens = (y != IGNORED_LABEL).sum(1).tolist()
-    begun = [row[:number].tolist() for row, number in zip(x, tokens, strict=True)]
+    given = [row[:number].tolist() for row, number in zip(x, tokens, strict=True)]
     more = [
-        new for k in range(0, len(begun), BATCH_TEXTS) for new in _continue(model, text, begun[k : k + BATCH_TEXTS])
+        new for k in range(0, len(given), BATCH_TEXTS) for new in _continue(model, text, given[k : k + BATCH_TEXTS])
     ]
     facts = zip(tokens, losses.tolist(), more, strict=True)
     return [NextTokens(n, loss / n, text.tokenizer.decode(new)) for n, loss, new in facts], cut
@@ -73,11 +73,11 @@ def _losses(model: TrainedModel, x: Tensor, y: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _continue(model: TrainedModel, text: TextColumn, begun: list[list[int]]) -> list[list[int]]:
+def _continue(model: TrainedModel, text: TextColumn, given: list[list[int]]) -> list[list[int]]:
     """Return the likeliest tokens after each of some texts. What is filled in at the ends is never seen before them."""
-    new: list[list[int]] = [[] for _ in begun]
+    new: list[list[int]] = [[] for _ in given]
     for _ in range(NEW_TOKENS):
-        rows = [(own + more)[-text.max_length :] for own, more in zip(begun, new, strict=True)]
+        rows = [(own + more)[-text.max_length :] for own, more in zip(given, new, strict=True)]
         length = max(map(len, rows))
         x = torch.tensor([row + [text.tokenizer.pad] * (length - len(row)) for row in rows])
         last = torch.tensor([len(row) - 1 for row in rows])

@@ -23,7 +23,7 @@ from coterie.core.files import write_atomic
 from coterie.core.kinds import Count
 from coterie.core.packages import import_package
 from coterie.models import library_adapter
-from coterie.models.huggingface_text import AUTO_CLASSES, Head, causal_call, masked_call, require_causal
+from coterie.models.huggingface_text import AUTO_CLASSES, Head, causal_call, require_causal, token_call
 from coterie.models.libraries import HUGGINGFACE
 from coterie.models.model_parts import HEAD
 from coterie.models.usable_model import CLASS_AXIS
@@ -106,7 +106,7 @@ def huggingface_model(
     if head is not None and head != "sequence_classification":
         about[CLASS_AXIS] = -1
     if not causal:
-        return library_adapter.adapt(new, masked_call(name), **about)
+        return library_adapter.adapt(new, token_call(name), **about)
     if config.vocab_size < num_classes:
         sentence = f"it knows {config.vocab_size:,} tokens, but the data have {num_classes:,}; take its own tokenizer"
         raise Mistake(sentence, key="name", value=name)

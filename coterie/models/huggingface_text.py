@@ -28,7 +28,7 @@ AUTO_CLASSES: dict[Head, str] = {
 """The class of transformers that has such a head."""
 
 
-def masked_call(name: str) -> Call:
+def token_call(name: str) -> Call:
     """Return the forward of a model of text, which masks the pad token: [B, T] -> [B, C], or [B, T, C]."""
 
     def token_logits(forward: Any, self: nn.Module, x: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ def test_many_clients_at_once_give_the_same(tmp_path, apart):
             torch.testing.assert_close(gradients[name][client], value)
 
 
-def test_the_head_of_a_language_model_is_no_new_part(tmp_path):
+def test_a_language_models_head_is_not_new(tmp_path):
     """It tells tokens apart, and these are not new. GPT-2's is its embedding."""
     write_checkpoint(tmp_path, decoder_config())
     assert head_names(built(tmp_path, head="causal_lm")) == frozenset()
