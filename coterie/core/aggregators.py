@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeAlias
+from typing import ClassVar, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -249,17 +249,29 @@ class Mixed(Aggregator):
         return Mixed(mixings, self.inner) if mixings else self.inner
 
 
+class OneMean(NamedTuple):
+    """A rule in stages as one weighted mean, for a sum of which nobody sees the terms.
+
+    after(mean of before(U_i, p_i), sum of p_i) is what the rule gives for the U_i with the weights p_i, up to rounding.
+    """
+
+    before: Callable[[Tree, float], Tree]
+    after: Callable[[Tree, float], Tree]
+
+
 @dataclass(frozen=True)
 class Composite(Aggregator):
     """A rule in stages over a part of the update that has parts itself, each stage done by the aggregator `inner`.
 
-    `rule(updates, combine)` gets the round's subtrees and `combine`, which reduces one tree per client to one tree.
+    `rule(updates, combine)` gets the round's subtrees and `combine`, which reduces one tree per client to one tree. If
+    `inner` is the mean, `one_mean` is the same rule as one mean, where there is such a form.
     """
 
     needs_whole_updates: ClassVar[bool] = True
 
     rule: Callable[[list[Tree], Combine], Tree]
     inner: Aggregator
+    one_mean: OneMean | None = None
 
     def reduce(
         self, updates: Tensor, weights: Sequence[float], key: Tensor | None = None, all_reduce: AllReduce = sum_alone

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from coterie.core import tree
-from coterie.core.aggregators import Aggregator, Combine, Composite
+from coterie.core.aggregators import Aggregator, Combine, Composite, OneMean
 from coterie.core.algorithm import Logs
 from coterie.core.normaliser import Moments, statistic_names
 from coterie.core.tree import Tree
@@ -166,7 +166,28 @@ def three_stages(chosen: Aggregator) -> Aggregator:
         other = {part: combine([u[part] for u in updates]) for part in updates[0] if part not in MOMENTS}
         return {"mean": mean, "within": within, "between": between, "number": number, **other}
 
-    return Composite(rule, chosen.for_statistics())
+    return Composite(rule, chosen.for_statistics(), _THREE_STAGES_IN_ONE)
+
+
+NUMBER_UNIT = 2.0**10
+"""Numbers of values travel in this unit in a sum of means, since they are much larger than the moments."""
+
+
+def _moments_to_add(statistics: Tree, weight: float) -> Tree:
+    """Return what a client's statistics add to one mean: the square of its mean too, and its number without weight."""
+    own = tree.map(lambda n: n.clamp(min=0).double() / (NUMBER_UNIT * weight), statistics["number"])
+    return {**statistics, "square": tree.map(lambda m: m.double() ** 2, statistics["mean"]), "number": own}
+
+
+def _moments_of_mean(mean: Tree, weight: float) -> Tree:
+    """Return the aggregate of `three_stages` from one mean: the mean of (m_i - m)^2 is that of m_i^2, minus m^2."""
+    between = tree.map(lambda square, m: (square - m.double() ** 2).clamp(min=0), mean["square"], mean["mean"])
+    number = tree.map(lambda n: n * (weight * NUMBER_UNIT), mean["number"])
+    other = {part: mean[part] for part in mean if part not in (*MOMENTS, "square")}
+    return {"mean": mean["mean"], "within": mean["var"], "between": between, "number": number, **other}
+
+
+_THREE_STAGES_IN_ONE = OneMean(_moments_to_add, _moments_of_mean)
 
 
 def layer_distances(a: Tree, b: Tree) -> dict[str, Tensor]:
