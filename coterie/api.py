@@ -361,6 +361,7 @@ def plan(
         attack=attack,
         probe=probe,
         team=team,
+        privacy=privacy,
     )
     if probe is not None:
         probe.check_plan(federation)

@@ -99,6 +99,14 @@ class Peer:
                 value=settings.privacy.unit,
                 table="privacy",
             )
+        if settings.privacy.secure_sum:
+            raise Mistake(
+                "every participant checks every update, so none can be hidden; run between silos, with a "
+                "coordinator, or leave it out",
+                key="secure_sum",
+                value=True,
+                table="privacy",
+            )
         for key in ("target_accuracy", "target", "patience"):
             value = getattr(settings.evaluate, key)
             if value is not None:

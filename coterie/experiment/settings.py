@@ -79,8 +79,9 @@ class Settings:
         everything = {k: v for k, v in asdict(self).items() if k != "folders"}
         top = {k: v for k, v in everything.items() if not isinstance(v, dict)}
         inner = {name: {k: v for k, v in everything[name].items() if v is not None} for name in TABLES}
-        if self.privacy.unit == "none":  # its other keys have no effect then
-            inner["privacy"] = {"unit": "none"}
+        if self.privacy.unit == "none":  # the keys of noise have no effect then
+            secure = {k: v for k, v in inner["privacy"].items() if k.startswith("secure")}
+            inner["privacy"] = {"unit": "none"} | (secure if self.privacy.secure_sum else {})
         return {"rng_seed": top["rng_seed"], "rounds": top["rounds"]} | {k: v for k, v in inner.items() if v}
 
 

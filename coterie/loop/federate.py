@@ -24,6 +24,7 @@ from coterie.loop.measure import measure_round
 from coterie.loop.plan import Plan, Resume, Round
 from coterie.loop.refusals import RefusalWatch
 from coterie.loop.round import one_round
+from coterie.loop.secure_round import check_secure_sum, hides_updates
 from coterie.loop.spill import budget_bytes
 from coterie.loop.store import Store
 from coterie.loop.tally import Tally
@@ -57,6 +58,8 @@ def federate(
     with mistakes_in("aggregation"):
         plan.aggregator.check_count(plan.cohort_size())
     plan.attackers()
+    if hides_updates(plan):
+        check_secure_sum(plan, keep_updates)
     _check_same_for_all(plan)
     state, store, elapsed = _initial(plan, resume)
     store.limit(budget_bytes(len(plan.ids), plan.cohort_size(), plan.team.size))

@@ -6,11 +6,11 @@ round would be uneven. Then the state goes to another process for this round, an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from coterie.core import tree
-from coterie.core.engine import Job, count_examples
+from coterie.core.engine import Job, Reply, count_examples
 from coterie.core.examples import Examples, sizes
 from coterie.core.tree import Tree
 from coterie.loop import faults
@@ -45,6 +45,16 @@ def jobs_of_cohort(
     """
     data = ClientData(plan)
     costs = clients_to_ask(plan, number, broadcast, tally, data)
+    return jobs_of_clients(plan, number, store, costs, data)
+
+
+def jobs_of_clients(
+    plan: Plan, number: int, store: Store, costs: Mapping[str, int], data: ClientData
+) -> Iterator[dict[str, Assignment]]:
+    """Return this process's jobs of the clients that will answer, each with the cost of its work; see `jobs_of_cohort`.
+
+    Collective: every process calls it; what it returns is not.
+    """
     at = share_work(costs, plan.team)
     return _parts(plan, number, store, at, _borrow_states(plan, store, at), data)
 
@@ -66,6 +76,15 @@ def clients_to_ask(
         if not costs.get(client):
             tally.silent.append({"client": client, "why": silent[client] or "has no examples"})
     return {client: costs[client] for client in tally.cohort if costs.get(client)}
+
+
+def run_jobs(
+    plan: Plan, broadcast: Tree, parts: Iterable[Mapping[str, Assignment]]
+) -> Iterator[tuple[Assignment, Reply]]:
+    """Run the clients' work on the engine, part by part; yield each reply with the work that it answers."""
+    for part in parts:
+        for reply in plan.engine.run(plan.algorithms, broadcast, [work.job for work in part.values()]):
+            yield part[reply.client], reply
 
 
 def _parts(

@@ -11,7 +11,7 @@ codec, faults and attackers, every reply arrives unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 
 from torch import Tensor
 
@@ -22,9 +22,11 @@ from coterie.core.engine import Reply, seed_set_batch
 from coterie.core.errors import Mistake
 from coterie.core.tree import Tree
 from coterie.loop.check_update import broken_leaf
-from coterie.loop.jobs import Assignment, jobs_of_cohort, return_states
+from coterie.loop.jobs import Assignment, jobs_of_cohort, return_states, run_jobs
 from coterie.loop.plan import Plan
 from coterie.loop.replies import check, corrupt, decode, encode, forge, inspect
+from coterie.loop.secure_round import aggregate_in_secret, hides_updates
+from coterie.loop.secure_work import SecureWork, SimulatedSecureWork
 from coterie.loop.spill import StoredTree
 from coterie.loop.store import Store
 from coterie.loop.tally import Tally
@@ -42,14 +44,16 @@ def one_round(
     them; so does one whose aggregate or new state would not be finite. Collective: every process calls it; the
     processes share the clients' work.
     """
-    server, states = plan.algorithm.server, dict[str, StoredTree]()
-    broadcast = server.broadcast(state)
-    payloads = corrupt(plan, work(plan, number, broadcast, store, tally))
-    checked = check(payloads, templates.of_round(plan, broadcast), tally, _state_before)
-    accepted = decode(plan, checked, tally)
-    forged = forge(plan, number, accepted, tally.cohort)
-    replies = keep(inspect(plan, forged, tally), store, states, tally)
-    aggregate = aggregate_replies(server, plan.aggregator, replies, tally, _keys(plan, number), plan.team)
+    states = dict[str, StoredTree]()
+    broadcast = plan.algorithm.server.broadcast(state)
+    if hides_updates(plan):
+        hidden = secure_work(plan, number, broadcast, store, tally)
+        template_of = templates.of_round(plan, broadcast)
+        aggregate = aggregate_in_secret(
+            plan, number, hidden, template_of, tally, lambda replies: keep(replies, store, states, tally)
+        )
+    else:
+        aggregate = aggregate_in_clear(plan, number, broadcast, store, tally, templates, states)
     if plan.workplace is not None and tally.reached < plan.workplace.min_clients:
         tally.reject(f"only {tally.reached} updates counted, and a round needs {plan.workplace.min_clients}")
         aggregate = None
@@ -57,6 +61,35 @@ def one_round(
     if after is None:
         return state, store
     return after, store.after(number, return_states(plan, store, states, tally))
+
+
+def aggregate_in_clear(
+    plan: Plan,
+    number: int,
+    broadcast: Tree,
+    store: Store,
+    tally: Tally,
+    templates: Templates,
+    states: dict[str, StoredTree],
+) -> Tree | None:
+    """Return the aggregate of a round's updates; None if none counts. Clients' new states are put into `states`.
+
+    Collective: every process calls it.
+    """
+    server = plan.algorithm.server
+    payloads = corrupt(plan, work(plan, number, broadcast, store, tally))
+    checked = check(payloads, templates.of_round(plan, broadcast), tally, _state_before)
+    accepted = decode(plan, checked, tally)
+    forged = forge(plan, number, accepted, tally.cohort)
+    replies = keep(inspect(plan, forged, tally), store, states, tally)
+    return aggregate_replies(server, plan.aggregator, replies, tally, _keys(plan, number), plan.team)
+
+
+def secure_work(plan: Plan, number: int, broadcast: Tree, store: Store, tally: Tally) -> SecureWork:
+    """Draw the cohort; return where its clients work, none of whose updates is seen."""
+    if plan.workplace is not None:
+        return plan.workplace.secure_work(plan, number, broadcast, store, tally)
+    return SimulatedSecureWork(plan, number, broadcast, store, tally)
 
 
 def work(plan: Plan, number: int, broadcast: Tree, store: Store, tally: Tally) -> Iterator[tuple[Assignment, Reply]]:
@@ -68,15 +101,6 @@ def work(plan: Plan, number: int, broadcast: Tree, store: Store, tally: Tally) -
         return plan.workplace.work(plan, number, broadcast, store, tally)
     parts = jobs_of_cohort(plan, number, broadcast, store, tally)
     return encode(plan, run_jobs(plan, broadcast, parts))
-
-
-def run_jobs(
-    plan: Plan, broadcast: Tree, parts: Iterable[Mapping[str, Assignment]]
-) -> Iterator[tuple[Assignment, Reply]]:
-    """Run the clients' work on the engine, part by part; yield each reply with the work that it answers."""
-    for part in parts:
-        for reply in plan.engine.run(plan.algorithms, broadcast, [work.job for work in part.values()]):
-            yield part[reply.client], reply
 
 
 def keep(replies: Iterable[Reply], store: Store, states: dict[str, StoredTree], tally: Tally) -> Iterator[Reply]:

@@ -33,6 +33,8 @@ class Tally:
         silent: {"client", "why"} of each client that does not answer.
         answers: the replies of the others.
         bytes_down: what all clients of the cohort are sent.
+        bytes_of_keys: what the clients sent beside their payloads, for a secure sum.
+        sums: of the weights and the logs, where a secure sum hides those of single clients.
     """
 
     updates: dict[str, Tree] | None = None
@@ -40,6 +42,8 @@ class Tally:
     silent: list[dict[str, str]] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     bytes_down: int = 0
+    bytes_of_keys: int = 0
+    sums: tuple[Mapping[Weighting, float], Mapping[str, float]] | None = None
 
     def count(self, reply: Reply, nbytes: int, wrong: str | None) -> None:
         """Count a reply whose payload has this many bytes; `wrong` says why it does not count, or is None."""
@@ -56,6 +60,7 @@ class Tally:
         """Let none of the replies count, for a reason that all of them share."""
         self.answers = [a._replace(wrong=a.wrong or why, stateful=False) for a in self.answers]
         self.updates = None if self.updates is None else {}
+        self.sums = None
 
     def merge(self, team: Team) -> None:
         """Add what the other processes counted. Collective: every process calls it."""
@@ -79,20 +84,24 @@ class Tally:
 
     @property
     def bytes_up(self) -> int:
-        """The bytes of all payloads."""
-        return sum(answer.nbytes for answer in self.answers)
+        """The bytes of all payloads, and of what goes with them in a secure sum."""
+        return self.bytes_of_keys + sum(answer.nbytes for answer in self.answers)
 
     def client_weights(self) -> dict[str, Mapping[Weighting, float]]:
-        """Return the weights of each client whose reply counts, of every kind."""
+        """Return the weights of each client whose reply counts, of every kind; none where a secure sum hides them."""
+        if self.sums is not None:
+            return {}
         return {answer.client: answer.weighting for answer in self._answers_that_count()}
 
     def weighting(self) -> dict[Weighting, float]:
         """Return the sum of each kind of weight over the replies that count."""
+        if self.sums is not None:
+            return dict(self.sums[0])
         return _sums(answer.weighting for answer in self._answers_that_count())
 
     def measures(self) -> dict[str, float | None]:
         """Return train_loss and every further log, each as the mean over all examples of the round's steps."""
-        logs = _sums(answer.logs for answer in self._answers_that_count())
+        logs = _sums(answer.logs for answer in self._answers_that_count()) if self.sums is None else self.sums[1]
         own = {name: value for name, value in logs.items() if name not in ("loss", "count")}
         if not logs.get("count"):
             return {"train_loss": None}

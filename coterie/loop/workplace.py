@@ -13,6 +13,7 @@ from coterie.core.engine import Reply
 from coterie.core.tree import Tree
 from coterie.loop.jobs import Assignment
 from coterie.loop.plan import Plan
+from coterie.loop.secure_work import SecureWork
 from coterie.loop.store import Store
 from coterie.loop.tally import Tally
 
@@ -34,6 +35,9 @@ class Workplace(Protocol):
         There may be fewer replies than clients. Whoever gives none is named in `tally.silent`, with the reason. A
         reply's state is what the store shall keep of it here; the state itself may stay where the client works.
         """
+
+    def secure_work(self, plan: Plan, number: int, broadcast: Tree, store: Store, tally: Tally) -> SecureWork:
+        """Draw the cohort now; return where its clients work in a round whose updates are summed in secret."""
 
     def measure(self, plan: Plan, number: int, state: Tree, store: Store) -> dict[str, Any]:
         """Return the measures after a round, as `coterie.loop.measure.measure_round` names them."""

@@ -26,11 +26,10 @@ from coterie.core.errors import Mistake, few
 from coterie.core.packing import pack
 from coterie.core.tree import Tree
 from coterie.loop.check_update import broken_leaf
-from coterie.loop.jobs import Assignment
+from coterie.loop.jobs import Assignment, run_jobs
 from coterie.loop.measure import measure_round
 from coterie.loop.plan import Plan, Resume, Round
 from coterie.loop.replies import encode
-from coterie.loop.round import run_jobs
 from coterie.loop.store import Store
 from coterie.loop.tally import Tally
 from coterie.loop.template import Templates

@@ -51,16 +51,15 @@ class MaskingServer:
 
     Args:
         purpose: see `MaskingClient`.
-        numbers: d, how many each client sends.
         needed: how many clients must stay until the end.
 
     Attributes:
-        total: the sum of the masked numbers so far, [d].
+        total: the sum of the masked numbers so far, [d]; without numbers before the first ones.
     """
 
-    def __init__(self, purpose: str, numbers: int, needed: int) -> None:
+    def __init__(self, purpose: str, needed: int) -> None:
         self.purpose, self.needed = purpose, needed
-        self.total = np.zeros(numbers, np.uint64)
+        self.total = np.zeros(0, np.uint64)
         self._keys: dict[str, Keys] = {}
         self._neighbours: dict[str, list[str]] = {}
         self._shares_needed = needed
@@ -116,6 +115,8 @@ class MaskingServer:
         Raises:
             ValueError: it is not awaited.
         """
+        if not self._stayed:
+            self.total = np.zeros(masked.shape, np.uint64)
         if client not in self._shared or client in self._stayed or masked.shape != self.total.shape:
             raise ValueError(f"masked numbers of {client} are not awaited")
         self._stayed[client] = None

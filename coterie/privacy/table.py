@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from coterie.core.errors import Mistake, require
-from coterie.core.kinds import FractionBelowOne, Positive, PositiveFraction
+from coterie.core.kinds import Count, FractionBelowOne, Positive, PositiveFraction
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,11 @@ class Privacy:
         where: "server": the server adds the noise, so it is trusted. "clients": each client adds its share.
         tolerated_dropouts: with where = "clients", the share of a cohort that may be missing: the others' noise still
             suffices, and a round with fewer changes nothing.
-        secure_sum: whether the server learns the sum of the updates alone.
+        secure_sum: whether the server learns the sum of the updates alone; with any `unit`, also "none".
+        secure_bits: with `secure_sum`, the bits of a number on its way, a multiple of 8 up to 64.
+        secure_limit: with `secure_sum`, the largest absolute value of a number of an update. With more clients or a
+            larger limit, as many bits leave coarser steps; `coterie.privacy.fixed_point` has the formula.
+        secure_threshold: with `secure_sum`, the share of a cohort that must stay until the sum is opened.
         noise: where the randomness of the noise and of the cohorts comes from: "secret", a secret of the run folder; or
             "rng_seed", for experiments that repeat anywhere, without a guarantee towards whoever knows the seed.
 
@@ -56,11 +60,13 @@ class Privacy:
     tolerated_dropouts: FractionBelowOne = 0.0
     secure_sum: bool = False
     noise: Literal["secret", "rng_seed"] = "secret"
+    secure_bits: Count = 40
+    secure_limit: Positive = 1024.0
+    secure_threshold: PositiveFraction = 2 / 3
 
     def __post_init__(self) -> None:
         require("unit", self.unit, self.unit in ("none", "client", "example"), '"none", "client" or "example"')
-        if self.secure_sum:
-            raise Mistake("a secure sum is not built yet; leave it out", key="secure_sum", value=True)
+        self._check_secure_sum()
         if self.unit == "example":
             raise Mistake('it is not built yet; "client" is', key="unit", value="example")
         if self.unit == "none":
@@ -69,10 +75,23 @@ class Privacy:
             self._check_ranges()
             self._check_bounds()
 
+    def _check_secure_sum(self) -> None:
+        """Refuse numbers of a secure sum out of their range, or without one."""
+        for key in _OF_SECURE_SUM:
+            value = getattr(self, key)
+            require(key, value, self.secure_sum or value == _DEFAULTS[key], "left out unless `secure_sum` = true")
+        if self.secure_sum and self.unit != "none":
+            sentence = "its noise and a secure sum do not go together yet; leave one of them out"
+            raise Mistake(sentence, key="unit", value=self.unit)
+        bits, limit, threshold = self.secure_bits, self.secure_limit, self.secure_threshold
+        require("secure_bits", bits, bits in range(16, 65, 8), "16, 24, 32, 40, 48, 56 or 64")
+        require("secure_limit", limit, 1 <= limit < 2.0**100, "1 or more, and no larger than 2^100")
+        require("secure_threshold", threshold, 0.5 <= threshold <= 1, "a share of the cohort, from 0.5 to 1")
+
     def _refuse_without_unit(self) -> None:
         """Refuse keys that would do nothing: a run must not look protected that is not."""
         for key, default in _DEFAULTS.items():
-            if getattr(self, key) != default and key != "secure_sum":
+            if getattr(self, key) != default and key not in ("secure_sum", *_OF_SECURE_SUM):
                 value = getattr(self, key)
                 raise Mistake('without `unit` it protects nobody; set `unit` = "client"', key=key, value=value)
 
@@ -110,4 +129,5 @@ class Privacy:
             require("tolerated_dropouts", dropouts, dropouts == 0, 'left out unless `where` = "clients"')
 
 
+_OF_SECURE_SUM = ("secure_bits", "secure_limit", "secure_threshold")
 _DEFAULTS = {name: field.default for name, field in Privacy.__dataclass_fields__.items() if name != "unit"}

@@ -5,6 +5,7 @@
     measure   the model, or the server's state           sums and counts of each metric; measures of its clients' models
     save      the model, or the server's state           that its clients' models are in its folder
     ping      nothing                                    nothing: it is there
+    sum-...   the steps of a secure sum                  see `coterie.silos.sum_letters`
 
 A silo that cannot do what it is asked answers "failed", with the reason. Every answer names the SHA-256 of the request
 that it answers, so an answer that comes late is known as such.
@@ -168,8 +169,10 @@ def answer_failed(run: Run, request: bytes, why: str) -> bytes:
     return write_message({**answer_fields(run, "failed", request), "why": why[:MAX_REASON_LENGTH]})
 
 
-def read_results(message: Message, starts: Sequence[Start]) -> list[Result]:
+def read_results(message: Message, starts: Sequence[Start], masked: bool = False) -> list[Result]:
     """Return the work that a silo sent for exactly these clients, in this order; payloads are not read yet.
+
+    Where payloads are masked, weights are within them.
 
     Raises:
         Unusable: it answers for other clients, or its form is wrong.
@@ -189,7 +192,7 @@ def read_results(message: Message, starts: Sequence[Start]) -> list[Result]:
         if k >= len(message.parts):
             raise Unusable("holds fewer payloads than clients")
         weighting = _numbers(entry.get("weighting"), "weighting")
-        if weighting.keys() != {"examples", "processed", "one"}:
+        if weighting.keys() != (set() if masked else {"examples", "processed", "one"}):
             raise Unusable("does not give the three weights examples, processed and one")
         logs = _numbers(entry.get("logs"), "logs", finite=False)  # of training that diverged
         stateful = entry.get("stateful")

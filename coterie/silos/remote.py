@@ -27,6 +27,7 @@ from coterie.silos.letters import Start, ask_models, ask_work, read_results, ser
 from coterie.silos.merge_measures import merge_measures, read_measures
 from coterie.silos.message import Message, Unusable
 from coterie.silos.remote_round import FRAMING_BYTES, RemoteRound
+from coterie.silos.sum_remote import RemoteSecureWork, Waiting
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
 """How long to wait before a round that has too few replies asks again: twice as long each time."""
@@ -67,6 +68,11 @@ class RemoteWork:
         costs = clients_to_ask(plan, number, broadcast, tally)
         round = RemoteRound(plan, number, costs, self._templates.of_round(plan, broadcast))
         return self._replies(round, pack(broadcast), store.versions(), tally)
+
+    def secure_work(self, plan: Plan, number: int, broadcast: Tree, store: Store, tally: Tally) -> RemoteSecureWork:
+        """Draw the cohort now; return the silos' part in a secure sum. See `coterie.loop.workplace.Workplace`."""
+        waiting = Waiting(self._pause_until_someone_connects, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, TRIES)
+        return RemoteSecureWork(plan, number, broadcast, store, tally, self.exchange, self.hosts, self.go_back, waiting)
 
     def _replies(
         self, round: RemoteRound, broadcast: bytes, versions: Mapping[str, int], tally: Tally

@@ -11,6 +11,7 @@ from coterie.core.engine import Job
 from coterie.core.tree import Tree
 from coterie.loop.jobs import Assignment
 from coterie.loop.plan import Plan
+from coterie.loop.secure_round import UNIT_WEIGHTS, Layouts, hides_updates
 from coterie.loop.template import Templates
 
 ALSO_LEAVES = (
@@ -149,6 +150,8 @@ def _payloads(plan: Plan, round: int) -> tuple[Tree, list[Tree]]:
     weights = next(iter(plan.initial.values())) if len(plan.initial) == 1 else None
     broadcast = server.broadcast(server.initial_state(weights, plan.federation()))
     template_of = Templates().of_round(plan, broadcast)
+    if hides_updates(plan):
+        template_of = Layouts(plan, UNIT_WEIGHTS, template_of, len(plan.ids)).honest_payload
     by_architecture = {plan.architecture(client): client for client in reversed(plan.ids)}
     payloads = []
     for architecture, client in by_architecture.items():

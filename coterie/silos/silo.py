@@ -24,16 +24,19 @@ from coterie.core.files import write_atomic
 from coterie.core.packing import pack
 from coterie.core.tree import Tree
 from coterie.loop.check_update import broken_leaf
-from coterie.loop.jobs import Assignment
+from coterie.loop.jobs import Assignment, run_jobs
 from coterie.loop.plan import Plan
 from coterie.loop.replies import encode
-from coterie.loop.round import run_jobs
+from coterie.loop.secure_round import hides_updates
 from coterie.loop.store import Store
+from coterie.privacy.masking_client import Unfit
 from coterie.silos import letters
 from coterie.silos.letters import Result, Run, Start, answer_failed, answer_fields, answer_work, read_starts
 from coterie.silos.message import MAX_BYTES, Message, Unusable, form_problem, read_message, write_message
 from coterie.silos.silo_measures import measure_at_silo
 from coterie.silos.states import States
+from coterie.silos.sum_letters import STEPS
+from coterie.silos.sum_silo import SumAtSilo
 
 log = logging.getLogger(__name__)
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
@@ -68,6 +71,7 @@ class Silo:
         self.plan, self.folder, self.max_bytes, self.say = plan, folder, max_bytes, say
         self.run = Run(run, letters.experiment_digest(plan, experiment))
         self.states = States(folder)
+        self.sum = SumAtSilo(self.run, plan.ids)
         self._one_at_a_time = threading.Lock()
 
     def __call__(self, request: bytes) -> bytes:
@@ -92,9 +96,16 @@ class Silo:
         if kind == "ping":
             return write_message(answer_fields(self.run, "ping", request))
         round = message.whole("round", 1, self.plan.rounds)
+        is_hidden = hides_updates(self.plan)
+        if kind in STEPS and not is_hidden:
+            raise Unusable("is of a secure sum, and this run has none")
+        if kind in STEPS and kind != "sum-work":
+            return self.sum.answer(kind, message, request)
+        if kind == "work" and is_hidden:
+            raise Unusable("asks for updates in the clear, and this run sums them in secret")
         starts = read_starts(message, self.plan.ids, round)
         plan = self.plan.in_round(round)
-        if kind == "work":
+        if kind in ("work", "sum-work"):
             return self._find_answer(request) or self._work(plan, round, starts, message, request)
         if kind not in ("measure", "save"):
             raise Unusable(f"asks for {kind[:50]}, which this version does not know")
@@ -117,8 +128,9 @@ class Silo:
         self.say(f"round {round}: working for {', '.join(start.client for start in starts)}")
         part = {start.client: self._assignment(plan, round, start) for start in starts}
         results, states = dict[str, Result](), dict[str, Tree]()
+        result_of = self.sum.masking(plan, message, broadcast) if hides_updates(plan) else _result
         for work, reply in encode(plan, run_jobs(plan, broadcast, [part])):
-            results[reply.client] = result = _result(work, reply)
+            results[reply.client] = result = result_of(work, reply)
             if result.stateful:
                 states[reply.client] = reply.state
         in_order = [results[s.client] if s.client in results else Result(s.client, "gave no reply") for s in starts]
@@ -180,7 +192,7 @@ def explain_failure(error: Exception, what: str) -> str:
     """
     if isinstance(error, Unusable):
         return f"the request {error}"
-    if isinstance(error, Mistake):
+    if isinstance(error, Mistake | Unfit):
         return str(error)
     if isinstance(error, OSError):
         return f"a file cannot be read or written at the silo ({error.strerror or reason(error)})"

@@ -25,7 +25,7 @@ def run_sum(
     """
     gone: set[str] = set()
     needed = find_quorum(len(numbers)) if needed is None else needed
-    server = MaskingServer("a test", len(next(iter(numbers.values()))), needed)
+    server = MaskingServer("a test", needed)
     clients = {name: MaskingClient(name, "a test") for name in numbers}
 
     def present(step: str, names: Collection[str]) -> list[str]:

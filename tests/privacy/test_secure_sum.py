@@ -67,7 +67,7 @@ def test_a_large_cohort_uses_the_sparse_graph_and_sums_exactly(monkeypatch):
     opened, stayed = run_sum(numbers, {"numbers": ["c3", "c20"], "opening": ["c9"]})
     assert len(stayed) == 38
     assert (opened == plain_sum(numbers, stayed)).all()
-    server = MaskingServer("p", 3, 27)
+    server = MaskingServer("p", 27)
     told = server.neighbours({name: MaskingClient(name, "p").advertise() for name in numbers})
     assert all(len(each.others) == 8 for each in told.values())
 
@@ -120,7 +120,7 @@ def ready_client():
     """Return a client that has masked, its server and the names of its neighbours."""
     names = ["a", "b", "c", "d"]
     clients = {name: MaskingClient(name, "p") for name in names}
-    server = MaskingServer("p", 4, 3)
+    server = MaskingServer("p", 3)
     told = server.neighbours({name: clients[name].advertise() for name in names})
     sealed = server.deliver({name: clients[name].share_keys(told[name]) for name in names})
     for name in names:
@@ -182,7 +182,7 @@ def test_a_client_shares_only_where_that_protects_it():
 
 def test_shares_that_were_changed_or_sent_to_another_are_refused():
     fresh = {name: MaskingClient(name, "p") for name in "abcd"}
-    server = MaskingServer("p", 4, 3)
+    server = MaskingServer("p", 3)
     roster = server.neighbours({name: fresh[name].advertise() for name in fresh})
     real = server.deliver({name: fresh[name].share_keys(roster[name]) for name in fresh})
     fresh["a"].mask(np.zeros(4, np.uint64), {**real["a"], "b": real["c"]["b"]})  # what b sealed for c
@@ -192,7 +192,7 @@ def test_shares_that_were_changed_or_sent_to_another_are_refused():
 
 def test_wrong_shares_open_nothing():
     numbers = numbers_of(4)
-    server = MaskingServer("p", 7, 3)
+    server = MaskingServer("p", 3)
     clients = {name: MaskingClient(name, "p") for name in numbers}
     told = server.neighbours({name: clients[name].advertise() for name in clients})
     sealed = server.deliver({name: clients[name].share_keys(told[name]) for name in clients})

@@ -153,7 +153,9 @@ def settings_to_send(settings: Settings) -> dict[str, Any]:
     """Return what silos are told of the settings, as plain values: everything but places and machines."""
     tables = {name: table for name, table in settings.tables().items() if name != "deploy"}
     tables["data"] = {key: value for key, value in tables["data"].items() if key in _DATA}
-    if settings.privacy.unit == "none":  # silos know an experiment by what they are sent
+    if (
+        settings.privacy.unit == "none" and not settings.privacy.secure_sum
+    ):  # silos know an experiment by what they are sent
         del tables["privacy"]
     if "weights" in tables.get("pretrain", {}):
         tables["pretrain"]["weights"] = _without_places(tables["pretrain"]["weights"])
