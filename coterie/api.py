@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import secrets
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -45,6 +46,7 @@ from coterie.loop.evaluate import Evaluation, label_shares
 from coterie.loop.faults import Faults
 from coterie.loop.label_form import choose_form
 from coterie.loop.plan import Plan, Probe, Resume, Round
+from coterie.loop.private_plan import check_private, complete_privacy
 from coterie.models.functional import Augment, initial_weights, make_task
 from coterie.models.model_parts import lr_scales
 from coterie.models.usable_model import require_usable_model
@@ -247,8 +249,6 @@ def plan(
             "engine": engine,
         }
     )
-    if privacy is not None and privacy.unit != "none":
-        raise Mistake("privacy is not built yet; leave it out", key="unit", value=privacy.unit)
     require("rounds", rounds, rounds >= 1, "1 or more")
     if public is not None:
         if seed_set is not None:
@@ -365,7 +365,15 @@ def plan(
     )
     if probe is not None:
         probe.check_plan(federation)
-    return federation
+    return federation if privacy is None or privacy.unit == "none" else _make_private(federation, privacy)
+
+
+def _make_private(federation: Plan, privacy: Privacy) -> Plan:
+    """Return the plan with a guarantee, whose noise is known; refuse one in which something would escape it."""
+    complete = complete_privacy(privacy, federation.cohort, len(federation.ids), federation.rounds)
+    private = replace(federation, privacy=complete, secret=secrets.token_hex(32))
+    check_private(private)
+    return private
 
 
 def _choose_kind(

@@ -74,6 +74,10 @@ def _alone(local: LocalSGD, pooled: bool) -> Recipe:
             server=ServerHalf(
                 update=lambda server_state, aggregate, info: server_state,
                 weighting={},
+                private="centralized has all data in one place, so no client can be protected from the others; choose "
+                "a federated algorithm"
+                if pooled
+                else "independent sends nothing, so there is nothing to protect; leave [privacy] out",
                 initial_state=lambda weights, federation: {},
                 broadcast=lambda server_state: {},
                 evaluated_weights=lambda server_state, client_state: {

@@ -24,6 +24,7 @@ from coterie.algorithms.local import LocalSGD, apply_delta, delta, local_step
 from coterie.algorithms.local_options import LocalOptions
 from coterie.algorithms.optimizers import Optimizer, sgd
 from coterie.core.algorithm import (
+    DIFFERENCE,
     Algorithm,
     ClientHalf,
     Context,
@@ -89,6 +90,7 @@ def fedavg(
                 update=update,
                 weighting={"delta": "examples"},
                 initial_state=initial_server_state,
+                private={"delta": DIFFERENCE},
             ),
         )
 

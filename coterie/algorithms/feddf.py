@@ -34,7 +34,7 @@ from coterie.algorithms.fedavg import fedavg
 from coterie.algorithms.local_options import LocalOptions
 from coterie.algorithms.optimizers import adam
 from coterie.core import rng
-from coterie.core.algorithm import Algorithm, Context, Recipe, RoundInfo
+from coterie.core.algorithm import DIFFERENCE, Algorithm, Context, Recipe, RoundInfo
 from coterie.core.errors import require
 from coterie.core.kind_checks import refuse_wrong_types
 from coterie.core.kinds import Count, NonNegativeInt, Positive
@@ -111,6 +111,7 @@ def feddf(
                 averaging.server,
                 update=update,
                 weighting={**averaging.server.weighting, "scores": "one"},
+                private={"delta": DIFFERENCE, "scores": DIFFERENCE},  # logits of 0 are even posteriors
             ),
             traits=replace(
                 averaging.traits,

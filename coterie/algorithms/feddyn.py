@@ -112,6 +112,8 @@ def feddyn(
                 update=update,
                 weighting={"delta": weighting},
                 initial_state=initial_server_state,
+                private="feddyn's h must be the sum of what its clients keep, and a bounded, noisy sum is not; choose "
+                "fedprox, or scaffold",
             ),
             traits=Traits(lossy=()),  # h must be the sum of what clients keep, so no update may be rounded on its way
         )

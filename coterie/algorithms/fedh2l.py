@@ -207,6 +207,8 @@ def fedh2l(
                 evaluated_weights=posteriors.evaluated_weights,
                 checks={"posteriors": posteriors.table_problem},
                 aggregation={"posteriors": peers.aggregation},
+                private="fedh2l's clients subtract their own table from the sum of all, and a bounded, noisy sum does "
+                "not hold it; choose fedmd",
             ),
             traits=Traits(own_models=True, lossy=(), needs_classes=True),
             codec=codec,

@@ -34,7 +34,7 @@ from coterie.algorithms.local import LocalSGD, local_step
 from coterie.algorithms.local_limits import require_constant_rate, require_one_batch_steps, require_scalable_steps
 from coterie.algorithms.local_options import LocalOptions
 from coterie.core import rng
-from coterie.core.algorithm import Algorithm, ClientHalf, Context, Recipe, ServerHalf, Traits
+from coterie.core.algorithm import DIFFERENCE, Algorithm, ClientHalf, Context, Recipe, ServerHalf, Traits
 from coterie.core.errors import require
 from coterie.core.kind_checks import refuse_wrong_types
 from coterie.core.kinds import Count, NonNegativeInt, Positive
@@ -148,6 +148,7 @@ def fedmd(
                 broadcast=lambda server_state: server_state,
                 evaluated_weights=posteriors.evaluated_weights,
                 checks={} if match == "logits" else {"scores": posteriors.table_problem},
+                private={"scores": DIFFERENCE if match == "logits" else posteriors.PRIVATE_POSTERIORS},
             ),
             traits=Traits(own_models=True, reads_seed_set=True, lossy=(), needs_classes=True),
             codec=codec,

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from coterie.algorithms.local import LocalSGD
 from coterie.core.aggregators import Aggregator, Composite, Sum
-from coterie.core.algorithm import Context, Federation, RoundInfo
+from coterie.core.algorithm import Context, Federation, PrivatePart, RoundInfo
 from coterie.core.errors import Mistake, require
 from coterie.core.task import Batch, Metric, Task, masked_sums, mean_of_sums
 from coterie.core.transforms import Transform, cast, eight_bits
@@ -73,6 +73,21 @@ def table_problem(table: Tensor, rounding: float) -> str | None:
     if not bool(((table.sum(-1) - 1).abs() <= table.shape[-1] * rounding + 1e-4 + own).all()):
         return "have rows that do not sum to 1, so they are no probabilities"
     return None
+
+
+def _distance_from_even(table: Tensor, broadcast: Tree) -> Tensor:
+    """Return how far posteriors [S, ..., C] lie from 1/C."""
+    return table - 1 / table.shape[-1]
+
+
+def _nearest_posteriors(mean: Tensor, broadcast: Tree) -> Tensor:
+    """Return posteriors [S, ..., C] from their noisy distance from 1/C: none below 0, and rows that sum to 1."""
+    positive = (mean + 1 / mean.shape[-1]).clamp(min=1e-6)
+    return positive / positive.sum(-1, keepdim=True)
+
+
+PRIVATE_POSTERIORS = PrivatePart(_distance_from_even, _nearest_posteriors)
+"""Of a table of posteriors: a client that knows nothing says 1/C."""
 
 
 def initial_client_state(local: LocalSGD, weights: Tree) -> Tree:

@@ -37,6 +37,7 @@ from coterie.algorithms.objective import Objective, objective_weighting, reached
 from coterie.algorithms.schedules import NEEDS_LENGTH
 from coterie.core import tree
 from coterie.core.algorithm import (
+    DIFFERENCE,
     Algorithm,
     Batches,
     ClientHalf,
@@ -150,6 +151,9 @@ def scaffold(
                 update=update,
                 weighting={"delta": weighting, "control": weighting},
                 initial_state=initial_server_state,
+                private={"delta": DIFFERENCE, "control": DIFFERENCE}
+                if objective == "clients"
+                else "scaffold's p_i = n_i / n depend on clients' data; set algorithm.objective = \"clients\"",
                 broadcast=make_broadcast,
             ),
         )

@@ -141,6 +141,33 @@ class ClientHalf:
     initial_state: Callable[[Tree], Tree] = field(default=lambda weights: {})
 
 
+def _keep_part(part: Any, broadcast: Tree) -> Any:
+    """Return the part unchanged."""
+    return part
+
+
+@dataclass(frozen=True)
+class PrivatePart:
+    """How a part of an update is protected: as something whose zero says nothing, so that it can be bounded and noised.
+
+    Attributes:
+        difference: (the part of U_i, B) -> floats that are 0 where a client says nothing new. Their norm is bounded.
+        restore: (their mean, with noise; B) -> the aggregate of the part, mended where noise broke what it satisfies.
+    """
+
+    difference: Callable[[Any, Tree], Any] = _keep_part
+    restore: Callable[[Any, Tree], Any] = _keep_part
+
+
+DIFFERENCE = PrivatePart()
+"""Of a part that is a difference as it is sent, such as w - w_i."""
+
+UNKNOWN_PARTS = (
+    "this algorithm does not say how its updates can be bounded, so nobody would be protected; an algorithm of your "
+    "own says it with ServerHalf.private"
+)
+
+
 @dataclass(frozen=True)
 class ServerHalf:
     """What happens at the server in a round. The defaults suit a server that holds one model.
@@ -157,6 +184,9 @@ class ServerHalf:
         aggregation: part of U_i -> how its aggregator is made from the one that the user chose. Other parts use the
             chosen one.
         measures: (S before a round, S after it) -> further numbers of the round, [] each.
+        private: part of U_i -> how it is protected where a guarantee is given for clients; every part must have one.
+            Clients then count alike, whatever `weighting` says, and `info` has the expected numbers. Or a sentence: why
+            no guarantee can be given, and what to do.
     """
 
     update: Callable[[Tree, Tree, RoundInfo], Tree]
@@ -167,6 +197,7 @@ class ServerHalf:
     checks: Mapping[str, Check] = field(default_factory=dict)
     aggregation: Mapping[str, Callable[[Aggregator], Aggregator]] = field(default_factory=dict)
     measures: Callable[[Tree, Tree], Mapping[str, Tensor]] = field(default=lambda before, after: {})
+    private: Mapping[str, PrivatePart] | str = UNKNOWN_PARTS
 
     def aggregator(self, part: str, chosen: Aggregator) -> Aggregator:
         """Return the aggregator of a part of the updates, given the one that the user chose."""

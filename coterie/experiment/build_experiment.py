@@ -37,7 +37,7 @@ from coterie.experiment.engine_choice import Machine
 from coterie.experiment.estimate_work import estimate_work
 from coterie.experiment.load_data import load_and_deal
 from coterie.experiment.make_model import make_run_model
-from coterie.experiment.privacy import mistakes_about_privacy
+from coterie.experiment.privacy import fill_in_privacy, mistakes_about_privacy
 from coterie.experiment.read_keys import registry_keys
 from coterie.experiment.resolve_engine import DTYPES, ResolvedEngine, check_engine, make_engine, resolve_engine
 from coterie.experiment.settings import Settings, model_names
@@ -98,8 +98,9 @@ class Experiment:
         if isinstance(self.clients, dict) or len(self.clients) <= MAX_LAZY_CLIENTS:
             return self.clients
         plan = self.plan
-        cohorts = (plan.cohort.draw(plan.ids, plan.rng_seed, k, plan.available) for k in range(1, plan.rounds + 1))
-        clients = iter(self.clients) if plan.algorithm.traits.pooled else itertools.chain.from_iterable(cohorts)
+        cohorts = (plan.draw_cohort(k) for k in range(1, plan.rounds + 1))
+        by_number = plan.algorithm.traits.pooled or plan.guarantee is not None  # cohorts are a secret under a guarantee
+        clients = iter(self.clients) if by_number else itertools.chain.from_iterable(cohorts)
         first = dict.fromkeys(itertools.islice(clients, MAX_DESCRIBED_CLIENTS))
         return {client: self.clients[client] for client in first}
 
@@ -167,7 +168,7 @@ def assemble_experiment(prepared: Prepared, machine: Machine, start_folder: Path
     algorithm = _bind(recipe, next(iter(models.values())), source, scales)
     seed_set, extra = place_seed_set(settings, algorithm, seed)
     chosen, why = _choose_engine(settings, machine, algorithm, list(models.values()), held, seed_set, extra)
-    settings = replace(settings, engine=chosen)
+    settings = fill_in_privacy(replace(settings, engine=chosen), 1 if algorithm.traits.pooled else len(held))
     with (
         mistakes_in("algorithm"),
         _mistakes_about_evaluation(),

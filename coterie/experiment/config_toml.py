@@ -12,6 +12,7 @@ import tomlkit
 
 from coterie.experiment.check_values import full_name
 from coterie.experiment.engine_choice import Machine
+from coterie.experiment.privacy import adopt_privacy
 from coterie.experiment.settings import Settings, model_names
 from coterie.experiment.tables import ADAPTER, TEXT_KEYS
 
@@ -74,6 +75,7 @@ def adopt_choices(settings: Settings, earlier: Settings) -> Settings:
         model=_adopt_model(settings.model, earlier.model),
         pretrain=pretrain,
         deploy=deploy,
+        privacy=adopt_privacy(settings.privacy, earlier.privacy),
         task=task,
     )
 

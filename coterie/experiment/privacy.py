@@ -1,12 +1,29 @@
-"""What a run's [privacy] means for its other tables."""
+"""What a run's [privacy] means for its other tables, and what summary.json says of it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
-from coterie.core.errors import Mistake
+from coterie.core.errors import Mistake, mistakes_in
+from coterie.experiment.settings import Settings
+from coterie.loop.plan import Plan
+from coterie.loop.private_plan import complete_privacy, event_of_round
+from coterie.privacy.accountant import spent
 from coterie.privacy.table import Privacy
+
+COVERED = "the model after every round, and measures of it on test data that the server may show"
+OUTSIDE = (
+    "rounds.jsonl, and the bytes that were sent, say who was asked and who answered",
+    "clients.json and the report count each client's labels",
+    "checkpoint/ holds what clients keep, and noise.json the secret of the noise",
+    "the classes, categories and numbers of examples that the clients agree on before the first round",
+)
+"""What lies in a run folder, or was agreed on, and lies outside the guarantee: keep it, and publish the model."""
+OWN_MODELS = "each client's own model, and measures of it"
+REPEATABLE = 'whoever knows the rng seed can take the noise away: privacy.noise is "rng_seed", for experiments'
 
 
 @contextmanager
@@ -17,3 +34,88 @@ def mistakes_about_privacy() -> Iterator[None]:
     except Mistake as mistake:
         is_ours = not mistake.table and (mistake.key or "").partition(".")[0] in Privacy.__dataclass_fields__
         raise (mistake.in_table("privacy") if is_ours else mistake) from mistake.__cause__
+
+
+def fill_in_privacy(settings: Settings, population: int) -> Settings:
+    """Return the settings with the noise and the delta of [privacy]; refuse what would escape its guarantee.
+
+    Raises:
+        Mistake: something would, or the rounds would spend more than was asked.
+    """
+    if settings.privacy.unit == "none":
+        return settings
+    refuse_open_exchanges(settings)
+    with mistakes_in("privacy"):
+        complete = complete_privacy(settings.privacy, settings.cohort, population, settings.rounds)
+    return replace(settings, privacy=complete)
+
+
+def refuse_open_exchanges(settings: Settings) -> None:
+    """Refuse what clients would tell of their data before the first round, beside a guarantee.
+
+    Raises:
+        Mistake: the settings ask for it.
+    """
+    if settings.privacy.unit == "none":
+        return
+    if settings.data["standardize"] == "federated":
+        raise Mistake(
+            'clients would send sums of their columns, which no noise protects; give "local", "none", or a table of '
+            "each column's mean and deviation that are public",
+            key="standardize",
+            value="federated",
+            table="data",
+        )
+    if settings.task.class_weights == "balanced":
+        raise Mistake(
+            "clients would send counts of their labels, which no noise protects; give numbers",
+            key="class_weights",
+            value="balanced",
+            table="task",
+        )
+    given = settings.algorithm.get("seed_examples_per_client")
+    if given is not None:
+        raise Mistake(
+            "clients would give examples of their own to all others; name a public set by seed_set.source",
+            key="seed_examples_per_client",
+            value=given,
+            table="algorithm",
+        )
+
+
+def adopt_privacy(privacy: Privacy, earlier: Privacy) -> Privacy:
+    """Return [privacy] with the noise and the delta of an earlier run, where they are left open."""
+    if privacy.unit != earlier.unit:
+        return privacy
+    multiplier = privacy.noise_multiplier if privacy.noise_multiplier is not None else earlier.noise_multiplier
+    return replace(privacy, noise_multiplier=multiplier, delta=privacy.delta if privacy.delta else earlier.delta)
+
+
+def describe_privacy(plan: Plan, releases: int) -> dict[str, Any]:
+    """Return the entries of summary.json about a guarantee; empty where there is none.
+
+    Args:
+        plan: of the run.
+        releases: how many noisy sums have left, those of rounds that were run again after a loss included.
+    """
+    privacy = plan.guarantee
+    if privacy is None:
+        return {}
+    assert privacy.noise_multiplier is not None, "the plan is complete"
+    assert privacy.delta is not None, "the plan is complete"
+    event = event_of_round(plan.cohort, len(plan.ids), privacy.noise_multiplier)
+    own = [OWN_MODELS] if plan.algorithm.traits.own_models else []
+    return {
+        "epsilon": spent({event: releases}, privacy.delta),
+        "delta": privacy.delta,
+        "noise_multiplier": privacy.noise_multiplier,
+        "privacy": {
+            "unit": privacy.unit,
+            "neighbours": event.neighbours,
+            "where": privacy.where,
+            "noise": privacy.noise,
+            "releases": releases,
+            "covers": COVERED,
+            "outside": [*OUTSIDE, *own, *([REPEATABLE] if privacy.noise == "rng_seed" else [])],
+        },
+    }

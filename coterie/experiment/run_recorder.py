@@ -12,6 +12,7 @@ from coterie.experiment.check_data import describe_data
 from coterie.experiment.config_toml import current_versions, format_config
 from coterie.experiment.folder_jobs import write_end
 from coterie.experiment.mend_folder import has_usable_inputs
+from coterie.experiment.privacy import describe_privacy
 from coterie.experiment.resolve_engine import this_machine
 from coterie.experiment.settings import Settings
 from coterie.experiment.starting_weights import measure_starts, start_files
@@ -96,9 +97,11 @@ class RunRecorder:
         rounds, done = self.experiment.settings.rounds, found.round if found else 0
         if rounds < done:
             raise Mistake(f"{done} rounds are done already; give {done} or more", key="rounds", value=rounds)
+        recorded = self.folder.rounds.count()
         self.records = self.folder.rounds.cut(done)
         self.folder.reopen()
         self._write_config()
+        self._keep_secret(found, max(recorded - done, 0))
         own = self.experiment.plan.algorithm.traits.own_models
         self.folder.write_clients(self.experiment.clients_to_describe(), self.experiment.model_of if own else None)
         if found is None or not has_usable_inputs(self.folder):
@@ -112,6 +115,32 @@ class RunRecorder:
         self.watch.begin(self.experiment, self.folder.path, list(self.records))
         for sentence in self.experiment.remarks:
             self.watch.say(sentence)
+
+    def _keep_secret(self, found: Resume | None, lost: int) -> None:
+        """Let a run that goes on draw the noise and the cohorts that it drew before, or count what it does again.
+
+        Where the clients are here, the rounds that are run again are the same to the last bit, noise included, so they
+        tell nothing new. Silos may answer otherwise than before, so the noise must be new, and both count.
+
+        Args:
+            found: the checkpoint, or None.
+            lost: how many recorded rounds are run again.
+        """
+        plan = self.experiment.plan
+        if plan.guarantee is None or plan.guarantee.noise == "rng_seed":
+            return
+        kept = self.folder.noise.read()
+        if plan.workplace is not None:
+            self.folder.noise.write(plan.secret, (kept.repeated if kept else 0) + lost)
+        elif kept is not None:
+            self.experiment = replace(self.experiment, plan=replace(plan, secret=kept.secret))
+        elif found is None:
+            self.folder.noise.write(plan.secret, 0)
+        else:
+            raise Mistake(
+                f"{self.folder.noise.path}: is gone, and with it the secret of the run's noise; put back a copy, or "
+                "start another run with --out"
+            )
 
     def _write_start(self) -> None:
         """Write the weights that the models start from, and how good they are; nothing for initial weights."""
@@ -169,6 +198,8 @@ class RunRecorder:
         once, clients = self.experiment.bytes_once, len(self.experiment.clients)
         goals = further_goals(self.experiment.plan)
         summary = summarise(self.records, self.target, once, clients, self.stopping, goals)
+        kept = self.folder.noise.read() if self.experiment.plan.guarantee is not None else None
+        summary |= describe_privacy(self.experiment.plan, len(self.records) + (kept.repeated if kept else 0))
         failed = broken or failure(self.records, self.experiment.plan)
         summary |= {} if failed is None else {"failure": failed}
         write_end(self.folder, summary)

@@ -110,10 +110,14 @@ def carry_out(
             recorder.watch.say(sentence)
         recorder.begin(found)
     is_complete = _broadcast_decision(team, recorder, RunRecorder.is_complete)
+    secret = _broadcast_decision(team, recorder, lambda recorder: recorder.experiment.plan.secret)
     threads = experiment.settings.engine.threads
     assert threads != "auto", "the settings are resolved"
     with compute_with(threads), saver.save_on_interrupt(), stop_requests(team) as request:
-        plan, warn = replace(experiment.plan, team=team), (SilentRun() if recorder is None else recorder.watch).say
+        plan, warn = (
+            replace(experiment.plan, team=team, secret=secret or ""),
+            (SilentRun() if recorder is None else recorder.watch).say,
+        )
         left = federate(plan, found, warn=warn) if participation is None else participation.rounds(folder, found, warn)
         for round in () if is_complete else left:
             if recorder is not None:

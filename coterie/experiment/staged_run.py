@@ -140,8 +140,9 @@ def _check_chain(stages: Sequence[Stage]) -> None:
         Mistake: there is one.
     """
     weights: dict[str, Tensor] | None = None
-    for stage in stages:
+    for k, stage in enumerate(stages):
         with mistakes_in_stage(stage):
+            _refuse_spent_privacy(stage, stages[:k])
             if isinstance(stage.settings, Pretraining):
                 trial = replace(stage.settings, pretrain=replace(stage.settings.pretrain, steps=1))
                 weights = build_trainer(resolve_pretraining(trial, this_machine()))[1].encoder_weights()
@@ -163,3 +164,21 @@ def _check_chain(stages: Sequence[Stage]) -> None:
                     skip=options.skip or (),
                 )
             weights = dict(model.state_dict())
+
+
+def _refuse_spent_privacy(stage: Stage, before: Sequence[Stage]) -> None:
+    """Refuse a guarantee for a stage that starts from weights which its clients' data have made.
+
+    Raises:
+        Mistake: it does.
+    """
+    settings = stage.settings
+    trained = [earlier for earlier in before if isinstance(earlier.settings, Settings)]
+    if isinstance(settings, Settings) and settings.privacy.unit != "none" and trained:
+        raise Mistake(
+            "a stage before it trains on the clients' data, which spends privacy that this stage's account does not "
+            "know; let a pre-training on fractals alone come before it",
+            key="unit",
+            value=settings.privacy.unit,
+            table="privacy",
+        )

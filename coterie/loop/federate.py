@@ -22,6 +22,7 @@ from coterie.core.threads import SharedMachineWatch
 from coterie.core.tree import Tree
 from coterie.loop.measure import measure_round
 from coterie.loop.plan import Plan, Resume, Round
+from coterie.loop.private_round import STATE, initial_bound
 from coterie.loop.refusals import RefusalWatch
 from coterie.loop.round import one_round
 from coterie.loop.secure_round import check_secure_sum, hides_updates
@@ -95,7 +96,8 @@ def _initial(plan: Plan, resume: Resume | None) -> tuple[Tree, Store, float]:
     if resume is not None:
         return plan.to_device(resume.state), resume.store, resume.elapsed
     weights = next(iter(plan.initial.values())) if len(plan.initial) == 1 else None
-    return plan.algorithm.server.initial_state(weights, plan.federation()), Store(), 0.0
+    state = plan.algorithm.server.initial_state(weights, plan.federation())
+    return {**state, **initial_bound(plan)}, Store(), 0.0
 
 
 def _run(plan: Plan, number: int, state: Tree, store: Store, templates: Templates, keep_updates: bool) -> Round:
@@ -106,13 +108,20 @@ def _run(plan: Plan, number: int, state: Tree, store: Store, templates: Template
     state, store = one_round(plan, number, state, store, tally, templates)
     seconds = time.perf_counter() - started
     own = {name: float(value) for name, value in plan.algorithm.server.measures(before, state).items()}
-    measures = {**tally.measures(), **own, **measure_round(plan, number, state, store)}
+    measures = {**_measures_of_clients(plan, tally, before), **own, **measure_round(plan, number, state, store)}
     round = Round(
         number, seconds, 0.0, tally.cohort, tally.reached, tally.dropped, tally.bytes_up, tally.bytes_down,
         measures, state, store, plan, tally.updates, before, tally.client_weights(),
     )  # fmt: skip
     probed = {} if probe is None else probe(round)
     return replace(round, measures={**measures, **probed}, updates=round.updates if keep_updates else None)
+
+
+def _measures_of_clients(plan: Plan, tally: Tally, before: Tree) -> dict[str, float | None]:
+    """Return what the clients' logs say; under a guarantee nothing of it, and the bound where that adapts."""
+    if plan.guarantee is None:
+        return tally.measures()
+    return {"train_loss": None} | ({"clip_norm": float(before[STATE]["clip"])} if STATE in before else {})
 
 
 def _check_same_for_all(plan: Plan) -> None:
@@ -125,7 +134,7 @@ def _check_same_for_all(plan: Plan) -> None:
         return
     weights = [plan.tasks[name].state_dict(weights) for name, weights in plan.initial.items()]
     models = [hashlib.sha256(pack(named)).hexdigest() for named in weights]
-    facts = (len(plan.ids), plan.ids[0], plan.rounds, plan.rng_seed, models)
+    facts = (len(plan.ids), plan.ids[0], plan.rounds, plan.rng_seed, plan.secret, models)
     if any(others != facts for others in plan.team.gather(facts)):
         raise Mistake(
             "the processes of this run began with different clients, rounds, rng seeds or models: give all of "

@@ -67,7 +67,7 @@ def clients_to_ask(
     The cohort and the clients that will not answer are noted in the tally. Collective: every process calls it.
     """
     data = data or ClientData(plan)
-    tally.cohort = plan.cohort.draw(plan.ids, plan.rng_seed, number, plan.available)
+    tally.cohort = plan.draw_cohort(number)
     tally.bytes_down = tree.nbytes(broadcast) * len(tally.cohort)
     silent = {client: faults.REASONS.get(plan.faults.of(plan.rng_seed, number, client)) for client in tally.cohort}
     own = data.counts([c for c in tally.cohort if silent[c] is None and owns(plan.team, c)])

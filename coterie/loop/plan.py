@@ -49,7 +49,8 @@ class Plan:
         faults, attack: what the cohort suffers, and what some clients do to harm the others.
         evaluation: what is evaluated, and when.
         probe: measures some rounds more closely.
-        privacy: the guarantee that the run gives, with its noise multiplier and its delta; None: it gives none.
+        privacy: the guarantee that the run gives, with its noise multiplier and its delta, and whether sums are secret.
+        secret: from which the noise and the cohorts of a guarantee derive, unless `Privacy.noise` says the rng seed.
         workplace: where the clients work and are measured; None: here, on the engine.
     """
 
@@ -74,6 +75,7 @@ class Plan:
     probe: Probe | None = None
     team: Team = ALONE
     privacy: Privacy | None = None
+    secret: str = field(default="", repr=False)
     workplace: Workplace | None = None
 
     @property
@@ -95,6 +97,21 @@ class Plan:
         """
         with mistakes_in("cohort"):
             return self.cohort.count(len(self.ids))
+
+    @property
+    def guarantee(self) -> Privacy | None:
+        """What is promised to a client or for an example, with its noise; None where nothing is."""
+        return None if self.privacy is None or self.privacy.unit == "none" else self.privacy
+
+    @property
+    def secret_seed(self) -> int | str:
+        """What the draws of a guarantee derive from: the secret, or the rng seed where there is none to keep."""
+        hidden = self.guarantee is not None and self.guarantee.noise == "secret"
+        return self.secret if hidden else self.rng_seed
+
+    def draw_cohort(self, round: int) -> list[str]:
+        """Return the clients that a round asks, in their order. Under a guarantee nobody can know them beforehand."""
+        return self.cohort.draw(self.ids, self.secret_seed, round, self.available)
 
     def attackers(self) -> frozenset[str]:
         """Return the clients that attack, which are none without an attack.

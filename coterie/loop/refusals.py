@@ -103,6 +103,8 @@ def explain(dropped: Sequence[Mapping[str, str]], plan: Plan) -> str:
         plan: of the run. Clients' data are looked at where the reason may lie there.
     """
     if not dropped:
+        if plan.cohort.sampling == "poisson":
+            return "the draws asked nobody; ask more clients on average (cohort)"
         return "no client could be asked; see which clients are available"
     kinds = Counter(_kind(entry["why"]) for entry in dropped)
     kind, number = kinds.most_common(1)[0]

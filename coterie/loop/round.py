@@ -12,6 +12,7 @@ codec, faults and attackers, every reply arrives unchanged.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from torch import Tensor
 
@@ -24,6 +25,7 @@ from coterie.core.tree import Tree
 from coterie.loop.check_update import broken_leaf
 from coterie.loop.jobs import Assignment, jobs_of_cohort, return_states, run_jobs
 from coterie.loop.plan import Plan
+from coterie.loop.private_round import aggregate_privately, mend_variances, private_info, protect, without_bound
 from coterie.loop.replies import check, corrupt, decode, encode, forge, inspect
 from coterie.loop.secure_round import aggregate_in_secret, hides_updates
 from coterie.loop.secure_work import SecureWork, SimulatedSecureWork
@@ -41,11 +43,11 @@ def one_round(
     """Run a round; return the new server state and the store with the clients' new states.
 
     The old ones are not changed. A round in which nothing valid came back, or too little for the aggregator, returns
-    them; so does one whose aggregate or new state would not be finite. Collective: every process calls it; the
-    processes share the clients' work.
+    them, unless a guarantee lets the noise alone count. So does one whose aggregate or new state would not be finite.
+    Collective: every process calls it; the processes share the clients' work.
     """
-    states = dict[str, StoredTree]()
-    broadcast = plan.algorithm.server.broadcast(state)
+    states, known, own = dict[str, StoredTree](), without_bound(state), dict[str, Any]()
+    broadcast = plan.algorithm.server.broadcast(known)
     if hides_updates(plan):
         hidden = secure_work(plan, number, broadcast, store, tally)
         template_of = templates.of_round(plan, broadcast)
@@ -53,17 +55,22 @@ def one_round(
             plan, number, hidden, template_of, tally, lambda replies: keep(replies, store, states, tally)
         )
     else:
-        aggregate = aggregate_in_clear(plan, number, broadcast, store, tally, templates, states)
+        replies = accept_replies(plan, number, broadcast, store, tally, templates, states)
+        if plan.guarantee is None:
+            server, keys = plan.algorithm.server, _keys(plan, number)
+            aggregate = aggregate_replies(server, plan.aggregator, replies, tally, keys, plan.team)
+        else:
+            aggregate, own = aggregate_privately(plan, number, state, broadcast, replies, tally)
     if plan.workplace is not None and tally.reached < plan.workplace.min_clients:
         tally.reject(f"only {tally.reached} updates counted, and a round needs {plan.workplace.min_clients}")
         aggregate = None
-    after = None if aggregate is None else next_state(plan, number, state, aggregate, tally, len(plan.ids))
+    after = None if aggregate is None else next_state(plan, number, known, aggregate, tally, len(plan.ids))
     if after is None:
         return state, store
-    return after, store.after(number, return_states(plan, store, states, tally))
+    return {**after, **own}, store.after(number, return_states(plan, store, states, tally))
 
 
-def aggregate_in_clear(
+def accept_replies(
     plan: Plan,
     number: int,
     broadcast: Tree,
@@ -71,18 +78,16 @@ def aggregate_in_clear(
     tally: Tally,
     templates: Templates,
     states: dict[str, StoredTree],
-) -> Tree | None:
-    """Return the aggregate of a round's updates; None if none counts. Clients' new states are put into `states`.
+) -> Iterator[Reply]:
+    """Return a round's replies that count, as they come. Clients' new states are put into `states`.
 
     Collective: every process calls it.
     """
-    server = plan.algorithm.server
     payloads = corrupt(plan, work(plan, number, broadcast, store, tally))
     checked = check(payloads, templates.of_round(plan, broadcast), tally, _state_before)
     accepted = decode(plan, checked, tally)
     forged = forge(plan, number, accepted, tally.cohort)
-    replies = keep(inspect(plan, forged, tally), store, states, tally)
-    return aggregate_replies(server, plan.aggregator, replies, tally, _keys(plan, number), plan.team)
+    return keep(inspect(plan, forged, tally), store, states, tally)
 
 
 def secure_work(plan: Plan, number: int, broadcast: Tree, store: Store, tally: Tally) -> SecureWork:
@@ -100,7 +105,7 @@ def work(plan: Plan, number: int, broadcast: Tree, store: Store, tally: Tally) -
     if plan.workplace is not None:
         return plan.workplace.work(plan, number, broadcast, store, tally)
     parts = jobs_of_cohort(plan, number, broadcast, store, tally)
-    return encode(plan, run_jobs(plan, broadcast, parts))
+    return encode(plan, protect(plan, run_jobs(plan, broadcast, parts)))
 
 
 def keep(replies: Iterable[Reply], store: Store, states: dict[str, StoredTree], tally: Tally) -> Iterator[Reply]:
@@ -172,7 +177,9 @@ def next_state(plan: Plan, number: int, state: Tree, aggregate: Tree, tally: Tal
     key = rng.key(plan.rng_seed, number, "server").to(plan.engine.device)
     seed_set = seed_set_batch(plan.seed_set, plan.engine)
     info = RoundInfo(number, tally.reached, population, tally.weighting(), key, seed_set)
+    info = info if plan.guarantee is None else private_info(plan, info)
     after = plan.algorithm.server.update(state, aggregate, info)
+    after = after if plan.guarantee is None else mend_variances(plan, state, after)
     broken = broken_leaf(after, state)
     if broken is not None:
         tally.reject(f"the server's own {broken} would not be finite")

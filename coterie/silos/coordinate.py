@@ -122,5 +122,11 @@ def _check_possible(plan: Plan) -> None:
         raise Mistake("this algorithm needs all data in one place, and they are at silos: choose another one")
     if plan.attack is not None:
         raise Mistake("an attack is simulated: leave it out where the clients are at silos")
+    if plan.guarantee is not None and plan.guarantee.where == "clients":
+        raise Mistake(
+            'silos do not add noise yet; set `where` = "server", which trusts the coordinator',
+            key="where",
+            value="clients",
+        )
     if plan.team is not ALONE and plan.team.size > 1:
         raise Mistake("one process coordinates silos: ask for one worker")

@@ -18,6 +18,7 @@ from coterie.core.packing import pack
 from coterie.core.tree import Tree
 from coterie.loop.jobs import Assignment, clients_to_ask
 from coterie.loop.plan import Plan
+from coterie.loop.private_round import without_bound
 from coterie.loop.store import Store
 from coterie.loop.tally import Tally
 from coterie.loop.template import Templates
@@ -212,7 +213,7 @@ class RemoteWork:
         self, kind: str, plan: Plan, number: int, state: Tree, store: Store
     ) -> Iterator[tuple[str, list[Start], Message]]:
         """Ask all silos that are there about the models after a round; yield (silo, its clients, its answer)."""
-        packed, starts = pack(server_tree(plan, state)), self._starts(plan.ids, store.versions())
+        packed, starts = pack(server_tree(plan, without_bound(state))), self._starts(plan.ids, store.versions())
         to_ask = {site: own for site, own in starts.items() if self.exchange.absence(site) is None}
         messages = ask_models(self.exchange.run, kind, number, to_ask, packed)
         bounds = {site: FRAMING_BYTES * (1 + len(own)) for site, own in to_ask.items()}

@@ -89,6 +89,10 @@ class RoundsFile:
         self.path, self.unit = path, unit
         self._file: BinaryIO | None = None
 
+    def count(self) -> int:
+        """Return how many whole records the file holds."""
+        return len(_read_lines(self.path, self.unit).records)
+
     def cut(self, round: int) -> list[Record]:
         """Remove the lines after `round`, and return the records of the others; refuse a file with fewer rounds.
 

@@ -8,6 +8,7 @@ data.json             digests of the data that the run began with
 roster.toml           without a server: who took part, with which public keys
 start/                what the run began with, unless that is initial weights of its own
 rounds.jsonl          one line a round
+noise.json            under a guarantee: the secret of its noise, for the owner's eyes alone
 checkpoint/           what a resume needs
 model.safetensors     the model at the end; clients/ID.safetensors where each client has its own
 adapter/              the adapters and the head at the end, as peft reads them, where a run trains adapters
@@ -38,6 +39,7 @@ from coterie.track.checksums import CHECKSUMS_FILE, REPORT_FILE, SUMMARY_FILE, w
 from coterie.track.clients_json import describe_clients, format_clients
 from coterie.track.file_writing import disk_mistakes, to_json, write_file
 from coterie.track.folder_lock import LOCK_FILE, hold_lock
+from coterie.track.noise_file import NOISE_FILE, NoiseFile
 from coterie.track.rounds_file import RoundsFile
 
 if TYPE_CHECKING:
@@ -84,6 +86,7 @@ class RunFolder:
         self.adapter = path / "adapter"
         self.huggingface = path / "huggingface"
         self.rounds = RoundsFile(path / f"{unit}s.jsonl", unit)
+        self.noise = NoiseFile(path / NOISE_FILE)
         self._new_folders: list[Path] = []  # folders that `hold` made, innermost first
 
     @property
@@ -137,7 +140,7 @@ class RunFolder:
             self.path / name
             for name in (CHECKSUMS_FILE, CLIENTS_FILE, INPUTS_FILE, TOKENIZER_FILE, DATA_FILE, ROSTER_FILE)
         )
-        for file in (*descriptions, self.config, self.rounds.path, self.path / LOCK_FILE):
+        for file in (*descriptions, self.config, self.noise.path, self.rounds.path, self.path / LOCK_FILE):
             file.unlink(missing_ok=True)
         for folder in self._new_folders:
             with suppress(OSError):  # someone else has put something there

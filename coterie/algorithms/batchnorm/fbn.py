@@ -47,6 +47,7 @@ from torch import Tensor
 from coterie.algorithms.batchnorm import gradients, statistics
 from coterie.algorithms.batchnorm.centring import take_out_means
 from coterie.algorithms.batchnorm.measuring_round import measuring_round
+from coterie.algorithms.batchnorm.private_statistics import PRIVATE_STATISTICS
 from coterie.algorithms.batchnorm.slopes import (
     add_slopes,
     initial_slopes,
@@ -63,12 +64,14 @@ from coterie.algorithms.optimizers import Optimizer, clip_to_norm, muon, sgd
 from coterie.core import tree
 from coterie.core.aggregators import Sum
 from coterie.core.algorithm import (
+    DIFFERENCE,
     Algorithm,
     Batches,
     ClientHalf,
     Context,
     Federation,
     Logs,
+    PrivatePart,
     Recipe,
     RoundInfo,
     ServerHalf,
@@ -262,6 +265,11 @@ def fbn(
             measures = f"algorithm.warm_start = {toml_text(chosen['warm_start'])} with rounds = {rounds}"
             return [f"{measures}: every round measures and none trains", *found]
 
+        protection: Mapping[str, PrivatePart] | str = {"delta": DIFFERENCE, "statistics": PRIVATE_STATISTICS}
+        if local.options["local_steps"] is None:
+            protection = "how many steps fbn's clients take must not depend on their data; give algorithm.local_steps"
+        elif sends == "moved":
+            protection = 'fbn bounds the statistics of batches as they are; set algorithm.sends = "batch"'
         average_parameters = {"delta": lambda chosen: Sum()} if robust == "statistics" else {}
         training = Algorithm(
             client=ClientHalf(
@@ -279,6 +287,7 @@ def fbn(
                 broadcast=broadcast,
                 aggregation={"statistics": statistics.three_stages, **average_parameters},
                 measures=drift,
+                private=protection,
             ),
             warnings=warnings,
         )

@@ -39,11 +39,12 @@ from torch import Tensor
 
 from coterie.algorithms.batchnorm import statistics
 from coterie.algorithms.batchnorm.measuring_round import measuring_round
+from coterie.algorithms.batchnorm.private_statistics import PRIVATE_STATISTICS
 from coterie.algorithms.batchnorm.tasks import with_normaliser
 from coterie.algorithms.fedavg import fedavg
 from coterie.algorithms.local_options import LocalOptions
 from coterie.algorithms.optimizers import Optimizer
-from coterie.core.algorithm import Algorithm, Batches, Context, Federation, Logs, Recipe, RoundInfo, Stream
+from coterie.core.algorithm import DIFFERENCE, Algorithm, Batches, Context, Federation, Logs, Recipe, RoundInfo, Stream
 from coterie.core.errors import require
 from coterie.core.kind_checks import refuse_wrong_types
 from coterie.core.kinds import Count, Fraction, Positive
@@ -147,6 +148,7 @@ def hbn(
                 initial_state=initial_server_state,
                 broadcast=broadcast,
                 aggregation={"statistics": statistics.three_stages},
+                private={"delta": DIFFERENCE, "statistics": PRIVATE_STATISTICS},
             ),
         )
         measuring = measuring_round(training, task)

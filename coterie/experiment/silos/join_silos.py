@@ -23,6 +23,7 @@ from coterie.core.tree import Tree
 from coterie.data.standardize import Scale
 from coterie.experiment.build_experiment import Experiment
 from coterie.experiment.engine_choice import Machine
+from coterie.experiment.privacy import refuse_open_exchanges
 from coterie.experiment.settings import Settings, model_names
 from coterie.experiment.silos.begin import Begin, Waits, request_fields
 from coterie.experiment.silos.facts import read_facts, read_record
@@ -146,6 +147,7 @@ def _agree(
     require_possible(settings.deploy, size)  # before anything further leaves a silo
     if not needs_scale(complete_data(settings, merged.agreement)):
         return merged, None
+    refuse_open_exchanges(complete_data(settings, merged.agreement))
     fields = {**about, **request_fields(options.run, "sums"), "agreement": merged.agreement.to_record()}
     answers = _ask(carrier, dict.fromkeys(silos, write_message(fields)), options)
     hosts = {client.client: client.silo for client in merged.clients}

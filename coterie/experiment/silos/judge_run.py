@@ -78,8 +78,15 @@ def _describe(policy: Policy, run: str, tables: Mapping[str, Any], rows: OwnRows
         clients=len(rows.clients),
         leaves=(),
         message_bytes=0,
-        epsilon=tables.get("privacy", {}).get("epsilon"),
+        epsilon=_read_epsilon(tables.get("privacy", {})),
     )
+
+
+def _read_epsilon(privacy: Mapping[str, Any]) -> float | None:
+    """Return the largest privacy loss that a table [privacy] allows its run; None where it protects nobody."""
+    epsilon = privacy.get("epsilon")
+    stated = privacy.get("unit", "none") != "none" and isinstance(epsilon, int | float) and epsilon > 0
+    return float(epsilon) if stated and epsilon is not None else None
 
 
 def _code_in(value: Any) -> Iterator[str]:
