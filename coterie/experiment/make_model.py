@@ -17,10 +17,12 @@ from coterie.experiment.tables import (
     MODEL_CHOICES,
     model_function_keys,
     normalisation_keys,
+    output_keys,
 )
 from coterie.models import registry
 from coterie.models.libraries import library_prefix
 from coterie.models.normalisation import Normalisation, convert_normalisation
+from coterie.models.outputs import take_output
 
 
 def make_model(
@@ -48,9 +50,13 @@ def make_model(
     given = {k: value for k, value in table.items() if value is not None and k not in {*MODEL_CHOICES, *later}}
     converting = normalisation_keys(own)
     how = {key: given.pop(key) for key in converting if key in given}
+    entry = next((given.pop(key) for key in output_keys(own) if key in given), None)
     with mistakes_about_models():
         model = registry.build(name, list(shape), num_classes, rng_seed, folders=folders, **given)
-        return _convert(model, **how)
+        model = _convert(model, **how)
+    if entry is not None:
+        take_output(model, entry)
+    return model
 
 
 def make_run_model(settings: Settings, name: str, shape: Sequence[int], num_classes: int | None) -> nn.Module:

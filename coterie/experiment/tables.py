@@ -203,8 +203,10 @@ def model_keys(raw: Raw, folders: Sequence[Path]) -> Keys:
         return Keys(clients=Key(dict[str, str], REQUIRED))
     name = _choice("model", "name", raw, MODELS)
     own = model_function_keys(name, folders)
-    keys = _name_and(own).join(normalisation_keys(own)).join(adapter_keys(raw, own))
-    return keys.without(["published"]) if library_prefix(name) else keys
+    keys = _name_and(own).join(normalisation_keys(own))
+    if library_prefix(name):
+        return keys.join(adapter_keys(raw, own)).without(["published"])
+    return keys.join(output_keys(own)).join(adapter_keys(raw, own))
 
 
 def model_function_keys(name: str, folders: Sequence[Path], key: str = "name") -> Keys:
@@ -228,6 +230,15 @@ def normalisation_keys(own: Keys) -> Keys:
         groups=Key(Count | None, None),
     )
     return Keys() if own.open else ours.without(own)
+
+
+OUTPUTS = "outputs"
+"""The key of [model] that says which entry of what the model returns are its outputs."""
+
+
+def output_keys(own: Keys) -> Keys:
+    """Return the key of [model] that says which entry are the outputs, unless the model takes such a key itself."""
+    return Keys() if own.open or OUTPUTS in own else Keys(outputs=Key(str | NonNegativeInt | None, None))
 
 
 ADAPTER = "adapter"

@@ -103,3 +103,31 @@ def test_a_model_of_a_file_runs_and_predicts(tmp_path: Path) -> None:
     run(load_settings(path), tmp_path / "run")
     trained = load_trained_model(tmp_path / "run", trust=True)
     assert trained.probabilities(torch.from_numpy(x)).shape == (60, 2)
+
+
+def test_a_file_names_the_entry(tmp_path: Path) -> None:
+    """The run, its checkpoint and its predictions take the same entry, and a wrong one is a sentence."""
+    (tmp_path / "two_heads.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Module):\n"
+        "    def __init__(self, num_classes):\n        super().__init__()\n"
+        "        self.layer = nn.Linear(4, num_classes)\n\n"
+        "    def forward(self, x):\n        return {'hidden': x, 'scores': self.layer(x)}\n"
+    )
+    x = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=x, y=(x[:, 0] > 0).astype(int))
+    path = tmp_path / "file.toml"
+    path.write_text(
+        'rounds = 2\n[data]\nsource = "npz"\npath = "data.npz"\nnum_clients = 2\n'
+        '[model]\nname = "two_heads:Net"\n[algorithm]\nname = "fedavg"\nlr = 0.5\n'
+    )
+    for override, sentence in (
+        ([], r"^model\.name = .*returns a dict with 'hidden', 'scores'; say with outputs which"),
+        (["model.outputs=logits"], r"returns a dict with 'hidden', 'scores'"),
+        (["model.outputs=-1"], r"^model\.outputs = -1: it must be text in quotes, or a whole number"),
+    ):
+        with pytest.raises(Mistake, match=sentence):
+            run(load_settings(path, override), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+    run(load_settings(path, ["model.outputs=scores"]), tmp_path / "run")
+    trained = load_trained_model(tmp_path / "run", trust=True)
+    assert torch.equal(trained.probabilities(torch.from_numpy(x)), trained.model(torch.from_numpy(x)).softmax(1))
