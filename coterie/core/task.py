@@ -62,6 +62,15 @@ class Metric(ABC):
         """Return the ends of a 95 % interval of the value for these totals [K]; None where it cannot be told."""
         return None
 
+    @property
+    def needs_of_own(self) -> str | None:
+        """What a client's own test data must have, in words, where it is more than `needs`."""
+        return None
+
+    def is_enough(self, totals: Tensor) -> bool:
+        """Return whether a client's own test data, with these totals [K], have what `needs_of_own` says."""
+        return True
+
 
 class Batch(NamedTuple):
     """One stream's share of a step."""

@@ -1,14 +1,16 @@
 """Every measure on each client's own test data, such as the area under the ROC curve at each hospital.
 
 The accuracy alone is measured for any number of clients; see `coterie.loop.measure`. This is for tasks with further
-metrics. A client whose data do not define a metric has none, and its entry says why.
+metrics. A client whose data do not define a metric, or define it by a single example of a class, has none, and its
+entry says why.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
-from coterie.core.task import Task
+from coterie.core.task import Metric, Task
 from coterie.core.tree import Tree
 from coterie.loop import evaluate
 from coterie.loop.domains import MAX_DOMAINS
@@ -28,7 +30,8 @@ class OwnValues(NamedTuple):
 
     def name(self, task: Task) -> dict[str, Any]:
         """Return the client's entry in a record."""
-        return {"examples": self.examples, **name_measures(self.values, task, self.intervals)}
+        needs = {name: m.needs_of_own for name, m in task.metrics.items() if isinstance(m, Metric)}
+        return {"examples": self.examples, **name_measures(self.values, task, self.intervals, needs)}
 
 
 def measure_clients(plan: Plan, task: Task, weights: Tree, client: str) -> OwnTests:
@@ -56,7 +59,10 @@ def measure_own_data(plan: Plan, task: Task, weights: Tree, client: str) -> OwnV
     if not examples:
         return None
     scores = evaluate.scores(task, weights, examples, plan.engine)
-    return OwnValues(len(examples), evaluate.mean(scores), dict(evaluate.intervals(scores)))
+    values = evaluate.mean(scores)
+    for name, metric in scores.metrics.items():
+        values[name] = values[name] if metric.is_enough(scores.totals[name]) else math.nan
+    return OwnValues(len(examples), values, dict(evaluate.intervals(scores)))
 
 
 def merge_clients(each: OwnTests, task: Task) -> dict[str, Any]:

@@ -19,10 +19,7 @@ def own_tests_table(run: Run) -> str | None:
     names = ["test_loss", *(["test_accuracy"] if any("test_accuracy" in found for found in each.values()) else [])]
     names += list_metrics(each.values())
     rows = [[client, found["examples"], *(_cell(found, name) for name in names)] for client, found in each.items()]
-    note = (
-        "In brackets: the 95 % interval, over the draw of the test examples. There is none where a class has fewer "
-        "than two examples, or where all scores are in order."
-    )
+    note = "In brackets: the 95 % interval, over the draw of the test examples; none where all scores are in order."
     has_intervals = any(found.get("intervals") for found in each.values())
     table = page_parts.table(rows, ["client", "examples", *map(name_metric, names)])
     return table + (f"<p class=soft>{note}</p>" if has_intervals else "")

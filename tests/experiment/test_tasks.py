@@ -153,19 +153,25 @@ def test_silos_measure_an_area_as_if_all_rows_lay_in_one_place(tmp_path: Path) -
 
 
 def test_the_summary_has_the_interval_and_the_report_each_client_s_area(tmp_path: Path) -> None:
-    """Client 1 has test rows of one class alone."""
+    """Client 1 has test rows of one class alone, and client 2 a single one of class 0."""
     draw = np.random.default_rng(0)
-    x, y, client = draw.normal(size=(120, 3)).astype(np.float32), np.arange(120) % 2, np.arange(120) // 2 % 2
+    x, y, client = draw.normal(size=(180, 3)).astype(np.float32), np.arange(180) % 2, np.arange(180) // 2 % 3
     x[:, 0] += y
-    y[client == 1] = 1
-    np.savez(tmp_path / "data.npz", x=x, y=y, ward=client)
+    y[client > 0] = 1
+    test = np.arange(180) % 5 == 0
+    y[np.flatnonzero(test & (client == 2))[:1]] = 0
+    np.savez(tmp_path / "data.npz", x=x, y=y, ward=client, test=test)
     text = HEAD.format(task='task.kind = "binary"', rounds=2).replace("num_clients = 3", 'client_column = "ward"')
     end = run_file(tmp_path, text + TAIL.format(model="logistic") + '[evaluate]\nmetrics = ["auroc"]\nclients = true\n')
     assert end["test_auroc_low"] < end["test_auroc"] < end["test_auroc_high"]
     page = (tmp_path / "out" / "report.html").read_text()
     assert f"95 %: {end['test_auroc_low']:.3g} to {end['test_auroc_high']:.3g}" in page
     assert "share that came true against predicted probability" in page
-    assert "<td>none: it needs examples of both classes</td>" in page
+    assert page.count("<td>none: it needs two or more examples of each class</td>") == 2
+    last = json.loads((tmp_path / "out" / "rounds.jsonl").read_text().splitlines()[-1])
+    own = {client: found["test_auroc"] for client, found in last["own_tests"].items()}
+    assert own["1"] is own["2"] is None
+    assert last["own_test_auroc"] == own["0"]
 
 
 def two_classes() -> Any:

@@ -34,7 +34,7 @@ def test_an_area_at_each_hospital_and_why_one_has_none(recipe: Any) -> None:
     assert (north["examples"], north["test_auroc"], north["test_accuracy"]) == (4, 0.75, 0.75)
     assert north["intervals"]["test_auroc"] == pytest.approx([0.0694, 0.9918], abs=1e-4)
     assert (south["examples"], south["test_auroc"]) == (2, None)
-    assert south["undefined"] == {"test_auroc": "it needs examples of both classes"}
+    assert south["undefined"] == {"test_auroc": "it needs two or more examples of each class"}
     assert found["own_test_auroc"] == 0.75
 
 

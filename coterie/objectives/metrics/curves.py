@@ -87,6 +87,19 @@ class AreaUnderCurve(Metric):
         """Return the 95 % interval of the area; see `coterie.objectives.metrics.delong`."""
         return delong_interval(totals.reshape(self.columns, 2, BINS)[-1]) if self.has_interval else None
 
+    @property
+    def needs_of_own(self) -> str | None:
+        """See `Metric.needs_of_own`.
+
+        DeLong's variance divides by a class's number of examples minus 1: by a single one nobody can say how far the
+        area would move with another.
+        """
+        return "two or more examples of each class" if self.has_interval else None
+
+    def is_enough(self, totals: Tensor) -> bool:
+        """Return whether there are two examples of each class, for an area that has an interval."""
+        return not self.has_interval or float(totals.reshape(self.columns, 2, BINS)[-1].sum(1).min()) > 1
+
     def _area(self, counts: Tensor) -> float | None:
         """Return the area for the counts of one column [2, n]; None without examples of both labels."""
         from sklearn.metrics import average_precision_score, roc_auc_score
