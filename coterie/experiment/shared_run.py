@@ -18,7 +18,7 @@ from coterie.core.errors import Mistake
 from coterie.core.threads import compute_with
 from coterie.core.tree import Tree
 from coterie.experiment.build_experiment import Experiment, build_experiment
-from coterie.experiment.describe_predictions import describe_predictions
+from coterie.experiment.describe_predictions import MAX_CLIENTS, describe_own_predictions, describe_predictions
 from coterie.experiment.engine_choice import Machine
 from coterie.experiment.resolve_engine import this_machine
 from coterie.experiment.run_recorder import RunRecorder, SilentRun
@@ -159,7 +159,8 @@ def _write_weights(
 ) -> str | None:
     """Write the model, in the first process; or each client's, in the process that keeps its state.
 
-    Where one model serves all clients, and all of them are here, `is_alone`, its predictions on test data are written.
+    Where all clients are here, `is_alone`, the predictions on test data are written: of the one model, or in a run of
+    one process of each client's.
     Models of clients whose states are elsewhere are written there; see `coterie.loop.workplace.Workplace.save`.
 
     Collective: every process calls it.
@@ -174,6 +175,9 @@ def _write_weights(
     mine = [client for client in plan.ids if owns(team, client)] if own else plan.ids[: team.rank == 0]
     mine = [] if own and plan.workplace is not None else mine
     file_names = client_file_names(plan.ids) if own else {}
+    if own and is_alone and team.size == 1 and plan.workplace is None:
+        each = {client: plan.evaluated_weights(state, store, client) for client in mine[: MAX_CLIENTS + 1]}
+        folder.write_predictions(describe_own_predictions(experiment.settings, plan, each))
     for client in mine:
         architecture = plan.architecture(client)
         weights = plan.evaluated_weights(state, store, client)

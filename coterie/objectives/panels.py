@@ -1,6 +1,6 @@
 """What a report shows of a model's predictions on test data, by the kind of task, as small plain values.
 
-    binary          the ROC curve, and how often each predicted probability came true
+    binary          the ROC curve, and how often each predicted probability came true; of two classes too
     regression      predicted against true, of some examples
     multilabel      measures of each label
     segmentation    some pictures with their labels and with the predictions
@@ -21,10 +21,11 @@ from torch import Tensor
 
 from coterie.core.examples import Examples
 from coterie.objectives.classification import IGNORE, require_labels
-from coterie.objectives.kinds import Kind, fit
+from coterie.objectives.kinds import CLASSES, Kind, fit
 from coterie.objectives.metrics.curves import AreaUnderCurve
 
 PANEL_KINDS = ("binary", "regression", "multilabel", "segmentation")
+TWO_CLASSES = 2
 MAX_POINTS, MAX_COLUMNS, MAX_LABELS = 500, 4, 100
 CURVE_POINTS, CALIBRATION_BINS = 200, 10
 MAX_PICTURES, MAX_SIDE = 3, 64
@@ -48,6 +49,8 @@ def describe_panel(kind: Kind, examples: Examples, outputs: Tensor, ignore_index
         outputs: of the model [M, ...], on the CPU.
         ignore_index: a label that counts for nothing.
     """
+    if kind.labels == CLASSES and kind.name != "segmentation":
+        return _of_two_classes(outputs, require_labels(examples.labels()), ignore_index)
     if kind.name == "segmentation":
         x, y = examples.tensors()
         return _pictures(x, outputs, require_labels(y), ignore_index)
@@ -86,6 +89,18 @@ def _curves(logits: Tensor, y: Tensor) -> dict[str, Any]:
         "true_positive": [float(true_positive[k]) for k in places],
         "calibration": calibration,
     }
+
+
+def _of_two_classes(outputs: Tensor, y: Tensor, ignore_index: int | None) -> dict[str, Any]:
+    """Return the panel of scores [M, ..., 2] of two classes: their difference is the logit of the second.
+
+    Empty for more classes.
+    """
+    if outputs.shape[-1] != TWO_CLASSES:
+        return {}
+    logits, y = (outputs[..., 1] - outputs[..., 0]).double().flatten(), y.flatten()
+    known = logits.isfinite() & (y != IGNORE) & (y != (IGNORE if ignore_index is None else ignore_index))
+    return _curves(logits[known], y[known].double())
 
 
 def _points(outputs: Tensor, y: Tensor, known: Tensor) -> dict[str, Any]:

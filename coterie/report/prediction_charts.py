@@ -26,7 +26,11 @@ def prediction_charts(run: Run) -> str | None:
     if run.predictions is None:
         kind = run.config.get("task.kind")
         return f"<p>{escape(_AT_SILOS)}</p>" if run.over and run.hosts is not None and kind in _PANELS else None
-    return _PANELS[run.predictions["task"]](run, run.predictions)
+    draw, of_clients = _PANELS[run.predictions["task"]], run.predictions.get("clients")
+    if of_clients is None:
+        return draw(run, run.predictions)
+    parts = [f"<h3>The model of client {escape(client)}</h3>{draw(run, panel)}" for client, panel in of_clients.items()]
+    return "\n".join(parts)
 
 
 _AT_SILOS = "Not shown: the test rows stay at the silos."

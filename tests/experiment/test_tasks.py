@@ -193,3 +193,30 @@ def test_a_binary_model_predicts_the_probability_of_both_classes(tmp_path: Path)
     found = trained.probabilities(torch.from_numpy(x))
     assert torch.allclose(found[:, 1], trained.model(torch.from_numpy(x))[:, 0].sigmoid(), atol=1e-6)
     assert torch.allclose(found.sum(1), torch.ones(60))
+
+
+def test_two_classes_have_a_panel_and_each_client_s_own_model_too(tmp_path: Path) -> None:
+    """A client's true numbers are those of its own test rows, where it has some; otherwise all test rows."""
+    draw = np.random.default_rng(0)
+    x, ward = draw.normal(size=(120, 2)).astype(np.float32), np.arange(120) % 2
+    test = np.arange(120) % 6 < 2
+    np.savez(tmp_path / "data.npz", x=x, y=x[:, 0] * 2 - ward, ward=ward, test=test)
+    text = HEAD.format(task="", rounds=2).replace("num_clients = 3", 'client_column = "ward"')
+    text += TAIL.format(model="logistic").replace("fedavg", "independent")
+    run_file(tmp_path, text)
+    found = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert found["task"] == "regression"
+    assert list(found["clients"]) == ["0", "1"]
+    for client, panel in found["clients"].items():
+        own = test & (ward == int(client))
+        assert panel["columns"][0]["true"] == pytest.approx((x[:, 0] * 2 - ward)[own], abs=1e-5)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("<h3>The model of client ") == 2
+    np.savez(tmp_path / "data.npz", x=x, y=(x[:, 0] > 0).astype(np.int64))
+    (tmp_path / "out").rename(tmp_path / "before")
+    run_file(tmp_path, HEAD.format(task="", rounds=2) + TAIL.format(model="logistic"))
+    curves = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert curves["task"] == "binary"
+    assert 'kind = "classification"' in (tmp_path / "out" / "config.toml").read_text()
+    assert np.trapezoid(curves["true_positive"], curves["false_positive"]) > 0.9
+    assert "share that came true against predicted probability" in (tmp_path / "out" / "report.html").read_text()
