@@ -51,7 +51,7 @@ def load_own_rows(file: SiloFile, rng_seed: int = 0, task: str | None = None) ->
         Mistake: the data are missing or damaged, or cannot be used; the sentence says what to do.
     """
     with mistakes_in("data"):
-        if task is not None and "task" in data.sources.options(file.source, file.folders):
+        if task is not None and file.source != DEALT and "task" in data.sources.options(file.source, file.folders):
             file = replace(file, data={**file.data, "task": task})
         if file.source in TABLE_SOURCES:
             return _load_table(file)
