@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import copy
-import logging
 import secrets
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Required, SupportsIndex, TypedDict, Unpack
 
-import torch
 from torch import Tensor, nn
 
-from coterie.core import tree
 from coterie.core.aggregators import Aggregator, Sum
 from coterie.core.algorithm import Algorithm, Recipe
 from coterie.core.engine import Engine
-from coterie.core.errors import Mistake, few, mistakes_in, reason, require
+from coterie.core.errors import Mistake, mistakes_in, require
 from coterie.core.examples import Clients, Examples, pool_examples
 from coterie.core.registry import nearest
 from coterie.core.task import Task
@@ -44,22 +39,18 @@ from coterie.loop.cohort import Available, Cohort
 from coterie.loop.communication import Communication
 from coterie.loop.evaluate import Evaluation, label_shares
 from coterie.loop.faults import Faults
+from coterie.loop.given_models import Models, copy_to_engine, mistakes_about, name_architectures, say_habits
 from coterie.loop.label_form import choose_form
 from coterie.loop.plan import Plan, Probe, Resume, Round
 from coterie.loop.private_plan import check_private, complete_privacy
 from coterie.models.functional import Augment, initial_weights, make_task
 from coterie.models.model_parts import lr_scales
-from coterie.models.usable_model import require_usable_model
 from coterie.objectives import cross_entropy
 from coterie.objectives.kinds import Kind
 from coterie.objectives.objective import Loss, Metrics, as_options, choose_kind, make_measures, make_objective
 from coterie.objectives.task_losses import place_loss
 from coterie.privacy.table import Privacy
 from coterie.processes.team import ALONE, Team
-
-log = logging.getLogger(__name__)
-
-Models = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
 
 
 class PlanOptions(TypedDict, total=False):
@@ -261,12 +252,12 @@ def plan(
     check_examples(held, test, own_test)
     engine = engine or Sequential()
     ids: Sequence[str] = tuple(held)
-    given, architecture, keys = _name_architectures(model, ids)
-    models = {name: _copy_to_engine(m, engine, keys[name]) for name, m in given.items()}
+    given, architecture, keys = name_architectures(model, ids)
+    models = {name: copy_to_engine(m, engine, keys[name]) for name, m in given.items()}
     scales = lr_scales(given, lr_scale or {})
     options = as_options(task)
     check_model.check_inputs(models, held, test, own_test, engine)
-    with _mistakes_about(keys):
+    with mistakes_about(keys):
         takes_all = loss is not cross_entropy and not isinstance(loss, nn.Module)
         trials = check_model.try_models(models, held, test, engine, augment, outputs, takes_all)
     form = choose_form(options, loss, trials)
@@ -277,7 +268,7 @@ def plan(
             name: trial._replace(y=None if trial.y is None else form.of(trial.y)) for name, trial in trials.items()
         }
     check_model.check_shapes(models, held, test, own_test, engine)
-    _say_habits(trials, keys)
+    say_habits(trials, keys)
     x, y = check_model.sample_with_labels(held, test)
     kind, doubt = _choose_kind(options, loss, x, y)
     held = read_all(held) if options.class_weights == "balanced" else held  # every label is counted
@@ -310,7 +301,7 @@ def plan(
         if doubt is not None:
             raise doubt
         require_classes_for(first.traits, kind)
-        with _mistakes_about(keys):
+        with mistakes_about(keys):
             check_model.check_fit(trials, objective, measures, num_classes)
         reads_classes = objective.reads_classes and not (y is not None and y.is_floating_point() and kind is None)
 
@@ -418,92 +409,6 @@ def _bind(algorithm: Recipe, tasks: Mapping[str, Task], probe: Probe | None) -> 
             sentence = f"it returns a {type(result).__name__} for a task; it must return a coterie.Algorithm"
             raise Mistake(sentence, key="algorithm")
     return bound
-
-
-@contextmanager
-def _mistakes_about(keys: Mapping[str, str]) -> Iterator[None]:
-    """Name the model as the caller gave it, in mistakes about an architecture."""
-    try:
-        yield
-    except Mistake as mistake:
-        if mistake.key is None or mistake.key not in keys:
-            raise
-        raise Mistake(mistake.sentence, key=keys[mistake.key]) from mistake.__cause__
-
-
-def _say_habits(trials: check_model.Trials, keys: Mapping[str, str]) -> None:
-    """Log which models draw from PyTorch's global generator, and which change buffers that are not sent."""
-    for name, trial in trials.items():
-        layer = trial.habits.drawing_layer
-        if layer is not None:
-            log.warning(
-                "%s draws random numbers from PyTorch's global generator%s: its results repeat on one engine, but "
-                "differ between engines, or where another thread draws too; torch.nn.Dropout does not",
-                keys[name],
-                f", in its layer {layer}" if layer else "",
-            )
-        if trial.habits.unsent_buffers:
-            log.warning(
-                "%s changes %s in its forward, which holds no floats and is not sent: at each client and in each round "
-                "it starts from its first value; let a buffer that must travel hold floats",
-                keys[name],
-                few(trial.habits.unsent_buffers),
-            )
-
-
-def _name_architectures(
-    model: Models, ids: Sequence[str]
-) -> tuple[dict[str, nn.Module], Callable[[str], str], dict[str, str]]:
-    """Return the models by architecture, the function from a client to its architecture, and how to name each model.
-
-    Raises:
-        Mistake: a model is missing, or cannot be trained.
-    """
-    if isinstance(model, str) or not isinstance(model, Sequence | Mapping) or isinstance(model, nn.Module):
-        require_usable_model(model, "model")
-        assert isinstance(model, nn.Module)
-        return {"model": model}, lambda client: "model", {"model": "model"}
-    if isinstance(model, Mapping):
-        missing = [client for client in ids if client not in model]
-        if missing:
-            raise Mistake(f"client {missing[0]} has no model; name one for each client")
-    given = list(model.values() if isinstance(model, Mapping) else model)
-    if not given:
-        raise Mistake("there is no model; give at least one")
-    labels = [f'model["{client}"]' for client in model] if isinstance(model, Mapping) else []
-    labels = labels or [f"model[{k}]" for k in range(len(given))]
-    for each, label in zip(given, labels, strict=True):
-        require_usable_model(each, label)
-    names = {id(m): str(k) for k, m in enumerate(dict.fromkeys(given))}  # a model that is given twice counts once
-    models = {names[id(m)]: m for m in given}
-    keys = {names[id(m)]: label for m, label in reversed(list(zip(given, labels, strict=True)))}
-    if isinstance(model, Mapping):
-        return models, lambda client: names[id(model[client])], keys
-    dealt = {client: names[id(given[k % len(given)])] for k, client in enumerate(ids)}
-    return models, lambda client: dealt[client], keys
-
-
-def _copy_to_engine(model: nn.Module, engine: Engine, key: str) -> nn.Module:
-    """Return a copy of the model on the engine's device, in its type of number.
-
-    Raises:
-        Mistake: it cannot be moved, or a number is beyond the range of the type.
-    """
-    try:
-        moved = copy.deepcopy(model).to(engine.device, engine.dtype)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise Mistake(f"it cannot be moved to {engine.device} as {engine.dtype} ({reason(error)})", key=key) from error
-    given = dict(_tensors_by_name(model))
-    for name, x in _tensors_by_name(moved):
-        if not tree.is_finite(x) and not torch.equal(x.isfinite().cpu(), given[name].isfinite().cpu()):
-            raise Mistake(f"its {name} holds numbers beyond the range of {engine.dtype}; give smaller ones", key=key)
-    return moved
-
-
-def _tensors_by_name(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield the model's parameters and buffers by name."""
-    for name, x in (*model.named_parameters(), *model.named_buffers()):
-        yield name, x.detach()
 
 
 def _as_cohort(cohort: float | int | Cohort | None) -> Cohort:

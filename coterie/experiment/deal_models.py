@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from coterie.api import Models
 from coterie.core.errors import Mistake, few
 from coterie.core.examples import Clients
 from coterie.experiment.settings import Settings
+from coterie.loop.given_models import Models
 
 
 def deal_models(settings: Settings, models: Mapping[str, nn.Module], clients: Clients) -> Models:
