@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from coterie.core.errors import UNSET, Mistake, reason
+from coterie.models.rewritten_layers import find_obstacles
 from coterie.models.shape_checks import require_known_sizes
 
 CLASS_AXIS = "class_axis"
@@ -61,6 +62,7 @@ def _problems(model: nn.Module) -> Iterator[str]:
                 f"{name} holds complex numbers, and their imaginary parts would be lost; hold real and imaginary "
                 "parts as real numbers (torch.view_as_real), and join them in the forward (torch.view_as_complex)"
             )
+    yield from find_obstacles(model)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         frozen = any(True for _ in model.parameters())
         yield f"nothing in it can be trained: {'all its parameters are frozen' if frozen else 'it has no parameters'}"
@@ -77,7 +79,8 @@ def _copying_problem(model: nn.Module) -> Iterator[str]:
                 full = f"{name}.{attribute}" if name else attribute
                 yield (
                     f"its attribute {full} is computed from its weights and cannot be copied; compute it in the "
-                    "forward, or use torch.nn.utils.parametrizations instead of torch.nn.utils.weight_norm"
+                    "forward, use torch.nn.utils.parametrizations instead of torch.nn.utils.weight_norm, or end a "
+                    "pruning with torch.nn.utils.prune.remove"
                 )
     try:
         copy.deepcopy(model)
