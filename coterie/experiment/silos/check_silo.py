@@ -19,7 +19,12 @@ from coterie.experiment.silos.merge_facts import Agreement, merge_facts
 from coterie.experiment.silos.own_rows import OwnRows
 from coterie.experiment.silos.plans import needs_scale, scale_of, silo_experiment, sum_clients
 from coterie.experiment.silos.silo_file import SiloFile
-from coterie.experiment.silos.silo_settings import complete_data, settings_at_silo, task_in
+from coterie.experiment.silos.silo_settings import (
+    complete_data,
+    leave_out_sent_weights,
+    settings_at_silo,
+    task_in,
+)
 from coterie.experiment.tables import Engine
 from coterie.silos.message import MAX_BYTES
 
@@ -149,7 +154,7 @@ def _check_fit(rows: OwnRows, machine: Machine, expected: Expected) -> tuple[Fin
         if needs_scale(complete_data(settings_at_silo(expected.tables, rows.file), agreement)):
             # the sums of this silo alone do for a trial
             scale = scale_of(sum_clients(rows, agreement), replace(alone, agreement=agreement))
-        experiment = silo_experiment(expected.tables, rows, agreement, scale, machine)
+        experiment = silo_experiment(leave_out_sent_weights(expected.tables), rows, agreement, scale, machine)
     except Mistake as mistake:
         return Finding("shape", False, str(mistake)), None
     names = ", ".join(experiment.names.values())

@@ -164,6 +164,21 @@ def settings_to_send(settings: Settings) -> dict[str, Any]:
     return tables
 
 
+def leave_out_sent_weights(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what silos are told of the settings, for a trial of the models before the coordinator has sent weights."""
+    pretrain = tables.get("pretrain", {})
+    weights = pretrain.get("weights")
+    if isinstance(weights, Mapping):
+        kept = {name: value for name, value in weights.items() if value != SENT_WEIGHTS}
+        return {**tables, "pretrain": {**pretrain, "weights": kept}} if kept else {**tables, "pretrain": _alone(pretrain)}
+    return {**tables, "pretrain": _alone(pretrain)} if weights == SENT_WEIGHTS else dict(tables)
+
+
+def _alone(pretrain: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of [pretrain] that mean something without weights."""
+    return {key: value for key, value in pretrain.items() if key in ("freeze", "lr_scale")}
+
+
 def settings_at_silo(tables: Mapping[str, Any], file: SiloFile, models: Mapping[str, str] | None = None) -> Settings:
     """Return the settings of a silo's own plan.
 
@@ -189,8 +204,7 @@ def settings_at_silo(tables: Mapping[str, Any], file: SiloFile, models: Mapping[
         raw["model"] = {"clients": dict(models)}
         raw["pretrain"] = _of_models(raw.get("pretrain", {}), set(models.values()))
     if file.model is not None:
-        kept = {key: value for key, value in raw.get("pretrain", {}).items() if key in ("freeze", "lr_scale")}
-        raw["pretrain"] = kept | ({} if file.weights is None else {"weights": file.weights})
+        raw["pretrain"] = _alone(raw.get("pretrain", {})) | ({} if file.weights is None else {"weights": file.weights})
     settings = parse_settings(raw, file.folders)
     return replace(settings, data=settings.data | {"source": file.source})
 

@@ -36,6 +36,15 @@ def test_a_silo_in_order(tmp_path: Path) -> None:
     assert all(finding.ok for finding in again)
 
 
+@pytest.mark.parametrize("weights", ["start.safetensors", {"mlp": "start.safetensors"}])
+def test_weights_that_the_coordinator_will_send_are_no_fault(tmp_path: Path, weights: Any) -> None:
+    """The silo has no such file, and need not: the model is tried with weights of its own."""
+    pretrain = {"weights": weights, "head": "fresh", "freeze": "all but head", "lr_scale": {"3": 0.5}}
+    given = settings_of(tmp_path, data={"source": "csv", "path": "elsewhere.csv"}, pretrain=pretrain)
+    found = check_silo(silo_file(tmp_path, "north", NORTH), tmp_path, MACHINE, Expected(settings_to_send(given)))
+    assert [(each.what, each.sentence) for each in found if not each.ok] == []
+
+
 def test_every_fault_is_a_sentence(tmp_path: Path) -> None:
     file = silo_file(tmp_path, "north", NORTH)
     (tmp_path / "north.csv").unlink()
