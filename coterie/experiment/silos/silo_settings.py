@@ -10,7 +10,7 @@ from coterie.core.errors import Mistake
 from coterie.experiment.settings import Settings, model_names, parse_settings
 from coterie.experiment.silos.merge_facts import Agreement, Merged
 from coterie.experiment.silos.silo_file import SiloFile
-from coterie.experiment.tables import PUBLISHED, Deploy
+from coterie.experiment.tables import PUBLISHED, Deploy, model_function_keys
 from coterie.loop.faults import Faults
 from coterie.models.libraries import library_prefix
 from coterie.objectives.kinds import KINDS
@@ -108,7 +108,7 @@ def name_models(settings: Settings, merged: Merged) -> Settings:
                 f"silo {c.silo}: its own model is {name}, which is the name of code; no silo may choose what the "
                 "coordinator imports, so name it in [model] clients too"
             )
-    options = {k: v for k, v in settings.model.items() if v is not None and k not in ("name", "names", "clients")}
+    options = _options_given(settings)
     if options:
         key, value = next(iter(options.items()))
         silo = next(iter(own.values())).silo
@@ -120,6 +120,19 @@ def name_models(settings: Settings, merged: Merged) -> Settings:
         )
     named = models_by_client(settings, [c.client for c in merged.clients])
     return replace(settings, model={"clients": {c.client: c.model or named[c.client] for c in merged.clients}})
+
+
+def _options_given(settings: Settings) -> dict[str, Any]:
+    """Return the options of the one model that differ from those that it has anyway."""
+    if "name" not in settings.model:
+        return {}
+    defaults = {key: own.default for key, own in model_function_keys(settings.model["name"], settings.folders).items()}
+    given = {key: value for key, value in settings.model.items() if value is not None and key != "name"}
+    return {key: value for key, value in given.items() if key not in defaults or _plain(defaults[key]) != _plain(value)}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def models_by_client(settings: Settings, clients: list[str]) -> dict[str, str]:

@@ -89,3 +89,17 @@ def test_no_silo_chooses_what_the_coordinator_imports(tmp_path: Path) -> None:
     silos = {s: ServeSilo(load_silo_file(f), tmp_path / s, MACHINE) for s, f in files.items()}
     with pytest.raises(Mistake, match="silo south: its own model is theirs:net, which is the name of code"):
         join_silos(settings, InProcess(silos), list(files), MACHINE, tmp_path / "run")
+
+
+def test_a_silos_own_model_beside_options_or_feddf_is_refused(tmp_path: Path) -> None:
+    """FedDF averages one model; and options of the file's one model would be meant for which of several?"""
+    tables = {"data": {"source": "digits", "partition": "iid", "num_clients": 2}}
+    tables |= {"seed_set": {"source": "digits", "examples": 12}}
+    for algorithm, sentence in (("fedh2l", "gives them no options; leave it out"), ("feddf", "one model for all")):
+        model = {"name": "mlp", "hidden": [5]} if algorithm == "fedh2l" else {"name": "mlp"}
+        settings = settings_of(tmp_path, **tables, model=model, algorithm={"name": algorithm, "lr": 0.1})
+        files = deal_to_silos(settings, ["north", "south"], tmp_path / algorithm).files
+        files["south"].write_text(files["south"].read_text() + '[model]\nname = "logistic"\n')
+        silos = {s: ServeSilo(load_silo_file(f), tmp_path / algorithm / "at" / s, MACHINE) for s, f in files.items()}
+        with pytest.raises(Mistake, match=sentence):
+            join_silos(settings, InProcess(silos), list(files), MACHINE, tmp_path / "run")

@@ -71,6 +71,17 @@ CASES: dict[str, dict[str, Any]] = {
         "algorithm": {"name": "fedh2l", "lr": 0.1},
         "evaluate": {"clients": True},
     },
+    "models by client": {
+        **digits(partition="iid"),
+        "seed_set": {"source": "digits", "examples": 20},
+        "model": {"clients": {"0": "mlp", "1": "logistic", "2": "2nn", "3": "mlp", "4": "logistic", "5": "mlp"}},
+        "algorithm": {"name": "fedmd", "lr": 0.1},
+    },
+    "distillation": {
+        **digits(partition="iid"),
+        "seed_set": {"source": "digits", "examples": 20},
+        "algorithm": {"name": "feddf", "lr": 0.1},
+    },
     "seed set": {
         **digits(partition="iid"),
         "seed_set": {"source": "digits", "examples": 20},
@@ -98,6 +109,35 @@ def test_the_weights_are_those_of_the_simulation(tmp_path: Path, name: str) -> N
             simulated_weights = simulated[-1].weights(client)
             assert all(torch.equal(saved[key], simulated_weights[key]) for key in simulated_weights)
     assert deployed[-1].train_loss == simulated[-1].train_loss
+
+
+@pytest.mark.parametrize("algorithm", ["fedh2l", "fedmd"])
+def test_a_silo_brings_its_own_model_and_weights(tmp_path: Path, algorithm: str) -> None:
+    """The file has one mlp, with the options that it has anyway; silo1's is another, from weights that never travel.
+
+    The simulation that says the same names a model for each client, and the weights of silo1's.
+    """
+    tables = {**digits(partition="iid", num_clients=3), "seed_set": {"source": "digits", "examples": 20}}
+    tables |= {"algorithm": {"name": algorithm, "lr": 0.1}, "evaluate": {"clients": True}}
+    settings = settings_of(tmp_path, **tables, model={"name": "mlp"})
+    files = deal_to_silos(settings, ["silo0", "silo1", "silo2"], tmp_path / "dealt").files
+    simulated = settings_of(tmp_path, **tables, model={"clients": {"0": "mlp", "1": "logistic", "2": "mlp"}})
+    plan = build_experiment(simulated, MACHINE).plan
+    own = plan.tasks[plan.architecture("1")].state_dict(plan.initial[plan.architecture("1")])
+    safetensors.torch.save_file({name: x + 0.25 for name, x in own.items()}, files["silo1"].parent / "own.safetensors")
+    more = '[model]\nname = "logistic"\nweights = "own.safetensors"\n'
+    files["silo1"].write_text(files["silo1"].read_text() + more)
+    start = {"logistic": str(files["silo1"].parent / "own.safetensors")}
+    simulated = replace(simulated, pretrain=replace(simulated.pretrain, weights=start))
+    *_, there = run(build_experiment(simulated, MACHINE).plan)
+    deployed = join_silos(settings, serve(files, tmp_path / "silos"), list(files), MACHINE, tmp_path / "run")
+    *_, here = run(deployed.plan)
+    save_at_silos(here)
+    for client in ("0", "1", "2"):
+        saved = safetensors.torch.load_file(model_path(tmp_path / "silos" / f"silo{client}", client))
+        assert saved.keys() == there.weights(client).keys()
+        assert all(torch.equal(saved[name], x) for name, x in there.weights(client).items())
+    assert here.train_loss == there.train_loss
 
 
 def test_hospitals_with_tables_of_their_own(tmp_path: Path) -> None:
