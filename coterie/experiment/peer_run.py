@@ -44,7 +44,7 @@ from coterie.track.run_folder import ROSTER_FILE
 _EARLY = ("rng_seed", "data", "algorithm", "cohort", "aggregation", "seed_set")
 """What participants compare before they know their data: it is the same in the file and in a run folder's config.toml,
 where nothing is left open any more."""
-_OWN = ("engine", "evaluate", "probe", "pretrain", "rounds")
+_OWN = ("engine", "evaluate", "probe", "pretrain", "rounds", "track")
 """Tables and keys in which participants may differ. Weights to start from must be the same, and are compared."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -93,7 +94,8 @@ class _RunJob:
         workers = self.recorder.experiment.settings.engine.workers
         assert workers != "auto", "the settings are resolved"
         lead = partial(carry_out, recorder=self.recorder, participation=self.participation)
-        return lead(self.team) if self.team.size > 1 else lead_processes(workers, lead, follow)
+        with closing(self.recorder.trackers):
+            return lead(self.team) if self.team.size > 1 else lead_processes(workers, lead, follow)
 
     def withdraw(self) -> None:
         """Remove what the run wrote into its folder before its first round."""

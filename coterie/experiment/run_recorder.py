@@ -20,9 +20,11 @@ from coterie.experiment.stop_early import further_goals, stopping_of
 from coterie.experiment.toml_file import read_toml
 from coterie.loop.plan import Resume, Round
 from coterie.loop.refusals import failure
+from coterie.report.run_reader import flatten
 from coterie.track import RunFolder, summarise
 from coterie.track.rounds_file import Record
 from coterie.track.stopping import Stopping
+from coterie.track.trackers import Trackers
 from coterie.track.weights_file import pack_weights
 
 
@@ -72,12 +74,21 @@ class RunRecorder:
 
     Attributes:
         records: of the rounds on record, those of earlier processes included.
+        trackers: what [track] names.
+
+    Raises:
+        Mistake: the package of a tracker is not installed.
     """
 
     experiment: Experiment
     folder: RunFolder
     watch: RunWatch
     records: list[Record] = field(default_factory=list)
+    trackers: Trackers = field(init=False)
+
+    def __post_init__(self) -> None:
+        settings = self.experiment.settings
+        self.trackers = Trackers(settings.track, self.folder.path, flatten(settings.tables()), self.watch.say)
 
     @property
     def target(self) -> float | None:
@@ -186,9 +197,11 @@ class RunRecorder:
     def _was_last_round(self) -> bool:
         return len(self.records) >= self.experiment.settings.rounds
 
-    def show_round(self) -> None:
-        """Show the round that is on record last."""
+    def show_round(self, saved: bool) -> None:
+        """Show the round that is on record last; send the rounds to trackers if a checkpoint has them."""
         self.watch.round(self.records[-1])
+        if saved:
+            self.trackers.log(self.records)
 
     def write_end(self, broken: str | None = None) -> dict[str, Any]:
         """Write summary.json and report.html, and return the summary.
@@ -202,5 +215,6 @@ class RunRecorder:
         summary |= describe_privacy(self.experiment.plan, len(self.records) + (kept.repeated if kept else 0))
         failed = broken or failure(self.records, self.experiment.plan)
         summary |= {} if failed is None else {"failure": failed}
+        self.trackers.end(self.records, summary)  # before the run is over, so that a run killed here sends it again
         write_end(self.folder, summary)
         return summary

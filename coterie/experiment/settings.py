@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from coterie.loop.communication import Communication
     from coterie.loop.faults import Faults
     from coterie.privacy.table import Privacy
+    from coterie.track.track_table import Track
 
 IGNORED = ("versions",)
 """Tables that a run writes into its config.toml for the reader."""
@@ -72,6 +73,7 @@ class Settings:
     privacy: Privacy
     deploy: Deploy
     task: TaskOptions
+    track: Track
     folders: tuple[Path, ...]
 
     def tables(self) -> dict[str, Any]:
@@ -82,6 +84,8 @@ class Settings:
         if self.privacy.unit == "none":  # the keys of noise have no effect then
             secure = {k: v for k, v in inner["privacy"].items() if k.startswith("secure")}
             inner["privacy"] = {"unit": "none"} | (secure if self.privacy.secure_sum else {})
+        if not self.track.to:
+            inner["track"] = {}
         return {"rng_seed": top["rng_seed"], "rounds": top["rounds"]} | {k: v for k, v in inner.items() if v}
 
 

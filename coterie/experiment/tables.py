@@ -145,6 +145,7 @@ FIXED = Registry(
         "privacy": "coterie.privacy.table:Privacy",
         "deploy": "coterie.experiment.tables:Deploy",
         "task": "coterie.core.task_options:TaskOptions",
+        "track": "coterie.track.track_table:Track",
     },
 )
 """The tables whose keys do not depend on a choice, and the dataclass that each becomes."""
@@ -167,6 +168,7 @@ TABLES = (
     "communication",
     "privacy",
     "deploy",
+    "track",
 )
 """Every table, in the order of a file."""
 

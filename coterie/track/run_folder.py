@@ -18,6 +18,7 @@ privacy.json          what `coterie probe privacy` found, where it was run; it h
 stages/               the folders of earlier stages, where the run is the last of a chain
 summary.json          the results; where it is there, the run is over
 report.html           the page
+tensorboard/ mlflow/ wandb/ track.json    what trackers write, and what they have; without digests
 checksums.json        a digest of each of these files, except those in checkpoint/, which has its own
 
 A run between silos also has deployment.json and silos.json, and a rehearsal the folders silos/ and coordinator/.

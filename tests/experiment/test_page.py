@@ -35,7 +35,9 @@ def told(keys: Keys) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("table", ["cohort", "evaluate", "engine", "faults", "communication", "privacy", "deploy"])
+@pytest.mark.parametrize(
+    "table", ["cohort", "evaluate", "engine", "faults", "communication", "privacy", "deploy", "track"]
+)
 def test_a_table_has_its_keys_and_defaults(table: str) -> None:
     assert {key: default for key, default, *_ in rows(table.capitalize())} == told(read_keys(FIXED.places[table]))
 
@@ -72,7 +74,8 @@ def test_the_folder_and_the_record(start: Start) -> None:
     outcome = start("rounds=2")
     listed = dict(rows("The folder"))
     files = {path.name + "/" * path.is_dir() for path in outcome.folder.iterdir() if path.name != ".lock"}
-    assert {name.strip("`") for name in listed} == files | {
+    assert {name.strip("`") for names in listed for name in names.split(", ")} == files | {
+        *("tensorboard/", "mlflow/", "wandb/", "track.json"),
         "start/",
         "adapter/",
         "stages/",

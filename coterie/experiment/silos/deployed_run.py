@@ -11,7 +11,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,8 @@ class _DeployedJob:
         return self.recorder.records
 
     def carry_out(self) -> dict[str, Any]:
-        return carry_out(ALONE, self.recorder)
+        with closing(self.recorder.trackers):
+            return carry_out(ALONE, self.recorder)
 
     def withdraw(self) -> None:
         self.recorder.folder.withdraw()
