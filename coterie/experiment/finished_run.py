@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
+from torch import nn
 
 from coterie.core import tree
 from coterie.core.errors import Mistake
@@ -21,6 +24,8 @@ from coterie.experiment.settings import load_settings
 from coterie.experiment.trust import code_of_folder
 from coterie.models.adapter_files import read_adapter
 from coterie.models.batchnorm_statistics import recalibration
+from coterie.models.functional import initial_weights, make_task
+from coterie.models.lora import find_adapters, merge_adapters, merge_values
 from coterie.probes import Surface, draw_subset
 from coterie.report.run_reader import is_pretraining
 from coterie.track import RunFolder
@@ -99,10 +104,12 @@ def _load_end(folder: Path, like: Tree, is_adapted: bool) -> Tree:
 def load_comparable_runs(folders: Sequence[Path], trust: bool = False) -> list[FinishedRun]:
     """Load runs whose models can be combined; the arguments are those of `load_finished_run`, for several folders.
 
+    Adapters are merged: between factors of two runs there is no model that lies between the runs' models.
+
     Raises:
-        Mistake: as `load_finished_run`; or their models or data sets differ.
+        Mistake: as `load_finished_run`; or their models, data sets, or what is frozen in the models differ.
     """
-    runs = [load_finished_run(folder, trust) for folder in folders]
+    runs = [_merge_run(load_finished_run(folder, trust)) for folder in folders]
     first = runs[0]
     for run in runs[1:]:
         keys = find_changes(run.experiment.settings, first.experiment.settings)
@@ -112,7 +119,47 @@ def load_comparable_runs(folders: Sequence[Path], trust: bool = False) -> list[F
                 f"{run.folder}: {', '.join(apart)} differs from {first.folder}; models on a line or a plane must be of "
                 "one architecture and one data set"
             )
+        if not _same_values(_take_frozen(run), _take_frozen(first)):
+            raise Mistake(
+                f"{run.folder}: what is frozen in its model differs from {first.folder}; models on a line or a plane "
+                "must start from the same weights where they are frozen"
+            )
     return runs
+
+
+def _take_frozen(run: FinishedRun) -> Tree:
+    (task,) = run.experiment.plan.tasks.values()
+    return dict(task.frozen)
+
+
+def _same_values(a: Tree, b: Tree) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def _merge_run(run: FinishedRun) -> FinishedRun:
+    """Return the run of the model without adapters: the weights of layers that had one are among those that move."""
+    ((name, adapted),) = run.experiment.models.items()
+    layers = find_adapters(adapted)
+    if not layers:
+        return run
+    model = merge_adapters(copy.deepcopy(adapted))
+    for layer in layers:
+        model.get_submodule(layer).weight.requires_grad_(True)
+    plan = run.experiment.plan
+    old = plan.tasks[name]
+    on_engine = copy.deepcopy(model).to(plan.engine.device, plan.engine.dtype)
+    task = make_task(on_engine, loss=old.loss, metrics=old.metrics, num_classes=old.num_classes)
+    like = initial_weights(on_engine)
+    start, end = (
+        _merge_weights(adapted, {**old.frozen, **w["params"], **w["buffers"]}, like) for w in (run.start, run.end)
+    )
+    plan = replace(plan, tasks=plan.engine.prepare({name: task}), initial={name: start})
+    return replace(run, experiment=replace(run.experiment, models={name: model}, plan=plan), start=start, end=end)
+
+
+def _merge_weights(adapted: nn.Module, flat: Tree, like: Tree) -> Tree:
+    merged = merge_values(adapted, flat)
+    return {kind: {name: merged[name] for name in leaves} for kind, leaves in like.items()}
 
 
 def loss_surface(run: FinishedRun, on: On, examples: int, statistics: Statistics) -> Surface:

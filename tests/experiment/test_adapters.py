@@ -10,8 +10,9 @@ import safetensors.torch
 import torch
 
 from coterie import Mistake
+from coterie.core import tree
 from coterie.experiment import folder_jobs
-from coterie.experiment.finished_run import load_finished_run
+from coterie.experiment.finished_run import load_comparable_runs, load_finished_run, loss_surface
 from coterie.experiment.pretraining_settings import load_pretraining
 from coterie.experiment.run import run
 from coterie.experiment.settings import load_settings
@@ -130,6 +131,24 @@ def test_a_finished_run_is_loaded_with_its_adapters(finished: Path) -> None:
     assert loaded.end["params"].keys() == {name for name, p in model.named_parameters() if p.requires_grad}
     assert torch.equal(loaded.start["params"]["1.lora_A"], model[1].lora_A)
     assert bool(loaded.end["params"]["1.lora_B"].any())
+
+
+def test_between_two_runs_lie_models_not_factors(finished: Path, tmp_path: Path) -> None:
+    """Midway between two runs is the mean of their merged weights; the mean factors would make another model."""
+    run(settings(tmp_path, "algorithm.lr=0.2"), tmp_path / "faster")
+    runs = load_comparable_runs([finished, tmp_path / "faster"])
+    surface = loss_surface(runs[0], "test", 200, "measured")
+    (plain,) = runs[0].experiment.models.values()
+    x, y = surface.examples.tensors()
+    saved = [tensors(folder / "model.safetensors") for folder in (finished, tmp_path / "faster")]
+    for t in (0.0, 0.5, 1.0):
+        plain.load_state_dict({name: (1 - t) * w + t * saved[1][name] for name, w in saved[0].items()})
+        expected = torch.nn.functional.cross_entropy(plain(x), y)
+        place = tree.map(lambda a, b, t=t: (1 - t) * a + t * b, runs[0].end, runs[1].end)
+        assert surface.at(place)["loss"] == pytest.approx(float(expected.detach()), abs=1e-5)
+    run(settings(tmp_path, "rng_seed=1"), tmp_path / "other")
+    with pytest.raises(Mistake, match=r"other: what is frozen in its model differs from .*must start from the same"):
+        load_comparable_runs([finished, tmp_path / "other"])
 
 
 @pytest.mark.parametrize(
