@@ -183,7 +183,7 @@ def leave_out_sent_weights(tables: Mapping[str, Any]) -> dict[str, Any]:
     weights = pretrain.get("weights")
     if isinstance(weights, Mapping):
         kept = {name: value for name, value in weights.items() if value != SENT_WEIGHTS}
-        return {**tables, "pretrain": {**pretrain, "weights": kept}} if kept else {**tables, "pretrain": _alone(pretrain)}
+        return {**tables, "pretrain": {**pretrain, "weights": kept} if kept else _alone(pretrain)}
     return {**tables, "pretrain": _alone(pretrain)} if weights == SENT_WEIGHTS else dict(tables)
 
 
