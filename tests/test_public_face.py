@@ -93,4 +93,16 @@ def test_the_command_has_its_fixed_names() -> None:
     """`coterie --help` lists them; names may be added, and none is removed."""
     help_text = subprocess.run([sys.executable, "-m", "coterie", "--help"], check=True, capture_output=True, text=True)
     listed = {line.split()[0] for line in help_text.stdout.partition("Commands:")[2].splitlines() if line.strip()}
-    assert {"run", "report", "compare", "sweep", "pretrain", "predict", "data", "probe", "deploy", "peer"} <= listed
+    assert {
+        "run",
+        "report",
+        "compare",
+        "sweep",
+        "pretrain",
+        "predict",
+        "data",
+        "probe",
+        "deploy",
+        "peer",
+        "watch",
+    } <= listed

@@ -173,6 +173,17 @@ def compare(
 
 
 @app.command()
+def watch(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run, a chain or a sweep.")],
+    port: Annotated[int, typer.Option(help="Where to listen on this machine. [default: a free port]")] = 0,
+) -> None:
+    """Show a run or a sweep in a browser, live: its report, made again after every round."""
+    from coterie.cli.watch_command import watch_folder
+
+    watch_folder(folder, port)
+
+
+@app.command()
 def sweep(
     file: File,
     values: Annotated[
