@@ -22,7 +22,8 @@ from coterie.core.threads import SharedMachineWatch
 from coterie.core.tree import Tree
 from coterie.loop.measure import measure_round
 from coterie.loop.plan import Plan, Resume, Round
-from coterie.loop.private_round import STATE, initial_bound
+from coterie.loop.private_client import STATE
+from coterie.loop.private_round import initial_bound
 from coterie.loop.refusals import RefusalWatch
 from coterie.loop.round import one_round
 from coterie.loop.secure_round import check_secure_sum, hides_updates

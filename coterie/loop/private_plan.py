@@ -35,6 +35,11 @@ def mean_cohort_size(cohort: Cohort, population: int) -> float:
     return cohort.probability(population) * population
 
 
+def clients_asked(plan: Plan) -> float:
+    """Return how many clients a round of a plan asks on average; a silo's plan does not know all, and is told."""
+    return mean_cohort_size(plan.cohort, len(plan.ids)) if plan.asked is None else plan.asked
+
+
 def complete_privacy(privacy: Privacy, cohort: Cohort, population: int, rounds: int) -> Privacy:
     """Return [privacy] with its delta and its noise multiplier, which is calibrated for the rounds unless it is given.
 

@@ -7,8 +7,8 @@ n is the number of clients that a round asks on average, not of those that answe
 is refused adds zeros, and so it weakens nothing. In a round that nobody answered, the noise alone is the update. All
 clients count alike. `next_state` gets the expected numbers too.
 
-With where = "clients" each client bounds its own update and adds its share of the noise (`protect`), and a round with
-too few of them changes nothing.
+With where = "clients" each client bounds its own update and adds its share of the noise
+(`coterie.loop.private_client`), and a round with too few of them changes nothing.
 
 McMahan, Ramage, Talwar, Zhang: Learning Differentially Private Recurrent Language Models, ICLR 2018, Algorithm 1, with
 the estimator f_f of its section 2 (fixed denominators).
@@ -19,7 +19,7 @@ Legend: N clients, n of a cohort on average, C bound, z noise multiplier.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import torch
@@ -33,22 +33,14 @@ from coterie.core.transforms import identity
 from coterie.core.tree import Tree
 from coterie.loop.jobs import Assignment
 from coterie.loop.plan import Plan
-from coterie.loop.private_plan import (
-    bounds_of,
-    check_parts,
-    count_noise,
-    least_reached,
-    mean_cohort_size,
-    update_multiplier,
-)
+from coterie.loop.private_client import STATE, deviations, limit_of, noise_key
+from coterie.loop.private_plan import bounds_of, check_parts, clients_asked, count_noise, least_reached
 from coterie.loop.tally import Tally
 from coterie.loop.template import Templates
-from coterie.privacy.bounded_sum import BoundedSum, bound
+from coterie.privacy.bounded_sum import BoundedSum
 from coterie.privacy.noise import add_noise, gaussian
 from coterie.processes.team import sum_trees
 
-STATE = "privacy"
-"""The server state's own part under an adaptive bound: {"clip": C, float64 []}. Algorithms never see it."""
 MAX_FALL = 0.1
 """A BatchNorm layer's variance falls to this share of itself at most in a round, since noise could make it negative."""
 
@@ -64,28 +56,6 @@ def initial_bound(plan: Plan) -> Tree:
 def without_bound(state: Tree) -> Tree:
     """Return the server's state as the algorithm knows it."""
     return {name: part for name, part in state.items() if name != STATE}
-
-
-def protect(plan: Plan, replies: Iterable[tuple[Assignment, Reply]]) -> Iterator[tuple[Assignment, Reply]]:
-    """Where clients add the noise: bound each update and add the client's share, before anything else sees it.
-
-    A share has the variance (z C)^2 / m, where m is the least number of updates with which a round counts. The sums of
-    the training loss stay at the client.
-    """
-    privacy = plan.guarantee
-    if privacy is None or privacy.where == "server":
-        yield from replies
-        return
-    expected = mean_cohort_size(plan.cohort, len(plan.ids))
-    for work, reply in replies:
-        check_parts(plan)
-        bounds = bounds_of(privacy, reply.update)
-        bounded, _ = bound(reply.update, bounds or _limit(plan, {}))
-        share = _deviation(plan, bounds, _limit(plan, {}), expected, reply.update)
-        deviation = {part: d / math.sqrt(least_reached(privacy, expected)) for part, d in share.items()}
-        noisy = add_noise(bounded, deviation, _key(plan, work.job.round, reply.client))
-        update = tree.map(lambda x, like: x.to(like.dtype), noisy, reply.update)
-        yield work, reply._replace(update=update, logs={})
 
 
 def aggregate_privately(
@@ -113,8 +83,8 @@ def aggregate_privately(
     assert privacy is not None, "a guarantee is given"
     assert isinstance(protected, Mapping), "the plan was checked"
     parts = check_parts(plan)
-    expected = mean_cohort_size(plan.cohort, len(plan.ids))
-    limit, bounds = _limit(plan, state), bounds_of(privacy, parts)
+    expected = clients_asked(plan)
+    limit, bounds = limit_of(plan, state), bounds_of(privacy, parts)
     at_server = privacy.where == "server"
     total = BoundedSum((bounds or limit) if at_server else math.inf)
     for reply in replies:
@@ -126,9 +96,30 @@ def aggregate_privately(
     like = _differences(protected, _honest_update(plan, number, broadcast), broadcast)
     zeros = tree.map(lambda x: torch.zeros_like(x, dtype=torch.float64), like)
     summed, surplus = sum_trees(plan.team, zeros if total.total is None else total.total, total.surplus)
-    key = _key(plan, number, "server")
-    if at_server:
-        summed = add_noise(summed, _deviation(plan, bounds, limit, expected, summed), key)
+    return release_sum(plan, number, state, broadcast, summed, surplus)
+
+
+def release_sum(
+    plan: Plan, number: int, state: Tree, broadcast: Tree, summed: Tree, surplus: float = 0.0
+) -> tuple[Tree, Tree]:
+    """Return the noisy mean of a round, from the sum of its bounded differences, and the state's own part.
+
+    Args:
+        plan: in this round.
+        number: the round's.
+        state: the server's, with its own part where the bound adapts.
+        broadcast: what the clients were sent.
+        summed: float64; with noise already where the clients add it.
+        surplus: see `BoundedSum`.
+    """
+    privacy, protected = plan.guarantee, plan.algorithm.server.private
+    assert privacy is not None, "a guarantee is given"
+    assert isinstance(protected, Mapping), "the plan was checked"
+    expected, limit, key = clients_asked(plan), limit_of(plan, state), noise_key(plan, number, "server")
+    if privacy.where == "server":
+        bounds = bounds_of(privacy, summed)
+        summed = add_noise(summed, deviations(plan, bounds, limit, expected, summed), key)
+    like = _differences(protected, _honest_update(plan, number, broadcast), broadcast)
     mean = tree.map(lambda s, x: (s / expected).to(x.dtype), summed, like)
     aggregate = {part: protected[part].restore(mean[part], broadcast) for part in mean}
     return aggregate, _next_bound(plan, limit, surplus, expected, key)
@@ -136,7 +127,7 @@ def aggregate_privately(
 
 def private_info(plan: Plan, info: RoundInfo) -> RoundInfo:
     """Return what the server's update is told of a round: the expected numbers, whoever answered."""
-    expected = mean_cohort_size(plan.cohort, len(plan.ids))
+    expected = clients_asked(plan)
     weights: dict[Weighting, float] = {"examples": expected, "processed": expected, "one": expected}
     return info._replace(reached=max(round(expected), 1), weighting=weights)
 
@@ -164,28 +155,6 @@ def _differences(protected: Mapping[str, PrivatePart], update: Tree, broadcast: 
     return {part: protected[part].difference(value, broadcast) for part, value in update.items()}
 
 
-def _limit(plan: Plan, state: Tree) -> float:
-    """Return C in this round; 1 where each part has a bound of its own."""
-    assert plan.guarantee is not None, "a guarantee is given"
-    if STATE in state:
-        return float(state[STATE]["clip"])
-    return plan.guarantee.clip_norm or 1.0
-
-
-def _deviation(
-    plan: Plan, bounds: Mapping[str, float] | None, limit: float, expected: float, parts: Mapping[str, object]
-) -> dict[str, float]:
-    """Return the standard deviation of the noise on each part of the sum.
-
-    Parts with bounds C_p of their own, in units of C_p, have the norm sqrt(P) together at most.
-    """
-    assert plan.guarantee is not None, "a guarantee is given"
-    z = update_multiplier(plan.guarantee, expected)
-    if bounds is None:
-        return dict.fromkeys(parts, z * limit)
-    return {part: z * math.sqrt(len(bounds)) * bounds[part] for part in parts}
-
-
 def _next_bound(plan: Plan, limit: float, surplus: float, expected: float, key: str) -> Tree:
     """Return the state's own part after a round: C exp(-lr (b - target)), b the noisy share of updates within C.
 
@@ -200,11 +169,6 @@ def _next_bound(plan: Plan, limit: float, surplus: float, expected: float, key: 
     target, rate = privacy.target_quantile or 0.5, privacy.clip_lr or 0.2
     step = min(max(-rate * (share - target), -20.0), 20.0)  # much noise must not overflow
     return {STATE: {"clip": torch.tensor(limit * math.exp(step), dtype=torch.float64)}}
-
-
-def _key(plan: Plan, number: int, who: str) -> str:
-    """Return the key of the noise that is added in a round, at the server or by a client."""
-    return f"{plan.secret_seed}\x1f{number}\x1f{who}\x1fnoise"
 
 
 def _honest_update(plan: Plan, number: int, broadcast: Tree) -> Tree:

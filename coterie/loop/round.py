@@ -25,7 +25,8 @@ from coterie.core.tree import Tree
 from coterie.loop.check_update import broken_leaf
 from coterie.loop.jobs import Assignment, jobs_of_cohort, return_states, run_jobs
 from coterie.loop.plan import Plan
-from coterie.loop.private_round import aggregate_privately, mend_variances, private_info, protect, without_bound
+from coterie.loop.private_client import protect
+from coterie.loop.private_round import aggregate_privately, mend_variances, private_info, without_bound
 from coterie.loop.replies import check, corrupt, decode, encode, forge, inspect
 from coterie.loop.secure_round import aggregate_in_secret, hides_updates
 from coterie.loop.secure_work import SecureWork, SimulatedSecureWork
