@@ -355,7 +355,10 @@ def _choose_engine(
         dtype=DTYPES[settings.engine.dtype],
     )
     check_work(settings, work, machine)
-    return resolve_engine(settings.engine, machine, work)
+    engine = settings.engine
+    if settings.privacy.secure_sum and engine.workers == "auto":  # its simulation is of one process
+        engine = replace(engine, workers=1)
+    return resolve_engine(engine, machine, work)
 
 
 def _bytes_sent_once(

@@ -144,6 +144,13 @@ def check_private(plan: Plan) -> None:
             key="where",
             value="clients",
         )
+    if privacy.secure_sum and plan.cohort.sampling == "poisson":
+        raise Mistake(
+            "a secure sum of too few clients is not opened, which would show who takes part; set cohort.sampling = "
+            '"uniform"',
+            key="secure_sum",
+            value=True,
+        )
     if any(not tree.is_finite(weights) for weights in plan.initial.values()):
         raise Mistake("the model holds infinite numbers, to which no noise can be added; replace them", key="unit")
     named = set[str]()
@@ -170,9 +177,11 @@ def check_parts(plan: Plan) -> Mapping[str, object]:
     if open_parts:
         sentence = f"the algorithm does not say how the part {open_parts[0]} of its updates is bounded"
         raise Mistake(f"{sentence}; it must, in ServerHalf.private", key="unit", value=privacy.unit)
-    if privacy.where == "clients" and any(protected[part] is not DIFFERENCE for part in server.weighting):
-        raise Mistake(
-            'the server must see what this algorithm bounds; set `where` = "server"', key="where", value="clients"
-        )
+    if any(protected[part] is not DIFFERENCE for part in server.weighting):
+        sentence = "the server must see what this algorithm bounds"
+        if privacy.where == "clients":
+            raise Mistake(f'{sentence}; set `where` = "server"', key="where", value="clients")
+        if privacy.secure_sum:
+            raise Mistake(f"{sentence}; leave `secure_sum` out", key="secure_sum", value=True)
     bounds_of(privacy, server.weighting)
     return server.weighting

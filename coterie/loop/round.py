@@ -26,7 +26,7 @@ from coterie.loop.check_update import broken_leaf
 from coterie.loop.jobs import Assignment, jobs_of_cohort, return_states, run_jobs
 from coterie.loop.plan import Plan
 from coterie.loop.private_client import protect
-from coterie.loop.private_round import aggregate_privately, mend_variances, private_info, without_bound
+from coterie.loop.private_round import aggregate_privately, mend_variances, private_info, release_sum, without_bound
 from coterie.loop.replies import check, corrupt, decode, encode, forge, inspect
 from coterie.loop.secure_round import aggregate_in_secret, hides_updates
 from coterie.loop.secure_work import SecureWork, SimulatedSecureWork
@@ -55,6 +55,8 @@ def one_round(
         aggregate = aggregate_in_secret(
             plan, number, hidden, template_of, tally, lambda replies: keep(replies, store, states, tally)
         )
+        if aggregate is not None and plan.guarantee is not None:
+            aggregate, own = release_sum(plan, number, state, broadcast, aggregate)
     else:
         replies = accept_replies(plan, number, broadcast, store, tally, templates, states)
         if plan.guarantee is None:

@@ -19,13 +19,14 @@ from coterie.core.tree import Tree
 from coterie.loop.check_update import problem
 from coterie.loop.jobs import Assignment
 from coterie.loop.plan import Plan
+from coterie.loop.private_plan import clients_asked, least_reached
+from coterie.loop.private_sum import private_form
 from coterie.loop.secure_work import MASKED, SecureWork
 from coterie.loop.sum_layout import OpenedSum, SumLayout, as_one_mean, power_above
 from coterie.loop.tally import Tally
 from coterie.privacy.fixed_point import FixedPoint
 from coterie.privacy.masking_client import LEAST_CLIENTS
 from coterie.privacy.masking_server import MaskingServer, TooFew, find_quorum
-from coterie.privacy.table import Privacy
 
 
 def hides_updates(plan: Plan) -> bool:
@@ -63,13 +64,29 @@ def check_secure_sum(plan: Plan, keep_updates: bool = False) -> None:
     size = plan.cohort_size()
     if size < LEAST_CLIENTS:
         refuse(f"from a sum of {size} one could tell them; a cohort has {LEAST_CLIENTS} clients or more")
-    find_quorum(size, plan.privacy.secure_threshold)
-    fixed_point(plan.privacy, size)
+    quorum(plan, size)
+    fixed_point(plan, size)
 
 
-def fixed_point(privacy: Privacy, clients: int) -> FixedPoint:
+def fixed_point(plan: Plan, clients: int) -> FixedPoint:
     """Return how numbers become residues in a round of so many clients."""
-    return FixedPoint(max(clients, 1), privacy.secure_bits, privacy.secure_limit)
+    assert plan.privacy is not None
+    if plan.guarantee is not None:
+        return private_form(plan, clients)
+    return FixedPoint(max(clients, 1), plan.privacy.secure_bits, plan.privacy.secure_limit)
+
+
+def quorum(plan: Plan, cohort: int) -> int:
+    """Return how many clients of a cohort must stay until the sum is opened; their noise suffices, where they add it.
+
+    Raises:
+        Mistake: the threshold is out of range.
+    """
+    privacy = plan.privacy
+    assert privacy is not None
+    needed = find_quorum(cohort, privacy.secure_threshold)
+    adds_noise = plan.guarantee is not None and privacy.where == "clients"
+    return max(needed, least_reached(privacy, clients_asked(plan))) if adds_noise else needed
 
 
 UNIT_WEIGHTS: dict[Weighting, float] = {"examples": 1.0, "processed": 1.0, "one": 1.0}
@@ -90,13 +107,13 @@ class Layouts:
         self, plan: Plan, largest: Mapping[Weighting, float], template_of: Callable[[Assignment], Tree], cohort: int
     ) -> None:
         self.plan, self.largest, self.template_of = plan, largest, template_of
-        assert plan.privacy is not None
-        self.form = fixed_point(plan.privacy, cohort)
+        self.form = fixed_point(plan, cohort)
 
     def of(self, work: Assignment) -> SumLayout:
         """Return the layout for a client's work."""
         template, server = self.plan.codec.decode(self.template_of(work)), self.plan.algorithm.server
-        return SumLayout(server, self.plan.aggregator, template, self.largest, self.form)
+        plain = self.plan.guarantee is not None
+        return SumLayout(server, self.plan.aggregator, template, self.largest, self.form, plain)
 
     def honest_payload(self, work: Assignment, logs: int = 0) -> Tree:
         """Return what an honest masked payload with so many logs looks like."""
@@ -111,6 +128,8 @@ def largest_weights(plan: Plan, costs: Mapping[str, int]) -> dict[Weighting, flo
         plan: knows how many examples clients have.
         costs: client -> the most examples that its steps process.
     """
+    if plan.guarantee is not None:
+        return UNIT_WEIGHTS
     examples = max(sizes(plan.clients, list(costs)), default=1)
     return {"examples": power_above(examples), "processed": power_above(max(costs.values(), default=1)), "one": 1.0}
 
@@ -125,14 +144,15 @@ def aggregate_in_secret(
 ) -> Tree | None:
     """Return the aggregate of a round's updates; None where too few clients stayed to open their sum.
 
+    Under a guarantee it is the sum of what the clients add, float64.
+
     Args:
         plan, number, tally: of the round, whose cohort is drawn.
         work: where the clients work.
         template_of: a client's work -> what an honest payload would look like without masks.
         keep: passes the replies on, and keeps their clients' new states.
     """
-    assert plan.privacy is not None
-    server = MaskingServer(work.purpose, find_quorum(len(tally.cohort), plan.privacy.secure_threshold))
+    server = MaskingServer(work.purpose, quorum(plan, len(tally.cohort)))
     layouts = Layouts(plan, largest_weights(plan, work.costs), template_of, len(tally.cohort))
     try:
         opened = _open_sum(work, server, layouts, tally, keep)

@@ -14,9 +14,10 @@ from coterie.core.tree import Tree
 from coterie.loop.check_update import broken_leaf, part_problem, problem
 from coterie.loop.jobs import Assignment, ClientData, clients_to_ask, jobs_of_clients, run_jobs
 from coterie.loop.plan import Plan
+from coterie.loop.private_sum import share_of_sum
 from coterie.loop.replies import encode
 from coterie.loop.store import Store
-from coterie.loop.sum_layout import SumLayout
+from coterie.loop.sum_layout import WEIGHTINGS, SumLayout
 from coterie.loop.tally import Tally
 from coterie.privacy.fixed_point import OutOfRange
 from coterie.privacy.masking_client import Ask, Keys, MaskingClient, Neighbours, Unfit
@@ -139,7 +140,8 @@ def mask_reply(
 ) -> Reply | str:
     """Return a client's reply with its numbers masked, or why it sends none.
 
-    The client looks at its own update as a server would that could see it.
+    The client looks at its own update as a server would that could see it. Under a guarantee it bounds it instead, and
+    one that is not finite counts as zeros.
 
     Args:
         plan, layout: of the round.
@@ -152,10 +154,14 @@ def mask_reply(
     if wrong is not None:
         return wrong
     update = plan.codec.decode(reply.update)
-    wrong = problem(update, reply.weighting["examples"], layout.template)
-    wrong = wrong or part_problem(plan.algorithm.server, update, plan.codec.rounding)
-    if wrong is not None:
-        return wrong
+    if plan.guarantee is None:
+        wrong = problem(update, reply.weighting["examples"], layout.template)
+        wrong = wrong or part_problem(plan.algorithm.server, update, plan.codec.rounding)
+        if wrong is not None:
+            return wrong
+    else:
+        update = share_of_sum(plan, work.job.round, reply.client, update, layout.form)
+        reply = reply._replace(weighting=dict.fromkeys(WEIGHTINGS, 1.0), logs={})
     try:
         numbers = layout.encode(reply._replace(update=update))
     except OutOfRange as error:

@@ -5,7 +5,8 @@
     log / P          every log, P that of the examples which the steps processed
 
 So the opened row holds every weighted mean, the sums of the weights, and those of the logs. Weights and counts are
-whole numbers, and P_k a power of two: their sums are exact.
+whole numbers, and P_k a power of two: their sums are exact. Under a guarantee every weight is 1, there are no logs, and
+the sums themselves are wanted.
 
 Legend: d numbers in a row.
 """
@@ -76,6 +77,7 @@ class SumLayout:
         template: an update, whose leaves have the right shapes and types.
         largest: kind of weight -> P_k.
         form: of the numbers.
+        plain: whether parts are added as they are, and their sums wanted in float64, as under a guarantee.
     """
 
     server: ServerHalf
@@ -83,6 +85,7 @@ class SumLayout:
     template: Tree
     largest: Mapping[Weighting, float]
     form: FixedPoint
+    plain: bool = False
 
     def encode(self, reply: Reply) -> Residues:
         """Return the row [d] of a client whose update is decoded.
@@ -93,7 +96,7 @@ class SumLayout:
         share = {kind: reply.weighting[kind] / self.largest[kind] for kind in WEIGHTINGS}
         pieces = []
         for part, kind in sorted(self.server.weighting.items()):
-            added = as_one_mean(self.server, part, self.chosen).before(reply.update[part], reply.weighting[kind])
+            added = self._rule(part).before(reply.update[part], reply.weighting[kind])
             pieces += [leaf.detach().reshape(-1).cpu().double().numpy() * share[kind] for _, leaf in _in_order(added)]
         logs = [float(reply.logs[name]) / self.largest["processed"] for name in sorted(reply.logs)]
         return self.form.encode(np.concatenate([*pieces, [share[kind] for kind in WEIGHTINGS], logs]))
@@ -102,10 +105,14 @@ class SumLayout:
         """Return d, for so many logs."""
         return sum(leaf.numel() for _, _, leaf in self._leaves()) + len(WEIGHTINGS) + logs
 
+    def _rule(self, part: str) -> OneMean:
+        """Return how a part is aggregated."""
+        return _PLAIN_SUM if self.plain else as_one_mean(self.server, part, self.chosen)
+
     def _leaves(self) -> Iterator[tuple[str, tuple[str, ...], Tensor]]:
         """Yield (part, path, leaf) of what is added, in the order of a row."""
         for part in sorted(self.server.weighting):
-            added = as_one_mean(self.server, part, self.chosen).before(self.template[part], 1.0)
+            added = self._rule(part).before(self.template[part], 1.0)
             yield from ((part, path, leaf) for path, leaf in _in_order(added))
 
     def decode(self, residues: Residues, logs: Sequence[str], device: torch.device) -> OpenedSum:
@@ -124,13 +131,14 @@ class SumLayout:
         at = 0
         for part, path, leaf in self._leaves():
             kind = self.server.weighting[part]
-            values = row[at : at + leaf.numel()] / (weighting[kind] / self.largest[kind])
+            divisor = 1.0 if self.plain else weighting[kind] / self.largest[kind]
+            values = row[at : at + leaf.numel()] / divisor
             means[part][path] = torch.from_numpy(values).reshape(leaf.shape).to(device)
             at += leaf.numel()
         aggregate = {}
         for part, kind in self.server.weighting.items():
-            rule = as_one_mean(self.server, part, self.chosen)
-            dtype = _float_type(self.template[part])
+            rule = self._rule(part)
+            dtype = torch.float64 if self.plain else _float_type(self.template[part])
             mean = _fill(rule.before(self.template[part], 1.0), means[part])
             aggregate[part] = tree.map(lambda x, to=dtype: x.to(to), rule.after(mean, weighting[kind]))
         return aggregate

@@ -37,7 +37,8 @@ class Privacy:
         secure_sum: whether the server learns the sum of the updates alone; with any `unit`, also "none".
         secure_bits: with `secure_sum`, the bits of a number on its way, a multiple of 8 up to 64.
         secure_limit: with `secure_sum`, the largest absolute value of a number of an update. With more clients or a
-            larger limit, as many bits leave coarser steps; `coterie.privacy.fixed_point` has the formula.
+            larger limit, as many bits leave coarser steps; `coterie.privacy.fixed_point` has the formula. With
+            unit = "client" the bound and the noise give it.
         secure_threshold: with `secure_sum`, the share of a cohort that must stay until the sum is opened.
         noise: where the randomness of the noise and of the cohorts comes from: "secret", a secret of the run folder; or
             "rng_seed", for experiments that repeat anywhere, without a guarantee towards whoever knows the seed.
@@ -80,9 +81,13 @@ class Privacy:
         for key in _OF_SECURE_SUM:
             value = getattr(self, key)
             require(key, value, self.secure_sum or value == _DEFAULTS[key], "left out unless `secure_sum` = true")
-        if self.secure_sum and self.unit != "none":
+        if self.secure_sum and self.unit == "example":
             sentence = "its noise and a secure sum do not go together yet; leave one of them out"
             raise Mistake(sentence, key="unit", value=self.unit)
+        if self.secure_sum and self.unit == "client":
+            require("clip", self.clip, self.clip == "fixed", '"fixed" with `secure_sum`')
+            is_free = self.secure_limit == _DEFAULTS["secure_limit"]
+            require("secure_limit", self.secure_limit, is_free, "left out: the bound and the noise give it")
         bits, limit, threshold = self.secure_bits, self.secure_limit, self.secure_threshold
         require("secure_bits", bits, bits in range(16, 65, 8), "16, 24, 32, 40, 48, 56 or 64")
         require("secure_limit", limit, 1 <= limit < 2.0**100, "1 or more, and no larger than 2^100")

@@ -122,6 +122,10 @@ def _check_possible(plan: Plan) -> None:
         raise Mistake("this algorithm needs all data in one place, and they are at silos: choose another one")
     if plan.attack is not None:
         raise Mistake("an attack is simulated: leave it out where the clients are at silos")
+    if plan.guarantee is not None and plan.guarantee.secure_sum:
+        raise Mistake(
+            "silos do not bound updates yet; leave one of the two out", key="secure_sum", value=True, table="privacy"
+        )
     if plan.guarantee is not None and plan.guarantee.where == "clients":
         raise Mistake(
             'silos do not add noise yet; set `where` = "server", which trusts the coordinator',
