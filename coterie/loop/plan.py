@@ -44,7 +44,7 @@ class Plan:
         engine: runs the clients' work. team: the processes that run this plan together.
         rounds, rng_seed: how many rounds, and the seed of everything random.
         cohort: how many clients a round asks. available: whether a client can be asked in a round; None: always.
-        asked: how many clients a round asks of all silos, in the plan of one that is told; None: what `cohort` says.
+        all_silos_cohort: how many clients a round asks of all silos, at one that is told so; None: what `cohort` says.
         aggregator: how updates become one.
         codec: how an update is encoded before it travels.
         faults, attack: what the cohort suffers, and what some clients do to harm the others.
@@ -66,7 +66,7 @@ class Plan:
     rounds: int
     rng_seed: int = 0
     cohort: Cohort = field(default_factory=Cohort)
-    asked: int | None = None
+    all_silos_cohort: int | None = None
     available: Available | None = None
     aggregator: Aggregator = field(default_factory=Sum)
     codec: Transform = field(default_factory=identity)

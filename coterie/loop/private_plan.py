@@ -37,7 +37,7 @@ def mean_cohort_size(cohort: Cohort, population: int) -> float:
 
 def clients_asked(plan: Plan) -> float:
     """Return how many clients a round of a plan asks on average; a silo's plan does not know all, and is told."""
-    return mean_cohort_size(plan.cohort, len(plan.ids)) if plan.asked is None else plan.asked
+    return mean_cohort_size(plan.cohort, len(plan.ids)) if plan.all_silos_cohort is None else plan.all_silos_cohort
 
 
 def complete_privacy(privacy: Privacy, cohort: Cohort, population: int, rounds: int) -> Privacy:
