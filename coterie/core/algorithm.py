@@ -85,6 +85,10 @@ class Stream:
     `batch_size` is a number or "full". `source` is "private", the client's own data, or "seed_set". The first stream of
     an algorithm sets the number of steps: `epochs` passes over its data, or `steps`. Other streams follow it and start
     over, in a new order, as often as needed. A stream that comes `once` is part of the first step alone.
+
+    With `poisson`, each example is part of each batch with the probability B / n, by itself, so that a batch holds B
+    examples on average and may be empty; such a step is a step too. `noise` is how many standard normal numbers come
+    with each batch. Both are drawn from the job's secret.
     """
 
     batch_size: int | Literal["full"] = 32
@@ -92,6 +96,8 @@ class Stream:
     steps: int | None = None
     source: Literal["private", "seed_set"] = "private"
     once: bool = False
+    poisson: bool = False
+    noise: int = 0
 
     @property
     def is_full(self) -> bool:
@@ -218,6 +224,8 @@ class Traits:
             that the server averages. Not statistics, whose variances could become 0 or negative, nor what must add up
             at the server to what clients keep. What `ServerHalf.checks` judges lies outside them.
         needs_classes: it takes the outputs for scores of classes, of which one is right, as posteriors are.
+        given_statistics: BatchNorm layers normalise by given statistics in all of its training and measuring, so that
+            no example touches what becomes of another.
     """
 
     own_models: bool = False
@@ -226,6 +234,7 @@ class Traits:
     reads_seed_set: bool = False
     lossy: tuple[tuple[str, ...], ...] = (("delta", "params"),)
     needs_classes: bool = False
+    given_statistics: bool = False
 
 
 @dataclass(frozen=True)

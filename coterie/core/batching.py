@@ -5,10 +5,12 @@ Legend: n examples, B batch size, K local steps.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from coterie.core import rng
+from coterie.core import rng, secret_draws
 from coterie.core.algorithm import Stream
 
 
@@ -36,3 +38,18 @@ def batches(stream: Stream, n: int, steps: int, *purpose: object) -> list[Tensor
         cut.extend(torch.split(order, size))
         epoch += 1
     return cut[:steps]
+
+
+def poisson_batches(stream: Stream, n: int, steps: int, secret: str, *purpose: object) -> list[Tensor]:
+    """Return the row numbers of `steps` Poisson batches, int64 [any number] each; see `Stream`."""
+    share = batch_size(stream, n) / n
+    return [secret_draws.chosen(n, share, secret, *purpose, "poisson", k) for k in range(steps)]
+
+
+def padded_width(stream: Stream, n: int) -> int:
+    """Return to how many rows a compiled step's batches are padded; a longer one, which is rare, is compiled anew.
+
+    A Poisson batch lies above B by more than six standard deviations less than once in a million batches.
+    """
+    size = batch_size(stream, n)
+    return min(n, size + 6 * math.isqrt(size) + 8) if stream.poisson else size

@@ -9,9 +9,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from coterie.core import rng
-from coterie.core.algorithm import Algorithm, Context, Weighting
-from coterie.core.batching import batch_size, batches, num_steps
+from coterie.core import rng, secret_draws
+from coterie.core.algorithm import Algorithm, Context, Stream, Weighting
+from coterie.core.batching import batch_size, batches, num_steps, poisson_batches
 from coterie.core.examples import Examples
 from coterie.core.task import Batch, Task
 from coterie.core.tree import Tree
@@ -27,6 +27,7 @@ class Job(NamedTuple):
     seed_set: Examples | None
     round: int
     rng_seed: int
+    secret: str | None = None  # what Poisson batches and noise are drawn from; None where nothing needs it
 
 
 class Reply(NamedTuple):
@@ -84,12 +85,45 @@ def count_examples(algorithm: Algorithm, sizes: Mapping[str, int]) -> int:
 
 def batch_rows(algorithm: Algorithm, job: Job, steps: int) -> dict[str, list[Tensor]]:
     """Return the row numbers [B] of each of `steps` batches, by stream."""
-    return {
-        name: batches(
-            stream, len(job.data[name]), 1 if stream.once else steps, job.rng_seed, job.round, job.client, name
-        )
-        for name, stream in algorithm.client.streams.items()
-    }
+
+    def draw(name: str, stream: Stream) -> list[Tensor]:
+        n, number, purpose = len(job.data[name]), 1 if stream.once else steps, (job.round, job.client, name)
+        if stream.poisson:
+            return poisson_batches(stream, n, number, secret_of(job), *purpose)
+        return batches(stream, n, number, job.rng_seed, *purpose)
+
+    return {name: draw(name, stream) for name, stream in algorithm.client.streams.items()}
+
+
+def secret_of(job: Job) -> str:
+    """Return the secret that a job's Poisson batches and noise are drawn from.
+
+    Raises:
+        RuntimeError: it has none, and must never be drawn from anything else.
+    """
+    if job.secret is None:
+        raise RuntimeError(f"the work of client {job.client} needs a secret to draw noise from, and has none")
+    return job.secret
+
+
+def draw_noise(stream: Stream, job: Job, name: str, k: int, engine: Engine) -> Tensor | None:
+    """Return the standard normal numbers of a stream's step k (from 0) on the engine's device; None without noise."""
+    if not stream.noise:
+        return None
+    drawn = secret_draws.normal(stream.noise, secret_of(job), job.round, job.client, name, "noise", k)
+    return drawn.to(engine.device, engine.dtype)
+
+
+def expected_examples(stream: Stream, n: int) -> float | None:
+    """Return how many of n examples a Poisson batch has on average; None for a stream that is not a Poisson one."""
+    return float(batch_size(stream, n)) if stream.poisson else None
+
+
+def count_processed(algorithm: Algorithm, job: Job, rows: Mapping[str, list[Tensor]]) -> float:
+    """Return how many examples the steps of the first stream process; the expected number of a Poisson stream."""
+    name, stream = next(iter(algorithm.client.streams.items()))
+    expected = expected_examples(stream, len(job.data[name]))
+    return float(sum(map(len, rows[name]))) if expected is None else expected * len(rows[name])
 
 
 def step_keys(algorithm: Algorithm, job: Job, steps: int) -> dict[str, Tensor]:

@@ -80,6 +80,22 @@ class Batch(NamedTuple):
     rows: Tensor  # [B] int64, each example's row in the stream's data, to look it up in a table about them
     mask: Tensor | None  # [B] bool, which examples are real; None: all are
     key: Tensor  # [] int64
+    expected: Tensor | None = None  # [] how many examples a Poisson batch has on average; 0 after a client's last step
+    noise: Tensor | None = None  # [number] standard normal numbers, for a `GradientRule`
+
+
+class GradientRule(Protocol):
+    """Another way from a batch to a gradient than that of the mean loss, such as one that hides each example."""
+
+    @property
+    def numbers(self) -> int:
+        """How many standard normal numbers it takes in each step."""
+
+    def __call__(self, task: Task, params: Tree, buffers: Tree, batch: Batch) -> tuple[Tree, Tree, dict[str, Tensor]]:
+        """Return what `Task.gradient` does."""
+
+    def measure(self, task: Task, params: Tree, buffers: Tree, batch: Batch) -> tuple[Tree, dict[str, Tensor]]:
+        """Return the buffers and the logs of a forward without a gradient."""
 
 
 class Apply(Protocol):
@@ -156,6 +172,8 @@ class Task:
             known beforehand.
         unpaddable: why a short batch of this architecture must not be padded and masked; None where no reason is known.
         autodiff: how gradients are taken; set by the engine.
+        moving_buffers: names of the float buffers, other than BatchNorm's, that a training forward changes.
+        gradient_rule: takes the gradient of a batch in place of this task; None: it is that of the mean loss.
     """
 
     apply: Apply
@@ -175,6 +193,8 @@ class Task:
     kernels_before_norms: Callable[[], tuple[str, ...]] = tuple
     encoder: Encoder | None = None
     autodiff: Differentiate = gradient_by_tape
+    moving_buffers: tuple[str, ...] = ()
+    gradient_rule: GradientRule | None = None
 
     def differentiate(self, f: Callable[[Tree], tuple[Tensor, Any]], params: Tree) -> tuple[Tree, Any]:
         """Return the gradient of f's loss, each leaf times its `lr_scale`, and f's aux; see `Differentiate`."""
@@ -192,8 +212,10 @@ class Task:
         """Return the gradient of the batch's mean loss, the buffers after the forward, and logs.
 
         The logs are "loss", a sum over examples, and "count". Examples that are not real are left out of the loss, of
-        normalisation's statistics and of the logs.
+        normalisation's statistics and of the logs. A `gradient_rule` may do otherwise.
         """
+        if self.gradient_rule is not None:
+            return self.gradient_rule(self, params, buffers, batch)
 
         def objective(p: Tree) -> tuple[Tensor, tuple[Tree, dict[str, Tensor]]]:
             outputs, new_buffers = self.apply(p, buffers, batch.x, batch.mask, batch.key)

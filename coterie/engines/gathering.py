@@ -47,12 +47,22 @@ def _gather_block(
     """Yield the batches of one block of steps; see `gather_batches`."""
     absent: Sequence[Tensor | None] = [None] * len(rows)
     masks = absent
+    if width is None and not all(map(len, rows)):  # an empty Poisson batch: one example that is not real
+        nothing = torch.zeros(1, dtype=torch.bool, device=engine.device)
+        masks = [None if len(own) else nothing for own in rows]
+        rows = [own if len(own) else torch.zeros(1, dtype=torch.int64) for own in rows]
     if width is not None:
         lengths = torch.tensor([len(own) for own in rows])
         masks = (torch.arange(width) < lengths[:, None]).to(engine.device).unbind()
-        rows = [own if len(own) == width else torch.cat([own, own[:1].expand(width - len(own))]) for own in rows]
+        rows = [own if len(own) == width else _fill_up(own, width) for own in rows]
     sizes, every = [len(own) for own in rows], torch.cat(list(rows))
     x, y = examples.batch(every)
     labels = absent if y is None else torch.split(as_input(y, engine), sizes)
     numbers = torch.split(every.to(engine.device), sizes)
     yield from map(Batch, torch.split(as_input(x, engine), sizes), labels, numbers, masks, keys.unbind())
+
+
+def _fill_up(rows: Tensor, width: int) -> Tensor:
+    """Return row numbers [b] filled up to [width] with the first of them, or with 0 where there is none."""
+    filler = rows[:1] if len(rows) else torch.zeros(1, dtype=torch.int64)
+    return torch.cat([rows, filler.expand(width - len(rows))])

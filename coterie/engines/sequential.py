@@ -11,8 +11,19 @@ from torch import Tensor
 
 from coterie.core import rng, tree
 from coterie.core.algorithm import Algorithm, Batches, Logs, Weighting
-from coterie.core.engine import Job, Reply, batch_rows, client_context, count_steps, step_keys
-from coterie.core.task import Task
+from coterie.core.batching import padded_width
+from coterie.core.engine import (
+    Job,
+    Reply,
+    batch_rows,
+    client_context,
+    count_processed,
+    count_steps,
+    draw_noise,
+    expected_examples,
+    step_keys,
+)
+from coterie.core.task import Batch, Task
 from coterie.core.tree import Tree
 from coterie.engines.compiled import Compiled, Step
 from coterie.engines.gathering import gather_batches
@@ -85,9 +96,9 @@ class Sequential:
             carry, new = step(carry, batches, ctx)
             logs.append(new)
         update, state = algorithm.client.finish(broadcast, carry, ctx)
-        processed = sum(len(batch) for batch in next(iter(rows.values())))
+        processed = count_processed(algorithm, job, rows)
         examples = len(next(iter(job.data.values())))
-        weights: dict[Weighting, float] = {"examples": float(examples), "processed": float(processed), "one": 1.0}
+        weights: dict[Weighting, float] = {"examples": float(examples), "processed": processed, "one": 1.0}
         return Reply(job.client, update, state, weights, sum_logs(logs))
 
     def _step(self, algorithm: Algorithm, architecture: str, batches: Batches) -> Step:
@@ -110,14 +121,28 @@ class Sequential:
             for name, own in rows.items()
         }
         for k in range(steps):
-            yield {name: next(stream) for name, stream in streams.items() if k < len(rows[name])}
+            yield {
+                name: self._with_noise(algorithm, job, name, k, next(stream))
+                for name, stream in streams.items()
+                if k < len(rows[name])
+            }
+
+    def _with_noise(self, algorithm: Algorithm, job: Job, name: str, k: int, batch: Batch) -> Batch:
+        """Return the batch of step k with the noise of a stream that has some, and a Poisson batch's expected size."""
+        stream = algorithm.client.streams[name]
+        expected = expected_examples(stream, len(job.data[name]))
+        if expected is None and not stream.noise:
+            return batch
+        size = None if expected is None else torch.tensor(expected, dtype=self.dtype, device=self.device)
+        return batch._replace(expected=size, noise=draw_noise(stream, job, name, k, self))
 
     def _width(self, algorithm: Algorithm, job: Job, name: str, batches: list[Tensor]) -> int | None:
         """Return the length to which a compiled step's batches are padded; None if no padding is needed."""
-        size = algorithm.client.streams[name].batch_size
+        stream = algorithm.client.streams[name]
+        size = stream.batch_size
         if not self._compiles(job.architecture) or size == "full" or all(len(batch) == size for batch in batches):
             return None
-        return size
+        return size if not stream.poisson else max(padded_width(stream, len(job.data[name])), *map(len, batches))
 
 
 def _seed_torch(device: torch.device, number: int) -> None:

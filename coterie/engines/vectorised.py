@@ -26,7 +26,18 @@ from torch.nn.utils.rnn import pad_sequence
 
 from coterie.core import tree
 from coterie.core.algorithm import Algorithm, Batches, Context, Logs
-from coterie.core.engine import Job, Reply, as_input, batch_rows, client_context, count_steps, step_keys
+from coterie.core.batching import padded_width
+from coterie.core.engine import (
+    Job,
+    Reply,
+    as_input,
+    batch_rows,
+    client_context,
+    count_steps,
+    draw_noise,
+    expected_examples,
+    step_keys,
+)
 from coterie.core.errors import Mistake, reason
 from coterie.core.examples import Examples, pool_examples
 from coterie.core.task import Batch, Differentiate, Task, gradient_by_func, gradient_by_tape
@@ -207,6 +218,9 @@ class _StackedStream(NamedTuple):
     places: Tensor  # [n, K, B] int64, the same examples in the pool
     lengths: Tensor  # [n, K] how many of a step's rows are real; 0 after the client's last step
     keys: Tensor  # [n, K]
+    expected: Tensor | None = None  # [n, K] the size of a Poisson batch on average; 0 after the client's last step
+    draw: Callable[[int, int], Tensor | None] = lambda client, k: None  # the noise of a client's step k
+    noisy: bool = False  # whether there is any
 
     @classmethod
     def stack(
@@ -216,25 +230,38 @@ class _StackedStream(NamedTuple):
         parts = [job.data[name] for job in jobs]
         pool, looked_up = _common_pool(parts)
         planned = [batch_rows(algorithm, job, k)[name] for job, k in zip(jobs, steps, strict=True)]
-        width = max(len(rows) for client in planned for rows in client)
+        stream = algorithm.client.streams[name]
+        width = max(1, *(len(rows) for client in planned for rows in client))  # Poisson batches may all be empty
+        if engine.compile and stream.poisson:
+            width = max(width, *(padded_width(stream, len(part)) for part in parts))
         filler = torch.zeros(width, dtype=torch.int64)
         rows = [pad_sequence([*client, filler], batch_first=True)[:-1] for client in planned]  # [K_i, B] each
         places = [lookup[own] for lookup, own in zip(looked_up, rows, strict=True)]
         lengths = [torch.tensor([len(batch) for batch in client], dtype=torch.int64) for client in planned]
         keys = [step_keys(algorithm, job, k)[name] for job, k in zip(jobs, steps, strict=True)]
-        padded = (pad_sequence(each, batch_first=True) for each in (rows, places, lengths, keys))
-        return cls(pool, *padded)
+        padded = cls(pool, *(pad_sequence(each, batch_first=True) for each in (rows, places, lengths, keys)))  # type: ignore[arg-type]
+        sizes = [expected_examples(stream, len(part)) for part in parts]
+        sized = [torch.full([len(own)], e, dtype=engine.dtype) for e, own in zip(sizes, planned, strict=True) if e]
+        return padded._replace(
+            expected=pad_sequence(sized, batch_first=True) if sized else None,
+            draw=lambda client, k: draw_noise(stream, jobs[client], name, k, engine),
+            noisy=stream.noise > 0,
+        )
 
     @property
     def dims(self) -> Any:
         """Return the dimension of each entry of a batch along which clients are stacked."""
-        ragged = bool((self.lengths != self.rows.shape[2]).any())
-        return Batch(0, None if self.pool.y is None else 0, 0, 0 if ragged else None, 0)  # type: ignore[arg-type]
+        ragged = self.expected is not None or bool((self.lengths != self.rows.shape[2]).any())
+        own = None if self.expected is None else 0
+        noise = 0 if self.noisy else None
+        return Batch(0, None if self.pool.y is None else 0, 0, 0 if ragged else None, 0, own, noise)  # type: ignore[arg-type]
 
     def batch(self, k: int, active: int, engine: Vectorised) -> Batch:
         """Return step k's batch of the first `active` clients: x, y [a, B, ...], rows and mask [a, B], keys [a]."""
         lengths = self.lengths[:active, k]
-        width = self.rows.shape[2] if engine.compile else int(lengths.max())
+        width = self.rows.shape[2] if engine.compile else max(1, int(lengths.max()))
+        drawn = [self.draw(client, k) for client in range(active)]
+        noise = [x for x in drawn if x is not None]
         x, y = self.pool.batch(self.places[:active, k, :width].reshape(-1))
         mask = None if self.dims.mask is None else (torch.arange(width) < lengths[:, None]).to(engine.device)
         return Batch(
@@ -243,11 +270,14 @@ class _StackedStream(NamedTuple):
             self.rows[:active, k, :width].to(engine.device),
             mask,
             self.keys[:active, k].to(engine.device),
+            None if self.expected is None else self.expected[:active, k].to(engine.device),
+            torch.stack(noise) if noise else None,
         )
 
     def counts(self) -> list[float]:
         """Return how many examples each client processes."""
-        return [float(c) for c in self.lengths.sum(1)]
+        each = self.lengths if self.expected is None else self.expected
+        return [float(c) for c in each.sum(1)]
 
 
 def _common_pool(parts: list[Examples]) -> tuple[Examples, list[Tensor]]:
@@ -313,7 +343,9 @@ def _skip_finished(step: Step, first: str) -> Step:
         mask = batches[first].mask
         if mask is None:
             return step(carry, batches, ctx)
-        working, before = mask.any(), tree.clone(carry)  # a step may write into its carry
+        expected = batches[first].expected  # a Poisson batch without an example is a step too
+        working = mask.any() if expected is None else expected > 0
+        before = tree.clone(carry)  # a step may write into its carry
         after, logs = step(carry, batches, ctx)
         kept = tree.map(lambda new, old: torch.where(working, new, old), after, before)
         return kept, {name: torch.where(working, value, 0.0) for name, value in logs.items()}
