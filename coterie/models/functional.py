@@ -44,6 +44,7 @@ class Habits:
         draws_in_evaluation: it draws from PyTorch's global generator in evaluation mode, which is seeded before.
         drawing_layer: the name of the layer that draws from this generator, "" for the model itself; None: none does.
         unsent_buffers: the names of buffers that it changes, and that never travel, since they hold no floats.
+        moving_buffers: the names of float buffers that it changes in training, except statistics of BatchNorm.
         counts_padding: what fills a short batch up changes the outputs of real examples, or the buffers.
     """
 
@@ -52,6 +53,7 @@ class Habits:
     drawing_layer: str | None = None
     counts_padding: bool = False
     unsent_buffers: tuple[str, ...] = ()
+    moving_buffers: tuple[str, ...] = ()
 
 
 Augment = Callable[[Tensor, Tensor], Tensor]
@@ -113,6 +115,7 @@ def make_task(
         apply_with=training.forward,
         kernels_before_norms=partial(kernels_before_norms, model),
         encoder=encoder(model, habits.writes_input),
+        moving_buffers=habits.moving_buffers,
     )
 
 

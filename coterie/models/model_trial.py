@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 
 from coterie.core import rng
 from coterie.core.errors import Mistake, few, reason
+from coterie.core.normaliser import statistic_names
 from coterie.core.tree import Tree
 from coterie.models.functional import Augment, Habits, TrainingModule, initial_weights, seed_generator
 from coterie.models.layers import Scope
@@ -98,6 +99,7 @@ def _try(copy: _Copy, make_fresh: Callable[[], _Copy], x: Tensor) -> Trial:
             writes_input=not _same(given, x),
             counts_padding=_counts_padding(copy, x, after, draws),
             unsent_buffers=_unsent_buffers(copy.weights["buffers"], after[1]),
+            moving_buffers=_moving_buffers(copy, after[1]),
             draws_in_evaluation=layers["evaluate"] is not None,
             drawing_layer=layers["train"] if layers["evaluate"] is None else layers["evaluate"],
         ),
@@ -254,6 +256,16 @@ def _unsent_buffers(before: Tree, after: Tree) -> tuple[str, ...]:
         name
         for name, b in before.items()
         if not (b.is_floating_point() or name.endswith("num_batches_tracked") or _same(b, after[name]))
+    )
+
+
+def _moving_buffers(copy: _Copy, after: Tree) -> tuple[str, ...]:
+    """Return the names of float buffers that a training forward changes, except statistics of BatchNorm layers."""
+    statistics = {name for layer in copy.training.norms for name in statistic_names(layer)}
+    return tuple(
+        name
+        for name, b in copy.weights["buffers"].items()
+        if b.is_floating_point() and name not in statistics and not torch.equal(b, after[name])
     )
 
 
