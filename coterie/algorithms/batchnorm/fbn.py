@@ -75,6 +75,7 @@ from coterie.core.algorithm import (
     Recipe,
     RoundInfo,
     ServerHalf,
+    Traits,
     one_architecture,
 )
 from coterie.core.errors import Mistake, require
@@ -203,6 +204,7 @@ def fbn(
         plain, layers = task, task.batch_norms
         task = with_normaliser(plain, normalisers[gradient])
         kernels, unread = _kernels_to_centre(plain, chosen["centre"])
+        floor = statistics.noise_floor(task)
 
         def initial_server_state(weights: Tree | None, federation: Federation) -> Tree:
             weights = one_architecture(weights)
@@ -249,7 +251,7 @@ def fbn(
             b, pooled = share(steps), aggregate["statistics"]
             if sends == "moved":
                 pooled = statistics.decode_moved(pooled, statistics.running_statistics(state["buffers"], layers), b)
-            buffers = statistics.move(after["buffers"], pooled, b)
+            buffers = statistics.move(after["buffers"], pooled, b, floor)
             return {"params": params, "buffers": buffers, "server": kept, **move_slopes(state, pooled, b)}
 
         def drift(before: Tree, after: Tree) -> Mapping[str, Tensor]:
@@ -289,6 +291,7 @@ def fbn(
                 measures=drift,
                 private=protection,
             ),
+            traits=Traits(given_statistics=gradient == "constant" and not (own and warm)),
             warnings=warnings,
         )
         first = measuring_round(training, with_normaliser(plain, gradients.own_batch) if own else task)

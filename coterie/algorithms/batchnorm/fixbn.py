@@ -15,6 +15,7 @@ Zhong, Chen, Chao: Making Batch Normalization Great in Federated Deep Learning, 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Unpack
 
 from coterie.algorithms.batchnorm.gradients import constant_gradient
@@ -54,6 +55,11 @@ def fixbn(
 
     def average_by_constant_statistics(task: Task) -> Algorithm:
         """Return FedAvg for the task, its BatchNorm layers normalising by constant (M, V)."""
-        return average(keep_statistics(with_normaliser(task, constant_gradient)))
+        constant = keep_statistics(with_normaliser(task, constant_gradient))
+        return average(replace(constant, batch_norms=()))  # they report nothing any more
 
-    return stages([(average, freeze_after), (average_by_constant_statistics, None)])
+    def bind(task: Task) -> Algorithm:
+        algorithm = stages([(average, freeze_after), (average_by_constant_statistics, None)])(task)
+        return replace(algorithm, traits=replace(algorithm.traits, given_statistics=freeze_after == 0))
+
+    return bind

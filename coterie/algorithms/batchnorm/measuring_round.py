@@ -20,12 +20,17 @@ def measuring_round(training: Algorithm, task: Task, share: Callable[[RoundInfo]
         share: info -> b, the share of the new in (M, V); all of it unless given.
     """
 
+    floor = statistics.noise_floor(task)
+
     def step(carry: Tree, batch: Batches, ctx: Context) -> tuple[Tree, Logs]:
         """Run the forward alone, and add its batch's statistics to those seen in the round."""
         private = batch["private"]
-        outputs, after = task.apply(carry["params"], carry["buffers"], private.x, private.mask, private.key)
-        loss, count = masked_sums(task.loss, outputs, private.y, private.mask)
-        logs = {"loss": loss, "count": count}
+        if task.gradient_rule is not None:
+            after, logs = task.gradient_rule.measure(task, carry["params"], carry["buffers"], private)
+        else:
+            outputs, after = task.apply(carry["params"], carry["buffers"], private.x, private.mask, private.key)
+            loss, count = masked_sums(task.loss, outputs, private.y, private.mask)
+            logs = {"loss": loss, "count": count}
         buffers, seen, logs = statistics.observe(carry, after, logs, task.batch_norms)
         return {**carry, "buffers": buffers, "seen": seen}, logs
 
@@ -36,7 +41,7 @@ def measuring_round(training: Algorithm, task: Task, share: Callable[[RoundInfo]
     def update(state: Tree, aggregate: Tree, info: RoundInfo) -> Tree:
         """Move (M, V) to the pooled statistics."""
         b = 1.0 if share is None else share(info)
-        return {**state, "buffers": statistics.move(state["buffers"], aggregate["statistics"], b)}
+        return {**state, "buffers": statistics.move(state["buffers"], aggregate["statistics"], b, floor)}
 
     return replace(
         training,

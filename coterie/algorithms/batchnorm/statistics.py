@@ -25,12 +25,16 @@ from coterie.core import tree
 from coterie.core.aggregators import Aggregator, Combine, Composite, OneMean
 from coterie.core.algorithm import Logs
 from coterie.core.normaliser import Moments, statistic_names
+from coterie.core.task import Task
 from coterie.core.tree import Tree
 
 EPS = 1e-5
 """Added to variances in `layer_distances` alone; layers have an eps of their own."""
 
 MOMENTS = ("mean", "var", "number")
+
+NOISE_FLOOR = 0.1
+"""Of variances that come with noise, how small they may become in one round, as a share of V."""
 
 
 def running_statistics(buffers: Tree, layers: Iterable[str]) -> Tree:
@@ -112,17 +116,23 @@ def other_buffers(buffers: Tree, layers: Iterable[str]) -> Tree:
     return {name: b for name, b in buffers.items() if name not in names}
 
 
-def move(buffers: Tree, pooled: Tree, share: float) -> Tree:
-    """Return the buffers with M <- (1 - share) M + share mu and V <- (1 - share) V + share max(s, 0).
+def noise_floor(task: Task) -> float:
+    """Return the share of V below which new variances count as no smaller: above 0 where they come with noise."""
+    return 0.0 if task.gradient_rule is None else NOISE_FLOOR
 
-    So V stays positive. A single value has no variance and leaves V unchanged. A layer that no value passed stays
-    unchanged.
+
+def move(buffers: Tree, pooled: Tree, share: float, floor: float = 0.0) -> Tree:
+    """Return the buffers with M <- (1 - share) M + share mu and V <- (1 - share) V + share max(s, floor V).
+
+    So V stays positive, unless share = 1 and floor = 0. A single value has no variance and leaves V unchanged. A layer
+    that no value passed stays unchanged.
     """
     changes: Tree = {}
     for layer, n in pooled["number"].items():
         mean, var, count = statistic_names(layer)
         s = (pooled["within"][layer] + pooled["between"][layer]) * (n / (n - 1).clamp(min=1))
-        new = torch.lerp(buffers[var], s.clamp(min=0), share)
+        least = floor * buffers[var] if floor else 0
+        new = torch.lerp(buffers[var], s.clamp(min=least), share)
         changes[mean] = torch.where(n > 0, torch.lerp(buffers[mean], pooled["mean"][layer], share), buffers[mean])
         changes[var] = torch.where(n > 1, new, buffers[var])
         changes[count] = buffers[count] + (n > 0)
