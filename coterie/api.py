@@ -14,7 +14,7 @@ from coterie.core.aggregators import Aggregator, Sum
 from coterie.core.algorithm import Algorithm, Recipe
 from coterie.core.engine import Engine
 from coterie.core.errors import Mistake, mistakes_in, require
-from coterie.core.examples import Clients, Examples, pool_examples
+from coterie.core.examples import Clients, Examples, pool_examples, sizes
 from coterie.core.registry import nearest
 from coterie.core.task import Task
 from coterie.core.task_options import TaskOptions
@@ -29,7 +29,7 @@ from coterie.data.as_examples import (
     read_all,
 )
 from coterie.engines.sequential import Sequential
-from coterie.loop import check_model
+from coterie.loop import check_model, example_plan
 from coterie.loop import federate as loop
 from coterie.loop.attack import Attack
 from coterie.loop.balance_classes import balance_classes
@@ -326,16 +326,23 @@ def plan(
         )
         # these arguments are about many clients, and now there is one
         cohort = available = aggregation = up = faults = attack = None
+    initial = {name: initial_weights(m) for name, m in models.items()}
+    hiding = privacy if privacy is not None and privacy.unit == "example" else None
+    if hiding is not None:
+        problem = _example_obstacle(weights is not None, probe, evaluate_clients and own_test is None)
+        hiding = example_plan.complete_privacy(hiding, first, sizes(held, ids), rounds, problem)
+        tasks, algorithms = example_plan.protect_plan(hiding, algorithm, tasks, initial)
+        first = next(iter(algorithms.values()))
     chosen_rule = aggregation or Sum()
     chosen = up.transform(first, chosen_rule, engine.dtype) if isinstance(up, Communication) else up
     codec = _join_codecs(chosen, first.codec)
-    wants_own = own_test is None and (evaluate_clients or first.traits.own_models)
+    wants_own = own_test is None and hiding is None and (evaluate_clients or first.traits.own_models)
     shares = label_shares(held, classes) if wants_own and classes and "accuracy" in measures else None
     federation = Plan(
         recipe=algorithm,
         tasks=tasks,
         algorithms=algorithms,
-        initial={name: initial_weights(m) for name, m in models.items()},
+        initial=initial,
         architecture=architecture,
         clients=held,
         ids=ids,
@@ -352,11 +359,13 @@ def plan(
         attack=attack,
         probe=probe,
         team=team,
-        privacy=privacy,
+        privacy=privacy if hiding is None else None,
+        example_privacy=hiding,
+        secret="" if hiding is None else secrets.token_hex(32),
     )
     if probe is not None:
         probe.check_plan(federation)
-    return federation if privacy is None or privacy.unit == "none" else _make_private(federation, privacy)
+    return federation if privacy is None or privacy.unit != "client" else _make_private(federation, privacy)
 
 
 def _make_private(federation: Plan, privacy: Privacy) -> Plan:
@@ -398,6 +407,17 @@ def _join_codecs(chosen: Transform | None, algorithms_own: Transform | None) -> 
     """Return the user's codec followed by the algorithm's, so that the user's gets the numbers unchanged."""
     given = [transform for transform in (chosen, algorithms_own) if transform is not None]
     return chain(*given) if len(given) > 1 else given[0] if given else identity()
+
+
+def _example_obstacle(weighs_classes: bool, probe: Probe | None, counts_labels: bool) -> str | None:
+    """Return why a plan cannot hide single examples, in a sentence that says what to do; None where it can."""
+    if weighs_classes:
+        return "class weights come from labels, or weigh examples against one another; leave out task.class_weights"
+    if probe is not None:
+        return "a probe may look at clients' own examples; leave it out"
+    if counts_labels:
+        return "clients' own accuracies are weighted by their labels; leave out `evaluate_clients`, or give `own_test`"
+    return None
 
 
 def _bind(algorithm: Recipe, tasks: Mapping[str, Task], probe: Probe | None) -> dict[str, Algorithm]:

@@ -37,7 +37,7 @@ from coterie.experiment.engine_choice import Machine
 from coterie.experiment.estimate_work import estimate_work
 from coterie.experiment.load_data import load_and_deal
 from coterie.experiment.make_model import make_run_model
-from coterie.experiment.privacy import fill_in_privacy, mistakes_about_privacy
+from coterie.experiment.privacy import fill_in_privacy, mistakes_about_privacy, refuse_examples
 from coterie.experiment.read_keys import registry_keys
 from coterie.experiment.resolve_engine import DTYPES, ResolvedEngine, check_engine, make_engine, resolve_engine
 from coterie.experiment.settings import Settings, model_names
@@ -167,6 +167,7 @@ def assemble_experiment(prepared: Prepared, machine: Machine, start_folder: Path
     dealt = deal_models(settings, models, ready.clients)
     algorithm = _bind(recipe, next(iter(models.values())), source, scales)
     seed_set, extra = place_seed_set(settings, algorithm, seed)
+    refuse_examples(settings.privacy)
     chosen, why = _choose_engine(settings, machine, algorithm, list(models.values()), held, seed_set, extra)
     settings = fill_in_privacy(replace(settings, engine=chosen), 1 if algorithm.traits.pooled else len(held))
     with (

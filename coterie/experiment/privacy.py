@@ -26,6 +26,13 @@ OWN_MODELS = "each client's own model, and measures of it"
 REPEATABLE = 'whoever knows the rng seed can take the noise away: privacy.noise is "rng_seed", for experiments'
 
 
+def refuse_examples(privacy: Privacy) -> None:
+    """Refuse what `coterie.federate` does in Python, and a run into a folder does not do yet."""
+    if privacy.unit == "example":
+        sentence = "a run folder does not state it yet; use coterie.federate(..., privacy=...) in Python"
+        raise Mistake(sentence, key="unit", value="example", table="privacy")
+
+
 @contextmanager
 def mistakes_about_privacy() -> Iterator[None]:
     """Name the table of the keys that `coterie.plan` takes as `privacy`."""

@@ -103,7 +103,8 @@ def _parts(
         away = owner(plan.team, client) != plan.team.rank
         state = plan.client_state_from(client, borrowed.get(client) if away else store.get(client))
         architecture = plan.architecture(client)
-        job = Job(client, architecture, state["algorithm"], data, plan.seed_set, number, plan.rng_seed)
+        secret = plan.example_secret
+        job = Job(client, architecture, state["algorithm"], data, plan.seed_set, number, plan.rng_seed, secret)
         part[client] = Assignment(job, state["up"])
     if part:
         yield part

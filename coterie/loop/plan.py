@@ -50,8 +50,10 @@ class Plan:
         faults, attack: what the cohort suffers, and what some clients do to harm the others.
         evaluation: what is evaluated, and when.
         probe: measures some rounds more closely.
-        privacy: the guarantee that the run gives, with its noise multiplier and its delta, and whether sums are secret.
+        privacy: the guarantee that the run gives clients, with its noise multiplier and its delta, and whether sums are
+            secret.
         secret: from which the noise and the cohorts of a guarantee derive, unless `Privacy.noise` says the rng seed.
+        example_privacy: the guarantee that it gives single examples, likewise.
         workplace: where the clients work and are measured; None: here, on the engine.
     """
 
@@ -78,6 +80,7 @@ class Plan:
     team: Team = ALONE
     privacy: Privacy | None = None
     secret: str = field(default="", repr=False)
+    example_privacy: Privacy | None = None
     workplace: Workplace | None = None
 
     @property
@@ -114,6 +117,12 @@ class Plan:
     def draw_cohort(self, round: int) -> list[str]:
         """Return the clients that a round asks, in their order. Under a guarantee nobody can know them beforehand."""
         return self.cohort.draw(self.ids, self.secret_seed, round, self.available)
+
+    @property
+    def example_secret(self) -> str | None:
+        """What Poisson batches and the noise of gradients are drawn from; None without a guarantee for examples."""
+        privacy = self.example_privacy
+        return None if privacy is None else self.secret if privacy.noise == "secret" else f"rng seed {self.rng_seed}"
 
     def attackers(self) -> frozenset[str]:
         """Return the clients that attack, which are none without an attack.

@@ -28,9 +28,10 @@ class Privacy:
         clip_lr: how fast an adaptive bound moves; 0.2 unless given.
         count_noise: the standard deviation of the noise on the count of updates within the bound; by default a
             twentieth of the cohort. The noise on updates grows a little, so that both together cost the same epsilon.
-        noise_multiplier: z > 0; the noise on the sum of updates has the standard deviation z C in every coordinate.
+        noise_multiplier: z > 0; the noise on the sum of updates, or on the sum of a step's gradients, has the standard
+            deviation z C in every coordinate.
         epsilon: the largest privacy loss of the planned rounds. Without `noise_multiplier`, the noise is chosen for it.
-        delta: of the guarantee; by default N^-1.1 for N clients.
+        delta: of the guarantee; by default N^-1.1 for N clients, or for the N examples of the largest client.
         where: "server": the server adds the noise, so it is trusted. "clients": each client adds its share.
         tolerated_dropouts: with where = "clients", the share of a cohort that may be missing: the others' noise still
             suffices, and a round with fewer changes nothing.
@@ -42,6 +43,10 @@ class Privacy:
         secure_threshold: with `secure_sum`, the share of a cohort that must stay until the sum is opened.
         noise: where the randomness of the noise and of the cohorts comes from: "secret", a secret of the run folder; or
             "rng_seed", for experiments that repeat anywhere, without a guarantee towards whoever knows the seed.
+        statistics_clip: with unit = "example" and fbn, how far an example's statistics may lie from a BatchNorm
+            layer's, in standard deviations, as the root mean square over its channels; 1 unless given.
+        statistics_share: with unit = "example" and fbn, the share of a step's privacy loss that its statistics get;
+            0.1 unless given.
 
     Raises:
         Mistake: a value is out of its range, or two keys contradict one another.
@@ -64,16 +69,17 @@ class Privacy:
     secure_bits: Count = 40
     secure_limit: Positive = 1024.0
     secure_threshold: PositiveFraction = 2 / 3
+    statistics_clip: Positive | None = None
+    statistics_share: FractionBelowOne | None = None
 
     def __post_init__(self) -> None:
         require("unit", self.unit, self.unit in ("none", "client", "example"), '"none", "client" or "example"')
         self._check_secure_sum()
-        if self.unit == "example":
-            raise Mistake('it is not built yet; "client" is', key="unit", value="example")
         if self.unit == "none":
             self._refuse_without_unit()
         else:
             self._check_ranges()
+            self._check_unit()
             self._check_bounds()
 
     def _check_secure_sum(self) -> None:
@@ -102,11 +108,13 @@ class Privacy:
 
     def _check_ranges(self) -> None:
         """Refuse numbers out of their range."""
-        for key in ("clip_norm", "clip_lr", "count_noise", "noise_multiplier", "epsilon"):
+        for key in ("clip_norm", "clip_lr", "count_noise", "noise_multiplier", "epsilon", "statistics_clip"):
             value = getattr(self, key)
             require(key, value, value is None or 0 < value < float("inf"), "a number above 0")
         for name, bound in (self.clip_norms or {}).items():
             require(f"clip_norms.{name}", bound, 0 < bound < float("inf"), "a number above 0")
+        share = self.statistics_share
+        require("statistics_share", share, share is None or 0 < share < 1, "above 0 and below 1")
         delta, quantile, dropouts = self.delta, self.target_quantile, self.tolerated_dropouts
         require("delta", delta, delta is None or 0 < delta < 1, "above 0 and below 1, and well below 1 / clients")
         require("target_quantile", quantile, quantile is None or 0 < quantile <= 1, "above 0 and at most 1")
@@ -114,6 +122,13 @@ class Privacy:
         require("clip", self.clip, self.clip in ("fixed", "adaptive"), '"fixed" or "adaptive"')
         require("where", self.where, self.where in ("server", "clients"), '"server" or "clients"')
         require("noise", self.noise, self.noise in ("secret", "rng_seed"), '"secret" or "rng_seed"')
+
+    def _check_unit(self) -> None:
+        """Refuse keys of the other unit."""
+        theirs = _OF_EXAMPLES if self.unit == "client" else _OF_CLIENTS
+        for key in theirs:
+            value, default = getattr(self, key), _DEFAULTS[key]
+            require(key, value, value == default, f'left out with `unit` = "{self.unit}"')
 
     def _check_bounds(self) -> None:
         """Refuse a guarantee without a bound or without noise, and keys that do not go together."""
@@ -136,3 +151,5 @@ class Privacy:
 
 _OF_SECURE_SUM = ("secure_bits", "secure_limit", "secure_threshold")
 _DEFAULTS = {name: field.default for name, field in Privacy.__dataclass_fields__.items() if name != "unit"}
+_OF_CLIENTS = ("clip_norms", "clip", "target_quantile", "clip_lr", "count_noise", "where", "tolerated_dropouts")
+_OF_EXAMPLES = ("statistics_clip", "statistics_share")
