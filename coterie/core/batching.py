@@ -51,5 +51,6 @@ def padded_width(stream: Stream, n: int) -> int:
 
     A Poisson batch lies above B by more than six standard deviations less than once in a million batches.
     """
-    size = batch_size(stream, n)
-    return min(n, size + 6 * math.isqrt(size) + 8) if stream.poisson else size
+    if stream.batch_size == "full" or not stream.poisson:
+        return batch_size(stream, n)
+    return stream.batch_size + 6 * math.isqrt(stream.batch_size) + 8  # the same for all clients

@@ -105,14 +105,6 @@ def assert_same(first: dict[str, Reply], second: dict[str, Reply]) -> None:
         assert reply.weighting == other.weighting
 
 
-def test_compiled_steps_agree() -> None:
-    recipe = coterie.fedavg(lr=0.1, batch_size=3)
-    model = nn.Linear(6, 3).double()
-    first = replies(*protected(recipe, model, Sequential(dtype=torch.float64)))
-    for engine in (Sequential(dtype=torch.float64, compile=True), Vectorised(dtype=torch.float64, compile=True)):
-        assert_same(first, replies(*protected(recipe, model, engine)))
-
-
 def test_noise_and_batches_follow_from_the_secret_alone() -> None:
     """The same secret repeats the bits; another one changes them; without one nothing is drawn."""
     plan, algorithm = protected(coterie.fedavg(lr=0.1, batch_size=5), grouped(), Sequential(dtype=torch.float64))

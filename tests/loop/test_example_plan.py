@@ -1,5 +1,8 @@
 """The guarantee for single examples: whole rounds, the noise for a target, and what each client has spent."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -123,3 +126,9 @@ def test_keys_of_the_other_unit_are_refused() -> None:
             private(**keys)
     with pytest.raises(Mistake, match="left out"):
         private(unit="client", statistics_share=0.1)
+
+
+def test_the_example_on_the_page_runs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "privacy-examples.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.S)
+    exec(compile(code, "docs/privacy-examples.md", "exec"), {"__name__": "example"})
