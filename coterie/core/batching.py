@@ -43,10 +43,10 @@ def batches(stream: Stream, n: int, steps: int, *purpose: object) -> list[Tensor
 def poisson_batches(stream: Stream, n: int, steps: int, secret: str, *purpose: object) -> list[Tensor]:
     """Return the row numbers of `steps` Poisson batches, int64 [any number] each; see `Stream`."""
     share = batch_size(stream, n) / n
-    return [secret_draws.chosen(n, share, secret, *purpose, "poisson", k) for k in range(steps)]
+    return [secret_draws.choose(n, share, secret, *purpose, "poisson", k) for k in range(steps)]
 
 
-def padded_width(stream: Stream, n: int) -> int:
+def width_of_padding(stream: Stream, n: int) -> int:
     """Return to how many rows a compiled step's batches are padded; a longer one, which is rare, is compiled anew.
 
     A Poisson batch lies above B by more than six standard deviations less than once in a million batches.

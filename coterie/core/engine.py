@@ -114,7 +114,7 @@ def draw_noise(stream: Stream, job: Job, name: str, k: int, engine: Engine) -> T
     return drawn.to(engine.device, engine.dtype)
 
 
-def expected_examples(stream: Stream, n: int) -> float | None:
+def count_expected(stream: Stream, n: int) -> float | None:
     """Return how many of n examples a Poisson batch has on average; None for a stream that is not a Poisson one."""
     return float(batch_size(stream, n)) if stream.poisson else None
 
@@ -122,7 +122,7 @@ def expected_examples(stream: Stream, n: int) -> float | None:
 def count_processed(algorithm: Algorithm, job: Job, rows: Mapping[str, list[Tensor]]) -> float:
     """Return how many examples the steps of the first stream process; the expected number of a Poisson stream."""
     name, stream = next(iter(algorithm.client.streams.items()))
-    expected = expected_examples(stream, len(job.data[name]))
+    expected = count_expected(stream, len(job.data[name]))
     return float(sum(map(len, rows[name]))) if expected is None else expected * len(rows[name])
 
 

@@ -26,7 +26,7 @@ def normal(n: int, secret: str, *purpose: object) -> Tensor:
     return torch.from_numpy(np.concatenate([length * np.cos(angle), length * np.sin(angle)])[:n])
 
 
-def chosen(n: int, probability: float, secret: str, *purpose: object) -> Tensor:
+def choose(n: int, probability: float, secret: str, *purpose: object) -> Tensor:
     """Return which of n things are chosen, each by itself with this probability: int64 [m], in ascending order."""
     return torch.from_numpy(np.flatnonzero(_uniform(n, secret, *purpose) < probability).astype(np.int64))
 

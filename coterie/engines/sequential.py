@@ -11,16 +11,16 @@ from torch import Tensor
 
 from coterie.core import rng, tree
 from coterie.core.algorithm import Algorithm, Batches, Logs, Weighting
-from coterie.core.batching import padded_width
+from coterie.core.batching import width_of_padding
 from coterie.core.engine import (
     Job,
     Reply,
     batch_rows,
     client_context,
+    count_expected,
     count_processed,
     count_steps,
     draw_noise,
-    expected_examples,
     step_keys,
 )
 from coterie.core.task import Batch, Task
@@ -130,7 +130,7 @@ class Sequential:
     def _with_noise(self, algorithm: Algorithm, job: Job, name: str, k: int, batch: Batch) -> Batch:
         """Return the batch of step k with the noise of a stream that has some, and a Poisson batch's expected size."""
         stream = algorithm.client.streams[name]
-        expected = expected_examples(stream, len(job.data[name]))
+        expected = count_expected(stream, len(job.data[name]))
         if expected is None and not stream.noise:
             return batch
         size = None if expected is None else torch.tensor(expected, dtype=self.dtype, device=self.device)
@@ -142,7 +142,7 @@ class Sequential:
         size = stream.batch_size
         if not self._compiles(job.architecture) or size == "full" or all(len(batch) == size for batch in batches):
             return None
-        return size if not stream.poisson else max(padded_width(stream, len(job.data[name])), *map(len, batches))
+        return size if not stream.poisson else max(width_of_padding(stream, len(job.data[name])), *map(len, batches))
 
 
 def _seed_torch(device: torch.device, number: int) -> None:

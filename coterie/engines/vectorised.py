@@ -26,16 +26,16 @@ from torch.nn.utils.rnn import pad_sequence
 
 from coterie.core import tree
 from coterie.core.algorithm import Algorithm, Batches, Context, Logs
-from coterie.core.batching import padded_width
+from coterie.core.batching import width_of_padding
 from coterie.core.engine import (
     Job,
     Reply,
     as_input,
     batch_rows,
     client_context,
+    count_expected,
     count_steps,
     draw_noise,
-    expected_examples,
     step_keys,
 )
 from coterie.core.errors import Mistake, reason
@@ -233,14 +233,14 @@ class _StackedStream(NamedTuple):
         stream = algorithm.client.streams[name]
         width = max(1, *(len(rows) for client in planned for rows in client))  # Poisson batches may all be empty
         if engine.compile and stream.poisson:
-            width = max(width, *(padded_width(stream, len(part)) for part in parts))
+            width = max(width, *(width_of_padding(stream, len(part)) for part in parts))
         filler = torch.zeros(width, dtype=torch.int64)
         rows = [pad_sequence([*client, filler], batch_first=True)[:-1] for client in planned]  # [K_i, B] each
         places = [lookup[own] for lookup, own in zip(looked_up, rows, strict=True)]
         lengths = [torch.tensor([len(batch) for batch in client], dtype=torch.int64) for client in planned]
         keys = [step_keys(algorithm, job, k)[name] for job, k in zip(jobs, steps, strict=True)]
         padded = cls(pool, *(pad_sequence(each, batch_first=True) for each in (rows, places, lengths, keys)))  # type: ignore[arg-type]
-        sizes = [expected_examples(stream, len(part)) for part in parts]
+        sizes = [count_expected(stream, len(part)) for part in parts]
         sized = [torch.full([len(own)], e, dtype=engine.dtype) for e, own in zip(sizes, planned, strict=True) if e]
         return padded._replace(
             expected=pad_sequence(sized, batch_first=True) if sized else None,

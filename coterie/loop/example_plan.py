@@ -51,7 +51,7 @@ def complete_privacy(
     if other_problem is not None:
         raise Mistake(other_problem, key="unit", value="example")
     delta = privacy.delta if privacy.delta is not None else min(max(sizes, default=1) ** DELTA_POWER, 0.1)
-    planned = _without_dominated({planned_queries(algorithm, n, range(1, rounds + 1)) for n in set(sizes) if n})
+    planned = _without_dominated({list_queries(algorithm, n, range(1, rounds + 1)) for n in set(sizes) if n})
     multiplier, target = privacy.noise_multiplier, privacy.epsilon
     if multiplier is None:
         assert target is not None, "one of the two is given"
@@ -96,7 +96,7 @@ def protect_plan(
     return hidden, {name: protect_algorithm(recipe(task), task) for name, task in hidden.items()}
 
 
-def planned_queries(algorithm: Algorithm, n: int, rounds: Iterable[int]) -> Queries:
+def list_queries(algorithm: Algorithm, n: int, rounds: Iterable[int]) -> Queries:
     """Return all that a client with n examples is asked for in these rounds."""
     streams: dict[int, tuple[Mapping[str, Stream], int]] = {}
     for round in rounds:
@@ -134,7 +134,7 @@ def spent_by_clients(
     costs: dict[Queries, float] = {}
     found = {}
     for client, own in rounds.items():
-        each = planned_queries(algorithm, sizes[client], own) if sizes[client] else ()
+        each = list_queries(algorithm, sizes[client], own) if sizes[client] else ()
         if each not in costs:
             costs[each] = spent(account(each, privacy.noise_multiplier), privacy.delta)
         found[client] = costs[each]
@@ -153,7 +153,7 @@ def _weight(each: Queries) -> float:
 def _without_dominated(planned: set[Queries]) -> set[Queries]:
     """Return what is planned, without clients that ask less often, and of a smaller share, than another one does."""
 
-    def dominated(a: Queries, b: Queries) -> bool:
+    def is_dominated(a: Queries, b: Queries) -> bool:
         return a != b and len(a) == len(b) == 1 and a[0][0] <= b[0][0] and a[0][1] <= b[0][1]
 
-    return {a for a in planned if not any(dominated(a, b) for b in planned)}
+    return {a for a in planned if not any(is_dominated(a, b) for b in planned)}

@@ -126,20 +126,20 @@ class ExampleLevel:
         every = torch.arange(len(batch.x), device=batch.x.device)
         for rows in torch.split(every, max(1, GRADIENT_BYTES // max(1, size))):
             grads, after = example_gradients(task, params, buffers, batch, rows, trains)
-            part = self._clipped(task, grads, after, buffers, None if batch.mask is None else batch.mask[rows])
+            part = self._clip_all(task, grads, after, buffers, None if batch.mask is None else batch.mask[rows])
             total = part if total is None else _add(total, part)
         assert total is not None, "an engine fills an empty batch up"
         return total
 
-    def _clipped(self, task: Task, grads: Tree, after: Tree, buffers: Tree, mask: Tensor | None) -> Sums:
+    def _clip_all(self, task: Task, grads: Tree, after: Tree, buffers: Tree, mask: Tensor | None) -> Sums:
         """Return the sums over m examples of their gradients and reports, clipped."""
         reports, numbers = {}, {}
         for layer in task.batch_norms:
             report, number = _report(layer, after, buffers)  # [m, 2 C]
             bound = self.statistics_clip * math.sqrt(report.shape[1])
-            reports[layer] = clipped_sum({"": report}, bound, mask)[""]
+            reports[layer] = sum_clipped({"": report}, bound, mask)[""]
             numbers[layer] = number
-        return Sums(clipped_sum(grads, self.clip_norm, mask), reports, numbers)
+        return Sums(sum_clipped(grads, self.clip_norm, mask), reports, numbers)
 
     def _statistics(self, sums: Sums, buffers: Tree, size: Tensor, noise: Tensor, share: float) -> Tree:
         """Return the buffers in which BatchNorm layers report the statistics that the noised sums stand for."""
@@ -199,7 +199,7 @@ def _add(a: Sums, b: Sums) -> Sums:
     return Sums(tree.add(a.gradient, b.gradient), tree.add(a.reports, b.reports), a.numbers)
 
 
-def clipped_sum(vectors: Tree, bound: float, mask: Tensor | None) -> Tree:
+def sum_clipped(vectors: Tree, bound: float, mask: Tensor | None) -> Tree:
     """Return sum_e v_e min(1, bound / |v_e|) over the real examples, where |v_e| is over all leaves together.
 
     A vector that is not finite counts as 0.
@@ -209,7 +209,7 @@ def clipped_sum(vectors: Tree, bound: float, mask: Tensor | None) -> Tree:
         bound: the largest norm of an example's vector.
         mask: [m] bool, which examples are real; None: all are.
 
-    >>> clipped_sum({"w": torch.tensor([[3.0, 4.0]])}, 1.0, None)["w"]
+    >>> sum_clipped({"w": torch.tensor([[3.0, 4.0]])}, 1.0, None)["w"]
     tensor([0.6000, 0.8000])
     """
     if not vectors:

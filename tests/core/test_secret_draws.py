@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from coterie.core.secret_draws import chosen, normal
+from coterie.core.secret_draws import choose, normal
 
 
 def test_normal_numbers_are_normal() -> None:
@@ -20,10 +20,10 @@ def test_normal_numbers_are_normal() -> None:
 
 def test_each_thing_is_chosen_with_its_probability() -> None:
     """Of 100,000 with probability 0.3: within five standard deviations; of three with probability 1: all."""
-    rows = chosen(100_000, 0.3, "secret", "a")
+    rows = choose(100_000, 0.3, "secret", "a")
     assert abs(len(rows) - 30_000) < 5 * math.sqrt(100_000 * 0.3 * 0.7)
     assert bool((rows.diff() > 0).all())
-    assert chosen(3, 1.0, "secret").tolist() == [0, 1, 2]
+    assert choose(3, 1.0, "secret").tolist() == [0, 1, 2]
 
 
 def test_draws_depend_on_the_secret_and_the_purpose_alone() -> None:

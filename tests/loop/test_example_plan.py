@@ -13,7 +13,7 @@ from coterie.core.engine import Engine
 from coterie.core.errors import Mistake
 from coterie.engines.sequential import Sequential
 from coterie.engines.vectorised import Vectorised
-from coterie.loop.example_plan import planned_queries, spent_by_clients
+from coterie.loop.example_plan import list_queries, spent_by_clients
 from tests.federations import dense, distance, ragged
 
 
@@ -94,7 +94,7 @@ def test_epsilon_is_dp_accounting_s_for_the_same_events() -> None:
 def test_option_i_of_scaffold_costs_one_more_query_of_everything_each_round() -> None:
     recipe = coterie.scaffold(lr=0.1, batch_size=5, control="gradient")
     plan = coterie.plan(recipe, linear(), ragged(), rounds=3, privacy=private())
-    assert planned_queries(plan.algorithm, 20, range(1, 4)) == ((0.25, 12), (1.0, 3))
+    assert list_queries(plan.algorithm, 20, range(1, 4)) == ((0.25, 12), (1.0, 3))
 
 
 def test_more_rounds_than_a_target_allows_are_refused() -> None:

@@ -19,7 +19,7 @@ from coterie.core.tree import Tree
 from coterie.models.functional import initial_weights, make_task
 from coterie.objectives import cross_entropy
 from coterie.privacy import per_example
-from coterie.privacy.per_example import EPS, ExampleLevel, clipped_sum, example_gradients, noise_numbers
+from coterie.privacy.per_example import EPS, ExampleLevel, example_gradients, noise_numbers, sum_clipped
 from tests.federations import convolutional, distance
 
 
@@ -125,8 +125,8 @@ def test_a_batch_without_an_example_is_noise_alone() -> None:
 def test_no_example_moves_the_sum_by_more_than_the_bound(vectors: list[list[float]], bound: float) -> None:
     """Whatever its gradient: NaN, infinities and numbers whose squares overflow count as 0 or are clipped."""
     v = torch.tensor(vectors)
-    without = clipped_sum({"a": v[1:, :1], "b": v[1:, 1:]}, bound, None)
-    whole = clipped_sum({"a": v[:, :1], "b": v[:, 1:]}, bound, None)
+    without = sum_clipped({"a": v[1:, :1], "b": v[1:, 1:]}, bound, None)
+    whole = sum_clipped({"a": v[:, :1], "b": v[:, 1:]}, bound, None)
     moved = torch.cat([whole["a"] - without["a"], whole["b"] - without["b"]])
     assert moved.isfinite().all()
     assert float(moved.norm()) <= bound * (1 + 1e-5 * len(vectors))
