@@ -330,7 +330,7 @@ def plan(
     hiding = privacy if privacy is not None and privacy.unit == "example" else None
     if hiding is not None:
         problem = _example_obstacle(weights is not None, probe, evaluate_clients and own_test is None)
-        hiding = example_plan.complete_privacy(hiding, first, sizes(held, ids), rounds, problem)
+        hiding = example_plan.complete_example_privacy(hiding, first, sizes(held, ids), rounds, problem)
         tasks, algorithms = example_plan.protect_plan(hiding, algorithm, tasks, initial)
         first = next(iter(algorithms.values()))
     chosen_rule = aggregation or Sum()

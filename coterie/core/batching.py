@@ -47,7 +47,7 @@ def poisson_batches(stream: Stream, n: int, steps: int, secret: str, *purpose: o
 
 
 def width_of_padding(stream: Stream, n: int) -> int:
-    """Return to how many rows a compiled step's batches are padded; a longer one, which is rare, is compiled anew.
+    """Return to how many rows a compiled step's batches are padded; a longer one, which is rare, is compiled again.
 
     A Poisson batch lies above B by more than six standard deviations less than once in a million batches.
     """

@@ -23,14 +23,14 @@ from coterie.core.tree import Tree
 from coterie.privacy.accountant import Event, calibrate, spent
 from coterie.privacy.table import Privacy
 
-DELTA_POWER = -1.1
+EXAMPLE_DELTA_POWER = -1.1
 """delta is the largest client's number of examples to this power unless it is given: below 1 / n_i for every client."""
 
 Queries = tuple[tuple[float, int], ...]
 """(sampling probability, number of steps) of all that a client was asked for, in ascending order."""
 
 
-def complete_privacy(
+def complete_example_privacy(
     privacy: Privacy, algorithm: Algorithm, sizes: Sequence[int], rounds: int, other_problem: str | None = None
 ) -> Privacy:
     """Return [privacy] with its delta and its noise multiplier, one for all clients.
@@ -50,7 +50,7 @@ def complete_privacy(
     """
     if other_problem is not None:
         raise Mistake(other_problem, key="unit", value="example")
-    delta = privacy.delta if privacy.delta is not None else min(max(sizes, default=1) ** DELTA_POWER, 0.1)
+    delta = privacy.delta if privacy.delta is not None else min(max(sizes, default=1) ** EXAMPLE_DELTA_POWER, 0.1)
     planned = _without_dominated({list_queries(algorithm, n, range(1, rounds + 1)) for n in set(sizes) if n})
     multiplier, target = privacy.noise_multiplier, privacy.epsilon
     if multiplier is None:
