@@ -10,8 +10,9 @@ import math
 import torch
 from torch import Tensor
 
-from coterie.core import rng, secret_draws
+from coterie.core import rng
 from coterie.core.algorithm import Stream
+from coterie.core.secret_draws import choose, join_purpose
 
 
 def batch_size(stream: Stream, n: int) -> int:
@@ -43,7 +44,7 @@ def batches(stream: Stream, n: int, steps: int, *purpose: object) -> list[Tensor
 def poisson_batches(stream: Stream, n: int, steps: int, secret: str, *purpose: object) -> list[Tensor]:
     """Return the row numbers of `steps` Poisson batches, int64 [any number] each; see `Stream`."""
     share = batch_size(stream, n) / n
-    return [secret_draws.choose(n, share, secret, *purpose, "poisson", k) for k in range(steps)]
+    return [choose(n, share, join_purpose(secret, *purpose, "poisson", k)) for k in range(steps)]
 
 
 def width_of_padding(stream: Stream, n: int) -> int:

@@ -9,10 +9,11 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from coterie.core import rng, secret_draws
+from coterie.core import rng
 from coterie.core.algorithm import Algorithm, Context, Stream, Weighting
 from coterie.core.batching import batch_size, batches, num_steps, poisson_batches
 from coterie.core.examples import Examples
+from coterie.core.secret_draws import gaussian, join_purpose
 from coterie.core.task import Batch, Task
 from coterie.core.tree import Tree
 
@@ -110,8 +111,8 @@ def draw_noise(stream: Stream, job: Job, name: str, k: int, engine: Engine) -> T
     """Return the standard normal numbers of a stream's step k (from 0) on the engine's device; None without noise."""
     if not stream.noise:
         return None
-    drawn = secret_draws.normal(stream.noise, secret_of(job), job.round, job.client, name, "noise", k)
-    return drawn.to(engine.device, engine.dtype)
+    key = join_purpose(secret_of(job), job.round, job.client, name, "noise", k)
+    return gaussian(key, [stream.noise]).to(engine.device, engine.dtype)
 
 
 def count_expected(stream: Stream, n: int) -> float | None:

@@ -5,34 +5,59 @@ such noise away again, so what a guarantee of privacy rests on is drawn from a s
 same numbers, so a stopped run continues with the draws that it would have had.
 
 The bits are those of SHAKE-256 of the secret and the purpose of the draw, which nobody can tell from random ones
-without the secret. Numbers are float64.
+without the secret, and as many as are needed. Generators of PyTorch and NumPy are faster, and all of their draws can be
+found from some of them. Numbers are float64; the largest possible normal one is 8.6.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-
-def normal(n: int, secret: str, *purpose: object) -> Tensor:
-    """Return n independent standard normal numbers, float64 [n], by the method of Box and Muller (1958)."""
-    half = -(-n // 2)
-    u = _uniform(2 * half, secret, *purpose)
-    length, angle = np.sqrt(-2 * np.log(u[:half])), 2 * np.pi * u[half:]
-    return torch.from_numpy(np.concatenate([length * np.cos(angle), length * np.sin(angle)])[:n])
+BLOCK = 2**20
+"""Normal numbers that are made at a time."""
 
 
-def choose(n: int, probability: float, secret: str, *purpose: object) -> Tensor:
+def gaussian(key: str, shape: Sequence[int]) -> Tensor:
+    """Return independent standard normal numbers of a shape, float64 on the CPU.
+
+    The method is that of Box and Muller (1958).
+
+    Args:
+        key: a secret, and what the numbers are for; see `join_purpose`.
+        shape: of the result.
+    """
+    n = prod(shape)
+    blocks = [_block(join_purpose(key, k), min(BLOCK, n - k * BLOCK)) for k in range(-(-n // BLOCK))]
+    return torch.from_numpy(np.concatenate(blocks or [np.zeros(0)])).reshape(tuple(shape))
+
+
+def choose(n: int, probability: float, key: str) -> Tensor:
     """Return which of n things are chosen, each by itself with this probability: int64 [m], in ascending order."""
-    return torch.from_numpy(np.flatnonzero(_uniform(n, secret, *purpose) < probability).astype(np.int64))
+    drawn = (_whole(n, key).astype(np.float64) + 0.5) * 2.0**-53
+    return torch.from_numpy(np.flatnonzero(drawn < probability).astype(np.int64))
 
 
-def _uniform(n: int, secret: str, *purpose: object) -> NDArray[np.float64]:
-    """Return n independent numbers in (0, 1), odd multiples of 2^-54."""
-    words = "\x1f".join(map(str, (secret, *purpose)))
-    drawn = np.frombuffer(hashlib.shake_256(words.encode()).digest(8 * n), dtype="<u8")
-    return ((drawn >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+def join_purpose(secret: str, *purpose: object) -> str:
+    """Return the key of a secret and of what is drawn."""
+    return "\x1f".join(map(str, (secret, *purpose)))
+
+
+def _block(key: str, n: int) -> NDArray[np.float64]:
+    """Return n normal numbers [n]; two come from each pair of uniform ones."""
+    pairs = (n + 1) // 2
+    whole = _whole(2 * pairs, key).astype(np.float64)
+    u, v = whole[:pairs], whole[pairs:]
+    radius, angle = np.sqrt(-2 * np.log((u + 1) * 2.0**-53)), 2 * np.pi * v * 2.0**-53
+    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:n]
+
+
+def _whole(n: int, key: str) -> NDArray[np.uint64]:
+    """Return n independent whole numbers from 0 to 2^53 - 1."""
+    return np.frombuffer(hashlib.shake_256(key.encode()).digest(8 * n), dtype="<u8") >> np.uint64(11)

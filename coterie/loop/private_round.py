@@ -29,6 +29,7 @@ from coterie.core.algorithm import PrivatePart, RoundInfo, Weighting
 from coterie.core.engine import Job, Reply
 from coterie.core.examples import Examples
 from coterie.core.normaliser import statistic_names
+from coterie.core.secret_draws import gaussian
 from coterie.core.transforms import identity
 from coterie.core.tree import Tree
 from coterie.loop.jobs import Assignment
@@ -38,7 +39,7 @@ from coterie.loop.private_plan import bounds_of, check_parts, clients_asked, cou
 from coterie.loop.tally import Tally
 from coterie.loop.template import Templates
 from coterie.privacy.bounded_sum import BoundedSum
-from coterie.privacy.noise import add_noise, gaussian
+from coterie.privacy.noise import add_noise
 from coterie.processes.team import sum_trees
 
 MAX_FALL = 0.1

@@ -1,8 +1,6 @@
 """Gaussian noise that nobody can take away again who does not know the key.
 
-The bits are SHAKE-256 of the key (FIPS 202), whose output nobody can tell from chance, and are as many as are needed.
-Generators of PyTorch and NumPy are faster, and all of their draws can be found from some of them. Draws are float64, by
-the transformation of Box and Muller (1958); the largest possible draw is 8.6 standard deviations.
+It is drawn by `coterie.core.secret_draws`.
 
 A float is not a real number: an attacker who sees every last bit of a noisy sum can learn a little from which numbers
 are possible (Mironov: On Significance of the Least Significant Bits for Differential Privacy, CCS 2012). The noise is
@@ -12,35 +10,9 @@ rest.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from math import prod
-
-import numpy as np
-import torch
-from torch import Tensor
-
 from coterie.core import tree
+from coterie.core.secret_draws import gaussian
 from coterie.core.tree import Tree
-
-BLOCK = 2**20
-"""Draws that are made at a time."""
-
-
-def gaussian(key: str, shape: Sequence[int]) -> Tensor:
-    """Return independent standard normal draws of a shape, float64 on the CPU; a function of the key and the place."""
-    n = prod(shape)
-    blocks = [_block(f"{key}\x1f{k}", min(BLOCK, n - k * BLOCK)) for k in range(-(-n // BLOCK))]
-    return torch.from_numpy(np.concatenate(blocks or [np.zeros(0)])).reshape(tuple(shape))
-
-
-def _block(key: str, n: int) -> np.ndarray:
-    """Return n draws [n]; two come from each pair of uniform numbers."""
-    pairs = (n + 1) // 2
-    bits = np.frombuffer(hashlib.shake_256(key.encode()).digest(16 * pairs), dtype="<u8") >> np.uint64(11)
-    u, v = bits[:pairs].astype(np.float64), bits[pairs:].astype(np.float64)  # 53 bits each
-    radius, angle = np.sqrt(-2 * np.log((u + 1) * 2.0**-53)), 2 * np.pi * v * 2.0**-53
-    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:n]
 
 
 def add_noise(total: Tree, deviation: Tree | float, key: str) -> Tree:
