@@ -124,15 +124,5 @@ def _check_possible(plan: Plan) -> None:
         raise Mistake("between silos it is not built yet; train with one process, or leave it out", key="unit")
     if plan.attack is not None:
         raise Mistake("an attack is simulated: leave it out where the clients are at silos")
-    if plan.guarantee is not None and plan.guarantee.secure_sum:
-        raise Mistake(
-            "silos do not bound updates yet; leave one of the two out", key="secure_sum", value=True, table="privacy"
-        )
-    if plan.guarantee is not None and plan.guarantee.where == "clients":
-        raise Mistake(
-            'silos do not add noise yet; set `where` = "server", which trusts the coordinator',
-            key="where",
-            value="clients",
-        )
     if plan.team is not ALONE and plan.team.size > 1:
         raise Mistake("one process coordinates silos: ask for one worker")

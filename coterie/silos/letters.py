@@ -89,10 +89,23 @@ class Start(NamedTuple):
 
 
 def ask_work(
-    run: Run, round: int, starts: Mapping[str, Sequence[Start]], broadcast: bytes, go_back: int
+    run: Run,
+    round: int,
+    starts: Mapping[str, Sequence[Start]],
+    broadcast: bytes,
+    go_back: int,
+    cohort: int | None = None,
 ) -> Mapping[str, bytes]:
-    """Return silo -> the request for the work of its clients in a round; `broadcast` is packed."""
-    fields = {**run.fields("work", round), "go_back": go_back}
+    """Return silo -> the request for the work of its clients in a round.
+
+    Args:
+        run, round: of the request.
+        starts: silo -> its clients that are asked.
+        broadcast: packed.
+        go_back: how many rounds back states are kept.
+        cohort: how many clients the round asks of all silos, where they share the noise among them.
+    """
+    fields = {**run.fields("work", round), "go_back": go_back, **({} if cohort is None else {"cohort": cohort})}
     return Requests({site: {**fields, "clients": _list_starts(own)} for site, own in starts.items()}, [broadcast])
 
 

@@ -68,7 +68,9 @@ class RemoteWork:
         """Draw the cohort now; ask the silos as the replies are wanted. See `coterie.loop.workplace.Workplace`."""
         costs = clients_to_ask(plan, number, broadcast, tally)
         round = RemoteRound(plan, number, costs, self._templates.of_round(plan, broadcast))
-        return self._replies(round, pack(broadcast), store.versions(), tally)
+        shares_noise = plan.guarantee is not None and plan.guarantee.where == "clients"
+        cohort = plan.cohort_size() if shares_noise else None
+        return self._replies(round, pack(broadcast), store.versions(), tally, cohort)
 
     def secure_work(self, plan: Plan, number: int, broadcast: Tree, store: Store, tally: Tally) -> RemoteSecureWork:
         """Draw the cohort now; return the silos' part in a secure sum. See `coterie.loop.workplace.Workplace`."""
@@ -76,7 +78,7 @@ class RemoteWork:
         return RemoteSecureWork(plan, number, broadcast, store, tally, self.exchange, self.hosts, self.go_back, waiting)
 
     def _replies(
-        self, round: RemoteRound, broadcast: bytes, versions: Mapping[str, int], tally: Tally
+        self, round: RemoteRound, broadcast: bytes, versions: Mapping[str, int], tally: Tally, cohort: int | None
     ) -> Iterator[tuple[Assignment, Reply]]:
         """Ask until there are enough replies; yield them in the order of the clients.
 
@@ -89,7 +91,7 @@ class RemoteWork:
             self.exchange.renew()
             starts = self._starts(open_clients, versions)
             to_ask = self._silos_to_ask(starts, round, is_first)
-            messages = ask_work(self.exchange.run, round.number, to_ask, broadcast, self.go_back)
+            messages = ask_work(self.exchange.run, round.number, to_ask, broadcast, self.go_back, cohort)
             bounds = {site: round.max_bytes([start.client for start in own]) for site, own in to_ask.items()}
             for site, outcome in self.exchange.ask(messages, round.number, bounds):
                 self._take(round, to_ask[site], outcome)

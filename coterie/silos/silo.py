@@ -26,6 +26,7 @@ from coterie.core.tree import Tree
 from coterie.loop.check_update import broken_leaf
 from coterie.loop.jobs import Assignment, run_jobs
 from coterie.loop.plan import Plan
+from coterie.loop.private_client import protect
 from coterie.loop.replies import encode
 from coterie.loop.secure_round import hides_updates
 from coterie.loop.store import Store
@@ -34,6 +35,7 @@ from coterie.silos import letters
 from coterie.silos.letters import Result, Run, Start, answer_failed, answer_fields, answer_work, read_starts
 from coterie.silos.message import MAX_BYTES, Message, Unusable, form_problem, read_message, write_message
 from coterie.silos.silo_measures import measure_at_silo
+from coterie.silos.silo_noise import with_noise_of
 from coterie.silos.states import States
 from coterie.silos.sum_letters import STEPS
 from coterie.silos.sum_silo import SumAtSilo
@@ -128,8 +130,11 @@ class Silo:
         self.say(f"round {round}: working for {', '.join(start.client for start in starts)}")
         part = {start.client: self._assignment(plan, round, start) for start in starts}
         results, states = dict[str, Result](), dict[str, Tree]()
-        result_of = self.sum.masking(plan, message, broadcast) if hides_updates(plan) else _result
-        for work, reply in encode(plan, run_jobs(plan, broadcast, [part])):
+        hidden = hides_updates(plan)
+        plan = with_noise_of(plan, message, starts)
+        replies = run_jobs(plan, broadcast, [part])
+        result_of = self.sum.masking(plan, message, broadcast) if hidden else _result
+        for work, reply in encode(plan, replies if hidden else protect(plan, replies)):
             results[reply.client] = result = result_of(work, reply)
             if result.stateful:
                 states[reply.client] = reply.state

@@ -19,12 +19,12 @@ from coterie.core.packing import pack
 from coterie.core.tree import Tree
 from coterie.loop.jobs import Assignment, clients_to_ask
 from coterie.loop.plan import Plan
+from coterie.loop.secure_round import quorum
 from coterie.loop.secure_work import RowLayouts, Server
 from coterie.loop.store import Store
 from coterie.loop.tally import Tally
 from coterie.loop.template import Templates
 from coterie.privacy.masking_client import LEAST_CLIENTS, Ask, Keys
-from coterie.privacy.masking_server import find_quorum
 from coterie.silos.exchange import Exchange
 from coterie.silos.letters import MAX_LOGS, Start, read_results
 from coterie.silos.message import Message, Requests, Unusable
@@ -101,8 +101,7 @@ class RemoteSecureWork:
         Raises:
             Mistake: the silos say again and again that they cannot work.
         """
-        assert self.plan.privacy is not None
-        needed = max(find_quorum(len(self.tally.cohort), self.plan.privacy.secure_threshold), LEAST_CLIENTS)
+        needed = max(quorum(self.plan, len(self.tally.cohort)), LEAST_CLIENTS)
         keys, tries, seconds = dict[str, Keys](), 0, self._waiting.first_seconds
         while True:
             self.exchange.renew()

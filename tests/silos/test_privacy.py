@@ -8,10 +8,15 @@ from typing import Any
 import pytest
 
 import coterie
-from coterie import Mistake, Privacy
+from coterie import Privacy
 from coterie.experiment.settings import load_settings
 from coterie.experiment.silos.judge_run import _read_epsilon
-from coterie.experiment.silos.silo_settings import settings_to_send
+from coterie.experiment.silos.silo_file import SiloFile
+from coterie.experiment.silos.silo_settings import settings_at_silo, settings_to_send
+from coterie.loop.private_client import noise_key
+from coterie.silos.letters import Start
+from coterie.silos.message import Unusable, read_message, write_message
+from coterie.silos.silo_noise import with_noise_of
 from tests.silos.deployment import Deployment, same_bits, server_state
 
 
@@ -28,9 +33,52 @@ def test_silos_and_simulation_agree_to_the_bit(tmp_path: Path, clip: str) -> Non
     assert deployed.measures["train_loss"] is None
 
 
-def test_noise_of_the_clients_is_refused_between_silos(tmp_path: Path) -> None:
-    with pytest.raises(Mistake, match=r"silos do not add noise yet; set where = .server."):
-        deployment(tmp_path, where="clients").deploy()
+@pytest.mark.parametrize(("where", "secure"), [("clients", False), ("clients", True), ("server", True)])
+def test_clients_at_silos_bound_and_add_noise_as_in_the_simulation(tmp_path: Path, where: str, secure: bool) -> None:
+    """A silo has two of the six clients, and its shares of the noise are those of six."""
+    both = deployment(tmp_path, where=where, secure_sum=secure)
+    simulated, deployed = both.simulate()[-1], both.deploy()[-1]
+    assert deployed.reached == 6
+    assert same_bits(server_state(simulated), server_state(deployed))
+    assert deployed.measures["train_loss"] is None
+
+
+def test_a_silos_noise_follows_from_its_secret_and_from_what_updates_follow_from(tmp_path: Path) -> None:
+    silos = deployment(tmp_path, where="clients", noise="secret").silos()
+
+    def key(site: str, starts: list[Start], broadcast: bytes, purpose: str = "") -> str:
+        request = write_message({"cohort": 6, "purpose": purpose}, [broadcast])
+        plan = with_noise_of(silos[site].plan, read_message(request), starts)
+        assert plan.all_silos_cohort == 6
+        return noise_key(plan, 1, "0")
+
+    first, again = [Start("0", 0)], [Start("0", 1)]
+    assert key("north", first, b"w") == key("north", first, b"w")
+    others = [key("south", first, b"w"), key("north", again, b"w"), key("north", first, b"v")]
+    assert len({key("north", first, b"w"), *others, key("north", first, b"w", "another sum")}) == 5
+
+
+def test_a_silo_that_is_not_told_among_how_many_the_noise_is_shared_adds_none(tmp_path: Path) -> None:
+    silo = deployment(tmp_path, where="clients").silos()["north"]
+    with pytest.raises(Unusable, match="cohort"):
+        with_noise_of(silo.plan, read_message(write_message({})), [])
+
+
+@pytest.mark.parametrize(
+    ("table", "kept"),
+    [
+        ({"where": "server"}, None),
+        ({"where": "clients", "epsilon": 2.0}, {"where": "clients"}),
+        ({"where": "server", "secure_sum": True}, {"where": "server", "secure_sum": True}),
+    ],
+)
+def test_a_silo_has_the_guarantee_to_which_its_clients_add(table: dict[str, Any], kept: dict[str, Any] | None) -> None:
+    """Without epsilon: the noise was chosen for it, for the clients of all silos."""
+    base = {"unit": "client", "clip_norm": 1.0, "noise_multiplier": 3.0}
+    tables = {"rounds": 1, "algorithm": {"name": "fedavg", "lr": 0.1}, "model": {"name": "mlp"}}
+    file = SiloFile(Path("silo.toml"), "north", None, "digits", {})
+    privacy = settings_at_silo({**tables, "privacy": {**base, **table}}, file).privacy
+    assert privacy == (Privacy() if kept is None else Privacy(**base, **kept))
 
 
 @pytest.mark.parametrize(

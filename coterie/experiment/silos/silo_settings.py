@@ -206,8 +206,12 @@ def settings_at_silo(tables: Mapping[str, Any], file: SiloFile, models: Mapping[
     raw = {name: table for name, table in tables.items() if name not in _SERVERS}
     shared = {key: value for key, value in raw.get("data", {}).items() if key in _DATA}
     raw["data"] = {"source": "digits", **shared}  # any source; the silo has loaded its own
-    if raw.get("privacy", {}).get("unit") == "client":  # the coordinator bounds and adds noise
-        del raw["privacy"]
+    privacy = raw.get("privacy", {})
+    if privacy.get("unit") == "client":
+        if privacy.get("where") != "clients" and not privacy.get("secure_sum"):  # the coordinator bounds and adds noise
+            del raw["privacy"]
+        elif "noise_multiplier" in privacy:  # it was chosen for epsilon and for all clients, whom a silo does not know
+            raw["privacy"] = {key: value for key, value in privacy.items() if key != "epsilon"}
     raw["evaluate"] = {key: value for key, value in raw.get("evaluate", {}).items() if key in _EVALUATE}
     engine = {key: value for key, value in raw.get("engine", {}).items() if key in _ENGINES}
     raw["engine"] = {**engine, "device": file.device, "threads": file.threads, "workers": 1}
