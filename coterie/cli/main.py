@@ -19,7 +19,8 @@ import typer
 
 from coterie.cli import data_commands, peer_commands, probe_commands, silo_commands
 from coterie.cli.interrupts import handle_interrupts
-from coterie.cli.option_names import File, Overrides, Resume, Trust
+from coterie.cli.option_names import AsJson, File, Overrides, Quiet, Resume, Trust
+from coterie.cli.output_forms import JsonLines, choose_output
 from coterie.cli.standard_streams import steady_streams
 from coterie.core.errors import FolderGone, Mistake, reason
 from coterie.core.printable import printable
@@ -32,7 +33,6 @@ app = typer.Typer(
     name="coterie",
     help="Federated learning: run experiments from TOML files, report on them, and compare them.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -60,24 +60,33 @@ def run(
     workers: Annotated[
         int | None, typer.Option(help="How many processes share the work; the same as engine.workers=N.")
     ] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run an experiment, and write its folder: records, model, report."""
+    with choose_output(quiet, as_json) as lines:
+        _run(file, overrides or [], out, resume, workers, lines)
+
+
+def _run(
+    file: Path, overrides: list[str], out: Path | None, resume: bool, workers: int | None, lines: JsonLines | None
+) -> None:
     from coterie.processes.process_group import join_team, launcher_rank, launcher_size
 
     folder = out or Path("runs") / file.stem
-    changes = [*(overrides or []), *([] if workers is None else [f"engine.workers={workers}"])]
+    changes = [*overrides, *([] if workers is None else [f"engine.workers={workers}"])]
     command = shlex.join(["coterie", "run", str(file), *changes, "--out", str(folder), "--resume"])
     if _is_chain(file, folder):
         from coterie.cli.stages_command import run_chain
 
         with handle_interrupts(command, "round and interval"):
-            return run_chain(file, changes, folder, resume)
+            return run_chain(file, changes, folder, resume, lines)
     if launcher_rank() > 0:
         _run_other_process()
     if launcher_size() is not None:
         command = f"torchrun ... -m {command}"
     with handle_interrupts(command, "round"), join_team() as team:
-        _run_first_process(file, changes, folder, resume, team)
+        _run_first_process(file, changes, folder, resume, team, lines)
 
 
 def _is_chain(file: Path, folder: Path) -> bool:
@@ -111,14 +120,16 @@ def _run_other_process() -> NoReturn:
     raise typer.Exit
 
 
-def _run_first_process(file: Path, overrides: list[str], folder: Path, resume: bool, team: Team) -> None:
+def _run_first_process(
+    file: Path, overrides: list[str], folder: Path, resume: bool, team: Team, lines: JsonLines | None
+) -> None:
     """Run an experiment together with the team's other processes, if there are any, and show progress and results."""
     from coterie.cli.run_display import RunDisplay, show_logs
     from coterie.experiment.run import run as run_experiment
     from coterie.experiment.settings import load_settings
 
     settings = load_settings(file, overrides)
-    display = RunDisplay()
+    display = RunDisplay(lines)
     with show_logs(display):
         outcome = run_experiment(settings, folder, resume, display, team)
     if not outcome.ran:
@@ -139,11 +150,14 @@ def pretrain(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder. [default: runs/<name of FILE>]")] = None,
     resume: Resume = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train an encoder on fractals, from which runs can start."""
     from coterie.cli.pretrain_command import run_pretraining
 
-    run_pretraining(file, overrides or [], out, resume)
+    with choose_output(quiet, as_json) as lines:
+        run_pretraining(file, overrides or [], out, resume, lines)
 
 
 @app.command()

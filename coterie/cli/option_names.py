@@ -9,12 +9,21 @@ from typing import Annotated
 
 import typer
 
+from coterie.cli.complete_keys import complete_override
 from coterie.core.errors import Mistake
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The experiment, a TOML file.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="TABLE.KEY=VALUE", help="Keys to change, such as algorithm.lr=0.05."),
+    typer.Argument(
+        metavar="TABLE.KEY=VALUE",
+        help="Keys to change, such as algorithm.lr=0.05.",
+        autocompletion=complete_override,
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only notes and mistakes, to standard error.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print each round's record and then the summary as JSON, one a line.")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue a stopped run; start if there is none.")]
 Trust = Annotated[bool, typer.Option("--trust", help="Run code that a run folder names, package.module:function.")]

@@ -13,6 +13,7 @@ from rich.table import Table
 from torch import nn
 
 from coterie.cli.interrupts import handle_interrupts
+from coterie.cli.output_forms import JsonLines
 from coterie.cli.progress_line import ProgressLine
 from coterie.experiment.pretraining_run import pretrain
 from coterie.experiment.pretraining_settings import Pretraining, load_pretraining
@@ -23,7 +24,9 @@ from coterie.track.summary import MAX_COLLAPSED_SPREAD
 STEP_PAUSE_SECONDS = 5.0
 
 
-def run_pretraining(file: Path, overrides: Sequence[str], out: Path | None, resume: bool) -> None:
+def run_pretraining(
+    file: Path, overrides: Sequence[str], out: Path | None, resume: bool, lines: JsonLines | None = None
+) -> None:
     """Carry out the pre-training that a file describes, and show it.
 
     Args:
@@ -31,6 +34,7 @@ def run_pretraining(file: Path, overrides: Sequence[str], out: Path | None, resu
         overrides: "table.key=value".
         out: the run folder; None: runs/ with the file's name.
         resume: whether to continue a stopped pre-training.
+        lines: prints the records and the summary; None: nothing does.
 
     Raises:
         Mistake: the file or the folder cannot be used.
@@ -38,7 +42,7 @@ def run_pretraining(file: Path, overrides: Sequence[str], out: Path | None, resu
     folder = out or Path("runs") / file.stem
     settings = load_pretraining(file, overrides)
     command = shlex.join(["coterie", "pretrain", str(file), *overrides, "--out", str(folder), "--resume"])
-    display = PretrainingDisplay()
+    display = PretrainingDisplay(lines)
     with handle_interrupts(command, "interval"):
         try:
             outcome = pretrain(settings, folder, resume, display)
@@ -55,9 +59,14 @@ def run_pretraining(file: Path, overrides: Sequence[str], out: Path | None, resu
 
 
 class PretrainingDisplay:
-    """Shows a pre-training; it is a `coterie.experiment.pretraining_run.PretrainingWatch`."""
+    """Shows a pre-training; it is a `coterie.experiment.pretraining_run.PretrainingWatch`.
 
-    def __init__(self) -> None:
+    Args:
+        lines: also prints each interval's record, and the summary; None: nothing does.
+    """
+
+    def __init__(self, lines: JsonLines | None = None) -> None:
+        self.lines = lines
         self.progress = ProgressLine("step", STEP_PAUSE_SECONDS)
 
     def begin(self, settings: Pretraining, model: nn.Module, folder: Path, records: list[Record]) -> None:
@@ -75,6 +84,8 @@ class PretrainingDisplay:
 
     def interval(self, record: Record) -> None:
         """Show an interval. Outside a terminal, only one every few seconds and the last are shown."""
+        if self.lines is not None:
+            self.lines.print(record)
         self.progress.show(record["step"], _progress_text(record))
 
     def say(self, sentence: str) -> None:
@@ -87,6 +98,8 @@ class PretrainingDisplay:
 
     def show_summary(self, end: dict[str, Any]) -> None:
         """Print the results as a table, and a note to standard error where the outputs have collapsed."""
+        if self.lines is not None:
+            self.lines.print(end)
         table = Table(show_header=False, box=None, pad_edge=False)
         table.add_row("steps", f"{end['steps']:,}")
         table.add_row("images", f"{end['images']:,}")

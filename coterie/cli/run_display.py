@@ -11,9 +11,11 @@ from typing import Any
 
 from rich.table import Table
 
+from coterie.cli.output_forms import JsonLines
 from coterie.cli.progress_line import ProgressLine
 from coterie.core.errors import few
 from coterie.experiment.build_experiment import Experiment
+from coterie.experiment.pace import Pace
 from coterie.experiment.settings import model_names
 from coterie.experiment.starting_weights import Start
 from coterie.report.formats import (
@@ -31,10 +33,17 @@ ROUND_PAUSE_SECONDS = 1.0
 
 
 class RunDisplay(logging.Handler):
-    """Shows a run, and the messages that the library logs; it is a `coterie.experiment.run_recorder.RunWatch`."""
+    """Shows a run, and the messages that the library logs.
 
-    def __init__(self) -> None:
+    It is a `coterie.experiment.run_recorder.RunWatch` and a `coterie.experiment.pace.PaceWatch`.
+
+    Args:
+        lines: also prints each round's record, and the summary; None: nothing does.
+    """
+
+    def __init__(self, lines: JsonLines | None = None) -> None:
         super().__init__(logging.INFO)
+        self.lines, self.pace = lines, Pace()
         self.progress = ProgressLine("round", ROUND_PAUSE_SECONDS)
         self.last: Record | None = None
         self.bytes, self.predicts = 0, True
@@ -53,10 +62,17 @@ class RunDisplay(logging.Handler):
 
     def round(self, record: Record) -> None:
         """Show a round. Outside a terminal, only evaluated rounds and the last are shown, at most one a second."""
+        if self.lines is not None:
+            self.lines.print(record)
         self.bytes += record["bytes_up"] + record["bytes_down"]
         evaluated = record["test_accuracy"] is not None or record["test_loss"] is not None or not self.predicts
         self.last = record if evaluated or self.last is None else {**record, **_test_measures(self.last)}
-        self.progress.show(record["round"], self._progress_text(self.last), print_line=evaluated)
+        text, speed = self._progress_text(self.last), _speed(self.pace)
+        self.progress.show(record["round"], text, speed, _shares(self.pace), print_line=evaluated)
+
+    def show_pace(self, pace: Pace) -> None:
+        """Take up the pace, which the next round is shown with."""
+        self.pace = pace
 
     def _progress_text(self, record: Record) -> str:
         loss = record["test_loss"] if record["test_loss"] is not None else record["train_loss"]
@@ -79,9 +95,11 @@ class RunDisplay(logging.Handler):
         super().close()
 
     def show_summary(self, end: dict[str, Any]) -> None:
-        """Print the results as a table."""
+        """Print the results as a table, and how fast the run was."""
+        if self.lines is not None:
+            self.lines.print(end)
         table = Table(show_header=False, box=None, pad_edge=False)
-        for name, value in _summary_rows(end):
+        for name, value in [*_summary_rows(end), *_pace_rows(self.pace)]:
             table.add_row(name, value)
         self.progress.out.print(table)
 
@@ -112,6 +130,23 @@ def _quality(record: Record) -> str:
     if accuracy is None and metrics:
         return "  ".join(metrics)
     return "  ".join([f"accuracy {format_percent(accuracy)}", *metrics[:1]])
+
+
+def _speed(pace: Pace) -> str:
+    """Return how many examples a second are processed; empty where that is not known."""
+    speed = pace.examples_per_second()
+    return "" if speed is None else f"{speed:,.0f} examples/s"
+
+
+def _shares(pace: Pace) -> str:
+    """Return what takes the time."""
+    return ", ".join(f"{name} {100 * share:.0f} %" for name, share in pace.shares().items())
+
+
+def _pace_rows(pace: Pace) -> list[tuple[str, str]]:
+    """Return rows on the speed and on what took the time, of the rounds that were run now."""
+    rows = [("speed", _speed(pace)), ("time went to", _shares(pace))]
+    return [row for row in rows if row[1]]
 
 
 def _headline(experiment: Experiment) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import typer
 
+from coterie.cli.output_forms import JsonLines
 from coterie.cli.pretrain_command import PretrainingDisplay
 from coterie.cli.run_display import RunDisplay, show_logs
 from coterie.experiment.folder_jobs import Outcome
@@ -16,7 +17,7 @@ from coterie.experiment.staged_run import run_stages
 from coterie.experiment.stages import Stage, load_stages
 
 
-def run_chain(file: Path, overrides: Sequence[str], folder: Path, resume: bool) -> None:
+def run_chain(file: Path, overrides: Sequence[str], folder: Path, resume: bool, lines: JsonLines | None = None) -> None:
     """Carry out the chain that a file describes, and show it.
 
     Args:
@@ -24,12 +25,13 @@ def run_chain(file: Path, overrides: Sequence[str], folder: Path, resume: bool) 
         overrides: "table.key=value" or "stage.K.table.key=value".
         folder: the folder of the chain.
         resume: whether to continue a stopped chain.
+        lines: prints the records and the summaries of all stages; None: nothing does.
 
     Raises:
         Mistake: the file or the folder cannot be used.
     """
     stages = load_stages(file, overrides)
-    with ChainDisplay(len(stages)) as display:
+    with ChainDisplay(len(stages), lines) as display:
         outcome = run_stages(stages, folder, resume, display)
     print(folder / "report.html" if outcome.folder == folder else outcome.folder / "report.html")
     if outcome.summary.get("failure"):
@@ -40,8 +42,8 @@ def run_chain(file: Path, overrides: Sequence[str], folder: Path, resume: bool) 
 class ChainDisplay:
     """Shows a chain; it is a `coterie.experiment.staged_run.StagesWatch`."""
 
-    def __init__(self, total: int) -> None:
-        self.total = total
+    def __init__(self, total: int, lines: JsonLines | None = None) -> None:
+        self.total, self.lines = total, lines
         self._shown: RunDisplay | PretrainingDisplay | None = None
         self._open = ExitStack()
 
@@ -54,7 +56,7 @@ class ChainDisplay:
     def run_watch(self, stage: Stage) -> RunDisplay:
         """Say which stage begins, and return its display."""
         self._say(stage)
-        display = RunDisplay()
+        display = RunDisplay(self.lines)
         self._open.enter_context(show_logs(display))
         self._shown = display
         return display
@@ -62,7 +64,7 @@ class ChainDisplay:
     def pretraining_watch(self, stage: Stage) -> PretrainingDisplay:
         """Say which stage begins, and return its display."""
         self._say(stage)
-        display = PretrainingDisplay()
+        display = PretrainingDisplay(self.lines)
         self._open.callback(display.close)
         self._shown = display
         return display
@@ -78,3 +80,5 @@ class ChainDisplay:
             self._shown.show_summary(outcome.summary)
         else:
             print(f"{outcome.folder}: finished already")
+            if self.lines is not None:
+                self.lines.print(outcome.summary)

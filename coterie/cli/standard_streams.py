@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import sys
@@ -12,13 +13,28 @@ from typing import Any, TextIO
 
 _GONE = (errno.EPIPE, errno.EIO, errno.EBADF)
 """What a stream says whose reader has ended, whose terminal is closed, or that is closed itself."""
+_PLAIN = {"±": "+/-", "…": "...", "×": "x", "–": "-", "—": "-", "→": "->", "≤": "<=", "≥": ">=", "•": "*"}
+_PLAIN |= dict.fromkeys("━╸╺─", "-")
+"""What stands for characters of the command's own where a terminal does not have them."""
+
+
+def _write_plainly(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Return what is written for the first character that an encoding lacks: plain letters, or an escape."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character = error.object[error.start]
+    return _PLAIN.get(character) or character.encode("ascii", "backslashreplace").decode("ascii"), error.start + 1
+
+
+codecs.register_error("coterie.plain", _write_plainly)
 
 
 class SteadyStream:
     """A stream of text for a command whose work does not depend on who reads it.
 
-    Characters that the stream's encoding does not have are written as escapes. Where the reader has gone, as that of a
-    closed pipe or terminal, what is written is lost and the command goes on. Any other error is kept.
+    Characters that the stream's encoding does not have are written in plain letters or as escapes. Where the reader
+    has gone, as that of a closed pipe or terminal, what is written is lost and the command goes on. Any other error is
+    kept.
 
     Args:
         stream: the stream; None where it was closed before the command began.
@@ -42,7 +58,7 @@ class SteadyStream:
         """Write text, and return its length."""
         encoding = self._stream.encoding or "utf-8"
         with self._keep_errors():
-            self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+            self._stream.write(text.encode(encoding, "coterie.plain").decode(encoding))
         return len(text)
 
     def flush(self) -> None:

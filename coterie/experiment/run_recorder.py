@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -12,6 +13,7 @@ from coterie.experiment.check_data import describe_data
 from coterie.experiment.config_toml import current_versions, format_config
 from coterie.experiment.folder_jobs import write_end
 from coterie.experiment.mend_folder import has_usable_inputs
+from coterie.experiment.pace import Pace, PaceWatch
 from coterie.experiment.privacy import describe_privacy
 from coterie.experiment.resolve_engine import this_machine
 from coterie.experiment.settings import Settings
@@ -75,6 +77,7 @@ class RunRecorder:
     Attributes:
         records: of the rounds on record, those of earlier processes included.
         trackers: what [track] names.
+        pace: of the rounds of this process.
 
     Raises:
         Mistake: the package of a tracker is not installed.
@@ -85,6 +88,8 @@ class RunRecorder:
     watch: RunWatch
     records: list[Record] = field(default_factory=list)
     trackers: Trackers = field(init=False)
+    pace: Pace = field(default_factory=Pace)
+    _elapsed_before: float = 0.0
 
     def __post_init__(self) -> None:
         settings = self.experiment.settings
@@ -110,6 +115,7 @@ class RunRecorder:
             raise Mistake(f"{done} rounds are done already; give {done} or more", key="rounds", value=rounds)
         recorded = self.folder.rounds.count()
         self.records = self.folder.rounds.cut(done)
+        self._elapsed_before = found.elapsed if found else 0.0
         self.folder.reopen()
         self._write_config()
         self._keep_secret(found, max(recorded - done, 0))
@@ -184,6 +190,7 @@ class RunRecorder:
     def append(self, round: Round) -> None:
         """Put a round on record."""
         self.records.append(self.folder.rounds.append(round.record()))
+        self.pace = self.pace.add(round, self._elapsed_before)
 
     def decide(self, stop_wanted: bool, save_due: bool) -> RoundOrder:
         """Return what every process does after the round that is on record last."""
@@ -197,11 +204,21 @@ class RunRecorder:
     def _was_last_round(self) -> bool:
         return len(self.records) >= self.experiment.settings.rounds
 
-    def show_round(self, saved: bool) -> None:
-        """Show the round that is on record last; send the rounds to trackers if a checkpoint has them."""
+    def show_round(self, saved: bool, checkpoint_seconds: float) -> None:
+        """Show the round that is on record last; send the rounds to trackers if a checkpoint has them.
+
+        Args:
+            saved: whether the last checkpoint has this round.
+            checkpoint_seconds: what the checkpoints of this process took together.
+        """
+        began = time.perf_counter()
+        self.pace = replace(self.pace, checkpoints=checkpoint_seconds)
+        if isinstance(self.watch, PaceWatch):
+            self.watch.show_pace(self.pace)
         self.watch.round(self.records[-1])
         if saved:
             self.trackers.log(self.records)
+        self.pace = replace(self.pace, other=self.pace.other + time.perf_counter() - began)
 
     def write_end(self, broken: str | None = None) -> dict[str, Any]:
         """Write summary.json and report.html, and return the summary.

@@ -24,6 +24,7 @@ class CheckpointSaver:
     Attributes:
         newest: the newest round or interval that is on record; None before the first of this process.
         saved: the number of the newest checkpoint, 0 where there is none.
+        seconds: what all checkpoints of this process took together.
         pause_until: no checkpoint is due before this time, unless one is due after `every_round`.
     """
 
@@ -32,6 +33,7 @@ class CheckpointSaver:
         self.checkpoints = Checkpoints(folder.checkpoint, team)
         self.newest: Round | Resume | None = None
         self.saved = 0
+        self.seconds = 0.0
         self.pause_until = 0.0
 
     def load(self) -> Resume | None:
@@ -70,6 +72,7 @@ class CheckpointSaver:
         with disk_mistakes(self.folder.checkpoint):
             self.checkpoints.save(self.newest, self.folder.copies() if self.team.rank == 0 else None)
         self.saved, now = self.newest.round, time.monotonic()
+        self.seconds += now - began
         self.pause_until = now + max(MIN_PAUSE_SECONDS, PAUSE_PER_SECOND * (now - began))
 
     @contextmanager

@@ -129,7 +129,7 @@ def carry_out(
             if do.save:
                 saver.save()
             if recorder is not None:
-                recorder.show_round(saved=do.save)
+                recorder.show_round(do.save, saver.seconds)
             if do.stop:
                 break
     assert saver.newest is not None, "a run has at least one round"

@@ -39,7 +39,10 @@ def test_a_run_ends_with_the_path_of_its_report(capsys: pytest.CaptureFixture[st
     assert out.splitlines()[-1] == "runs/digits/report.html"
     assert Path("runs/digits/report.html").stat().st_size > 10_000
     assert err == ""
-    assert re.search(r"^round 2/2  accuracy [\d.]+ %  loss [\d.]+  \d+\.\d kB sent$", out, re.MULTILINE)
+    assert re.search(
+        r"^round 2/2  accuracy [\d.]+ %  loss [\d.]+  \d+\.\d kB sent  [\d,]+ examples/s$", out, re.MULTILINE
+    )
+    assert re.search(r"^time went to +work \d+ %", out, re.MULTILINE)
     assert "5 of 10 clients in a round" in out
     assert exit_status("run", "digits.toml", "rounds=2", "algorithm.lr=0.2", "--resume") == 0
     assert "runs/digits: finished already, after 2 rounds" in capsys.readouterr().out
