@@ -204,6 +204,8 @@ def status(folder: Project = Path()) -> None:
     print(f"{found.folder}: round {found.round} of {found.rounds}{reached}, as of {found.when}")
     for client, why in found.dropped.items():
         print(f"  {printable(client)}: {printable(why)}")
+    if found.privacy:
+        print(f"privacy: {found.privacy}")
     if found.note:
         print(f"last note: {printable(found.note)}")
 

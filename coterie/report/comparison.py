@@ -117,7 +117,7 @@ def compare(runs: Sequence[Run], target: float | None = None, baseline: str | No
     keys = _keys_that_differ(runs)
     groups = group_runs(runs, names, keys)
     base = _find_baseline(groups, names, runs, baseline)
-    metrics = list_metrics(run.end for run in runs)
+    metrics = list_further_results(runs)
     names_of_metrics = [name_metric(name) for name in metrics]
     quality = ["test accuracy", "best", *names_of_metrics]
     results = ["state", "rounds done", *quality, "rounds to target", "speed-up", "sent", "time"]
@@ -161,6 +161,11 @@ def _keys_that_differ(runs: Sequence[Run]) -> list[str]:
     return sorted(differing, key=lambda key: tables.index(key.rpartition(".")[0]))
 
 
+def list_further_results(runs: Sequence[Run]) -> list[str]:
+    """Return the names of further results in summary.json: of metrics, and epsilon where a run states one."""
+    return [*list_metrics(run.end for run in runs), *(["epsilon"] if any("epsilon" in run.end for run in runs) else [])]
+
+
 def run_results(run: Run, target: float | None, baseline: SeedGroup, metrics: Iterable[str]) -> dict[str, Any]:
     """Return a run's results by name, as plain numbers; None where there is none.
 
@@ -168,7 +173,7 @@ def run_results(run: Run, target: float | None, baseline: SeedGroup, metrics: It
         run: finished or not.
         target: replaces the run's own target, if given.
         baseline: whose mean rounds to the target are divided by this run's.
-        metrics: the names of further metrics in summary.json.
+        metrics: the names of further results in summary.json.
     """
     base, rounds = baseline.rounds_to(target), count_rounds(run, target)
     return {

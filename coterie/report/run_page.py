@@ -13,6 +13,7 @@ from coterie.report.charts import Curve, line_chart
 from coterie.report.clients_chart import clients_chart
 from coterie.report.clients_page import clients_sentence
 from coterie.report.formats import format_bytes, format_duration, format_number, format_percent, format_spread
+from coterie.report.guarantee_panel import guarantee_panel
 from coterie.report.layer_charts import layer_charts
 from coterie.report.own_tests_table import own_tests_table
 from coterie.report.prediction_charts import prediction_charts
@@ -61,6 +62,7 @@ def run_page(run: Run) -> str:
             page_parts.section("Measures on each client's test data", own_tests_table(run)),
             page_parts.section("BatchNorm layers", layer_charts(run)),
             page_parts.section("Probes", probe_charts(run)),
+            page_parts.section("Privacy", guarantee_panel(run)),
             page_parts.section("What attacks found", privacy_panel(run)),
             page_parts.section("Data of the clients", clients, clients_chart(run.clients, run.labels)),
             page_parts.section("Silos", silos_table(run)),

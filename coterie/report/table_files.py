@@ -10,7 +10,7 @@ from typing import Any
 
 from coterie.core.errors import Mistake
 from coterie.core.files import write_atomic
-from coterie.report.comparison import Comparison, run_results
+from coterie.report.comparison import Comparison, list_further_results, run_results
 from coterie.report.formats import format_setting
 from coterie.report.seed_groups import Mean
 from coterie.track.measures import list_metrics, name_metric
@@ -25,7 +25,7 @@ _LATEX = {
 
 def comparison_rows(comparison: Comparison) -> list[dict[str, Any]]:
     """Return a row for each run: its name, the settings that differ, and the results as plain numbers."""
-    metrics = list_metrics(run.end for run in comparison.runs)
+    metrics = list_further_results(comparison.runs)
     return [
         {"run": name}
         | {key: run.config.get(key) for key in comparison.keys}

@@ -11,6 +11,7 @@ from typing import Any
 
 from coterie.core.files import write_atomic
 from coterie.experiment.build_experiment import Experiment
+from coterie.experiment.privacy import describe_privacy
 from coterie.experiment.run_recorder import RunWatch
 from coterie.silos.carrier import Carrier
 from coterie.track.folder_lock import is_locked
@@ -31,6 +32,7 @@ class RunStatus:
         dropped: client -> why its update did not.
         connected: silos.
         note: the last sentence about something out of the ordinary.
+        privacy: what the whole run will have spent, in a sentence; empty where it promises nothing.
     """
 
     when: str
@@ -41,6 +43,7 @@ class RunStatus:
     dropped: dict[str, str] = field(default_factory=dict)
     connected: list[str] = field(default_factory=list)
     note: str = ""
+    privacy: str = ""
 
 
 class StatusWatch:
@@ -58,9 +61,10 @@ class StatusWatch:
         self.status = RunStatus(_now(), str(out))
 
     def begin(self, experiment: Experiment, folder: Path, records: list[Record]) -> None:
-        """See `RunWatch.begin`. What was said before, such as who was waited for, is over."""
+        """See `RunWatch.begin`. What was summary before, such as who was waited for, is over."""
         self.status.note = ""
         self.status.round, self.status.rounds = len(records), experiment.settings.rounds
+        self.status.privacy = _state_privacy(experiment)
         self._write()
         self.watch.begin(experiment, folder, records)
 
@@ -94,6 +98,19 @@ def read_status(project: Path) -> RunStatus | None:
 def is_running(project: Path) -> bool:
     """Return whether a run of a project goes on now, on this machine: `run_project` holds the folder's lock."""
     return is_locked(project)
+
+
+def _state_privacy(experiment: Experiment) -> str:
+    """Return what all rounds of a run spend, in a sentence; an empty text where it promises nothing."""
+    rounds = experiment.settings.rounds
+    summary = describe_privacy(experiment.plan, rounds)
+    if not summary:
+        return ""
+    unit, where = summary["privacy"]["unit"], summary["privacy"]["where"]
+    return (
+        f"all {rounds} rounds spend epsilon {summary['epsilon']:.3g} at delta {summary['delta']:.3g} for each {unit}; the "
+        f"noise is added by the {where}"
+    )
 
 
 def _now() -> str:
