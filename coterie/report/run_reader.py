@@ -165,8 +165,9 @@ def _read_config(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Read the settings, and the versions of the packages that the run was made with, after checking checksums."""
     path = folder / CONFIG_FILE
     check_files(folder, [name for name in read_checksums(folder) or () if not _is_result_file(name)])
+    text = _read_text(path)
     try:
-        tables = tomllib.loads(_read_text(path))
+        tables = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise Mistake(f"{path}: is damaged ({reason(error)}); {_REMEDY}") from error
     versions = tables.pop("versions", {})
@@ -297,11 +298,14 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise Mistake(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise Mistake(f"{path}: is damaged ({reason(error)}); {_REMEDY}") from error
 
 
 def read_json(path: Path) -> Any:
     """Return the value of a JSON file in a run folder; refuse a damaged file."""
+    text = _read_text(path)
     try:
-        return json.loads(_read_text(path))
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise Mistake(f"{path}: is damaged ({reason(error)}); {_REMEDY}") from error
