@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from coterie.loop.faults import Faults
     from coterie.loop.plan import Plan, Resume, Round
     from coterie.privacy.table import Privacy
+    from coterie.report.read_folder import RunRecords, read
 
 __version__ = "0.1.0"
 
@@ -71,6 +72,7 @@ __all__ = [
     "Resume",
     "Round",
     "RoundInfo",
+    "RunRecords",
     "ServerHalf",
     "Stream",
     "Task",
@@ -97,6 +99,7 @@ __all__ = [
     "hbn",
     "independent",
     "plan",
+    "read",
     "scaffold",
 ]
 
@@ -129,5 +132,7 @@ export_lazily(
         "Traits": "coterie.core.algorithm:Traits",
         "federate": "coterie.api:federate",
         "plan": "coterie.api:plan",
+        "read": "coterie.report.read_folder:read",
+        "RunRecords": "coterie.report.read_folder:RunRecords",
     },
 )

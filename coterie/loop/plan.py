@@ -14,6 +14,7 @@ from coterie.core.algorithm import Algorithm, Federation, Recipe, Weighting
 from coterie.core.engine import Engine
 from coterie.core.errors import Mistake, mistakes_in
 from coterie.core.examples import Clients, Counted, Examples, sizes
+from coterie.core.html_card import html_card
 from coterie.core.task import Task
 from coterie.core.transforms import Transform, identity
 from coterie.core.tree import Tree
@@ -82,6 +83,23 @@ class Plan:
     secret: str = field(default="", repr=False)
     example_privacy: Privacy | None = None
     workplace: Workplace | None = None
+
+    def _repr_html_(self) -> str:
+        """Return the plan as a table, for notebooks."""
+        parameters = [sum(p.numel() for p in tree.leaves(each["params"])) for each in self.initial.values()]
+        rows = {
+            "clients": len(self.ids),
+            "clients in a round": self.cohort.count(len(self.ids)),
+            "rounds": self.rounds,
+            "parameters": ", ".join(f"{number:,}" for number in parameters),
+            "engine": f"{type(self.engine).__name__} on {self.engine.device}",
+            "aggregation": type(self.aggregator).__name__,
+            "test examples": None if self.evaluation.test is None else len(self.evaluation.test),
+            "evaluated every": f"{self.evaluation.every} rounds",
+            "privacy": None if self.privacy is None else self.privacy.unit,
+            "rng seed": self.rng_seed,
+        }
+        return html_card("Federation", rows)
 
     @property
     def algorithm(self) -> Algorithm:
@@ -286,6 +304,18 @@ class Round:
         named = task.state_dict(self.plan.evaluated_weights(self.state, self.store, client))
         copies = {id(x): x.detach().clone() for x in named.values()}  # tied names share one, as in the model
         return {name: copies[id(x)] for name, x in named.items()}
+
+    def _repr_html_(self) -> str:
+        """Return the round as a table, for notebooks; measures that are no single number are left out."""
+        numbers = {k.replace("_", " "): v for k, v in self.measures.items() if isinstance(v, int | float)}
+        rows = {
+            **numbers,
+            "clients that count": f"{self.reached} of {len(self.cohort)}",
+            "bytes up": self.bytes_up,
+            "bytes down": self.bytes_down,
+            "seconds": self.seconds,
+        }
+        return html_card(f"Round {self.round} of {self.plan.rounds}", rows)
 
     def record(self) -> dict[str, object]:
         """Return the round as plain numbers, in the order of a run folder's `rounds.jsonl`."""
