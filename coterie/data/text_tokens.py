@@ -69,6 +69,8 @@ def require_text(name: str, text: object, row: int) -> str:
     Raises:
         Mistake: it holds something else.
     """
+    if text is None:
+        raise Mistake(f"{name}: row {row + 1} holds no text; give it one, or leave the row out")
     if not isinstance(text, str):
         raise Mistake(f"{name}: row {row + 1} holds {type(text).__name__} where there must be text")
     return text

@@ -44,19 +44,23 @@ def fill_in_text(settings: Settings, source: Source, kind: Kind | None) -> Setti
 
 
 def check_vocabulary(settings: Settings, source: Source, models: Mapping[str, nn.Module]) -> None:
-    """Refuse checkpoints of transformers that know fewer tokens than the data's tokenizer gives.
+    """Refuse checkpoints of transformers that know fewer tokens, or fewer positions, than the data's texts may have.
 
     Raises:
-        Mistake: one does. Its tokens would have no embedding.
+        Mistake: one does. Tokens or positions would have no embedding, also of texts that come later.
     """
     if source.text is None:
         return
-    size = source.text.tokenizer.size
+    size, length = source.text.tokenizer.size, source.text.max_length
     for name in model_names(settings):
         config = getattr(models[name], "config", None) if is_checkpoint(name) else None
-        known = None if config is None else getattr(config.get_text_config(), "vocab_size", None)
+        about = None if config is None else config.get_text_config()
+        known, positions = (getattr(about, each, None) for each in ("vocab_size", "max_position_embeddings"))
         if known is not None and known < size:
             sentence = (
                 f"it knows {known:,} tokens, but the data's tokenizer gives {size:,}; take the model's own tokenizer"
             )
             raise Mistake(sentence, key="name", value=name, table="model")
+        if positions is not None and positions < length:
+            sentence = f"{name} has {positions:,} positions; give at most as many"
+            raise Mistake(sentence, key="max_length", value=length, table="data")

@@ -176,3 +176,22 @@ def test_a_model_that_knows_fewer_tokens_is_refused(here: Path) -> None:
     write_checkpoint(here / "base", encoder_config(vocab_size=9), "AutoModelForSequenceClassification")
     with pytest.raises(Mistake, match="it knows 9 tokens, but the data's tokenizer gives 10"):
         start(here, "run")
+
+
+@pytest.mark.parametrize("keys", [[], ["data.labels=false"]])
+def test_a_model_that_knows_fewer_positions_is_refused(here: Path, keys: list[str]) -> None:
+    """Also where the texts are short: `coterie predict` may get longer ones."""
+    write_checkpoint(here / "base", decoder_config(n_positions=7))
+    with pytest.raises(
+        Mistake, match=r"^data.max_length = 8: huggingface:.*base has 7 positions; give at most as many"
+    ):
+        start(here, "run", *keys)
+    assert not (here / "run").exists()
+    start(here, "run", *keys, "data.max_length=7")
+
+
+def test_a_row_without_text_is_named(here: Path) -> None:
+    write_checkpoint(here / "base", decoder_config())
+    (here / "rows.csv").write_text("text,label,who\na b,0,x\n,1,x\nc d,1,x\n")
+    with pytest.raises(Mistake, match=r"rows.csv: text: row 2 holds no text; give it one, or leave the row out"):
+        start(here, "run", "data.path=rows.csv")
