@@ -61,7 +61,7 @@ class StatusWatch:
         self.status = RunStatus(_now(), str(out))
 
     def begin(self, experiment: Experiment, folder: Path, records: list[Record]) -> None:
-        """See `RunWatch.begin`. What was summary before, such as who was waited for, is over."""
+        """See `RunWatch.begin`. What was said before, such as who was waited for, is over."""
         self.status.note = ""
         self.status.round, self.status.rounds = len(records), experiment.settings.rounds
         self.status.privacy = _state_privacy(experiment)
@@ -107,10 +107,8 @@ def _state_privacy(experiment: Experiment) -> str:
     if not summary:
         return ""
     unit, where = summary["privacy"]["unit"], summary["privacy"]["where"]
-    return (
-        f"all {rounds} rounds spend epsilon {summary['epsilon']:.3g} at delta {summary['delta']:.3g} for each {unit}; the "
-        f"noise is added by the {where}"
-    )
+    cost = f"epsilon {summary['epsilon']:.3g} at delta {summary['delta']:.3g}"
+    return f"all {rounds} rounds spend {cost} for each {unit}; the noise is added by the {where}"
 
 
 def _now() -> str:
