@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -43,14 +43,30 @@ CASES = {
 }
 
 
+BEGUN: list["subprocess.Popen[str]"] = []
+
+
+@pytest.fixture(autouse=True)
+def end_with_the_test() -> Iterator[None]:
+    """End the rehearsals that a test left running, as one that fails does."""
+    yield
+    for process in BEGUN:
+        if process.poll() is None:
+            process.kill()  # its silos notice
+            process.wait()
+    BEGUN.clear()
+
+
 def begin(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
     """Begin a rehearsal of the digits with three silos."""
     (folder / "digits.toml").write_text(DIGITS)
     command = [sys.executable, "-m", "coterie", "deploy", "rehearse", "digits.toml", *arguments, "--out", "run"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
+    BEGUN.append(process)
+    return process
 
 
 def end(process: "subprocess.Popen[str]") -> str:
@@ -59,7 +75,7 @@ def end(process: "subprocess.Popen[str]") -> str:
     return out.splitlines()[-1]
 
 
-def wait_for_rounds(folder: Path, number: int, seconds: float = 200.0) -> None:
+def wait_for_rounds(folder: Path, number: int, seconds: float = 600.0) -> None:
     path = folder / "run/rounds.jsonl"
     assert wait_until(lambda: path.exists() and len(path.read_text().splitlines()) >= number, seconds)
 
@@ -126,7 +142,7 @@ def test_a_silo_whose_training_dies_is_in_again(tmp_path: Path, kill: Callable[[
 def test_a_silo_that_ends_before_the_run_is_named(tmp_path: Path) -> None:
     """A silo's process that ends before the run begins is named, with its last line."""
     process = begin(tmp_path, "rounds=2")
-    assert wait_until(lambda: bool(processes_of(tmp_path / "run/silos/silo-1", "serve")), 120.0)
+    assert wait_until(lambda: bool(processes_of(tmp_path / "run/silos/silo-1", "serve")), 600.0)
     os.kill(serving(tmp_path), signal.SIGKILL)
     started = time.monotonic()
     out, _ = process.communicate(timeout=200)
