@@ -39,6 +39,7 @@ CASES: dict[str, dict[str, Any]] = {
         "model": {"name": "resnet20", "width": 2},
         "algorithm": {"name": "fbn", "lr": 0.1, "local_steps": 2},
     },
+    "secure sum": {"privacy": {"secure_sum": True, "secure_threshold": 0.5}},
     "models of their own": {
         "model": {"names": ["logistic", "mlp"]},
         "seed_set": {"source": "digits", "examples": 20},
