@@ -180,7 +180,7 @@ class UpdateAttack:
     def _attack(self, batch: dict[str, Any], sight: Sight) -> dict[str, Any]:
         """Attack one sight of the update; return the row of a table."""
         size, (x, _) = batch["examples"], self.work.batch(self.held[batch["examples"]][0])
-        row: dict[str, Any] = {"protection": sight.name, "clients": sight.clients}
+        row: dict[str, Any] = {"protection": sight.name, "clients": sight.clients, "epsilon": sight.epsilon}
         if self.embedding is not None:
             distinct = torch.unique(x)
             guess = closed_forms.recover_tokens(sight.update, self.embedding, len(distinct))

@@ -6,7 +6,8 @@
     sum                  U_1 + ... + U_n                         all that a secure sum shows
     sum, noise z         the clipped sum, then + N(0, (z C)^2)   all that whoever sees the new model gets
 
-Noise that a trusted server adds hides nothing from that server: it sees what "clip" shows.
+Noise that a trusted server adds hides nothing from that server: it sees what "clip" shows. Bounds and noise are those
+of `coterie.privacy`. A row with noise has the epsilon of one such release at `DELTA`; a run makes one in each round.
 """
 
 from __future__ import annotations
@@ -17,10 +18,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from coterie.core import rng, tree
+from coterie.core import tree
 from coterie.core.codecs.top_k import top_k
-from coterie.core.transforms import Transform, cast, clip
+from coterie.core.errors import Mistake
+from coterie.core.transforms import Transform, cast
 from coterie.core.tree import Tree
+from coterie.privacy.accountant import Event, spent
+from coterie.privacy.bounded_sum import bound
+from coterie.privacy.noise import add_noise
+
+DELTA = 1e-5
+"""At which the epsilon of a row is stated."""
 
 
 class Sight(NamedTuple):
@@ -30,11 +38,13 @@ class Sight(NamedTuple):
         name: of the protection, for a table.
         update: parameters, a flat dict.
         clients: how many clients' updates it is the sum of.
+        epsilon: of one release at `DELTA`; None without noise, and where dp-accounting is not installed.
     """
 
     name: str
     update: Tree
     clients: int = 1
+    epsilon: float | None = None
 
 
 def see(
@@ -50,12 +60,16 @@ def see(
         key: of the noise, int64 [].
     """
     own, n = updates[0], len(updates)
-    clipped = [_apply(clip(clip_norm), update) for update in updates]
+    clipped = [bound(update, clip_norm)[0] for update in updates]
     total, bounded = _sum(updates), _sum(clipped)
-    sights = [Sight("none", own), Sight(f"clip {clip_norm:.3g}", clipped[0])]
+
+    def blur(update: Tree, z: float, place: str) -> Tree:
+        return _in_type_of(own, add_noise(update, z * clip_norm, f"{int(key)}\x1fnoise of a probe\x1f{place}\x1f{z}"))
+
+    sights = [Sight("none", own), Sight(f"clip {clip_norm:.3g}", _in_type_of(own, clipped[0]))]
     sights += [
-        Sight(f"noise {z:g} at the client", add_noise(clipped[0], z * clip_norm, rng.fold(key, k)))
-        for k, z in enumerate(noise_multipliers)
+        Sight(f"noise {z:g} at the client", blur(clipped[0], z, "client"), epsilon=_epsilon(z))
+        for z in noise_multipliers
     ]
     sights += [
         Sight("float16", _apply(cast(torch.float16), own)),
@@ -64,21 +78,22 @@ def see(
     if n > 1:
         sights.append(Sight(f"sum of {n} clients", total, n))
         sights += [
-            Sight(f"sum of {n} clients, noise {z:g}", add_noise(bounded, z * clip_norm, rng.fold(key, -1 - k)), n)
-            for k, z in enumerate(noise_multipliers)
+            Sight(f"sum of {n} clients, noise {z:g}", blur(bounded, z, "sum"), n, _epsilon(z))
+            for z in noise_multipliers
         ]
     return sights
 
 
-def add_noise(update: Tree, deviation: float, key: Tensor) -> Tree:
-    """Return an update with Gaussian noise of this standard deviation on every entry."""
-    generator = rng.generator(int(key), "noise of a probe")
+def _epsilon(multiplier: float) -> float | None:
+    """Return what one release costs; None where that cannot be computed here."""
+    try:
+        return spent({Event(multiplier): 1}, DELTA) if multiplier > 0 else None
+    except Mistake:  # dp-accounting is not installed
+        return None
 
-    def blur(x: Tensor) -> Tensor:
-        noise = torch.randn(x.shape, generator=generator, dtype=torch.float64)
-        return x + (deviation * noise).to(x)
 
-    return tree.map(blur, update)
+def _in_type_of(like: Tree, update: Tree) -> Tree:
+    return tree.map(lambda x, own: x.to(own.dtype), update, like)
 
 
 def _apply(codec: Transform, update: Tree) -> Tree:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -47,6 +48,12 @@ def privacy_panel(run: Run) -> str | None:
     )
 
 
+def _name_protection(row: Mapping[str, Any]) -> str:
+    """Return a protection's name, with the epsilon of one release where noise gives one, rounded up."""
+    epsilon = row.get("epsilon")
+    return row["protection"] if epsilon is None else f"{row['protection']} (epsilon {math.ceil(10 * epsilon) / 10:g})"
+
+
 def _batch_table(batch: Mapping[str, Any]) -> str:
     """Return a table with a row for each protection, the true examples first."""
     guess = "most frequent tokens" if batch["kind"] == "tokens" else "mean training example"
@@ -55,7 +62,12 @@ def _batch_table(batch: Mapping[str, Any]) -> str:
     rows += [[f"({guess})", "", "", escape(measure_of(batch["baseline"])), "", ""]]
     for row in batch["rows"]:
         labels = row.get("labels")
-        cells = [row["protection"], measure_of(row), "" if labels is None else format_percent(labels), row["attack"]]
+        cells = [
+            _name_protection(row),
+            measure_of(row),
+            "" if labels is None else format_percent(labels),
+            row["attack"],
+        ]
         name, near, share, attack = map(escape, cells)
         rows.append([name, _show(row.get("shown", [])), _verdict(row), near, share, attack])
     number = batch["examples"]

@@ -13,6 +13,8 @@ from coterie.core.errors import Mistake
 from coterie.core.tree import Tree
 from coterie.engines.sequential import Sequential
 from coterie.models.functional import initial_weights
+from coterie.privacy.accountant import Event, spent
+from coterie.privacy.noise import add_noise
 from coterie.probes.closed_forms import (
     classifier_bias,
     dense_inputs,
@@ -23,7 +25,7 @@ from coterie.probes.closed_forms import (
 )
 from coterie.probes.inversion import Inversion, Range, total_variation
 from coterie.probes.local_work import LocalWork
-from coterie.probes.protections import add_noise, see
+from coterie.probes.protections import DELTA, see
 
 UNIT = Range(torch.tensor(0.0).double(), torch.tensor(1.0).double())
 
@@ -156,7 +158,7 @@ def test_a_search_finds_the_example_and_noise_hides_it(match: str) -> None:
     grey = float((examples.x - 0.5).square().mean())
     assert error_of(how, update, work, examples) < grey / 100
     length = float(tree.norm(update)) / sum(x.numel() for x in update.values()) ** 0.5
-    blurred = add_noise(update, length, rng.key(0, "noise"))
+    blurred = tree.map(lambda x, like: x.to(like), add_noise(update, length, "a secret"), update)
     assert error_of(how, blurred, work, examples) > grey / 2
 
 
@@ -181,13 +183,19 @@ def test_what_is_seen_under_each_protection() -> None:
     apart = torch.tensor(values["sum of 2 clients, noise 0.5"]) - torch.tensor([0.6, -0.2])
     assert 0 < float(apart.norm()) < 4
     assert values["noise 0.5 at the client"] != values["clip 1"]
+    assert sights["noise 0.5 at the client"].update["w"].dtype == torch.float32
+    costs = {name: sight.epsilon for name, sight in sights.items() if sight.epsilon is not None}
+    assert costs == dict.fromkeys(
+        ["noise 0.5 at the client", "sum of 2 clients, noise 0.5"], spent({Event(0.5): 1}, DELTA)
+    )
 
 
-def test_noise_has_the_deviation_that_is_asked_for() -> None:
+def test_a_probes_noise_has_the_deviation_that_is_asked_for() -> None:
     """Of 40,000 draws the deviation is within 2 % (its own standard error is 0.35 %)."""
-    noise = add_noise({"w": torch.zeros(40_000)}, 0.3, rng.key(5))["w"]
-    assert float(noise.std()) == pytest.approx(0.3, rel=0.02)
-    assert float(noise.mean()) == pytest.approx(0.0, abs=0.01)
+    blurred = see([{"w": torch.zeros(40_000)}], 0.6, [0.5], 0.5, rng.key(5))[2]
+    assert blurred.name == "noise 0.5 at the client"
+    assert float(blurred.update["w"].std()) == pytest.approx(0.3, rel=0.02)
+    assert float(blurred.update["w"].mean()) == pytest.approx(0.0, abs=0.01)
 
 
 def test_total_variation_of_a_chessboard() -> None:
