@@ -62,13 +62,8 @@ def _batch_table(batch: Mapping[str, Any]) -> str:
     rows += [[f"({guess})", "", "", escape(measure_of(batch["baseline"])), "", ""]]
     for row in batch["rows"]:
         labels = row.get("labels")
-        cells = [
-            _name_protection(row),
-            measure_of(row),
-            "" if labels is None else format_percent(labels),
-            row["attack"],
-        ]
-        name, near, share, attack = map(escape, cells)
+        right = "" if labels is None else format_percent(labels)
+        name, near, share, attack = map(escape, [_name_protection(row), measure_of(row), right, row["attack"]])
         rows.append([name, _show(row.get("shown", [])), _verdict(row), near, share, attack])
     number = batch["examples"]
     title = f"An update from {number} example{'' if number == 1 else 's'}"

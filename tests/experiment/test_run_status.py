@@ -1,4 +1,4 @@
-"""What `coterie deploy status` says of a run's privacy."""
+"""What `coterie deploy status` and a rehearsal say of a run's privacy."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import coterie
 from coterie import Privacy
+from coterie.experiment.silos.compare_weights import Comparison
 from coterie.experiment.silos.run_status import _state_privacy
 from coterie.privacy.accountant import Event, spent
 from tests.federations import dense, ragged
@@ -25,3 +26,9 @@ def test_it_says_what_all_rounds_spend() -> None:
     assert said.startswith(f"all 4 rounds spend epsilon {epsilon:.3g} at delta 0.001 for each client; ")
     assert said.endswith("the noise is added by the clients")
     assert state(None) == state(Privacy(secure_sum=True)) == ""
+
+
+def test_a_rehearsal_says_why_hidden_noise_makes_it_differ_from_the_simulation() -> None:
+    assert "a secret of its own" in Comparison(False, 1.3, 0, hidden_noise=True).sentence()
+    assert "secret" not in Comparison(False, 1.3, 0).sentence()
+    assert Comparison(True, 0.0, 0, hidden_noise=True).sentence().endswith("bit for bit")

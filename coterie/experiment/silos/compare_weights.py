@@ -26,11 +26,13 @@ class Comparison:
         same_bits: whether they are equal in every bit.
         difference: the largest, of one number.
         dropped: how many updates did not count in the run between silos.
+        hidden_noise: whether each of both drew noise from a secret of its own.
     """
 
     same_bits: bool
     difference: float
     dropped: int
+    hidden_noise: bool = False
 
     def sentence(self) -> str:
         """Return the result in a sentence."""
@@ -39,6 +41,10 @@ class Comparison:
         why = ""
         if self.dropped:
             why = f"; {self.dropped} updates did not count here and did there, see `dropped` in rounds.jsonl"
+        if self.hidden_noise:
+            why += (
+                '; the noise of each comes from a secret of its own, and with privacy.noise = "rng_seed" it is the same'
+            )
         return f"the weights differ from the simulation's by {self.difference:.2g} at most{why}"
 
 
@@ -67,7 +73,8 @@ def compare_with_simulation(folder: Path, simulation: Experiment, rounds: int, d
         )
         same = same and _same_bits(ours, theirs)
         difference = max([difference, *(_difference(x, ours.get(name)) for name, x in theirs.items())])
-    return Comparison(same, difference, dropped)
+    privacy = simulation.plan.guarantee
+    return Comparison(same, difference, dropped, privacy is not None and privacy.noise == "secret")
 
 
 def _same_bits(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
