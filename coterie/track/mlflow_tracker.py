@@ -33,6 +33,9 @@ class MlflowTracker:
         # refuses to write into a folder without the second, for a database would do more
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+        # a server that nobody reaches shall hold up the run for seconds, not for many minutes
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         self._mlflow = import_package("mlflow", 'track.to = "mlflow"', "track")
         self._entities = import_package("mlflow.entities", 'track.to = "mlflow"', "track")
         self._name, self._config = name, config

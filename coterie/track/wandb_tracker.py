@@ -19,7 +19,9 @@ OFFLINE = "offline"
 class WandbTracker:
     """Logs the numbers of each round at its step, the settings, the summary, and the weights if asked.
 
-    WANDB_MODE is "offline" unless it is set; WANDB_PROJECT names the project, "coterie" otherwise.
+    WANDB_MODE is "offline" unless it is set; WANDB_PROJECT names the project, "coterie" otherwise. A process of the
+    library writes the files, some time after `log` returns. So where a run is killed, the last rounds before may be lost
+    to this tracker; they are not sent again, since it cannot tell which it has, and none shall be there twice.
     """
 
     def __init__(self, folder: Path, name: str, config: dict[str, Any]) -> None:
@@ -51,7 +53,7 @@ class WandbTracker:
     def log(self, records: Sequence[Record]) -> None:
         """Log the numbers of each round, at the step of its number."""
         for record in records:
-            self._run.log(numbers_of(record), step=record["round"])
+            self._run.log(numbers_of(record), step=record["round"], commit=True)
 
     def end(self, summary: Mapping[str, Any], files: Sequence[Path]) -> None:
         """Log the summary and the weights."""
