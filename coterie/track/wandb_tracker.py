@@ -20,8 +20,8 @@ class WandbTracker:
     """Logs the numbers of each round at its step, the settings, the summary, and the weights if asked.
 
     WANDB_MODE is "offline" unless it is set; WANDB_PROJECT names the project, "coterie" otherwise. A process of the
-    library writes the files, some time after `log` returns. So where a run is killed, the last rounds before may be lost
-    to this tracker; they are not sent again, since it cannot tell which it has, and none shall be there twice.
+    library writes the files, some time after `log` returns. So where a run is killed, this tracker may lose the last
+    rounds before; they are not sent again, since it cannot tell which it has, and none shall be there twice.
     """
 
     def __init__(self, folder: Path, name: str, config: dict[str, Any]) -> None:
