@@ -10,10 +10,11 @@ import pytest
 import coterie
 from coterie import Privacy
 from coterie.experiment.settings import load_settings
-from coterie.experiment.silos.judge_run import _read_epsilon
+from coterie.experiment.silos.judge_run import _bound_epsilon, _read_epsilon
 from coterie.experiment.silos.silo_file import SiloFile
 from coterie.experiment.silos.silo_settings import settings_at_silo, settings_to_send
 from coterie.loop.private_client import noise_key
+from coterie.privacy.accountant import Event, spent
 from coterie.silos.letters import Start
 from coterie.silos.message import Unusable, read_message, write_message
 from coterie.silos.silo_noise import with_noise_of
@@ -93,6 +94,19 @@ def test_a_silo_has_the_guarantee_to_which_its_clients_add(table: dict[str, Any]
 )
 def test_a_silo_reads_the_epsilon_that_a_run_states(table: dict[str, Any], epsilon: float | None) -> None:
     assert _read_epsilon(table) == epsilon
+
+
+@pytest.mark.parametrize(
+    ("cohort", "multiplier"),
+    [({}, 4.0), ({"size": 3}, 2.0), ({"fraction": 0.5}, 2.0), ({"fraction": 0.5, "sampling": "poisson"}, 4.0)],
+)
+def test_a_silo_bounds_what_a_run_may_spend_by_its_noise(cohort: dict[str, Any], multiplier: float) -> None:
+    """As if every round asked all: 16 releases with z cost what one with z / 4 costs; with z / 2 where n are asked."""
+    privacy = {"unit": "client", "noise_multiplier": 4.0, "delta": 1e-4}
+    tables = {"rounds": 16, "privacy": privacy, "cohort": cohort}
+    assert _bound_epsilon(tables) == spent({Event(multiplier / 4): 1}, 1e-4)
+    for lacking in ({**privacy, "delta": None}, {**privacy, "unit": "none"}, {**privacy, "delta": 2.0}, {}):
+        assert _bound_epsilon({**tables, "privacy": lacking}) is None
 
 
 def test_silos_are_told_of_a_guarantee_and_of_none_otherwise(tmp_path: Path) -> None:

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from coterie.core.digests import digest
+from coterie.core.errors import Mistake
 from coterie.core.toml_text import toml_text
 from coterie.experiment.silos.begin import Waits
 from coterie.experiment.silos.own_rows import OwnRows
 from coterie.experiment.tables import PUBLISHED
 from coterie.loop.plan import Plan
 from coterie.models.libraries import library_prefix
+from coterie.privacy.accountant import Event, spent
 from coterie.silos.approvals import Approvals
 from coterie.silos.policy import Policy
 from coterie.silos.run_description import RunDescription, describe_run
@@ -78,7 +80,7 @@ def _describe(policy: Policy, run: str, tables: Mapping[str, Any], rows: OwnRows
         clients=len(rows.clients),
         leaves=(),
         message_bytes=0,
-        epsilon=_read_epsilon(tables.get("privacy", {})),
+        epsilon=_read_epsilon(tables.get("privacy", {})) or _bound_epsilon(tables),
     )
 
 
@@ -87,6 +89,25 @@ def _read_epsilon(privacy: Mapping[str, Any]) -> float | None:
     epsilon = privacy.get("epsilon")
     stated = privacy.get("unit", "none") != "none" and isinstance(epsilon, int | float) and epsilon > 0
     return float(epsilon) if stated and epsilon is not None else None
+
+
+def _bound_epsilon(tables: Mapping[str, Any]) -> float | None:
+    """Return a bound on the privacy loss of a run that states its noise and its delta, and no epsilon; None otherwise.
+
+    A silo does not know how many clients there are. As if every round asked all of them, it holds for any number; where
+    a fixed number is asked, a client that is replaced by another moves a sum by twice its bound.
+    """
+    privacy, cohort = tables.get("privacy", {}), tables.get("cohort", {})
+    given = [privacy.get("noise_multiplier"), privacy.get("delta"), tables.get("rounds")]
+    if privacy.get("unit") != "client" or not all(isinstance(x, int | float) and x > 0 for x in given):
+        return None
+    multiplier, delta, rounds = given
+    asks_all = cohort.get("size") is None and cohort.get("fraction", 1.0) == 1
+    replaces = cohort.get("sampling", "uniform") != "poisson" and not asks_all
+    try:
+        return spent({Event(multiplier / 2 if replaces else multiplier): rounds}, delta)
+    except Mistake:  # delta is 1 or more, or dp-accounting is not installed
+        return None
 
 
 def _code_in(value: Any) -> Iterator[str]:
