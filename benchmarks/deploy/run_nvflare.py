@@ -113,7 +113,7 @@ def submit(kit: Path, job: Path, silos: int) -> Path:
 
 def ends_in(log: str, rounds: int) -> list[float]:
     """Return when rounds ended: each but the last where the next one started, and the last where the job did."""
-    line = r"^(\S+ \S+?),(\d+) .*(?:Round \d+ started|Finished FedAvg)"
+    line = r"^(\S+ \S+?),(\d+) .*\n(?:\W*\n)?\s*(?:Round \d+ started|Finished FedAvg)"  # a banner after the line
     found = [
         datetime.strptime(at, "%Y-%m-%d %H:%M:%S").timestamp() + int(ms) / 1000
         for at, ms in re.findall(line, log, re.MULTILINE)
