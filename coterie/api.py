@@ -121,6 +121,7 @@ def federate(
     _check_names(options)
     resume_kind = "a coterie.Resume, or left out"
     require("resume", type(resume).__name__, resume is None or isinstance(resume, Resume), resume_kind)
+    _check_resumed_privacy(options.get("privacy"), resume)
     federation = plan(algorithm, model, clients, **options)
     for text in federation.algorithm.warnings(federation.rounds):
         warnings.warn(f"coterie: {text}", stacklevel=2)
@@ -366,6 +367,22 @@ def plan(
     if probe is not None:
         probe.check_plan(federation)
     return federation if privacy is None or privacy.unit != "client" else _make_private(federation, privacy)
+
+
+def _check_resumed_privacy(privacy: Privacy | None, resume: Resume | None) -> None:
+    """Refuse to choose the noise of a guarantee anew for a federation that goes on.
+
+    Raises:
+        Mistake: the noise that it began with is not given.
+    """
+    if resume is None or privacy is None or privacy.unit == "none":
+        return
+    if privacy.noise_multiplier is None or privacy.delta is None:
+        raise Mistake(
+            "a federation that goes on must keep the noise that it began with; give `noise_multiplier` and `delta`, as "
+            "the plan of its rounds has them",
+            key="resume",
+        )
 
 
 def _make_private(federation: Plan, privacy: Privacy) -> Plan:

@@ -35,9 +35,10 @@ from coterie.experiment.choose_task import choose_task, mistakes_about_task
 from coterie.experiment.deal_models import deal_models
 from coterie.experiment.engine_choice import Machine
 from coterie.experiment.estimate_work import estimate_work
+from coterie.experiment.example_privacy import refuse_common_examples
 from coterie.experiment.load_data import load_and_deal
 from coterie.experiment.make_model import make_run_model
-from coterie.experiment.privacy import fill_in_privacy, mistakes_about_privacy, refuse_examples
+from coterie.experiment.privacy import fill_in_privacy, mistakes_about_privacy
 from coterie.experiment.read_keys import registry_keys
 from coterie.experiment.resolve_engine import DTYPES, ResolvedEngine, check_engine, make_engine, resolve_engine
 from coterie.experiment.settings import Settings, model_names
@@ -167,7 +168,7 @@ def assemble_experiment(prepared: Prepared, machine: Machine, start_folder: Path
     dealt = deal_models(settings, models, ready.clients)
     algorithm = _bind(recipe, next(iter(models.values())), source, scales)
     seed_set, extra = place_seed_set(settings, algorithm, seed)
-    refuse_examples(settings.privacy)
+    refuse_common_examples(settings.privacy, extra)
     chosen, why = _choose_engine(settings, machine, algorithm, list(models.values()), held, seed_set, extra)
     settings = fill_in_privacy(replace(settings, engine=chosen), 1 if algorithm.traits.pooled else len(held))
     with (
@@ -206,6 +207,7 @@ def assemble_experiment(prepared: Prepared, machine: Machine, start_folder: Path
     if extra is not None:  # after data were pooled and label shares counted
         plan = replace(plan, clients=add_to_clients(plan.clients, extra))
     check_fit(settings, plan)
+    settings = settings if plan.example_privacy is None else replace(settings, privacy=plan.example_privacy)
     return Experiment(
         settings=settings,
         plan=plan,

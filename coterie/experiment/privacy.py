@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from coterie.core.errors import Mistake, mistakes_in
+from coterie.experiment.example_privacy import describe_example_privacy, refuse_mixed_features
 from coterie.experiment.settings import Settings
 from coterie.loop.plan import Plan
 from coterie.loop.private_plan import complete_privacy, event_of_round
@@ -24,13 +25,6 @@ OUTSIDE = (
 """What lies in a run folder, or was agreed on, and lies outside the guarantee: keep it, and publish the model."""
 OWN_MODELS = "each client's own model, and measures of it"
 REPEATABLE = 'whoever knows the rng seed can take the noise away: privacy.noise is "rng_seed", for experiments'
-
-
-def refuse_examples(privacy: Privacy) -> None:
-    """Refuse what `coterie.federate` does in Python, and a run into a folder does not do yet."""
-    if privacy.unit == "example":
-        sentence = "a run folder does not state it yet; use coterie.federate(..., privacy=...) in Python"
-        raise Mistake(sentence, key="unit", value="example", table="privacy")
 
 
 @contextmanager
@@ -52,6 +46,8 @@ def fill_in_privacy(settings: Settings, population: int) -> Settings:
     if settings.privacy.unit == "none":
         return settings
     refuse_open_exchanges(settings)
+    if settings.privacy.unit == "example":
+        return settings  # the noise follows from the clients' steps, so the plan chooses it
     with mistakes_in("privacy"):
         complete = complete_privacy(settings.privacy, settings.cohort, population, settings.rounds)
     return replace(settings, privacy=complete)
@@ -65,6 +61,8 @@ def refuse_open_exchanges(settings: Settings) -> None:
     """
     if settings.privacy.unit == "none":
         return
+    if settings.privacy.unit == "example":
+        refuse_mixed_features(settings)
     if settings.data["standardize"] == "federated":
         raise Mistake(
             'clients would send sums of their columns, which no noise protects; give "local", "none", or a table of '
@@ -98,14 +96,17 @@ def adopt_privacy(privacy: Privacy, earlier: Privacy) -> Privacy:
     return replace(privacy, noise_multiplier=multiplier, delta=privacy.delta if privacy.delta else earlier.delta)
 
 
-def describe_privacy(plan: Plan, releases: int) -> dict[str, Any]:
+def describe_privacy(plan: Plan, rounds: int, repeated: int = 0) -> dict[str, Any]:
     """Return the entries of summary.json about a guarantee; empty where there is none.
 
     Args:
         plan: of the run.
-        releases: how many noisy sums have left, those of rounds that were run again after a loss included.
+        rounds: how many are on record.
+        repeated: how many were run again with other noise, after a loss, which count a second time.
     """
-    privacy = plan.guarantee
+    if plan.example_privacy is not None:
+        return describe_example_privacy(plan, plan.example_privacy, rounds, repeated)
+    privacy, releases = plan.guarantee, rounds + repeated
     if privacy is None:
         return {}
     assert privacy.noise_multiplier is not None, "the plan is complete"

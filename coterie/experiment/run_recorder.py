@@ -11,6 +11,7 @@ from coterie.core.errors import Mistake
 from coterie.experiment.build_experiment import Experiment
 from coterie.experiment.check_data import describe_data
 from coterie.experiment.config_toml import current_versions, format_config
+from coterie.experiment.example_privacy import list_epsilons
 from coterie.experiment.folder_jobs import write_end
 from coterie.experiment.mend_folder import has_usable_inputs
 from coterie.experiment.pace import Pace, PaceWatch
@@ -144,7 +145,7 @@ class RunRecorder:
             lost: how many recorded rounds are run again.
         """
         plan = self.experiment.plan
-        if plan.guarantee is None or plan.guarantee.noise == "rng_seed":
+        if plan.either_guarantee is None or plan.either_guarantee.noise == "rng_seed":
             return
         kept = self.folder.noise.read()
         if plan.workplace is not None:
@@ -228,8 +229,12 @@ class RunRecorder:
         once, clients = self.experiment.bytes_once, len(self.experiment.clients)
         goals = further_goals(self.experiment.plan)
         summary = summarise(self.records, self.target, once, clients, self.stopping, goals)
-        kept = self.folder.noise.read() if self.experiment.plan.guarantee is not None else None
-        summary |= describe_privacy(self.experiment.plan, len(self.records) + (kept.repeated if kept else 0))
+        plan = self.experiment.plan
+        kept = self.folder.noise.read() if plan.either_guarantee is not None else None
+        rounds, repeated = len(self.records), kept.repeated if kept else 0
+        summary |= describe_privacy(plan, rounds, repeated)
+        if plan.example_privacy is not None:
+            self.folder.write_epsilons(list_epsilons(plan, plan.example_privacy, rounds, repeated))
         failed = broken or failure(self.records, self.experiment.plan)
         summary |= {} if failed is None else {"failure": failed}
         self.trackers.end(self.records, summary)  # before the run is over, so that a run killed here sends it again

@@ -123,8 +123,13 @@ class Plan:
 
     @property
     def guarantee(self) -> Privacy | None:
-        """What is promised to a client or for an example, with its noise; None where nothing is."""
+        """What is promised to each client, with its noise; None where nothing is."""
         return None if self.privacy is None or self.privacy.unit == "none" else self.privacy
+
+    @property
+    def either_guarantee(self) -> Privacy | None:
+        """What is promised to each client, or for each example; None where nothing is."""
+        return self.guarantee or self.example_privacy
 
     @property
     def secret_seed(self) -> int | str:

@@ -13,6 +13,7 @@ checkpoint/           what a resume needs
 model.safetensors     the model at the end; clients/ID.safetensors where each client has its own
 adapter/              the adapters and the head at the end, as peft reads them, where a run trains adapters
 huggingface/          the model at the end again, for a model of transformers
+epsilons.json         under a guarantee for examples: the privacy loss of each client
 predictions.json      what the report draws of the model's predictions on test data, for some kinds of task
 privacy.json          what `coterie probe privacy` found, where it was run; it has no digest in checksums.json
 stages/               the folders of earlier stages, where the run is the last of a chain
@@ -54,6 +55,8 @@ TOKENIZER_FILE = "tokenizer.json"
 SHEET_FILE = "sheet.png"
 PREDICTIONS_FILE = "predictions.json"
 PRIVACY_FILE = "privacy.json"
+EPSILONS_FILE = "epsilons.json"
+"""Under a guarantee for single examples: what each client has spent."""
 ROSTER_FILE = "roster.toml"
 """Of a run without a server: who took part, with which public keys."""
 STAGES_FOLDER = "stages"
@@ -168,7 +171,15 @@ class RunFolder:
         """Return the names of the files that are complete when the run is over."""
         weights = [*self.path.glob("clients/*.safetensors"), *self.adapter.glob("*"), *self.huggingface.rglob("*")]
         found = [path.relative_to(self.path).as_posix() for path in sorted(weights)]
-        return [self.rounds.path.name, weights_file(), *found, PREDICTIONS_FILE, SUMMARY_FILE, REPORT_FILE]
+        return [
+            self.rounds.path.name,
+            weights_file(),
+            *found,
+            PREDICTIONS_FILE,
+            EPSILONS_FILE,
+            SUMMARY_FILE,
+            REPORT_FILE,
+        ]
 
     def seal(self, over: bool) -> None:
         """Write checksums.json: of the files that say what the run is, and of its results if it is over."""
@@ -238,6 +249,10 @@ class RunFolder:
     def write_privacy(self, found: Mapping[str, Any]) -> None:
         """Write privacy.json."""
         write_file(self.path / PRIVACY_FILE, to_json(found).encode() + b"\n")
+
+    def write_epsilons(self, clients: list[dict[str, Any]]) -> None:
+        """Write epsilons.json, a line for each client."""
+        write_file(self.path / EPSILONS_FILE, format_clients(clients).encode())
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json; from then on the run is over."""

@@ -155,7 +155,6 @@ def test_a_run_that_stops_early_reports_what_it_spent(tmp_path: Path) -> None:
         (["evaluate.clients=true"], "clients' own accuracies show their data"),
         (["aggregation.name=median"], "a robust rule sees single updates"),
         (["privacy.epsilon=0.5"], "privacy.epsilon = 0.5: 3 rounds with privacy.noise_multiplier = 2 spend"),
-        (["privacy.unit=example"], "privacy.unit = .example."),
         (["privacy.secure_sum=true"], "do not go together yet"),
         (["probe.names=['drift']"], "a probe shows measures of single updates"),
     ],

@@ -70,10 +70,10 @@ def test_the_noise_for_a_target_spends_no_more_than_it_at_any_client() -> None:
     privacy = plan.example_privacy
     assert privacy is not None
     sizes = {"a": 20, "b": 50}
-    spent = spent_by_clients(plan.algorithm, privacy, sizes, [["a", "b"]] * 5)
+    spent = spent_by_clients(plan.algorithm, privacy, sizes, [(k, ["a", "b"]) for k in range(1, 6)])
     assert 2.9 < spent["a"] <= 3.0
     assert spent["b"] < spent["a"]
-    assert spent_by_clients(plan.algorithm, privacy, sizes, [["b"]])["a"] == 0
+    assert spent_by_clients(plan.algorithm, privacy, sizes, [(1, ["b"])])["a"] == 0
 
 
 def test_epsilon_is_dp_accounting_s_for_the_same_events() -> None:
@@ -85,7 +85,7 @@ def test_epsilon_is_dp_accounting_s_for_the_same_events() -> None:
     recipe = coterie.fedavg(lr=0.1, batch_size=5, local_epochs=2)
     plan = coterie.plan(recipe, linear(), clients, rounds=3, privacy=private(noise_multiplier=1.5, delta=1e-3))
     assert plan.example_privacy is not None
-    ours = spent_by_clients(plan.algorithm, plan.example_privacy, {"a": 20}, [["a"]] * 3)["a"]
+    ours = spent_by_clients(plan.algorithm, plan.example_privacy, {"a": 20}, [(k, ["a"]) for k in (1, 2, 3)])["a"]
     accountant = pld.PLDAccountant()
     accountant.compose(library.PoissonSampledDpEvent(0.25, library.GaussianDpEvent(1.5)), 24)
     assert ours == pytest.approx(accountant.get_epsilon(1e-3), rel=1e-4)
