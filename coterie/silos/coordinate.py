@@ -120,8 +120,6 @@ def _check_possible(plan: Plan) -> None:
     """
     if plan.algorithm.traits.pooled:
         raise Mistake("this algorithm needs all data in one place, and they are at silos: choose another one")
-    if plan.example_privacy is not None:
-        raise Mistake("between silos it is not built yet; train with one process, or leave it out", key="unit")
     if plan.attack is not None:
         raise Mistake("an attack is simulated: leave it out where the clients are at silos")
     if plan.team is not ALONE and plan.team.size > 1:

@@ -71,13 +71,18 @@ class Run:
 def experiment_digest(plan: Plan, text: str = "") -> str:
     """Return a digest of what the coordinator and every silo must have alike.
 
-    It covers the rounds, the rng seed, the seed set, the type of numbers, and `text`, such as the experiment file.
+    It covers the rounds, the rng seed, the seed set, the type of numbers, how gradients of single examples are bounded
+    and noised, and `text`, such as the experiment file.
     """
     seed_set = ""
     if plan.seed_set is not None:
         x, y = plan.seed_set.tensors()
         seed_set = digest(pack({"x": x} if y is None else {"x": x, "y": y}))
-    facts = (text, plan.rounds, plan.rng_seed, str(plan.engine.dtype), seed_set)
+    facts: tuple[object, ...] = (text, plan.rounds, plan.rng_seed, str(plan.engine.dtype), seed_set)
+    privacy = plan.example_privacy
+    if privacy is not None:
+        bound = (privacy.clip_norm, privacy.statistics_clip, privacy.statistics_share)
+        facts = (*facts, *bound, privacy.noise_multiplier, privacy.epsilon, privacy.noise)
     return digest("\x1f".join(map(str, facts)).encode())
 
 

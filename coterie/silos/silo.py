@@ -34,6 +34,7 @@ from coterie.privacy.masking_client import Unfit
 from coterie.silos import letters
 from coterie.silos.letters import Result, Run, Start, answer_failed, answer_fields, answer_work, read_starts
 from coterie.silos.message import MAX_BYTES, Message, Unusable, form_problem, read_message, write_message
+from coterie.silos.silo_ledger import SiloLedger
 from coterie.silos.silo_measures import measure_at_silo
 from coterie.silos.silo_noise import with_noise_of
 from coterie.silos.states import States
@@ -73,6 +74,7 @@ class Silo:
         self.plan, self.folder, self.max_bytes, self.say = plan, folder, max_bytes, say
         self.run = Run(run, letters.experiment_digest(plan, experiment))
         self.states = States(folder)
+        self.ledger = SiloLedger(plan, folder)
         self.sum = SumAtSilo(self.run, plan.ids)
         self._one_at_a_time = threading.Lock()
 
@@ -128,7 +130,8 @@ class Silo:
             raise Unusable(f"holds a broadcast that cannot be used: {wrong}")
         broadcast = plan.to_device(broadcast)
         self.say(f"round {round}: working for {', '.join(start.client for start in starts)}")
-        part = {start.client: self._assignment(plan, round, start) for start in starts}
+        secret = self.ledger.enter([start.client for start in starts], round)
+        part = {start.client: self._assignment(plan, round, start, secret) for start in starts}
         results, states = dict[str, Result](), dict[str, Tree]()
         hidden = hides_updates(plan)
         plan = with_noise_of(plan, message, starts)
@@ -152,11 +155,11 @@ class Silo:
         known, sha256, answer = data[:64], data[64:128], data[128:]
         return answer if known == digest(request).encode() and sha256 == digest(answer).encode() else None
 
-    def _assignment(self, plan: Plan, round: int, start: Start) -> Assignment:
+    def _assignment(self, plan: Plan, round: int, start: Start, secret: str | None) -> Assignment:
         """Return a client's work, from the state that the coordinator says."""
         state = plan.client_state_from(start.client, self.states.get(start.client, start.round))
         data, architecture = plan.data(start.client), plan.architecture(start.client)
-        job = Job(start.client, architecture, state["algorithm"], data, plan.seed_set, round, plan.rng_seed)
+        job = Job(start.client, architecture, state["algorithm"], data, plan.seed_set, round, plan.rng_seed, secret)
         return Assignment(job, state["up"])
 
     def _server_tree(self, plan: Plan, message: Message) -> Tree:

@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 import coterie
-from coterie import Privacy
+from coterie import Mistake, Privacy
 from coterie.experiment.settings import load_settings
 from coterie.experiment.silos.judge_run import _bound_epsilon, _read_epsilon
 from coterie.experiment.silos.silo_file import SiloFile
 from coterie.experiment.silos.silo_settings import settings_at_silo, settings_to_send
+from coterie.loop.example_plan import spent_by_clients
 from coterie.loop.private_client import noise_key
 from coterie.privacy.accountant import Event, spent
 from coterie.silos.letters import Start
@@ -115,3 +118,51 @@ def test_silos_are_told_of_a_guarantee_and_of_none_otherwise(tmp_path: Path) -> 
     (tmp_path / "b.toml").write_text(text + '[privacy]\nunit = "client"\nclip_norm = 1.0\nepsilon = 2.0\n')
     assert "privacy" not in settings_to_send(load_settings(tmp_path / "a.toml"))
     assert settings_to_send(load_settings(tmp_path / "b.toml"))["privacy"]["epsilon"] == 2.0
+
+
+def example_level(folder: Path, **privacy: Any) -> Deployment:
+    given = {"unit": "example", "clip_norm": 0.5, "noise_multiplier": 1.0, "noise": "rng_seed", **privacy}
+    recipe = coterie.fedavg(lr=0.1, batch_size=5)
+    return Deployment(recipe, folder, rounds=2, models=linear(), options={"privacy": Privacy(**given)})
+
+
+def linear() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Linear(6, 3).double()
+
+
+def test_silos_that_hide_examples_agree_with_a_simulation_to_the_bit(tmp_path: Path) -> None:
+    """With the secret from the rng seed, so that both draw the same batches and noise."""
+    both = example_level(tmp_path)
+    simulated, deployed = both.simulate()[-1], both.deploy()[-1]
+    assert same_bits(server_state(simulated), server_state(deployed))
+    assert deployed.measures["train_loss"] is None
+
+
+def test_a_silo_counts_every_answer_and_never_uses_noise_twice(tmp_path: Path) -> None:
+    """One request gets one answer, and is counted once; the same round from another model has other noise."""
+    both = example_level(tmp_path, noise="secret", delta=1e-3)
+    both.deploy()
+    for site, silo in both.silos().items():
+        own = [client for client, host in both.hosts.items() if host == site]
+        privacy = silo.plan.example_privacy
+        assert privacy is not None
+        held = {client: len(both.clients[client]) for client in own}
+        expected = spent_by_clients(silo.plan.algorithm, privacy, held, [(1, own), (2, own)])
+        assert silo.ledger.epsilons() == expected
+        assert silo.ledger.enter(own, 2) != silo.ledger.enter(own, 2)
+        assert silo.ledger.epsilons()[own[0]] > expected[own[0]]
+
+
+def test_a_silo_does_not_spend_more_than_the_run_states(tmp_path: Path) -> None:
+    """Two rounds are planned, and cost the epsilon of the plan at the client that spends most; a third is refused."""
+    both = example_level(tmp_path, noise_multiplier=None, epsilon=2.0, delta=1e-3)
+    smallest = min(both.clients, key=lambda client: len(both.clients[client]))
+    silo = both.silos()[both.hosts[smallest]]
+    silo.ledger.enter([smallest], 1)
+    silo.ledger.enter([smallest], 2)
+    spent = silo.ledger.epsilons()[smallest]
+    assert spent <= 2.0
+    with pytest.raises(Mistake, match=rf"client {smallest} has worked in a round before .* epsilon is 2"):
+        silo.ledger.enter([smallest], 2)
+    assert both.silos()[both.hosts[smallest]].ledger.epsilons()[smallest] == spent
