@@ -107,5 +107,5 @@ def test_what_escapes_is_refused_and_nothing_is_written(tmp_path: Path, override
 def test_features_that_depend_on_other_examples_are_refused(tmp_path: Path, how: str) -> None:
     (tmp_path / "a.toml").write_text(FILE)
     settings = load_settings(tmp_path / "a.toml", [f"data.standardize={how}"])
-    with pytest.raises(Mistake, match="each example would change the features of all others; give .none."):
+    with pytest.raises(Mistake, match=r"each example would change the features of all others; give .none."):
         refuse_open_exchanges(settings)

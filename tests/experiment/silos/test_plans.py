@@ -171,3 +171,16 @@ def assert_same_rows(one: Examples, other: Examples | None) -> None:
         ]
         found.append(sorted(rows))
     assert found[0] == found[1]
+
+
+def test_silos_add_the_noise_that_the_coordinator_chose_for_single_examples(tmp_path: Path) -> None:
+    """Whose clients need less of it add as much, so every silo's draws are a simulation's but for the secret."""
+    privacy = {"unit": "example", "clip_norm": 0.5, "epsilon": 3.0, "delta": 1e-3}
+    tables = digits(partition="dirichlet", alpha=0.5, examples_per_client=90, standardize="none")
+    simulation, ends, _ = both(tmp_path, tables | {"privacy": privacy}, None)
+    expected = simulation.plan.example_privacy
+    assert expected is not None
+    assert ends.coordinator.plan.example_privacy == expected
+    for experiment in ends.silos.values():
+        assert experiment.plan.example_privacy == expected
+        assert experiment.plan.secret != simulation.plan.secret
