@@ -168,9 +168,9 @@ def assemble_experiment(prepared: Prepared, machine: Machine, start_folder: Path
     dealt = deal_models(settings, models, ready.clients)
     algorithm = _bind(recipe, next(iter(models.values())), source, scales)
     seed_set, extra = place_seed_set(settings, algorithm, seed)
-    refuse_common_examples(settings.privacy, extra)
     chosen, why = _choose_engine(settings, machine, algorithm, list(models.values()), held, seed_set, extra)
     settings = fill_in_privacy(replace(settings, engine=chosen), 1 if algorithm.traits.pooled else len(held))
+    refuse_common_examples(settings.privacy, extra)
     with (
         mistakes_in("algorithm"),
         _mistakes_about_evaluation(),

@@ -73,7 +73,7 @@ def compare_with_simulation(folder: Path, simulation: Experiment, rounds: int, d
         )
         same = same and _same_bits(ours, theirs)
         difference = max([difference, *(_difference(x, ours.get(name)) for name, x in theirs.items())])
-    privacy = simulation.plan.guarantee
+    privacy = simulation.plan.either_guarantee
     return Comparison(same, difference, dropped, privacy is not None and privacy.noise == "secret")
 
 
