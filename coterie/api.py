@@ -370,7 +370,7 @@ def plan(
 
 
 def _check_resumed_privacy(privacy: Privacy | None, resume: Resume | None) -> None:
-    """Refuse to choose the noise of a guarantee anew for a federation that goes on.
+    """Refuse to choose another noise for a federation that goes on under a guarantee.
 
     Raises:
         Mistake: the noise that it began with is not given.

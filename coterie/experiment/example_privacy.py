@@ -14,15 +14,15 @@ from coterie.privacy.table import Privacy
 from coterie.track.run_folder import EPSILONS_FILE
 
 NEIGHBOURS = "an example counts, or counts as nothing"
-COVERED = "all that a client sends in the rounds, so the model after every round too"
-OUTSIDE = (
+_COVERED = "all that a client sends in the rounds, so the model after every round too"
+_OUTSIDE = (
     "how many examples each client has, and which clients each round asked",
     "clients.json, data.json and the report, which tell of each client's labels and data",
     "checkpoint/ holds what clients keep, and noise.json the secret of the noise",
     "the classes and categories that the clients agree on before the first round, and test data",
 )
 """What lies in a run folder, or was agreed on, and lies outside the guarantee: keep it, and publish the model."""
-REPEATABLE = 'whoever knows the rng seed can take the noise away: privacy.noise is "rng_seed", for experiments'
+_REPEATABLE = 'whoever knows the rng seed can take the noise away: privacy.noise is "rng_seed", for experiments'
 
 
 def refuse_mixed_features(settings: Settings) -> None:
@@ -79,8 +79,8 @@ def describe_example_privacy(plan: Plan, privacy: Privacy, rounds: int, repeated
             "rounds": rounds,
             "repeated": repeated,
             "clients": EPSILONS_FILE,
-            "covers": COVERED,
-            "outside": [*OUTSIDE, *([REPEATABLE] if privacy.noise == "rng_seed" else [])],
+            "covers": _COVERED,
+            "outside": [*_OUTSIDE, *([_REPEATABLE] if privacy.noise == "rng_seed" else [])],
         },
     }
 
@@ -92,7 +92,7 @@ def epsilons_of_clients(plan: Plan, privacy: Privacy, rounds: int, repeated: int
     the last one, for every client: algorithms in stages ask different things in these.
     """
     held = dict(zip(plan.ids, sizes(plan.clients, plan.ids), strict=True))
-    return spent_by_clients(plan.algorithm, privacy, held, _asked(plan, rounds, repeated))
+    return spent_by_clients(plan.algorithm, privacy, held, _list_cohorts(plan, rounds, repeated))
 
 
 def list_epsilons(plan: Plan, privacy: Privacy, rounds: int, repeated: int) -> list[dict[str, Any]]:
@@ -102,7 +102,7 @@ def list_epsilons(plan: Plan, privacy: Privacy, rounds: int, repeated: int) -> l
     return [{"id": c, "examples": n, "epsilon": found[c]} for c, n in zip(plan.ids, held, strict=True)]
 
 
-def _asked(plan: Plan, rounds: int, repeated: int) -> Iterator[tuple[int, Sequence[str]]]:
+def _list_cohorts(plan: Plan, rounds: int, repeated: int) -> Iterator[tuple[int, Sequence[str]]]:
     for number in range(1, rounds + 1):
         yield number, plan.draw_cohort(number)
     for number in sorted({1, min(2, plan.rounds), min(3, plan.rounds), plan.rounds}) if repeated else ():

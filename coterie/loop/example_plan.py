@@ -115,7 +115,7 @@ def account(each: Queries, multiplier: float) -> dict[Event, int]:
 
 
 def spent_by_clients(
-    algorithm: Algorithm, privacy: Privacy, sizes: Mapping[str, int], asked: Iterable[tuple[int, Iterable[str]]]
+    algorithm: Algorithm, privacy: Privacy, sizes: Mapping[str, int], cohorts: Iterable[tuple[int, Iterable[str]]]
 ) -> dict[str, float]:
     """Return the epsilon that each client has spent, at the guarantee's delta.
 
@@ -123,12 +123,12 @@ def spent_by_clients(
         algorithm: with or without privacy.
         privacy: complete.
         sizes: client -> n_i.
-        asked: each round, and the clients that it asked; a round that was run again stands there again.
+        cohorts: each round, and the clients that it asked; a round that was run again stands there again.
     """
     assert privacy.noise_multiplier is not None, "the privacy is complete"
     assert privacy.delta is not None, "the privacy is complete"
     rounds: dict[str, list[int]] = {client: [] for client in sizes}
-    for number, cohort in asked:
+    for number, cohort in cohorts:
         for client in cohort:
             rounds[client].append(number)
     costs: dict[Queries, float] = {}

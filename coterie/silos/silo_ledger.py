@@ -86,5 +86,5 @@ class SiloLedger:
 
     def _spent(self, privacy: Privacy, rounds: dict[str, list[int]]) -> dict[str, float]:
         held = dict(zip(self.plan.ids, sizes(self.plan.clients, self.plan.ids), strict=True))
-        asked = [(number, [client]) for client, own in rounds.items() if client in held for number in own]
-        return spent_by_clients(self.plan.algorithm, privacy, held, asked)
+        cohorts = [(number, [client]) for client, own in rounds.items() if client in held for number in own]
+        return spent_by_clients(self.plan.algorithm, privacy, held, cohorts)

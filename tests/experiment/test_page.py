@@ -84,6 +84,7 @@ def test_the_folder_and_the_record(start: Start) -> None:
         "privacy.json",
         "tokenizer.json",
         "noise.json",
+        "epsilons.json",
     }
     record = (outcome.folder / "rounds.jsonl").read_text().splitlines()[-1]
     in_every_record = set(re.findall(r"`(\w+)`", listed["`rounds.jsonl`"])) - {
