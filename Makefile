@@ -7,13 +7,16 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TESTED := $(VENV)/.tested
 
-.PHONY: run test test-deploy check bench docs setup clean help
+.PHONY: run test test-long test-deploy check bench docs setup clean help
 
 run: $(READY)  ## Train FedAvg on scikit-learn's digits, 20 clients with two labels each, and write a report
 	@$(BIN)/coterie run experiments/digits.toml --out runs/digits-$$(date +%Y%m%d-%H%M%S)
 
 test: $(TESTED)  ## Run all tests
 	@$(BIN)/python -m pytest -n auto
+
+test-long: $(TESTED)  ## Run the tests that `make test` leaves out because they take long
+	@$(BIN)/python -m pytest -n auto --long -m long
 
 test-deploy: $(TESTED)  ## Run the tests of real silos: processes are killed, strangers are refused; a quarter of an hour
 	@$(BIN)/python -m pytest tests/silos tests/deploy --deploy -v

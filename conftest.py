@@ -1,10 +1,26 @@
-"""Which tests and modules are left out: those of an optional package that is absent, and those of real silos."""
+"""Which tests and modules are left out: of an absent package, of real silos, and the long ones."""
 
 from importlib.util import find_spec
+
+import pytest
 
 collect_ignore = [] if find_spec("nvflare") else ["coterie/silos/nvflare_relay.py"]
 
 
 def pytest_addoption(parser):
-    """Add the option of `make test-deploy`."""
+    """Add the options of `make test-deploy` and `make test-long`."""
     parser.addoption("--deploy", action="store_true", help="run the tests of real silos too, a quarter of an hour")
+    parser.addoption("--long", action="store_true", help="run the long tests too, of whole runs and other processes")
+
+
+def pytest_configure(config):
+    """Name the marker of long tests."""
+    config.addinivalue_line("markers", "long: takes long for what it shows; `make test-long` runs it")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Skip the long tests unless they are asked for."""
+    if not config.getoption("--long"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="make test-long runs it"))

@@ -134,7 +134,7 @@ def revoke(
     folder: Project,
     silo: Annotated[str, typer.Argument(metavar="NAME", help="The silo's name.")],
 ) -> None:
-    """Coordinator: let a silo take part no more; the others do nothing."""
+    """Coordinator: let a silo take part no more."""
     from coterie.silos.project import read_project
     from coterie.silos.revoke import revoke as revoke_silo
 

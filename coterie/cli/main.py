@@ -180,7 +180,7 @@ def compare(
     csv: Annotated[Path | None, typer.Option("--csv", help="Also write a row for each run as CSV.")] = None,
     latex: Annotated[Path | None, typer.Option("--latex", help="Also write a LaTeX table with booktabs.")] = None,
 ) -> None:
-    """Compare the settings and results of runs: a table and a page; the folder of a sweep stands for its runs."""
+    """Compare the settings and results of runs, or of a sweep."""
     from coterie.cli.compare_command import compare_folders
 
     compare_folders(folders, out, target, baseline, csv, latex)
@@ -191,7 +191,7 @@ def watch(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run, a chain or a sweep.")],
     port: Annotated[int, typer.Option(help="Where to listen on this machine. [default: a free port]")] = 0,
 ) -> None:
-    """Show a run or a sweep in a browser, live: its report, made again after every round."""
+    """Show a run or a sweep in a browser while it goes on."""
     from coterie.cli.watch_command import watch_folder
 
     watch_folder(folder, port)
@@ -217,7 +217,7 @@ def sweep(
     ] = None,
     slurm: Annotated[bool, typer.Option("--slurm", help="Print an array job of Slurm, and run nothing.")] = False,
 ) -> None:
-    """Run an experiment at every point of a grid, several at once, into one folder with a table and a page."""
+    """Run an experiment at every point of a grid, several at once."""
     from coterie.cli.sweep_command import print_array_job, run_sweep
     from coterie.sweep.run_sweep import SweepOptions
 

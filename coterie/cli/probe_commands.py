@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from coterie.experiment.finished_run import FinishedRun, On, Statistics
 
 app = typer.Typer(
-    help="Measure the loss around finished runs' models, and what they show of the data.",
+    help="Measure finished runs: their loss, and what they give away.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

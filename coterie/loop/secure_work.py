@@ -87,6 +87,7 @@ class SimulatedSecureWork:
     """
 
     def __init__(self, plan: Plan, number: int, broadcast: Tree, store: Store, tally: Tally) -> None:
+        """Draw the cohort. Collective: every process calls it."""
         self.plan, self.number, self.store, self.tally, self.broadcast = plan, number, store, tally, broadcast
         self.purpose = f"{plan.rng_seed}/{number}"
         self._data = ClientData(plan)
@@ -94,7 +95,7 @@ class SimulatedSecureWork:
         self._clients = {client: MaskingClient(client, self.purpose) for client in tally.cohort}
 
     def replies(self, server: Server, layouts: RowLayouts) -> Iterator[tuple[Assignment, Reply]]:
-        """Let the clients take the first three steps; see `SecureWork.replies`."""
+        """Let the clients take the first three steps; see `SecureWork.replies`. Collective: every process calls it."""
         keys = {name: self._clients[name].advertise() for name in self._present("keys")}
         neighbours = server.neighbours(keys)
         sealed = {name: self._clients[name].share_keys(neighbours[name]) for name in self._present("shares")}

@@ -81,7 +81,7 @@ def spent(account: Account, delta: float) -> float:
         Mistake: delta is out of range, dp-accounting is not installed, or the events have different neighbours.
 
     >>> round(spent({Event(2.0): 1}, 1e-5), 2)
-    1.97
+    1.99
     """
     require("delta", delta, 0 < delta < 1, "above 0 and below 1")
     return _spent(tuple((event, count) for event, count in account.items() if count), delta)

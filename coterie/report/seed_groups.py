@@ -75,8 +75,8 @@ class SeedGroup:
 def mean_of(values: Sequence[float | None]) -> Mean | None:
     """Return the mean and its standard error, the sample's standard deviation / sqrt(n); None if a value is None.
 
-    >>> mean_of([1.0, 2.0, 3.0]), mean_of([4.0]), mean_of([1.0, None])
-    (Mean(value=2.0, error=0.5773502691896258), Mean(value=4.0, error=None), None)
+    >>> mean_of([1.0, 3.0]), mean_of([4.0]), mean_of([1.0, None])
+    (Mean(value=2.0, error=1.0), Mean(value=4.0, error=None), None)
     """
     known = [float(value) for value in values if value is not None]
     if len(known) < len(values) or not known:

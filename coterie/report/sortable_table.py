@@ -56,7 +56,7 @@ def read_quantity(text: str) -> float | None:
     """Return the number by which a cell sorts; None for text.
 
     >>> read_quantity("1.9 MB"), read_quantity("2 h 3 min"), read_quantity("91.23 ± 0.31 %"), read_quantity("cnn")
-    (1900000.0, 7380.0, 91.23, None)
+    (1900000.0, 7380, 91.23, None)
     """
     time = _TIME.fullmatch(text)
     if time:

@@ -24,7 +24,10 @@ def test_the_files_that_are_mutated_are_valid(name: str) -> None:
     assert outcome.status == 0, outcome.err
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, 100))
+LATER = [pytest.param(first, marks=pytest.mark.long) for first in range(100, SEEDS, 100)]
+
+
+@pytest.mark.parametrize("first", [0, *LATER])
 def test_a_mutated_file_runs_or_is_refused_in_one_sentence(first: int) -> None:
     statuses = []
     for name, arguments, data in cases(first, first + 100):

@@ -52,6 +52,7 @@ def kill_and_start_again(folder: Path, name: str) -> tuple[int | None, str]:
     return again.returncode, errors
 
 
+@pytest.mark.long
 def test_one_is_killed_and_all_end_with_the_model_of_the_simulation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,7 @@ def test_compiled_steps_agree_to_rounding(caplog: pytest.LogCaptureFixture) -> N
 
 
 @needs_compiler
+@pytest.mark.long
 def test_a_compiled_step_of_many_clients_agrees_to_rounding() -> None:
     """Two clients of two and three steps: a program for both, and one for the one that goes on."""
     two = {client: examples for client, examples in ragged().items() if client in "03"}

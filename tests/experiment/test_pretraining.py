@@ -183,6 +183,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.long
 def test_a_training_that_was_killed_ends_like_one_that_was_not(start: Start, tmp_path: Path) -> None:
     """SIGKILL at an arbitrary instant, between whatever two writes."""
     overrides = ("pretrain.steps=60", "pretrain.interval=1")

@@ -95,6 +95,7 @@ def test_a_stopped_run_goes_on_with_the_same_noise_and_the_same_ledger(tmp_path:
     assert resumed["privacy"]["releases"] == 3
 
 
+@pytest.mark.long
 def test_a_stopped_run_ends_as_an_unbroken_one(tmp_path: Path) -> None:
     options = ("privacy.noise=rng_seed", "cohort.fraction=0.4", "cohort.sampling=poisson", "privacy.clip=adaptive")
     start(tmp_path, *options, out="whole")
@@ -155,7 +156,6 @@ def test_a_run_that_stops_early_reports_what_it_spent(tmp_path: Path) -> None:
         (["evaluate.clients=true"], "clients' own accuracies show their data"),
         (["aggregation.name=median"], "a robust rule sees single updates"),
         (["privacy.epsilon=0.5"], "privacy.epsilon = 0.5: 3 rounds with privacy.noise_multiplier = 2 spend"),
-        (["privacy.secure_sum=true"], "do not go together yet"),
         (["probe.names=['drift']"], "a probe shows measures of single updates"),
     ],
 )

@@ -156,7 +156,7 @@ main(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize("algorithm", ["fedavg", "scaffold"])
+@pytest.mark.parametrize("algorithm", [pytest.param("fedavg", marks=pytest.mark.long), "scaffold"])
 def test_a_run_that_was_killed_ends_like_one_that_was_not(start: Start, tmp_path: Path, algorithm: str) -> None:
     """SIGKILL at an arbitrary instant, between whatever two writes."""
     overrides = (f"algorithm.name={algorithm}", "rounds=80", "evaluate.every=10")

@@ -32,7 +32,7 @@ def test_defaults_are_those_of_the_public_face(tmp_path: Path) -> None:
 def test_without_a_cohort_table_everyone_takes_part(tmp_path: Path) -> None:
     settings = load_settings(written(tmp_path, DIGITS.replace("[cohort]\nfraction = 0.5", "")))
     assert settings.cohort.count(17) == 17
-    assert "cohort" not in settings.tables()
+    assert settings.tables()["cohort"] == {"sampling": "uniform"}
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_an_override_of_a_choice_takes_the_old_choices_keys_with_it(tmp_path: Pa
     assert "labels_per_client" not in tables["data"]
     assert tables["data"]["alpha"] == 1.0
     assert "hidden" not in tables["model"]
-    assert load_settings(path, ["cohort.size=2"]).tables()["cohort"] == {"size": 2}
+    assert load_settings(path, ["cohort.size=2"]).tables()["cohort"] == {"size": 2, "sampling": "uniform"}
     assert "num_clients" not in load_settings(path, ["data.partition=natural"]).tables()["data"]
     stepping = written(tmp_path, DIGITS.replace("lr = 0.1", "lr = 0.1\nlocal_steps = 3"))
     assert "local_steps" not in load_settings(stepping, ["algorithm.local_epochs=2"]).tables()["algorithm"]

@@ -34,6 +34,7 @@ def child_of(pid: int) -> int | None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc to look at other processes")
+@pytest.mark.long
 def test_two_processes_end_like_one_also_when_one_of_them_is_killed(tmp_path: Path) -> None:
     """The command says who died and how to go on, with status 1. Bit for bit what two processes that nobody killed
     give; to rounding what one gives."""

@@ -73,6 +73,7 @@ def test_it_continues_bit_for_bit_from_a_saved_state(options: dict[str, object])
 
 
 @pytest.mark.skipif(cpp_compiler() is None, reason="compiling needs a C++ compiler")
+@pytest.mark.long
 def test_compiled_steps_are_the_same_to_rounding_and_continue_bit_for_bit() -> None:
     """A state is a copy, since the next step writes over the weights; the model's own weights stay as they were."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))

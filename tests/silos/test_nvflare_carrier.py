@@ -10,6 +10,7 @@ pytest.importorskip("nvflare")
 from tests.silos.rehearsal import NAMES, Rehearsal, processes_of, wait_until
 
 
+@pytest.mark.long
 def test_three_silos_answer_over_tls_and_nothing_is_left_running(tmp_path):
     """One rehearsal, since starting it takes most of the time: a broadcast, messages that differ, one too large."""
     mega = random.Random(0).randbytes(2_000_000)
