@@ -33,7 +33,8 @@ def compare_folders(
         Mistake: the folders cannot be compared, or a file cannot be written.
     """
     from coterie.report import compare_runs, write_comparison
-    from coterie.report.table_files import comparison_rows, format_csv, format_latex, write_text
+    from coterie.report.page_parts import write_chosen
+    from coterie.report.table_files import comparison_rows, format_csv, format_latex
 
     with mistakes_in_options():
         comparison = compare_runs(folders, target, baseline)
@@ -44,7 +45,7 @@ def compare_folders(
         print()
         print_table(means[0], means[1:], COMPARISON_WIDTH, overflow="fold")
     if csv is not None:
-        print(write_text(csv, format_csv(comparison_rows(comparison)), "csv"))
+        print(write_chosen(csv, format_csv(comparison_rows(comparison)), "csv"))
     if latex is not None:
-        print(write_text(latex, format_latex(comparison), "latex"))
+        print(write_chosen(latex, format_latex(comparison), "latex"))
     print(write_comparison(comparison, out))

@@ -32,7 +32,7 @@ def write_clients_page(
         page_parts.section("Data of the clients", clients_sentence(clients), clients_chart(clients, names)),
         page_parts.section("Each client", page_parts.table(rows, ("client", "examples", "of each label")), more),
     ]
-    return page_parts.write_page(path, page_parts.document(title, parts))
+    return page_parts.write_chosen(path, page_parts.document(title, parts))
 
 
 def clients_sentence(clients: Sequence[dict[str, Any]], total: int | None = None) -> str | None:

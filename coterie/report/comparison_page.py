@@ -23,7 +23,7 @@ def write_comparison(comparison: Comparison, path: Path) -> Path:
     Raises:
         Mistake: the page cannot be written.
     """
-    return page_parts.write_page(path, comparison_page(comparison))
+    return page_parts.write_chosen(path, comparison_page(comparison))
 
 
 def comparison_page(comparison: Comparison) -> str:

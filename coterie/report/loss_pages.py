@@ -69,7 +69,7 @@ def write_plane_page(plane: Plane, names: tuple[str, str, str], facts: Facts, pa
 def _write_loss_page(title: str, text: str, parts: Sequence[str], facts: Facts, path: Path) -> Path:
     head = [f"<h1>{escape(title)}</h1>", f"<p>{escape(text)}</p>"]
     sources = page_parts.section("Runs and data", page_parts.table(facts))
-    return page_parts.write_page(path, page_parts.document(title, [*head, *parts, sources]))
+    return page_parts.write_chosen(path, page_parts.document(title, [*head, *parts, sources]))
 
 
 def _non_finite_to_none(values: Sequence[float]) -> list[float | None]:

@@ -63,16 +63,16 @@ def failure(sentence: str | None) -> str:
     return f"<p class=failed><b>This run trained nothing of use: {escape(sentence)}.</b></p>" if sentence else ""
 
 
-def write_page(path: Path, page: str) -> Path:
-    """Write a page to the path that the user chose with --out, and return the path.
+def write_chosen(path: Path, text: str, option: str = "out") -> Path:
+    """Write a page, or other text, to the path that the user chose with an option, and return the path.
 
     Raises:
         Mistake: it cannot be written there.
     """
     try:
-        write_atomic(path, page.encode())
+        write_atomic(path, text.encode())
     except OSError as error:
-        raise Mistake(f"{path}: cannot be written ({error.strerror}); choose another with --out") from error
+        raise Mistake(f"{path}: cannot be written ({error.strerror}); choose another with --{option}") from error
     return path
 
 

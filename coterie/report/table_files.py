@@ -5,11 +5,8 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from coterie.core.errors import Mistake
-from coterie.core.files import write_atomic
 from coterie.report.comparison import Comparison, list_further_results, run_results
 from coterie.report.formats import format_setting
 from coterie.report.seed_groups import Mean
@@ -99,16 +96,3 @@ def escape_latex(text: str) -> str:
     data.num\_clients \& 5 \%
     """
     return "".join(_LATEX.get(letter, letter) for letter in text)
-
-
-def write_text(path: Path, text: str, option: str) -> Path:
-    """Write a file to the path that the user chose with an option, and return the path.
-
-    Raises:
-        Mistake: it cannot be written there.
-    """
-    try:
-        write_atomic(path, text.encode())
-    except OSError as error:
-        raise Mistake(f"{path}: cannot be written ({error.strerror}); choose another with --{option}") from error
-    return path
