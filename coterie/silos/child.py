@@ -7,15 +7,15 @@ Then the silo answers that the work failed, and the next request starts a new ch
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import threading
 from collections.abc import Callable
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from coterie.core.errors import Mistake, reason
+from coterie.processes.parent_watch import watch_parent
 from coterie.silos.carrier import Answer
 from coterie.silos.letters import Run, answer_failed
 from coterie.silos.message import MAX_BYTES, Unusable, read_message
@@ -112,7 +112,7 @@ def _run_of(request: bytes) -> Run:
 def _serve(pipe: Connection, make: Callable[..., Answer], args: tuple[Any, ...]) -> None:
     """Answer requests in the child until the other end closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a person's Ctrl-C stops the silo, which ends its child
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    watch_parent()
     try:
         answer = make(*args)
     except Exception as error:  # a user's model or data may raise anything; the silo's answer says what
@@ -127,11 +127,3 @@ def _serve(pipe: Connection, make: Callable[..., Answer], args: tuple[Any, ...])
         except EOFError:
             return
         pipe.send_bytes(answer(request))
-
-
-def _end_with_parent() -> None:
-    """End this process when the silo's ends, in whatever way, also in the middle of its work."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)
