@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from coterie.core import tree
 from coterie.core.engine import Reply
+from coterie.core.secret_draws import join_purpose
 from coterie.core.tree import Tree
 from coterie.loop.jobs import Assignment
 from coterie.loop.plan import Plan
@@ -82,4 +83,4 @@ def deviations(
 
 def noise_key(plan: Plan, number: int, who: str) -> str:
     """Return the key of the noise that is added in a round, at the server or by a client."""
-    return f"{plan.secret_seed}\x1f{number}\x1f{who}\x1fnoise"
+    return join_purpose(str(plan.secret_seed), number, who, "noise")

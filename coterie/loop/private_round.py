@@ -29,7 +29,7 @@ from coterie.core.algorithm import PrivatePart, RoundInfo, Weighting
 from coterie.core.engine import Job, Reply
 from coterie.core.examples import Examples
 from coterie.core.normaliser import statistic_names
-from coterie.core.secret_draws import gaussian
+from coterie.core.secret_draws import gaussian, join_purpose
 from coterie.core.transforms import identity
 from coterie.core.tree import Tree
 from coterie.loop.jobs import Assignment
@@ -165,7 +165,7 @@ def _next_bound(plan: Plan, limit: float, surplus: float, expected: float, key: 
     assert privacy is not None, "a guarantee is given"
     if privacy.clip == "fixed":
         return {}
-    noise = count_noise(privacy, expected) * float(gaussian(f"{key}\x1fcount", ()))
+    noise = count_noise(privacy, expected) * float(gaussian(join_purpose(key, "count"), ()))
     share = (surplus + noise) / expected + 0.5
     target, rate = privacy.target_quantile or 0.5, privacy.clip_lr or 0.2
     step = min(max(-rate * (share - target), -20.0), 20.0)  # much noise must not overflow

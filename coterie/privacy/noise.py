@@ -11,7 +11,7 @@ rest.
 from __future__ import annotations
 
 from coterie.core import tree
-from coterie.core.secret_draws import gaussian
+from coterie.core.secret_draws import gaussian, join_purpose
 from coterie.core.tree import Tree
 
 
@@ -26,7 +26,7 @@ def add_noise(total: Tree, deviation: Tree | float, key: str) -> Tree:
     noisy = {
         path: leaf
         + (deviation[path[0]] if isinstance(deviation, dict) else deviation)
-        * gaussian(f"{key}\x1f{tree.pointer(path)}", leaf.shape).to(leaf.device)
+        * gaussian(join_purpose(key, tree.pointer(path)), leaf.shape).to(leaf.device)
         for path, leaf in tree.items(total)
     }
     return tree.unflatten({tree.pointer(path): leaf for path, leaf in noisy.items()}, tree.structure(total))
