@@ -112,6 +112,10 @@ class Plan:
             return self
         return replace(self, algorithms={name: a.stage(round) if a.stage else a for name, a in self.algorithms.items()})
 
+    def rounds_of_stages(self) -> list[int]:
+        """Return rounds that between them show all that an algorithm in stages asks: the first three and the last."""
+        return sorted({1, min(2, self.rounds), min(3, self.rounds), self.rounds})
+
     def cohort_size(self) -> int:
         """Return how many clients a round asks.
 

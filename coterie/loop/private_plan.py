@@ -154,7 +154,7 @@ def check_private(plan: Plan) -> None:
     if any(not tree.is_finite(weights) for weights in plan.initial.values()):
         raise Mistake("the model holds infinite numbers, to which no noise can be added; replace them", key="unit")
     named = set[str]()
-    for round in sorted({1, min(2, plan.rounds), min(3, plan.rounds), plan.rounds}):
+    for round in plan.rounds_of_stages():
         named |= set(check_parts(plan.in_round(round)))
     unknown = sorted((privacy.clip_norms or {}).keys() - named)
     if unknown:

@@ -119,7 +119,7 @@ def describe_run(
     """
     found = dict[str, Departure]()
     most = 0
-    for round in sorted({1, min(2, plan.rounds), min(3, plan.rounds), plan.rounds}):
+    for round in plan.rounds_of_stages():
         stage = plan.in_round(round)
         down, up = _payloads(stage, round)
         size = max(tree.nbytes(payload) for payload in up)
