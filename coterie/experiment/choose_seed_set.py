@@ -14,6 +14,21 @@ from coterie.experiment.read_keys import registry_keys
 from coterie.experiment.settings import Settings
 
 
+def refuse_dealt_seed_set(settings: Settings, why: str) -> None:
+    """Refuse a seed set that is taken from the clients' own examples.
+
+    Args:
+        settings: of the run.
+        why: it cannot be, and what to do instead.
+
+    Raises:
+        Mistake: the settings ask for one.
+    """
+    given = settings.algorithm.get("seed_examples_per_client")
+    if given is not None:
+        raise Mistake(why, key="seed_examples_per_client", value=given, table="algorithm")
+
+
 def choose_seed_set(settings: Settings, ready: Standardized) -> SeedSet | None:
     """Return the seed set, and the data that it leaves the clients; None where the file asks for none.
 

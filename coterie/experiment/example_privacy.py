@@ -22,7 +22,7 @@ _OUTSIDE = (
     "the classes and categories that the clients agree on before the first round, and test data",
 )
 """What lies in a run folder, or was agreed on, and lies outside the guarantee: keep it, and publish the model."""
-_REPEATABLE = 'whoever knows the rng seed can take the noise away: privacy.noise is "rng_seed", for experiments'
+REPEATABLE = 'whoever knows the rng seed can take the noise away: privacy.noise is "rng_seed", for experiments'
 
 
 def refuse_mixed_features(settings: Settings) -> None:
@@ -80,7 +80,7 @@ def describe_example_privacy(plan: Plan, privacy: Privacy, rounds: int, repeated
             "repeated": repeated,
             "clients": EPSILONS_FILE,
             "covers": _COVERED,
-            "outside": [*_OUTSIDE, *([_REPEATABLE] if privacy.noise == "rng_seed" else [])],
+            "outside": [*_OUTSIDE, *([REPEATABLE] if privacy.noise == "rng_seed" else [])],
         },
     }
 
@@ -105,6 +105,6 @@ def list_epsilons(plan: Plan, privacy: Privacy, rounds: int, repeated: int) -> l
 def _list_cohorts(plan: Plan, rounds: int, repeated: int) -> Iterator[tuple[int, Sequence[str]]]:
     for number in range(1, rounds + 1):
         yield number, plan.draw_cohort(number)
-    for number in sorted({1, min(2, plan.rounds), min(3, plan.rounds), plan.rounds}) if repeated else ():
+    for number in plan.rounds_of_stages() if repeated else ():
         for _ in range(repeated):
             yield number, plan.ids

@@ -22,7 +22,7 @@ from coterie.data.origins import Origins
 from coterie.data.standardize import Scale
 from coterie.data.unusual_data import remarks_on_data
 from coterie.experiment.build_experiment import Experiment, Prepared, assemble_experiment
-from coterie.experiment.choose_seed_set import choose_seed_set
+from coterie.experiment.choose_seed_set import choose_seed_set, refuse_dealt_seed_set
 from coterie.experiment.engine_choice import Machine
 from coterie.experiment.read_keys import registry_keys
 from coterie.experiment.settings import Settings
@@ -87,14 +87,9 @@ def without_dealing(settings: Settings) -> Settings:
     Raises:
         Mistake: the seed set is to be taken from the clients' rows.
     """
-    given = settings.algorithm.get("seed_examples_per_client")
-    if given is not None:
-        raise Mistake(
-            "rows of each participant would go to all others; name a set that everyone holds, by seed_set.source",
-            key="seed_examples_per_client",
-            value=given,
-            table="algorithm",
-        )
+    refuse_dealt_seed_set(
+        settings, "rows of each participant would go to all others; name a set that everyone holds, by seed_set.source"
+    )
     kept = {*registry_keys(SOURCES, settings.data["source"], settings.folders), "source", "standardize", "augment"}
     data = {key: value if key in kept else None for key, value in settings.data.items()}
     return replace(settings, data=data | {"partition": "natural"})

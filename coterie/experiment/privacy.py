@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from coterie.core.errors import Mistake, mistakes_in
-from coterie.experiment.example_privacy import describe_example_privacy, refuse_mixed_features
+from coterie.experiment.choose_seed_set import refuse_dealt_seed_set
+from coterie.experiment.example_privacy import REPEATABLE, describe_example_privacy, refuse_mixed_features
 from coterie.experiment.settings import Settings
 from coterie.loop.plan import Plan
 from coterie.loop.private_plan import complete_privacy, event_of_round
@@ -24,7 +25,6 @@ OUTSIDE = (
 )
 """What lies in a run folder, or was agreed on, and lies outside the guarantee: keep it, and publish the model."""
 OWN_MODELS = "each client's own model, and measures of it"
-REPEATABLE = 'whoever knows the rng seed can take the noise away: privacy.noise is "rng_seed", for experiments'
 
 
 @contextmanager
@@ -78,14 +78,9 @@ def refuse_open_exchanges(settings: Settings) -> None:
             value="balanced",
             table="task",
         )
-    given = settings.algorithm.get("seed_examples_per_client")
-    if given is not None:
-        raise Mistake(
-            "clients would give examples of their own to all others; name a public set by seed_set.source",
-            key="seed_examples_per_client",
-            value=given,
-            table="algorithm",
-        )
+    refuse_dealt_seed_set(
+        settings, "clients would give examples of their own to all others; name a public set by seed_set.source"
+    )
 
 
 def adopt_privacy(privacy: Privacy, earlier: Privacy) -> Privacy:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from coterie.core.errors import Mistake
+from coterie.experiment.choose_seed_set import refuse_dealt_seed_set
 from coterie.experiment.settings import Settings, model_names, parse_settings
 from coterie.experiment.silos.merge_facts import Agreement, Merged
 from coterie.experiment.silos.silo_file import SiloFile
@@ -54,14 +55,9 @@ def refuse_simulation(settings: Settings) -> None:
             value=settings.engine.workers,
             table="engine",
         )
-    given = settings.algorithm.get("seed_examples_per_client")
-    if given is not None:
-        raise Mistake(
-            "rows of each silo would go to all others; name a set that every silo holds, by seed_set.source",
-            key="seed_examples_per_client",
-            value=given,
-            table="algorithm",
-        )
+    refuse_dealt_seed_set(
+        settings, "rows of each silo would go to all others; name a set that every silo holds, by seed_set.source"
+    )
     named = len(settings.model.get("clients") or ())
     if settings.cohort.size is not None:
         require_possible(settings.deploy, settings.cohort.size)
