@@ -3,6 +3,8 @@
 A run is known by the digest of its experiment file. It waits until somebody approves it, having seen what it would do.
 The same experiment need not wait again in another run folder. Where a later version of it would do something else, such
 as send more, it does.
+
+Where the policy says so, the silo's facts wait in the same way before the run does, as a decision of their own.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ class Approvals:
         """Return why a run may not begin now, a sentence; None if it may. A run that nobody knows is noted as pending.
 
         Args:
-            run: what it would do.
+            run: what it would do; or, with `facts`, what it would learn before that.
             approve: the policy's line.
 
         Raises:
@@ -65,17 +67,20 @@ class Approvals:
         if approve == "never":
             return None
         known = self._read(self._path(run.digest)) if self._path(run.digest).exists() else None
-        if known is not None and known.description.run != run.run:  # the same experiment again: only its run is new
+        is_other_run = known is not None and known.description.run != run.run
+        if known is not None and is_other_run:  # the same experiment again: only its run is new
             known = replace(known, description=replace(known.description, run=run.run))
             self._write(known)
         if known is not None and known.state == "revoked":
             again = f"coterie deploy approve {run.digest[:12]}"
             return f"the run {run.run} was revoked at this silo; {again} lets it begin again"
-        if known is None or known.description != run or (approve == "always" and known.used):
+        asks_again = approve == "always" and (is_other_run or not run.facts)  # a run may ask for its facts twice
+        if known is None or known.description != run or (asks_again and known.used):
             known = Approval(run, "pending", _now())
             self._write(known)
         if known.state == "pending":
-            return f"the run {run.run} waits for approval at this silo: coterie deploy approve {run.digest[:12]}"
+            what = f"the facts for the run {run.run} wait" if run.facts else f"the run {run.run} waits"
+            return f"{what} for approval at this silo: coterie deploy approve {run.digest[:12]}"
         if not known.used:
             self._write(replace(known, used=True))
         return None
@@ -117,6 +122,8 @@ class Approvals:
     def _decide(self, name: str, state: State, by: str) -> Approval:
         runs = self.all()
         matching = [a for a in runs if name == a.description.run or (name and a.description.digest.startswith(name))]
+        if len(matching) > 1:  # a run and its facts have one name, and seldom wait both
+            matching = [a for a in matching if a.state == "pending"] or [a for a in matching if not a.description.facts]
         if len(matching) != 1:
             known = few([f"{a.description.run} ({a.description.digest[:12]})" for a in matching or runs], 5)
             kind = "no run" if not matching else f"{len(matching)} runs"

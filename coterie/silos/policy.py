@@ -50,6 +50,10 @@ max_rounds = 1000
 #   "never"     what keeps to the lines above begins by itself
 approve = "new runs"
 
+# Whether a person must approve, in the same way and before that, what leaves before a run begins: how many rows there
+# are, of which classes, the names and categories of columns, and sums over them. `coterie deploy approve` shows it.
+# approve_facts = true
+
 # The largest privacy loss epsilon that a run may have. Without this line a run need not bound it.
 # max_epsilon = 8.0
 """
@@ -73,10 +77,13 @@ _KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "max_message_bytes": (lambda value: is_whole(value) and value >= 1, "a whole number of bytes, 1 or more"),
     "max_rounds": (lambda value: is_whole(value) and value >= 1, "a whole number, 1 or more"),
     "approve": (lambda value: value in ("always", "new runs", "never"), '"always", "new runs" or "never"'),
+    "approve_facts": (lambda value: isinstance(value, bool), "true or false"),
     "max_epsilon": (_is_positive, "a number above 0"),
 }
-"""Key -> whether a value is right, and what it must be. All are required except max_epsilon: a line that is missing by
-mistake must not allow more."""
+"""Key -> whether a value is right, and what it must be."""
+
+_OPTIONAL = ("approve_facts", "max_epsilon")
+"""The keys that may be left out. All others are required: a line that is missing by mistake must not allow more."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,7 @@ class Policy:
         max_message_bytes: of a message in either direction.
         max_rounds: of a run.
         approve: whether a person must approve a run.
+        approve_facts: whether a person must approve what leaves before a run begins, too.
         max_epsilon: the largest privacy loss; None: a run need not bound it.
     """
 
@@ -97,6 +105,7 @@ class Policy:
     max_message_bytes: int
     max_rounds: int
     approve: Literal["always", "new runs", "never"] = "new runs"
+    approve_facts: bool = False
     max_epsilon: float | None = None
 
     @classmethod
@@ -170,8 +179,14 @@ def parse_policy(raw: Mapping[str, Any]) -> Policy:
         if not is_right(value):
             raise Mistake(key=key, value=value, allowed=allowed)
     for key, (_, allowed) in _KEYS.items():
-        if key not in raw and key != "max_epsilon":
+        if key not in raw and key not in _OPTIONAL:
             raise Mistake(f"{key} is missing; it must be {allowed}")
+    if raw.get("approve_facts") and raw["approve"] == "never":
+        raise Mistake(
+            'a person approves facts, and approve = "never" asks nobody; set approve to "new runs" or "always"',
+            key="approve_facts",
+            value=True,
+        )
     values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in raw.items()}
     return Policy(**values)
 

@@ -53,6 +53,8 @@ class RunDescription:
         leaves: what leaves in a round, for each client.
         message_bytes: of the largest message, about.
         epsilon: the privacy loss that the run allows itself; None where it promises none.
+        facts: what would leave before the first round, in sentences, where the silo's people are asked about that; the
+            run itself then waits for another approval.
     """
 
     run: str
@@ -65,6 +67,7 @@ class RunDescription:
     leaves: tuple[Departure, ...]
     message_bytes: int
     epsilon: float | None = None
+    facts: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """Return the description as plain values for JSON."""
@@ -79,9 +82,15 @@ class RunDescription:
         privacy = (
             "it bounds no privacy loss" if self.epsilon is None else f"its privacy loss epsilon is {self.epsilon:g}"
         )
-        return [
+        work = [
             f"the run {self.run} trains {', '.join(self.models)} by {self.algorithm} for {self.rounds} rounds",
             f"it reads {', '.join(self.data)} for {self.clients} clients here",
+        ]
+        if self.facts:
+            then = "no update leaves before the run itself is approved, too"
+            return [*work, "before its first round it would learn:", *self.facts, then, privacy]
+        return [
+            *work,
             f"in each round and for each client {' and '.join(parts) or 'no update'} leaves",
             f"{ALSO_LEAVES} leave as well",
             f"the largest message has about {self.message_bytes:,} bytes",
@@ -95,7 +104,7 @@ def description_from(record: Mapping[str, Any]) -> RunDescription:
     Raises:
         KeyError, TypeError: the record has another form.
     """
-    lists = {name: tuple(record[name]) for name in ("models", "data")}
+    lists = {name: tuple(record.get(name, ())) for name in ("models", "data", "facts")}
     leaves = tuple(Departure(**each) for each in record["leaves"])
     return RunDescription(**{**record, **lists, "leaves": leaves})
 

@@ -87,6 +87,8 @@ def test_several_broken_lines_give_several_sentences(tmp_path: Path) -> None:
         ({"max_rounds": "true"}, "max_rounds = true: it must be a whole number"),
         ({"max_rounds": "0"}, "max_rounds = 0: it must be"),
         ({"max_epsilon": "inf"}, "max_epsilon = inf: it must be a number above 0"),
+        ({"approve_facts": '"yes"'}, 'approve_facts = "yes": it must be true or false'),
+        ({"approve": '"never"', "approve_facts": "true"}, "approve_facts = true: a person approves facts, and approve"),
         ({"models": ""}, "models is missing; it must be a list of names"),
     ],
 )

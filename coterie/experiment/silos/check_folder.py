@@ -56,4 +56,5 @@ def _judge(silo: SiloFolder, tables: dict[str, Any]) -> Finding:
     refused = judge_by_policy(silo.policy, "check")(tables, load_own_rows(silo.file, task=task_in(tables)))
     asks = {"always": "each time", "new runs": "once", "never": ""}[silo.policy.approve]
     then = f"a person must approve it {asks}" if asks else "nobody need approve it"
+    then += ", and its facts before that" * silo.policy.approve_facts
     return Finding("policy", not refused, "; ".join(refused) or f"it allows the experiment, and {then}")

@@ -16,11 +16,14 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 from annotated_types import Ge, MaxLen
 from pydantic import TypeAdapter, ValidationError
 
-from coterie.core.errors import Mistake
+from coterie.core.errors import Mistake, few
 from coterie.core.printable import printable
 
 MAX_EXAMPLES = 2**40
 """More examples than a client can hold."""
+
+_SHOWN = 50
+"""How many classes or categories a sentence names."""
 
 Text = Annotated[str, MaxLen(300)]
 Number = Annotated[int, Ge(0)]
@@ -115,6 +118,27 @@ class Facts:
     def to_record(self) -> dict[str, Any]:
         """Return the facts as plain values, which `read_facts` reads."""
         return asdict(self)
+
+    def sentences(self) -> list[str]:
+        """Return what leaves with these facts, and with the sums that may follow, for a person who decides."""
+        found = []
+        for each in self.clients:
+            counts = [f"{name} {count:,}" for name, count in (each.labels or {}).items()]
+            classes = f"; rows to train on of each class: {few(counts, _SHOWN)}" if counts else ""
+            found.append(f"client {each.client}: {each.train:,} rows to train on, {each.test:,} to test on{classes}")
+        if self.labels.names:
+            found.append(f"the classes {few(self.labels.names, _SHOWN)}")
+        for column in self.columns:
+            coded = f"its categories: {few(column.categories, _SHOWN)}"
+            values = {"coded": coded, "measured": "numbers", "empty": "no values"}[column.kind]
+            found.append(f"column {column.name}: {values}{', with missing values' * column.missing}")
+        if self.shape is not None:
+            found.append(f"the shape {list(self.shape)} and type {self.dtype} of its examples")
+        return [
+            *found,
+            f"the sha256 of its rows, {self.digest[:12]}, by which somebody with the same rows knows them again",
+            "where the file asks for federated standardisation, sums over each column of numbers",
+        ]
 
 
 def read_facts(record: Any, silo: str) -> Facts:

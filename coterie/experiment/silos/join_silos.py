@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +63,13 @@ class JoinOptions:
         run: the run's name; a new one for a run that starts from the beginning.
         deadline: seconds to wait for the silos' answers before the first round.
         say: gets a sentence about what is out of the ordinary.
+        facts: of silos that have answered. They are not asked again while others wait for a person, as for hours.
     """
 
     run: str = "run"
     deadline: float = 600.0
     say: Callable[[str], None] = log.info
+    facts: dict[str, Message] = field(default_factory=dict)
 
 
 def join_silos(
@@ -140,7 +142,7 @@ def _agree(
 ) -> tuple[Merged, Scale | None]:
     """Return what the silos agree on, and the scale of their columns, where it is exchanged."""
     about = {**request_fields(options.run, "facts"), "tables": settings_to_send(settings)}
-    answers = _ask(carrier, dict.fromkeys(silos, write_message(about)), options)
+    answers = _ask(carrier, dict.fromkeys(silos, write_message(about)), options, answers=options.facts)
     merged = merge_facts({silo: read_facts(answers[silo].fields.get("facts"), silo) for silo in silos})
     with mistakes_in("cohort"):
         size = settings.cohort.count(len(merged.clients))
@@ -178,19 +180,30 @@ def _begins(experiment: Experiment, merged: Merged, scale: Scale | None) -> dict
 
 
 def _ask(
-    carrier: Carrier, messages: Mapping[str, bytes], options: JoinOptions, must: bool = True
+    carrier: Carrier,
+    messages: Mapping[str, bytes],
+    options: JoinOptions,
+    must: bool = True,
+    answers: dict[str, Message] | None = None,
 ) -> dict[str, Message]:
     """Return the answers of silos to their requests.
+
+    Args:
+        carrier, options: see `join_silos`.
+        messages: silo -> its request.
+        must: whether all must answer.
+        answers: silo -> its answer, of those that need not be asked again; the others' are put there as they come.
 
     Raises:
         Mistake: a silo gives no answer though it must, or says that it cannot do what it is asked.
     """
     carrier.renew()
-    waiting = {silo: digest(message) for silo, message in messages.items()}
-    answers: dict[str, Message] = {}
+    answers = {} if answers is None else answers
+    requests = {silo: message for silo, message in messages.items() if silo not in answers}
+    waiting = {silo: digest(message) for silo, message in requests.items()}
     failures: dict[str, str] = {}
     refusals: dict[str, Mistake] = {}
-    for silo, answer in carrier.ask(messages, options.deadline) if messages else ():
+    for silo, answer in carrier.ask(requests, options.deadline) if requests else ():
         if silo not in waiting or silo in answers:
             continue
         if isinstance(answer, Failure):
@@ -203,7 +216,7 @@ def _ask(
         else:
             if message is not None:
                 answers[silo] = message
-        if len(answers) + len(failures) + len(refusals) == len(waiting):
+        if len(waiting.keys() & answers.keys()) + len(failures) + len(refusals) == len(waiting):
             break
     _raise_together([refusals[silo] for silo in messages if silo in refusals])
     absent = [silo for silo in messages if silo not in answers]

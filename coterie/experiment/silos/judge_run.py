@@ -1,10 +1,11 @@
-"""A silo's policy and approvals, as `ServeSilo` asks them: before an import, and before the first round."""
+"""A silo's policy and approvals, as `ServeSilo` asks them: before an import, facts, and the first round."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from coterie.core.digests import digest
@@ -52,6 +53,25 @@ def ask_approval(
         refused = policy.judge(what)
         if refused:
             return refused
+        waits = approvals.begin(what, policy.approve)
+        if waits is not None and not approvals.is_revoked(what.digest):
+            raise Waits(waits)
+        return [] if waits is None else [waits]
+
+    return judge
+
+
+def ask_facts_approval(
+    policy: Policy, approvals: Approvals, run: str
+) -> Callable[[Mapping[str, Any], OwnRows], Sequence[str]]:
+    """Return the judge of a silo's facts: whether a person has approved that they leave, if the policy asks one."""
+
+    def judge(tables: Mapping[str, Any], rows: OwnRows) -> Sequence[str]:
+        if not policy.approve_facts:
+            return []
+        named = _describe(policy, run, tables, rows)
+        own_digest = digest(f"facts for {named.digest}".encode())  # a decision of its own, beside the run's
+        what = replace(named, digest=own_digest, facts=tuple(rows.facts().sentences()))
         waits = approvals.begin(what, policy.approve)
         if waits is not None and not approvals.is_revoked(what.digest):
             raise Waits(waits)

@@ -36,7 +36,8 @@ BEGIN_FILE = "begin"
 """In a run's folder at the silo: the request with which the run began there."""
 
 Judge = Callable[[Mapping[str, Any], OwnRows], Sequence[str]]
-"""(the settings of a run, the silo's rows) -> why the run may not begin here, a sentence each; none if it may."""
+"""(the settings of a run, the silo's rows) -> why the run may not begin here, a sentence each; none if it may. One that
+asks people raises `Waits` where it may once a person has approved it."""
 
 
 def allow_all(tables: Mapping[str, Any], rows: OwnRows) -> Sequence[str]:
@@ -63,8 +64,9 @@ class ServeSilo:
         machine: the silo's.
         run: the run's name, as at the coordinator.
         judge: the silo's policy. It is asked before anything that a run names is imported.
+        release: asked before facts and sums leave, once the policy allows the run.
         approve: asked once the run's plan is made, so that it can say what would leave. See
-            `coterie.experiment.silos.judge_run` for both.
+            `coterie.experiment.silos.judge_run` for all three.
         max_bytes: the longest message that is read.
         say: gets a sentence about what the silo does.
     """
@@ -76,12 +78,14 @@ class ServeSilo:
         machine: Machine,
         run: str = "run",
         judge: Judge = allow_all,
+        release: Judge = allow_all,
         approve: Approve = approve_all,
         max_bytes: int = MAX_BYTES,
         say: Callable[[str], None] = log.info,
     ) -> None:
         self.file, self.folder, self.machine, self.run = file, folder, machine, run
-        self.judge, self.approve, self.max_bytes, self.say = judge, approve, max_bytes, say
+        self.judge, self.release, self.approve = judge, release, approve
+        self.max_bytes, self.say = max_bytes, say
         self._threads, self._waits_for = 1, ""
         self._rows: OwnRows | None = None
         self._silo: Silo | None = None
@@ -112,10 +116,9 @@ class ServeSilo:
         fields, parts = answer_fields(self.run, kind, request), list[bytes]()
         if kind == "facts":
             self._rows = None  # they are read again: somebody may have put them right
-            self._judge(message.fields.get("tables"), self._own_rows(message.fields.get("tables")))
-            fields["facts"] = self._own_rows(message.fields.get("tables")).facts().to_record()
+            fields["facts"] = self._release_rows(message.fields.get("tables")).facts().to_record()
         elif kind == "sums":
-            rows = self._own_rows(message.fields.get("tables"))
+            rows = self._release_rows(message.fields.get("tables"))
             parts = [pack(sum_clients(rows, read_agreement(message.fields.get("agreement"))))]
         else:
             self._begin(message, request)
@@ -126,6 +129,19 @@ class ServeSilo:
         if self._rows is None:
             self._rows = load_own_rows(self.file, task=task_in(tables))
         return self._rows
+
+    def _release_rows(self, tables: Any) -> OwnRows:
+        """Let facts and sums about the silo's rows leave for this run; return the rows.
+
+        Raises:
+            Mistake: they may not. It is `Waits` where a person must approve that first.
+        """
+        rows = self._own_rows(tables)
+        self._judge(tables, rows)
+        refused = self.release(tables if isinstance(tables, dict) else {}, rows)
+        if refused:
+            raise Mistake(f"facts may not leave for this run: {'; '.join(refused)}")
+        return rows
 
     def _begin(self, message: Message, request: bytes) -> None:
         """Get ready for the first round, and keep the request. The same request again changes nothing."""

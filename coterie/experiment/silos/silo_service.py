@@ -14,7 +14,7 @@ from coterie.core.errors import Mistake
 from coterie.core.printable import printable
 from coterie.experiment.resolve_engine import this_machine
 from coterie.experiment.silos.begin import read_begin, refuse
-from coterie.experiment.silos.judge_run import ask_approval, judge_by_policy, run_digest
+from coterie.experiment.silos.judge_run import ask_approval, ask_facts_approval, judge_by_policy, run_digest
 from coterie.experiment.silos.serve_silo import BEGIN_FILE, ServeSilo
 from coterie.experiment.silos.silo_folder import SiloFolder, load_silo_folder
 from coterie.silos.audit_log import AuditLog
@@ -51,6 +51,7 @@ def make_run(folder: Path, run: str, say: Callable[[str], None] = say_here) -> S
         this_machine(),
         run,
         judge=judge_by_policy(silo.policy, run),
+        release=ask_facts_approval(silo.policy, silo.approvals, run),
         approve=ask_approval(silo.policy, silo.approvals, run),
         max_bytes=silo.policy.max_message_bytes,
         say=say,
