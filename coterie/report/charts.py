@@ -8,10 +8,8 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from html import escape
-from math import ceil, floor, log10
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # imported where it draws, since most processes of a run draw nothing
@@ -23,11 +21,10 @@ _VARIABLES = {colour: f"var(--series-{k})" for k, colour in enumerate(SERIES_COL
     TEXT_COLOUR: "currentColor",
     GRID_COLOUR: "var(--line)",
 }
-MAX_POINTS = 800
-BAND_OPACITY = 0.2
-MAX_LINEAR_RATIO = 30
-"""Where the largest value is more than this many times the median, y is logarithmic. Otherwise one round that went
-wrong would press all others to the bottom of the chart."""
+DASHES: tuple[tuple[float, ...], ...] = ((), (7, 3), (2, 2), (9, 3, 2, 3), (14, 4), (5, 2, 2, 2, 2, 2))
+"""On and off, in pixels. Series differ by their dashes too, for those who see colours otherwise and on grey paper."""
+
+CHART = "<figure class=plot>"
 
 _STYLE = {
     "svg.fonttype": "none",
@@ -53,108 +50,22 @@ _STYLE = {
 }
 
 
-@dataclass(frozen=True)
-class Curve:
-    """One line of a chart. Points without a value are left out.
+def dashes(k: int) -> tuple[float, ...]:
+    """Return the dashes of the k-th series, on and off in pixels; none for a solid line.
 
-    Attributes:
-        band: the ends, below and above, of a band around each point.
+    >>> dashes(0), dashes(1), dashes(6)
+    ((), (7, 3), ())
     """
-
-    label: str
-    x: Sequence[float]
-    y: Sequence[float | None]
-    band: Sequence[tuple[float, float]] | None = None
+    return DASHES[k % len(DASHES)]  # with eight colours, no two of 24 series look the same
 
 
-def line_chart(
-    lines: Sequence[Curve],
-    x_label: str,
-    y_label: str,
-    x_bytes: bool = False,
-    level: float | None = None,
-    legend: bool = True,
-    legend_title: str | None = None,
-    log_x: bool = False,
-) -> str | None:
-    """Return a line chart as SVG; None where no line has a point.
+def series_variable(k: int) -> str:
+    """Return the variable of the style sheet that holds the k-th series' colour.
 
-    Args:
-        lines: the lines.
-        x_label, y_label: the axes' names.
-        x_bytes: whether x counts bytes.
-        level: a target value of y to mark.
-        legend: whether to name the lines, where there are several.
-        legend_title: what the names are, such as "layer".
-        log_x: whether x is logarithmic, and every point is marked.
+    >>> series_variable(0), series_variable(8)
+    ('--series-1', '--series-1')
     """
-    thinned = [(line.label, *_thin(line)) for line in lines]
-    values = [y for _, _, ys in thinned for y in ys]
-    whole = all(float(x).is_integer() for _, xs, _ in thinned for x in xs)
-    if not values:
-        return None
-
-    def draw_lines(figure: Figure) -> None:
-        from matplotlib.ticker import EngFormatter, MaxNLocator
-
-        axes = figure.add_subplot()
-        for k, (label, xs, ys) in enumerate(thinned):
-            dots = "o" if len(xs) < 3 or log_x else ""
-            style = "-" if k < len(SERIES_COLOURS) else "--"
-            colour = SERIES_COLOURS[k % len(SERIES_COLOURS)]
-            axes.plot(xs, ys, color=colour, linestyle=style, label=label, marker=dots, markersize=4)
-            band = lines[k].band
-            if band is not None:
-                low, high = zip(*band, strict=True) if band else ((), ())
-                axes.fill_between(lines[k].x, low, high, color=colour, alpha=BAND_OPACITY, linewidth=0)
-        if level is not None:
-            axes.axhline(level, color=TEXT_COLOUR, linewidth=0.8, linestyle=":", label="target")
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
-        if _is_skewed(values):
-            axes.set_yscale("log")
-            axes.minorticks_off()
-            axes.set_yticks(ticks := _log_ticks(min(values), max(values)), [f"{tick:g}" for tick in ticks])
-        axes.margins(x=0.02)
-        if log_x:
-            axes.set_xscale("log")
-            axes.minorticks_off()
-            places = sorted({x for _, xs, _ in thinned for x in xs})
-            axes.set_xticks(places[:: ceil(len(places) / 7)], [f"{x:.3g}" for x in places[:: ceil(len(places) / 7)]])
-        else:
-            axes.xaxis.set_major_locator(MaxNLocator(6, integer=whole and not x_bytes, min_n_ticks=1))
-        if x_bytes:
-            axes.xaxis.set_major_formatter(EngFormatter("B"))
-        if legend and len(axes.lines) > 1:
-            axes.legend(title=legend_title, title_fontsize=9)
-
-    return draw_svg(draw_lines, (4.8, 3.0), f"{y_label} against {x_label}")
-
-
-def _is_skewed(values: Sequence[float]) -> bool:
-    """Whether the largest value is far above the median, and all are above 0."""
-    ordered = sorted(values)
-    return ordered[0] > 0 and ordered[-1] > MAX_LINEAR_RATIO * ordered[len(ordered) // 2]
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-    """Return about four to eight round numbers between two, for a logarithmic axis.
-
-    >>> _log_ticks(0.7, 95)
-    [1.0, 3.0, 10.0, 30.0]
-    """
-    first, last = floor(log10(low)), ceil(log10(high))
-    factors, stride = ((1, 3), 1) if last - first <= 4 else ((1,), ceil((last - first) / 7))
-    every = (factor * 10.0**k for k in range(first, last + 1, stride) for factor in factors)
-    return [value for value in every if low <= value <= high]
-
-
-def _thin(line: Curve) -> tuple[list[float], list[float]]:
-    """Return the points that have a value: at most about `MAX_POINTS` of them, with the last one."""
-    points = [(x, y) for x, y in zip(line.x, line.y, strict=True) if y is not None]
-    stride = -(-len(points) // MAX_POINTS) or 1
-    chosen = points[::stride] + (points[-1:] if (len(points) - 1) % stride else [])
-    return [x for x, _ in chosen], [y for _, y in chosen]
+    return f"--series-{k % len(SERIES_COLOURS) + 1}"
 
 
 def draw_svg(draw: Callable[[Figure], None], inches: tuple[float, float], description: str) -> str:
@@ -180,5 +91,7 @@ def _adapt_to_page(text: str, description: str) -> str:
     opening = re.search(r'<svg[^>]*viewBox="(0 0 ([\d.]+) [\d.]+)"[^>]*>', text)
     assert opening is not None, "matplotlib wrote an SVG without a view box"
     box, width = opening[1], 1.4 * float(opening[2])
-    style = f'viewBox="{box}" style="max-width: {width:.0f}px" role="img" aria-label="{escape(description)}"'
+    style = (
+        f'class=picture viewBox="{box}" style="max-width: {width:.0f}px" role="img" aria-label="{escape(description)}"'
+    )
     return f"<svg {style}>{text[opening.end() :]}"

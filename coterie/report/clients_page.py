@@ -27,9 +27,10 @@ def write_clients_page(
     """
     rows = [(c["id"], c["examples"], format_counts(c["label_counts"], names)) for c in clients[:MAX_CLIENTS]]
     more = f"<p class=soft>and {len(clients) - MAX_CLIENTS:,} more</p>" if len(clients) > MAX_CLIENTS else None
+    chart = page_parts.scrollable(clients_chart(clients, names), "data of the clients")
     parts = [
         f"<h1>{escape(title)}</h1>",
-        page_parts.section("Data of the clients", clients_sentence(clients), clients_chart(clients, names)),
+        page_parts.section("Data of the clients", clients_sentence(clients), chart),
         page_parts.section("Each client", page_parts.table(rows, ("client", "examples", "of each label")), more),
     ]
     return page_parts.write_chosen(path, page_parts.document(title, parts))

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from coterie.report import page_parts
-from coterie.report.charts import line_chart
 from coterie.report.comparison import Comparison
-from coterie.report.sortable_table import SCRIPT, sortable_table
+from coterie.report.line_chart import line_chart
+from coterie.report.sortable_table import sortable_table
 from coterie.track.measures import list_metrics, name_metric
 
 BANDS = (
@@ -34,7 +34,6 @@ def comparison_page(comparison: Comparison) -> str:
             f"<h1>{len(comparison.runs)} runs compared</h1>",
             "<p class=soft>The settings that differ, then the results. A click on a column's head sorts.</p>",
             *comparison_parts(comparison),
-            SCRIPT,
         ],
     )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from coterie.report import page_parts
-from coterie.report.charts import SERIES_COLOURS, Curve, line_chart
+from coterie.report.charts import SERIES_COLOURS
+from coterie.report.line_chart import Curve, line_chart
 from coterie.report.run_reader import Run
 
 AXES = {"shift": "shift, in standard deviations", "drift": "drift of (M, V)"}

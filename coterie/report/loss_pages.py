@@ -14,8 +14,9 @@ from matplotlib.ticker import MaxNLocator
 
 from coterie.probes import Line, Plane
 from coterie.report import page_parts
-from coterie.report.charts import SERIES_COLOURS, TEXT_COLOUR, Curve, draw_svg, line_chart
+from coterie.report.charts import SERIES_COLOURS, TEXT_COLOUR, draw_svg
 from coterie.report.formats import format_number
+from coterie.report.line_chart import Curve, line_chart
 
 CONTOUR_LINES = 12
 

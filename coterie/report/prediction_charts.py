@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from coterie.report import page_parts
-from coterie.report.charts import SERIES_COLOURS, TEXT_COLOUR, Curve, draw_svg, line_chart
+from coterie.report.charts import SERIES_COLOURS, TEXT_COLOUR, draw_svg
 from coterie.report.formats import format_number
+from coterie.report.line_chart import Curve, line_chart
 from coterie.report.run_reader import Run
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import base64
 from html import escape
 
 from coterie.report import page_parts
-from coterie.report.charts import Curve, line_chart
 from coterie.report.formats import format_duration, format_number, format_spread
+from coterie.report.line_chart import Curve, line_chart
 from coterie.report.run_reader import Run
 from coterie.report.settings_tables import settings_tables
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from coterie.core.digests import file_digest
 from coterie.report import page_parts
-from coterie.report.charts import Curve, line_chart
 from coterie.report.formats import format_interval, format_percent
+from coterie.report.line_chart import Curve, line_chart
 from coterie.report.privacy_sentences import PROVES_NOTHING, attack_name, measure_of, privacy_sentences
 from coterie.report.run_reader import Run, read_json
 from coterie.track.run_folder import PRIVACY_FILE, weights_file

@@ -6,7 +6,7 @@ from html import escape
 from typing import NamedTuple
 
 from coterie.report import page_parts
-from coterie.report.charts import Curve, line_chart
+from coterie.report.line_chart import Curve, line_chart
 from coterie.report.run_reader import Run
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from coterie.core.errors import Mistake
 from coterie.core.html_card import html_card
 from coterie.core.packages import import_package
-from coterie.report.charts import Curve, line_chart
+from coterie.report.line_chart import Curve, line_chart
 from coterie.report.run_reader import Run, is_pretraining, mistakes_about_shapes, read_pretraining, read_run
 from coterie.report.sweep_folder import RUNS, TABLE_FILE, is_sweep
 from coterie.track.rounds_file import Record

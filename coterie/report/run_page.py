@@ -9,12 +9,12 @@ from typing import Any
 
 from coterie.core.files import write_atomic
 from coterie.report import page_parts
-from coterie.report.charts import Curve, line_chart
 from coterie.report.clients_chart import clients_chart
 from coterie.report.clients_page import clients_sentence
 from coterie.report.formats import format_bytes, format_duration, format_number, format_percent, format_spread
 from coterie.report.guarantee_panel import guarantee_panel
 from coterie.report.layer_charts import layer_charts
+from coterie.report.line_chart import Curve, line_chart
 from coterie.report.own_tests_table import own_tests_table
 from coterie.report.prediction_charts import prediction_charts
 from coterie.report.pretraining_page import pretraining_page
@@ -48,6 +48,7 @@ def write_report(folder: Path) -> Path:
 def run_page(run: Run) -> str:
     """Return the page of a run as HTML."""
     clients = clients_sentence(run.clients, _number_of_clients(run))
+    chart = page_parts.scrollable(clients_chart(run.clients, run.labels), "data of the clients")
     return page_parts.document(
         f"{run.name}: {_headline(run)}",
         [
@@ -64,7 +65,7 @@ def run_page(run: Run) -> str:
             page_parts.section("Probes", probe_charts(run)),
             page_parts.section("Privacy", guarantee_panel(run)),
             page_parts.section("What attacks found", privacy_panel(run)),
-            page_parts.section("Data of the clients", clients, clients_chart(run.clients, run.labels)),
+            page_parts.section("Data of the clients", clients, chart),
             page_parts.section("Silos", silos_table(run)),
             page_parts.section("Dropped updates", _drop_reasons(run)),
             page_parts.section("Initial weights", start_tables(run)),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from coterie.report.charts import Curve
+from coterie.report.line_chart import Curve
 from coterie.report.run_reader import Run
 from coterie.track import rounds_to_target
 from coterie.track.summary import accuracy_curve

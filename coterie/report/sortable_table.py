@@ -1,27 +1,10 @@
-"""A table on a page that a click on a column's head sorts. The script is inside the page, and loads nothing."""
+"""A table on a page that a click on a column's head sorts."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-
-SCRIPT = """<script>
-for (const table of document.querySelectorAll("table.sortable")) {
-  const body = table.tBodies[0];
-  table.querySelectorAll("th button").forEach((button, column) => button.addEventListener("click", () => {
-    const head = button.parentElement, down = head.getAttribute("aria-sort") === "ascending";
-    for (const other of head.parentElement.children) other.removeAttribute("aria-sort");
-    head.setAttribute("aria-sort", down ? "descending" : "ascending");
-    const key = row => row.cells[column].dataset.key ?? row.cells[column].textContent;
-    const last = key => key === "" || key === "-";
-    const compare = (a, b) => last(a) - last(b) || (down ? -1 : 1) *
-      (isNaN(a) || isNaN(b) ? a.localeCompare(b, undefined, {numeric: true}) : a - b);
-    [...body.rows].sort((a, b) => compare(key(a), key(b))).forEach(row => body.append(row));
-  }));
-}
-</script>"""
-"""Sorts rows by a cell's data-key, as numbers where both are numbers; cells without a value come last."""
 
 _UNITS = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "s": 1, "min": 60, "h": 3600, "%": 1, "x": 1}
 _QUANTITY = re.compile(r"(-?[\d.]+(?:e[+-]?\d+)?) ?([A-Za-z%]*)(?: ± [\d.]+ ?%?)?")

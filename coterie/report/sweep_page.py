@@ -7,13 +7,12 @@ from html import escape
 from typing import Any
 
 from coterie.report import page_parts
-from coterie.report.charts import Curve, line_chart
 from coterie.report.comparison import Comparison
 from coterie.report.comparison_page import comparison_parts
 from coterie.report.formats import format_mean, format_setting
+from coterie.report.line_chart import Curve, line_chart
 from coterie.report.run_reader import Run
 from coterie.report.seed_groups import Mean, SeedGroup
-from coterie.report.sortable_table import SCRIPT
 from coterie.report.sweep_folder import RUNS
 from coterie.track.checksums import REPORT_FILE
 
@@ -49,7 +48,6 @@ def sweep_page(
             *(f"<p><b>{escape(sentence[:1].upper() + sentence[1:])}.</b></p>" for sentence in best),
             *([] if comparison is None else [_baseline(comparison), *_by_rate(comparison, rates)]),
             *([] if comparison is None else comparison_parts(comparison, links)),
-            SCRIPT,
         ],
     )
 

@@ -1,5 +1,7 @@
 """Pages made from run folders that the tests write themselves."""
 
+import base64
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
@@ -11,9 +13,10 @@ import pytest
 from coterie import Mistake
 from coterie.probes import Line, Plane
 from coterie.report import compare_runs, read_run, write_comparison, write_report
-from coterie.report.charts import MAX_POINTS, SERIES_COLOURS, Curve, _thin, line_chart
+from coterie.report.charts import SERIES_COLOURS, dashes, series_variable
 from coterie.report.clients_chart import MAX_CLIENTS, clients_chart
 from coterie.report.layer_charts import layer_charts
+from coterie.report.line_chart import MAX_POINTS, MAX_ZOOM_POINTS, Curve, line_chart, thin
 from coterie.report.loss_pages import write_line_page, write_plane_page
 from coterie.report.probe_charts import PROBE_CHARTS
 
@@ -86,7 +89,8 @@ class Page(HTMLParser):
         ]
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        if self.tags[-1:] not in (["script"], ["style"]):
+            self.text += data
 
 
 def test_a_report_says_what_ran_and_how_it_ended(tmp_path: Path) -> None:
@@ -100,13 +104,48 @@ def test_a_report_says_what_ran_and_how_it_ended(tmp_path: Path) -> None:
     assert "8.33 %" in page.text  # one of twelve was dropped
 
 
-def test_a_page_loads_nothing_and_has_no_script(tmp_path: Path) -> None:
+def test_a_page_loads_nothing_and_runs_its_own_scripts_alone(tmp_path: Path) -> None:
+    """Its policy lets the browser run the scripts that coterie wrote, by their digests, and load nothing."""
     path = write_report(folder(tmp_path / "run", [0.5, 0.9], model=NASTY.replace('"', "'").replace("\\", "")))
-    page = Page(path)
-    assert page.links == []
-    assert "script" not in page.tags
-    assert not re.search(r"url\((?!#)", path.read_text())
+    page, text = Page(path), path.read_text(encoding="utf-8")
+    assert page.links == ["data:,"]
+    assert not re.search(r"url\((?!#)", text)
     assert NASTY in page.text  # the reason of the dropped client, as text
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)
+    assert policy is not None
+    assert re.findall(r"sha256-([^']*)", policy[1]) == digests
+    assert policy[1].startswith("default-src 'none'; script-src 'sha256-")
+
+
+def plots(text: str) -> list[dict[str, Any]]:
+    """Return what the page's script draws."""
+    return [json.loads(each) for each in re.findall(r'<script type="application/json">(.*?)</script>', text)]
+
+
+def test_a_chart_holds_its_points_for_the_pages_script(tmp_path: Path) -> None:
+    """The target of 0.8 is a line of its own; a round that was not evaluated has no point."""
+    text = write_report(folder(tmp_path / "run", [0.5, None, 0.9])).read_text(encoding="utf-8")
+    accuracy, loss, by_bytes, _ = plots(text)
+    assert [(line["label"], line["x"], line["y"]) for line in accuracy["lines"]] == [
+        ("on all test data", [1, 3], [0.5, 0.9]),
+        ("target", [1, 3], [0.8, 0.8]),
+    ]
+    assert [line["y"] for line in loss["lines"]] == [[2, 0.666667], [1, 0.5, 0.333333]]
+    assert by_bytes["lines"][0]["x"] == [3_000_000, 9_000_000]
+    assert by_bytes["x_bytes"]
+
+
+def test_no_name_ends_the_block_of_a_charts_points() -> None:
+    picture = line_chart([Curve(NASTY, [1], [0.5]), Curve("</script><!--", [1], [0.6])], "round", "loss") or ""
+    assert [line["label"] for line in plots(picture)[0]["lines"]] == [NASTY, "</script><!--"]
+
+
+def test_each_series_differs_by_colour_or_dashes_from_all_others() -> None:
+    looks = {(series_variable(k), dashes(k)) for k in range(24)}
+    assert len(looks) == 24
+    assert len({dashes(k) for k in range(6)}) == 6
 
 
 def test_the_accuracy_of_each_model_on_each_clients_data_is_a_table(tmp_path: Path) -> None:
@@ -210,9 +249,9 @@ def test_bytes_sent_once_count_in_a_comparison(tmp_path: Path) -> None:
 def test_a_comparison_page_overlays_the_curves(tmp_path: Path) -> None:
     folders = [folder(tmp_path / f"run{k}", [0.5, 0.6 + k / 100]) for k in range(10)]
     page = Page(write_comparison(compare_runs(folders), tmp_path / "compare.html"))
-    assert page.tags.count("svg") == 6
+    assert page.tags.count("figure") == 6
     assert all(f"run{k}" in page.text for k in range(10))
-    assert page.links == []
+    assert page.links == ["data:,"]
 
 
 def test_runs_with_the_same_name_are_named_by_their_paths(tmp_path: Path) -> None:
@@ -227,12 +266,22 @@ def test_one_run_cannot_be_compared(tmp_path: Path) -> None:
         compare_runs([folder(tmp_path / "a", [0.5])])
 
 
-def test_long_curves_lose_points_but_keep_their_end() -> None:
+def test_long_curves_lose_points_but_keep_their_ends_and_extremes() -> None:
     n = 10 * MAX_POINTS + 7
-    xs, ys = _thin(Curve("a", range(n), [None, *range(1, n)]))
-    assert len(xs) <= MAX_POINTS + 1
-    assert (xs[0], xs[-1]) == (1, n - 1)
-    assert xs == ys
+    y = [0.5 + k / n for k in range(n)]
+    y[4321], y[4322] = 90.0, -7.0
+    line = thin(Curve("a", range(n), y, [(v - 0.1, v + 0.1) for v in y]), MAX_POINTS)
+    assert len(line.x) <= MAX_POINTS
+    assert (line.x[0], line.x[-1]) == (0, n - 1)
+    assert {4321, 4322} <= set(line.x)
+    assert line.y == [y[int(x)] for x in line.x]
+    assert line.band == [(v - 0.1, v + 0.1) for v in line.y if v is not None]
+    assert len(thin(Curve("a", range(n), y), MAX_ZOOM_POINTS, lines=40).x) <= 400
+
+
+def test_values_that_are_not_finite_are_left_out() -> None:
+    picture = line_chart([Curve("a", [1, 2, 3], [0.5, float("inf"), float("nan")])], "round", "loss") or ""
+    assert plots(picture)[0]["lines"][0]["y"] == [0.5]
 
 
 def y_labels(values: list[float | None]) -> list[str]:
