@@ -360,8 +360,7 @@ def plan(
         attack=attack,
         probe=probe,
         team=team,
-        privacy=privacy if hiding is None else None,
-        example_privacy=hiding,
+        privacy=hiding or privacy,
         secret="" if hiding is None else secrets.token_hex(32),
     )
     if probe is not None:

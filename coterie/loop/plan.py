@@ -51,10 +51,9 @@ class Plan:
         faults, attack: what the cohort suffers, and what some clients do to harm the others.
         evaluation: what is evaluated, and when.
         probe: measures some rounds more closely.
-        privacy: the guarantee that the run gives clients, with its noise multiplier and its delta, and whether sums are
-            secret.
-        secret: from which the noise and the cohorts of a guarantee derive, unless `Privacy.noise` says the rng seed.
-        example_privacy: the guarantee that it gives single examples, likewise.
+        privacy: the guarantee that the run gives clients or single examples, with its noise multiplier and its delta,
+            and whether sums are secret.
+        secret: from which all draws of a guarantee derive, unless `Privacy.noise` says the rng seed.
         workplace: where the clients work and are measured; None: here, on the engine.
     """
 
@@ -81,7 +80,6 @@ class Plan:
     team: Team = ALONE
     privacy: Privacy | None = None
     secret: str = field(default="", repr=False)
-    example_privacy: Privacy | None = None
     workplace: Workplace | None = None
 
     def _repr_html_(self) -> str:
@@ -128,12 +126,20 @@ class Plan:
     @property
     def guarantee(self) -> Privacy | None:
         """What is promised to each client, with its noise; None where nothing is."""
-        return None if self.privacy is None or self.privacy.unit == "none" else self.privacy
+        return self._promise_to("client")
+
+    @property
+    def example_privacy(self) -> Privacy | None:
+        """What is promised for each example, with its noise; None where nothing is."""
+        return self._promise_to("example")
 
     @property
     def either_guarantee(self) -> Privacy | None:
         """What is promised to each client, or for each example; None where nothing is."""
         return self.guarantee or self.example_privacy
+
+    def _promise_to(self, unit: str) -> Privacy | None:
+        return None if self.privacy is None or self.privacy.unit != unit else self.privacy
 
     @property
     def secret_seed(self) -> int | str:
