@@ -69,7 +69,13 @@ def check_secure_sum(plan: Plan, keep_updates: bool = False) -> None:
 
 
 def fixed_point(plan: Plan, clients: int) -> FixedPoint:
-    """Return how numbers become residues in a round of so many clients."""
+    """Return how numbers become residues in a round of so many clients.
+
+    A guarantee for clients bounds every update, so its bound and its noise say how large a number can be. Updates of
+    other runs have no bound, also where their gradients were noised for a guarantee for examples: there a client whose
+    update has a number above `secure_limit` sends nothing, so a sum cannot overflow in them either. That a client sends
+    nothing follows from its noised update alone, so it costs such a guarantee nothing.
+    """
     assert plan.privacy is not None
     if plan.guarantee is not None:
         return private_form(plan, clients)

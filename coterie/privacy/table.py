@@ -87,9 +87,6 @@ class Privacy:
         for key in _OF_SECURE_SUM:
             value = getattr(self, key)
             require(key, value, self.secure_sum or value == _DEFAULTS[key], "left out unless `secure_sum` = true")
-        if self.secure_sum and self.unit == "example":
-            sentence = "its noise and a secure sum do not go together yet; leave one of them out"
-            raise Mistake(sentence, key="unit", value=self.unit)
         if self.secure_sum and self.unit == "client":
             require("clip", self.clip, self.clip == "fixed", '"fixed" with `secure_sum`')
             is_free = self.secure_limit == _DEFAULTS["secure_limit"]

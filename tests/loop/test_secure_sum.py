@@ -91,6 +91,25 @@ def test_below_the_threshold_a_round_changes_nothing_and_says_so():
         assert "and a secure sum needs 6" in json.dumps(round.dropped)
 
 
+def test_updates_of_noised_gradients_are_summed_as_they_are_without_masks():
+    """A guarantee for examples and a secure sum: the same noise and the same batches, so the same model to rounding."""
+    clear = Privacy(unit="example", clip_norm=0.5, noise_multiplier=1.0, noise="rng_seed")
+    recipe = coterie.scaffold(lr=0.1, batch_size=64)
+    plain, secure = (run(recipe, dataclasses.replace(clear, secure_sum=hidden)) for hidden in (False, True))
+    assert far(plain[-1].state["params"], secure[-1].state["params"]) < 5e-6
+    assert [round.train_loss for round in secure] == [None, None]
+    assert secure[-1].plan.example_privacy.delta == plain[-1].plan.example_privacy.delta
+
+
+def test_noise_that_does_not_fit_into_the_sum_is_not_sent():
+    """Noise has no bound, and the sum must not overflow: a client whose numbers are above the limit sends none."""
+    loud = Privacy(unit="example", clip_norm=1.0, noise_multiplier=1e6, secure_sum=True, secure_limit=4.0)
+    with pytest.warns(RuntimeWarning, match="no client's update was accepted"):
+        rounds = run(coterie.fedavg(lr=0.1, batch_size=64), loud)
+    assert all(round.reached == 0 for round in rounds)
+    assert all("takes numbers up to 4" in entry["why"] for round in rounds for entry in round.dropped)
+
+
 def test_a_client_with_a_number_out_of_range_sends_nothing():
     with pytest.warns(RuntimeWarning, match="no client's update was accepted"):
         rounds = run(coterie.fedavg(lr=1e4), Privacy(secure_sum=True, secure_limit=1.0, secure_threshold=0.5))

@@ -131,9 +131,10 @@ def linear() -> nn.Module:
     return nn.Linear(6, 3).double()
 
 
-def test_silos_that_hide_examples_agree_with_a_simulation_to_the_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("secure", [False, True])
+def test_silos_that_hide_examples_agree_with_a_simulation_to_the_bit(tmp_path: Path, secure: bool) -> None:
     """With the secret from the rng seed, so that both draw the same batches and noise."""
-    both = example_level(tmp_path)
+    both = example_level(tmp_path, secure_sum=secure)
     simulated, deployed = both.simulate()[-1], both.deploy()[-1]
     assert same_bits(server_state(simulated), server_state(deployed))
     assert deployed.measures["train_loss"] is None
