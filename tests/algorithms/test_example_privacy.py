@@ -16,6 +16,7 @@ from coterie.core.algorithm import Batches, Logs, Stream
 from coterie.core.engine import Engine, Job, Reply
 from coterie.core.errors import Mistake
 from coterie.core.tree import Tree
+from coterie.engines import compiled, sequential, vectorised
 from coterie.engines.sequential import Sequential
 from coterie.engines.vectorised import Vectorised
 from tests.common.recipes import RECIPES
@@ -94,6 +95,27 @@ def test_engines_agree_on_fbn_s_measuring_and_training(engine: Callable[[], Engi
     second = replies(*protected(recipe, dense(), engine()), round=round)
     assert_same(first, second)
     assert ("delta" in first["0"].update) == (round == 2)
+
+
+@pytest.mark.parametrize("kind", [Sequential, Vectorised])
+def test_what_fills_a_compiled_step_up_changes_nothing(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Poisson batches are filled up to one width, and chunks to a round number (the step is not compiled here)."""
+    for module in (sequential, vectorised):
+        monkeypatch.setattr(module, "Compiled", lambda step, device: step)
+    recipe = RECIPES["fedavg, all options"]
+    first = replies(*protected(recipe, grouped(), Sequential(dtype=torch.float64)))
+    assert_same(first, replies(*protected(recipe, grouped(), kind(dtype=torch.float64, compile=True))))
+
+
+@pytest.mark.skipif(compiled.cpp_compiler() is None, reason="needs a C++ compiler")
+@pytest.mark.long
+@pytest.mark.parametrize("kind", [Sequential, Vectorised])
+def test_compiled_steps_agree_to_rounding(kind: Any, caplog: pytest.LogCaptureFixture) -> None:
+    model = nn.Linear(6, 3).double()
+    recipe = coterie.fedavg(lr=0.1, batch_size=5, local_epochs=1)
+    first = replies(*protected(recipe, model, Sequential(dtype=torch.float64)))
+    assert_same(first, replies(*protected(recipe, model, kind(dtype=torch.float64, compile=True))))
+    assert "uncompiled" not in caplog.text
 
 
 def assert_same(first: dict[str, Reply], second: dict[str, Reply]) -> None:
