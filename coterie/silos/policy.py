@@ -150,8 +150,8 @@ class Policy:
             found.append(too_long)
         if self.max_epsilon is not None and run.epsilon is None:
             found.append(
-                f"the run bounds no privacy loss, and max_epsilon is {self.max_epsilon:g}; its file must state "
-                "epsilon, or noise_multiplier and delta, in [privacy]"
+                f"the run bounds no privacy loss, and max_epsilon is {self.max_epsilon:g}; its file must state epsilon "
+                'in [privacy], or with unit = "client" noise_multiplier and delta'
             )
         elif self.max_epsilon is not None and run.epsilon is not None and not run.epsilon <= self.max_epsilon:
             found.append(f"the run's epsilon is {run.epsilon:g}, and max_epsilon is {self.max_epsilon:g}")
