@@ -206,7 +206,7 @@ def plan(
             place or its name. By default "logits", or the only tensor; a loss of your own gets all of it.
         engine: runs the clients' work; by default one client after another.
         team: the processes that run the federation together; see `coterie.processes.process_group`. All of them must be
-            given the same arguments.
+            given the same arguments, and call this function together: the secret of a guarantee is drawn in the first.
         public: the earlier name of `seed_set`. It still works in this version, with a warning.
 
     The models are tried on two examples (see `coterie.models.model_trial`). Where outputs and labels do not say which
@@ -361,7 +361,7 @@ def plan(
         probe=probe,
         team=team,
         privacy=hiding or privacy,
-        secret="" if hiding is None else secrets.token_hex(32),
+        secret="" if hiding is None else _draw_secret(team),
     )
     if probe is not None:
         probe.check_plan(federation)
@@ -387,9 +387,14 @@ def _check_resumed_privacy(privacy: Privacy | None, resume: Resume | None) -> No
 def _make_private(federation: Plan, privacy: Privacy) -> Plan:
     """Return the plan with a guarantee, whose noise is known; refuse one in which something would escape it."""
     complete = complete_privacy(privacy, federation.cohort, len(federation.ids), federation.rounds)
-    private = replace(federation, privacy=complete, secret=secrets.token_hex(32))
+    private = replace(federation, privacy=complete, secret=_draw_secret(federation.team))
     check_private(private)
     return private
+
+
+def _draw_secret(team: Team) -> str:
+    """Return a new secret, the same in all processes. Collective: every process calls it."""
+    return team.gather(secrets.token_hex(32))[0]
 
 
 def _choose_kind(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import coterie
-from coterie import Mistake, Round
+from coterie import Mistake, Privacy, Round
 from coterie.aggregation import aggregation
 from coterie.core import aggregators, tree
 from coterie.core.aggregators import Composite, Coordinatewise
@@ -56,6 +56,8 @@ AGGREGATORS = {
 }
 """Rules of every kind, those whose outcome depends on the order of the updates included."""
 
+NOISE: dict[str, Any] = {"clip_norm": 0.5, "noise_multiplier": 1.0, "delta": 1e-3, "noise": "rng_seed"}
+
 OF_THE_FIRST = {client: examples for client, examples in ragged().items() if owner(Group(0, SIZE), client) == 0}
 """Clients of one owner. Some of them must work in the other process, so their states travel there and back."""
 
@@ -79,6 +81,15 @@ CASES: dict[str, dict[str, Any]] = {
     "own accuracies": {"recipe": FEDAVG, "test": ragged()["1"], "own_test": ragged(), "evaluate_clients": True},
     "own models": {"recipe": RECIPES["independent"], "test": ragged()["1"], "own_test": ragged()},
     "pooled": {"recipe": RECIPES["centralized"], "test": ragged()["1"]},
+    "bounded clients": {"recipe": FEDAVG, "privacy": Privacy(unit="client", clip="adaptive", **NOISE)},
+    "shares of the noise": {
+        "recipe": FEDAVG,
+        "privacy": Privacy(unit="client", where="clients", tolerated_dropouts=0.5, **NOISE),
+    },
+    "noised gradients": {
+        "recipe": coterie.fixbn(lr=0.1, batch_size=5, freeze_after=0),
+        "privacy": Privacy(unit="example", **NOISE),
+    },
     "every client's table": {"recipe": coterie.fedh2l(lr=0.1, batch_size=5, exchange="tables")},
 }
 
@@ -101,7 +112,15 @@ def all_cases(team: Team, folder: Path) -> dict[str, dict[str, Any]]:
     engine = Sequential(dtype=torch.float64)
     results = {name: outcome(run(engine=engine, team=team, **case), team) for name, case in CASES.items()}
     vectorised = run(RECIPES["scaffold"], Vectorised(dtype=torch.float64), team=team)
-    return results | {"vectorised": outcome(vectorised, team)} | resumed(team, folder)
+    secrets = {"secrets": {str(k): secret for k, secret in enumerate(draw_secrets(team))}}
+    return results | {"vectorised": outcome(vectorised, team)} | secrets | resumed(team, folder)
+
+
+def draw_secrets(team: Team) -> list[str]:
+    """Return each process's secret of a run whose noise has one; the run itself checks that all know the same."""
+    given = Privacy(unit="client", **{**NOISE, "noise": "secret"})
+    last = run(FEDAVG, Sequential(dtype=torch.float64), rounds=1, team=team, privacy=given)[-1]
+    return team.gather(last.plan.secret)
 
 
 def resumed(team: Team, folder: Path) -> dict[str, dict[str, Any]]:
@@ -141,6 +160,12 @@ def test_a_team_agrees_with_one_process(launched: Any, name: str) -> None:
     """To 1e-10 in float64, with ragged, partially sampled, faulty and stateful clients, BatchNorm and dropout."""
     alone = outcome(run(engine=Sequential(dtype=torch.float64), **CASES[name]), ALONE)
     assert_same(alone, launched[0][name])
+
+
+def test_all_processes_of_a_run_know_one_secret(launched: Any) -> None:
+    first, second = launched[0]["secrets"].values()
+    assert first == second
+    assert len(first) == 64
 
 
 def test_an_engine_inside_a_team(launched: Any) -> None:
