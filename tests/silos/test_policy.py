@@ -54,7 +54,12 @@ def test_the_default_policy_allows_what_comes_with_coterie(tmp_path: Path) -> No
         ({"data": '["csv"]'}, {}, 'the run reads "sha256:aaaaaaaa'),
         ({"max_rounds": "19"}, {}, "the run has 20 rounds, and max_rounds is 19"),
         ({"max_message_bytes": "2599"}, {}, "a message has 2,600 bytes, and max_message_bytes is 2,599"),
-        ({"max_epsilon": "8.0"}, {}, "the run bounds no privacy loss, and max_epsilon is 8; its file must state epsilon in .privacy., or with unit"),
+        (
+            {"max_epsilon": "8.0"},
+            {},
+            "the run bounds no privacy loss, and max_epsilon is 8; its file must state epsilon in [privacy], or with "
+            'unit = "client" noise_multiplier and delta',
+        ),
         ({"max_epsilon": "8.0"}, {"epsilon": 9.5}, "the run's epsilon is 9.5, and max_epsilon is 8"),
         ({"max_epsilon": "8.0"}, {"epsilon": float("nan")}, "the run's epsilon is nan, and max_epsilon is 8"),
     ],
