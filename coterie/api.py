@@ -365,7 +365,11 @@ def plan(
     )
     if probe is not None:
         probe.check_plan(federation)
-    return federation if privacy is None or privacy.unit != "client" else _make_private(federation, privacy)
+    if privacy is None or privacy.unit != "client":
+        return federation
+    if options.class_weights == "balanced":
+        raise Mistake("they are counts of clients' labels, which no noise protects; give numbers", key="class_weights")
+    return _make_private(federation, privacy)
 
 
 def _check_resumed_privacy(privacy: Privacy | None, resume: Resume | None) -> None:

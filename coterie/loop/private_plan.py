@@ -131,6 +131,12 @@ def check_private(plan: Plan) -> None:
         )
     if plan.probe is not None:
         raise Mistake("a probe shows measures of single updates; leave [probe] out", key="unit")
+    if plan.attack is not None and plan.attack.forge is not None:
+        raise Mistake(
+            "simulated attackers make their updates from those of all others, so a client would move the sum by more "
+            "than its bound; leave [attack] out, or poison labels",
+            key="unit",
+        )
     if plan.evaluation.clients:
         raise Mistake("clients' own accuracies show their data; set evaluate.clients = false", key="unit")
     if plan.available is not None and plan.cohort.sampling == "uniform" and plan.cohort_size() < len(plan.ids):

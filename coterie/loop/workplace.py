@@ -22,7 +22,8 @@ class Workplace(Protocol):
     """A place, other than the plan's engine, where clients work and models are measured.
 
     Attributes:
-        min_clients: a round with fewer updates that count changes nothing.
+        min_clients: a round with fewer updates that count changes nothing, except under a guarantee for clients: there
+            the noise counts whoever answers.
     """
 
     min_clients: int

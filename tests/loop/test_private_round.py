@@ -130,11 +130,11 @@ def test_nobody_foresees_who_is_asked() -> None:
 def test_an_attacker_moves_the_model_by_its_bound_at_most() -> None:
     small = {"clip_norm": 0.1}
     honest, hostile = (
-        without_noise(private_plan(attack=each, privacy=small)) for each in (None, attack("sign_flip", num_clients=1))
+        without_noise(private_plan(attack=each, privacy=small)) for each in (None, attack("label_flip", num_clients=1))
     )
     assert len(hostile.attackers()) == 1
     difference = moved(run(honest)[0]) - moved(run(hostile)[0])
-    assert 0.1 / 6 < float(difference.norm()) <= 2 * 0.1 / 6 * (1 + 1e-9)  # its update points elsewhere
+    assert 0 < float(difference.norm()) <= 2 * 0.1 / 6 * (1 + 1e-9)  # its update points elsewhere
 
 
 @pytest.mark.parametrize("privacy", [{}, {"clip": "adaptive"}, {"where": "clients"}])
@@ -210,6 +210,8 @@ def test_what_is_sent_up_is_bounded_and_noisy_where_clients_add_the_noise() -> N
     [
         ({"evaluate_clients": True, "test": ragged()["1"]}, "clients' own accuracies show their data"),
         ({"privacy": {"clip_norms": {"w": 1.0}, "clip_norm": None}}, "has none"),
+        ({"attack": attack("sign_flip", num_clients=1)}, "make their updates from those of all others"),
+        ({"task": coterie.TaskOptions("classification", class_weights="balanced")}, "counts of clients' labels"),
         ({"cohort": 3, "available": lambda round, client: True}, "who is available would decide"),
         (
             {"cohort": Cohort(size=3, sampling="poisson"), "privacy": {"where": "clients"}},

@@ -37,6 +37,16 @@ def test_silos_and_simulation_agree_to_the_bit(tmp_path: Path, clip: str) -> Non
     assert deployed.measures["train_loss"] is None
 
 
+def test_how_many_silos_answered_does_not_decide_whether_the_noise_is_added(tmp_path: Path) -> None:
+    """Poisson draws ask nobody in some rounds: the noise alone counts there, as in the simulation."""
+    both = deployment(tmp_path, noise_multiplier=1.0)
+    both.rounds, both.options["cohort"] = 6, coterie.Cohort(fraction=0.2, sampling="poisson")
+    simulated, deployed = both.simulate(), both.deploy()
+    assert 0 in [round.reached for round in deployed]
+    for ours, theirs in zip(simulated, deployed, strict=True):
+        assert same_bits(server_state(ours), server_state(theirs))
+
+
 @pytest.mark.parametrize(("where", "secure"), [("clients", False), ("clients", True), ("server", True)])
 def test_clients_at_silos_bound_and_add_noise_as_in_the_simulation(tmp_path: Path, where: str, secure: bool) -> None:
     """A silo has two of the six clients, and its shares of the noise are those of six."""
