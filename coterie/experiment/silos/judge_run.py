@@ -21,6 +21,8 @@ from coterie.silos.approvals import Approvals
 from coterie.silos.policy import Policy
 from coterie.silos.run_description import RunDescription, describe_run
 
+LARGEST_DELTA = 0.1
+"""Of a guarantee for clients, of whom a silo does not know how many there are."""
 _CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -33,6 +35,7 @@ def judge_by_policy(policy: Policy, run: str) -> Callable[[Mapping[str, Any], Ow
         code = [name for name in dict.fromkeys(_code_in(tables)) if name not in named]
         return [
             *policy.judge(described),
+            *([] if policy.max_epsilon is None else _judge_delta(tables.get("privacy", {}), rows)),
             *(
                 f"the run needs {toml_text(name)}, which is code from outside and must be named (models)"
                 for name in code
@@ -128,6 +131,21 @@ def _bound_epsilon(tables: Mapping[str, Any]) -> float | None:
         return spent({Event(multiplier / 2 if replaces else multiplier): rounds}, delta)
     except Mistake:  # delta is 1 or more, or dp-accounting is not installed
         return None
+
+
+def _judge_delta(privacy: Mapping[str, Any], rows: OwnRows) -> list[str]:
+    """Return a sentence where a run's delta is so large that its epsilon, however small, says little; else nothing.
+
+    With delta, anything may happen: at 1 / n, publishing one of n examples as it is would be allowed.
+    """
+    delta, unit = privacy.get("delta"), privacy.get("unit", "none")
+    if unit == "none" or not isinstance(delta, int | float):
+        return []
+    largest = max((client.train for client in rows.facts().clients), default=1)
+    limit = 1 / max(largest, 1) if unit == "example" else LARGEST_DELTA
+    if delta <= limit:
+        return []
+    return [f"the run's delta is {delta:g}, and max_epsilon means nothing with more than {limit:.3g} here"]
 
 
 def _code_in(value: Any) -> Iterator[str]:

@@ -13,6 +13,8 @@ from coterie.experiment.silos.begin import Waits, request_fields
 from coterie.experiment.silos.deal_to_silos import deal_to_silos
 from coterie.experiment.silos.join_silos import JoinOptions, join_silos
 from coterie.experiment.silos.judge_run import ask_approval, ask_facts_approval, judge_by_policy
+from coterie.experiment.silos.load_own_rows import load_own_rows
+from coterie.experiment.silos.silo_file import load_silo_file
 from coterie.experiment.silos.silo_settings import settings_to_send
 from coterie.silos.approvals import Approvals
 from coterie.silos.message import Message, read_message, write_message
@@ -132,6 +134,27 @@ def test_a_name_means_what_waits_or_else_the_run(tmp_path: Path) -> None:
     approvals.begin(RUN, "new runs")
     assert approvals.approve("heart").description == RUN
     assert approvals.revoke("heart").description == RUN
+
+
+@pytest.mark.parametrize(
+    ("privacy", "refused"),
+    [
+        ({"unit": "example", "epsilon": 1.0, "delta": 0.9}, True),
+        ({"unit": "example", "epsilon": 1.0, "delta": 1e-5}, False),
+        ({"unit": "example", "epsilon": 1.0}, False),
+        ({"unit": "client", "epsilon": 1.0, "delta": 0.2}, True),
+        ({"unit": "client", "epsilon": 1.0, "delta": 0.1}, False),
+    ],
+)
+def test_a_small_epsilon_with_a_large_delta_is_refused(tmp_path: Path, privacy: dict[str, Any], refused: bool) -> None:
+    """An epsilon of 1 at delta 0.9 needs next to no noise."""
+    settings = settings_of(tmp_path, **digits(partition="iid"))
+    file = next(iter(deal_to_silos(settings, ["north", "south"], tmp_path / "dealt").files.values()))
+    policy = parse_policy(tomllib.loads(DEFAULT_POLICY) | {"max_epsilon": 8.0})
+    tables, rows = {**settings_to_send(settings), "privacy": privacy}, load_own_rows(load_silo_file(file))
+    found = judge_by_policy(policy, "run")(tables, rows)
+    assert any("max_epsilon means nothing" in sentence for sentence in found) == refused
+    assert refused or not found
 
 
 def test_what_the_policy_does_not_name_is_refused_before_it_is_imported(tmp_path: Path) -> None:
