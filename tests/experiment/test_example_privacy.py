@@ -95,6 +95,7 @@ def test_a_run_for_a_target_keeps_its_noise_and_refuses_rounds_that_would_spend_
         (["evaluate.clients=true"], "clients' own accuracies are weighted by their labels"),
         (["probe.names=['drift']"], "a probe may look at clients' own examples"),
         (["privacy.epsilon=0.5"], "privacy.epsilon = 0.5: 2 rounds with .* spend"),
+        (["seed_set.source=digits", "seed_set.examples=10"], "counts a client's own examples; leave the seed set out"),
     ],
 )
 def test_what_escapes_is_refused_and_nothing_is_written(tmp_path: Path, overrides: list[str], words: str) -> None:

@@ -120,6 +120,25 @@ def test_what_would_escape_the_guarantee_is_refused() -> None:
     refuse("class weights", task=coterie.TaskOptions("classification", class_weights="balanced"))
 
 
+@pytest.mark.parametrize("unit", ["client", "example"])
+def test_a_federation_that_goes_on_must_be_given_the_noise_that_it_began_with(unit: str) -> None:
+    """Otherwise the noise would be chosen again, as if the rounds before had cost nothing."""
+    pytest.importorskip("dp_accounting")
+    given = private(unit=unit, noise_multiplier=None, epsilon=4.0)
+    options = {"rounds": 2, "engine": Sequential(dtype=torch.float64)}
+    recipe = coterie.fedavg(lr=0.1, batch_size=4)
+    last = list(coterie.federate(recipe, linear(), ragged(), privacy=given, **options))[0]  # type: ignore[arg-type]
+    resume = coterie.Resume(last.round, last.state, last.store)
+    with pytest.raises(Mistake, match="must keep the noise that it began with; give noise_multiplier and delta"):
+        coterie.federate(recipe, linear(), ragged(), resume=resume, privacy=given, **options)  # type: ignore[arg-type]
+    complete = last.plan.either_guarantee
+    again = list(
+        coterie.federate(recipe, linear(), ragged(), resume=resume, privacy=complete, **options)  # type: ignore[arg-type]
+    )
+    assert [round.round for round in again] == [2]
+    assert again[0].plan.either_guarantee == complete
+
+
 def test_keys_of_the_other_unit_are_refused() -> None:
     for keys in ({"clip": "adaptive"}, {"where": "clients"}, {"clip_norms": {"delta": 1.0}, "clip_norm": None}):
         with pytest.raises(Mistake, match="left out"):
