@@ -7,6 +7,7 @@ from typing import Any
 
 from coterie.core.errors import Mistake
 from coterie.core.examples import Examples, sizes
+from coterie.experiment.outside_guarantee import list_outside
 from coterie.experiment.settings import Settings
 from coterie.loop.example_plan import spent_by_clients
 from coterie.loop.plan import Plan
@@ -15,14 +16,6 @@ from coterie.track.run_folder import EPSILONS_FILE
 
 NEIGHBOURS = "an example counts, or counts as nothing"
 _COVERED = "all that a client sends in the rounds, so the model after every round too"
-_OUTSIDE = (
-    "how many examples each client has, and which clients each round asked",
-    "clients.json, data.json and the report, which tell of each client's labels and data",
-    "checkpoint/ holds what clients keep, and noise.json the secret of the noise",
-    "the classes and categories that the clients agree on before the first round, and test data",
-)
-"""What lies in a run folder, or was agreed on, and lies outside the guarantee: keep it, and publish the model."""
-REPEATABLE = 'whoever knows the rng seed can take the noise away: privacy.noise is "rng_seed", for experiments'
 
 
 def refuse_mixed_features(settings: Settings) -> None:
@@ -80,7 +73,7 @@ def describe_example_privacy(plan: Plan, privacy: Privacy, rounds: int, repeated
             "repeated": repeated,
             "clients": EPSILONS_FILE,
             "covers": _COVERED,
-            "outside": [*_OUTSIDE, *([REPEATABLE] if privacy.noise == "rng_seed" else [])],
+            "outside": list_outside(plan, privacy),
         },
     }
 

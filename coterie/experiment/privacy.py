@@ -9,7 +9,8 @@ from typing import Any
 
 from coterie.core.errors import Mistake, mistakes_in
 from coterie.experiment.choose_seed_set import refuse_dealt_seed_set
-from coterie.experiment.example_privacy import REPEATABLE, describe_example_privacy, refuse_mixed_features
+from coterie.experiment.example_privacy import describe_example_privacy, refuse_mixed_features
+from coterie.experiment.outside_guarantee import list_outside
 from coterie.experiment.settings import Settings
 from coterie.loop.plan import Plan
 from coterie.loop.private_plan import complete_privacy, event_of_round
@@ -17,14 +18,6 @@ from coterie.privacy.accountant import spent
 from coterie.privacy.table import Privacy
 
 COVERED = "the model after every round, and measures of it on test data that the server may show"
-OUTSIDE = (
-    "rounds.jsonl, and the bytes that were sent, say who was asked and who answered",
-    "clients.json and the report count each client's labels",
-    "checkpoint/ holds what clients keep, and noise.json the secret of the noise",
-    "the classes, categories and numbers of examples that the clients agree on before the first round",
-)
-"""What lies in a run folder, or was agreed on, and lies outside the guarantee: keep it, and publish the model."""
-OWN_MODELS = "each client's own model, and measures of it"
 
 
 @contextmanager
@@ -107,7 +100,6 @@ def describe_privacy(plan: Plan, rounds: int, repeated: int = 0) -> dict[str, An
     assert privacy.noise_multiplier is not None, "the plan is complete"
     assert privacy.delta is not None, "the plan is complete"
     event = event_of_round(plan.cohort, len(plan.ids), privacy.noise_multiplier)
-    own = [OWN_MODELS] if plan.algorithm.traits.own_models else []
     return {
         "epsilon": spent({event: releases}, privacy.delta),
         "delta": privacy.delta,
@@ -119,6 +111,6 @@ def describe_privacy(plan: Plan, rounds: int, repeated: int = 0) -> dict[str, An
             "noise": privacy.noise,
             "releases": releases,
             "covers": COVERED,
-            "outside": [*OUTSIDE, *own, *([REPEATABLE] if privacy.noise == "rng_seed" else [])],
+            "outside": list_outside(plan, privacy),
         },
     }

@@ -54,8 +54,8 @@ approve = "new runs"
 # are, of which classes, the names and categories of columns, and sums over them. `coterie deploy approve` shows it.
 # approve_facts = true
 
-# The largest privacy loss epsilon that a run may have; several runs on the same rows add up. Without this line a run need
-# not bound it.
+# The largest privacy loss epsilon that a run may have; several runs on the same rows add up. Without this line a run
+# need not bound it.
 # max_epsilon = 8.0
 """
 """What `coterie deploy join` writes at a silo."""

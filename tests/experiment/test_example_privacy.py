@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from coterie.core.errors import Mistake
 from coterie.experiment.folder_jobs import Outcome
+from coterie.experiment.outside_guarantee import OF_BOTH, OF_EXAMPLES
 from coterie.experiment.privacy import refuse_open_exchanges
 from coterie.experiment.run import run
 from coterie.experiment.settings import load_settings
@@ -67,6 +69,9 @@ def test_a_stopped_run_goes_on_with_the_same_noise_and_each_client_has_its_accou
     assert set(each.values()) <= {spent({Event(2.0, 0.25): 4 * rounds}, 1e-3) for rounds in (0, 1, 2)}
     assert all(each[client] >= first[client] for client in each)
     assert (summary["privacy"]["unit"], summary["privacy"]["clients"]) == ("example", "epsilons.json")
+    assert summary["privacy"]["outside"] == [*OF_BOTH, OF_EXAMPLES]
+    pages = [(Path(__file__).parents[2] / "docs" / name).read_text() for name in ("privacy.md", "privacy-examples.md")]
+    assert all(f"`{file}`" in page for page in pages for file in re.findall(r"[\w.]+\.(?:json\w?|png)", str(OF_BOTH)))
     records = [json.loads(line) for line in (tmp_path / "run" / "rounds.jsonl").read_text().splitlines()]
     assert [record["train_loss"] for record in records] == [None, None]
     noise = tmp_path / "run" / "noise.json"

@@ -14,6 +14,7 @@ from coterie.algorithms import ALGORITHMS
 from coterie.core import tree
 from coterie.core.errors import Mistake
 from coterie.experiment.folder_jobs import Outcome
+from coterie.experiment.outside_guarantee import OF_BOTH
 from coterie.experiment.privacy import describe_privacy, refuse_open_exchanges
 from coterie.experiment.run import run
 from coterie.experiment.settings import load_settings
@@ -62,6 +63,7 @@ def test_the_summary_states_what_was_spent(tmp_path: Path) -> None:
     assert (summary["delta"], summary["noise_multiplier"]) == (1e-3, 2.0)
     assert summary["privacy"]["releases"] == 3
     assert summary["privacy"]["neighbours"] == "add or remove"
+    assert summary["privacy"]["outside"] == list(OF_BOTH)
     record = json.loads((tmp_path / "run" / "rounds.jsonl").read_text().splitlines()[0])
     assert record["train_loss"] is None
     assert record["test_accuracy"] is not None

@@ -127,7 +127,7 @@ def test_a_federation_that_goes_on_must_be_given_the_noise_that_it_began_with(un
     given = private(unit=unit, noise_multiplier=None, epsilon=4.0)
     options = {"rounds": 2, "engine": Sequential(dtype=torch.float64)}
     recipe = coterie.fedavg(lr=0.1, batch_size=4)
-    last = list(coterie.federate(recipe, linear(), ragged(), privacy=given, **options))[0]  # type: ignore[arg-type]
+    last = next(coterie.federate(recipe, linear(), ragged(), privacy=given, **options))  # type: ignore[arg-type]
     resume = coterie.Resume(last.round, last.state, last.store)
     with pytest.raises(Mistake, match="must keep the noise that it began with; give noise_multiplier and delta"):
         coterie.federate(recipe, linear(), ragged(), resume=resume, privacy=given, **options)  # type: ignore[arg-type]

@@ -48,7 +48,7 @@ def test_the_page_says_how_large_and_to_whom_and_what_lies_outside(tmp_path: Pat
         "the clients, each its share",
         "sums of updates alone",
         "3 clients, every choice",
-        "checkpoint/ holds what clients keep",
+        "checkpoint/, which holds what clients keep",
     ):
         assert words in page
     assert "rng seed" not in page.split("<h2>Privacy</h2>")[1].split("<h2>")[0]

@@ -22,7 +22,7 @@ from coterie.silos.policy import Policy
 from coterie.silos.run_description import RunDescription, describe_run
 
 LARGEST_DELTA = 0.1
-"""Of a guarantee for clients, of whom a silo does not know how many there are."""
+"""Of a guarantee for clients: a silo does not know how many there are."""
 _CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
