@@ -30,8 +30,10 @@ check: $(TESTED)  ## Check the style, the types and the order of the rooms
 bench: $(READY)  ## Time a round, beside other libraries that are installed (benchmarks/speed/README.md)
 	@$(BIN)/python benchmarks/speed/compare.py
 
-docs: $(TESTED)  ## Check that every link within the documentation leads somewhere
+docs: $(TESTED)  ## Check the links of the documentation, and build its site into site/, which opens from the disk
 	@$(BIN)/python docs/check_links.py
+	@$(BIN)/mkdocs build --strict --quiet
+	@echo "$(CURDIR)/site/index.html"
 
 setup: $(TESTED)  ## Only set up .venv
 
