@@ -12,11 +12,12 @@ TESTED := $(VENV)/.tested
 run: $(READY)  ## Train FedAvg on scikit-learn's digits, 20 clients with two labels each, and write a report
 	@$(BIN)/coterie run experiments/digits.toml --out runs/digits-$$(date +%Y%m%d-%H%M%S)
 
+# Each process takes neighbours of the list, so that tests of one file share what one of them made.
 test: $(TESTED)  ## Run all tests
-	@$(BIN)/python -m pytest -n auto
+	@$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-long: $(TESTED)  ## Run the tests that `make test` leaves out because they take long
-	@$(BIN)/python -m pytest -n auto --long -m long
+	@$(BIN)/python -m pytest -n auto --dist worksteal --long -m long
 
 test-deploy: $(TESTED)  ## Run the tests of real silos: processes are killed, strangers are refused; a quarter of an hour
 	@$(BIN)/python -m pytest tests/silos tests/deploy --deploy -v

@@ -1,5 +1,6 @@
 """Which tests and modules are left out: of an absent package, of real silos, and the long ones."""
 
+import gc
 from importlib.util import find_spec
 
 import pytest
@@ -24,3 +25,9 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if item.get_closest_marker("long"):
                 item.add_marker(pytest.mark.skip(reason="make test-long runs it"))
+
+
+def pytest_collection_finish(session):
+    """Let the garbage collector pass over what the imports and the list of tests left: it stays until the end."""
+    gc.collect()
+    gc.freeze()
