@@ -13,10 +13,10 @@ from torch import Tensor, nn
 import coterie
 from coterie import Examples, Mistake
 from coterie.core.engine import Engine
-from coterie.engines import compiled
 from coterie.engines.sequential import Sequential
 from coterie.engines.vectorised import Vectorised
 from tests.algorithms.quadratics import TWO, clients, run, w
+from tests.common.programs import either_program, make
 from tests.federations import distance, ragged
 
 MAKERS: dict[str, type[torch.optim.Optimizer]] = {
@@ -127,9 +127,10 @@ def test_engines_agree(case: str) -> None:
     assert distance(found[0].weights(), found[1].weights()) < 1e-10
 
 
-@pytest.mark.skipif(compiled.cpp_compiler() is None, reason="needs a C++ compiler")
-def test_compiled_steps_agree(caplog: pytest.LogCaptureFixture) -> None:
+@either_program
+def test_compiled_steps_agree(program: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a schedule over steps and two batches for each, whose counts are part of the carry."""
+    make(program, monkeypatch)
     shared: dict[str, Any] = {"schedule": "cosine", "schedule_over": "steps", "warmup": 1, "accumulate": 2}
     recipe = coterie.fedavg(lr=0.02, local_epochs=2, batch_size=5, **shared, **options("adamw, all"))
     line = nn.Linear(6, 3)

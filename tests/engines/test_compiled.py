@@ -16,20 +16,23 @@ from coterie.engines import compiled, vectorised
 from coterie.engines.compiled import Compiled
 from coterie.engines.sequential import Sequential
 from coterie.engines.vectorised import Vectorised
+from tests.common.programs import either_program, make, needs_compiler
 from tests.common.recipes import RECIPES
 from tests.common.test_every_algorithm import all_weights, run
 from tests.federations import distance, ragged
 
 CPU = torch.device("cpu")
 CONTEXT = Context(*map(torch.tensor, (1.0, 4.0, 1.0, 0.1, 0)), None)
-needs_compiler = pytest.mark.skipif(compiled.cpp_compiler() is None, reason="needs a C++ compiler")
 
 
-@needs_compiler
-def test_compiled_steps_agree_to_rounding(caplog: pytest.LogCaptureFixture) -> None:
+@either_program
+def test_compiled_steps_agree_to_rounding(
+    program: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ragged, partially sampled, faulty, stateful clients with BatchNorm and dropout: 1e-10 in float64. The recipe has
     a stream that comes once, with a batch of another size for each client: those steps run as they are, and for all
     others one program serves."""
+    make(program, monkeypatch)
     caplog.set_level(logging.INFO, "coterie")
     recipe = RECIPES["scaffold, option I"]
     plain = run(recipe, Sequential(dtype=torch.float64))
