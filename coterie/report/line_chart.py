@@ -56,8 +56,9 @@ def line_chart(
     legend: bool = True,
     legend_title: str | None = None,
     log_x: bool = False,
+    zoom: bool = True,
 ) -> str | None:
-    """Return a line chart as SVG; None where no line has a point.
+    """Return a line chart as HTML; None where no line has a point.
 
     Args:
         lines: the lines.
@@ -67,6 +68,7 @@ def line_chart(
         legend: whether to name the lines, where there are several.
         legend_title: what the names are, such as "layer".
         log_x: whether x is logarithmic, and every point is marked.
+        zoom: whether the points come along for a page's script; without, it is the picture alone.
     """
     lines = [_drop_gaps(line) for line in lines]
     drawn = [(k, thin(line, MAX_POINTS, len(lines))) for k, line in enumerate(lines) if line.x]
@@ -100,6 +102,9 @@ def line_chart(
             axes.legend(title=legend_title, title_fontsize=9)
 
     name = f"{y_label} against {x_label}"
+    picture = draw_svg(draw_lines, (4.8, 3.0), name)
+    if not zoom:
+        return picture
     data = {
         "name": name,
         "x_label": x_label,
@@ -115,7 +120,7 @@ def line_chart(
         ends = [x for _, line in drawn for x in (line.x[0], line.x[-1])]
         ends = sorted({min(ends), max(ends)})
         data["lines"] += [_target(level, ends)]  # type: ignore[operator]
-    return f"{CHART}{draw_svg(draw_lines, (4.8, 3.0), name)}{_json_element(data)}</figure>"
+    return f"{CHART}{picture}{_json_element(data)}</figure>"
 
 
 def _set_x_ticks(axes: Axes, xs: Sequence[float], x_bytes: bool, log_x: bool) -> None:

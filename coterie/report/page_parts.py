@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from coterie.core.errors import Mistake
 from coterie.core.files import write_atomic
 from coterie.report.asset_files import PLOTS, policy, read_asset, script, style
 from coterie.report.charts import CHART, dashes, series_variable
+
+MAX_TILES = 8
+"""In one row."""
 
 ENHANCE = "coterie.enhance(document);"
 """What a page does once it is there; a live page does it again with each report."""
@@ -55,10 +59,11 @@ def section(title: str, *parts: str | None) -> str:
     return "\n".join(["<section>", f"<h2>{escape(title)}</h2>", *present, "</section>"]) if present else ""
 
 
-def tiles(numbers: Iterable[tuple[str, str]]) -> str:
-    """Return the most important numbers as tiles; each is (value, name)."""
+def tiles(numbers: Sequence[tuple[str, str]]) -> str:
+    """Return the most important numbers as tiles, in one row or in rows of equal length; each is (value, name)."""
     each = (f"<div class=tile><b>{escape(value)}</b><span>{escape(name)}</span></div>" for value, name in numbers)
-    return f"<div class=tiles>{''.join(each)}</div>"
+    columns = ceil(len(numbers) / ceil(len(numbers) / MAX_TILES)) if numbers else 1
+    return f'<div class=tiles style="--columns: {columns}">{"".join(each)}</div>'
 
 
 def side_by_side(*pictures: str | None) -> str | None:

@@ -78,7 +78,7 @@ class RunRecords:
         """Return a chart of a measure over the rounds; None where it was not measured."""
         numbers = [float(number) for number in range(1, len(self.rounds) + 1)]
         curve = Curve("", numbers, [record.get(name) for record in self.rounds])
-        return line_chart([curve], "round", name.replace("_", " "))
+        return line_chart([curve], "round", name.replace("_", " "), zoom=False)
 
 
 def read(folder: str | Path) -> RunRecords:

@@ -11,6 +11,7 @@ from coterie.core.files import write_atomic
 from coterie.report import page_parts
 from coterie.report.clients_chart import clients_chart
 from coterie.report.clients_page import clients_sentence
+from coterie.report.domain_panel import domain_panel
 from coterie.report.formats import format_bytes, format_duration, format_number, format_percent, format_spread
 from coterie.report.guarantee_panel import guarantee_panel
 from coterie.report.layer_charts import layer_charts
@@ -59,7 +60,7 @@ def run_page(run: Run) -> str:
             page_parts.tiles(_tiles(run)),
             page_parts.section("Accuracy and loss", _charts(run)),
             page_parts.section("Predictions on test data", prediction_charts(run)),
-            page_parts.section("Accuracy on each client's test data", _accuracy_table(run)),
+            page_parts.section("Accuracy on each client's test data", domain_panel(run)),
             page_parts.section("Measures on each client's test data", own_tests_table(run)),
             page_parts.section("BatchNorm layers", layer_charts(run)),
             page_parts.section("Probes", probe_charts(run)),
@@ -159,22 +160,6 @@ def _charts(run: Run) -> str | None:
         ]
         pictures.append(line_chart(spread, label, "spread of outputs", is_bytes))
     return page_parts.side_by_side(*pictures)
-
-
-def _accuracy_table(run: Run) -> str | None:
-    """Return the last matrix of accuracies as a table: a row for each model, a column for each client's test data."""
-    matrix = next((r["accuracy_matrix"] for r in reversed(run.rounds) if r.get("accuracy_matrix")), None)
-    names = [client["id"] for client in run.clients]
-    if matrix is None or len(matrix[0]) != len(names):
-        return None
-    models = ["the model"] if len(matrix) == 1 else [f"model of {_name_with_model(client)}" for client in run.clients]
-    rows = [[model, *map(format_percent, row)] for model, row in zip(models, matrix, strict=True)]
-    return page_parts.table(rows, ["", *(f"data of {name}" for name in names)])
-
-
-def _name_with_model(client: dict[str, Any]) -> str:
-    """Return a client's id, and in brackets the name of its model where it has one."""
-    return f"{client['id']} ({client['model']})" if client.get("model") else str(client["id"])
 
 
 def _number_of_clients(run: Run) -> int:
