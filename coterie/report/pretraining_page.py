@@ -8,6 +8,7 @@ from html import escape
 from coterie.report import page_parts
 from coterie.report.formats import format_duration, format_number, format_spread
 from coterie.report.line_chart import Curve, line_chart
+from coterie.report.repeat_panel import citation_panel, repeat_panel
 from coterie.report.run_reader import Run
 from coterie.report.settings_tables import settings_tables
 
@@ -25,6 +26,8 @@ def pretraining_page(run: Run) -> str:
             page_parts.tiles(_tiles(run)),
             page_parts.section("Loss and spread of the outputs", _collapse_warning(run), _charts(run)),
             page_parts.section("Training images", _image_sheet(run)),
+            page_parts.section("Repeat this run", repeat_panel(run, pretraining=True)),
+            page_parts.section("Cite", citation_panel(run)),
             page_parts.section("Settings", settings_tables(run)),
             page_parts.section("Versions", page_parts.table(run.versions.items())),
         ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from pathlib import Path
 from typing import NamedTuple
 
 from coterie.report import page_parts
@@ -68,6 +69,16 @@ PROBE_CHARTS = (
         "How sharply the loss bends at the server's model.",
     ),
 )
+
+
+PROBE_PAGES = {"line.html": "The loss on the line to another run", "plane.html": "The loss on a plane through runs"}
+"""What `coterie probe line` and `plane` write, where `--out` puts it into the run's folder."""
+
+
+def probe_links(folder: Path) -> str | None:
+    """Return links to the pages of `coterie probe` that lie in a run's folder as HTML; None where none does."""
+    found = [f'<li><a href="{name}">{text}</a></li>' for name, text in PROBE_PAGES.items() if (folder / name).is_file()]
+    return f"<ul>{''.join(found)}</ul>" if found else None
 
 
 def probe_charts(run: Run) -> str | None:

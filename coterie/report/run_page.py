@@ -20,7 +20,8 @@ from coterie.report.own_tests_table import own_tests_table
 from coterie.report.prediction_charts import prediction_charts
 from coterie.report.pretraining_page import pretraining_page
 from coterie.report.privacy_panel import privacy_panel
-from coterie.report.probe_charts import probe_charts
+from coterie.report.probe_charts import probe_charts, probe_links
+from coterie.report.repeat_panel import citation_panel, repeat_panel
 from coterie.report.run_reader import Run, is_pretraining, mistakes_about_shapes, read_pretraining, read_run
 from coterie.report.settings_tables import settings_tables
 from coterie.report.silos_table import silos_table
@@ -64,6 +65,7 @@ def run_page(run: Run) -> str:
             page_parts.section("Measures on each client's test data", own_tests_table(run)),
             page_parts.section("BatchNorm layers", layer_charts(run)),
             page_parts.section("Probes", probe_charts(run)),
+            page_parts.section("Around the final model", probe_links(run.folder)),
             page_parts.section("Privacy", guarantee_panel(run)),
             page_parts.section("What attacks found", privacy_panel(run)),
             page_parts.section("Data of the clients", clients, chart),
@@ -71,6 +73,8 @@ def run_page(run: Run) -> str:
             page_parts.section("Dropped updates", _drop_reasons(run)),
             page_parts.section("Initial weights", start_tables(run)),
             page_parts.section("Earlier stages", stage_links(run.folder)),
+            page_parts.section("Repeat this run", repeat_panel(run)),
+            page_parts.section("Cite", citation_panel(run)),
             page_parts.section("Settings", settings_tables(run)),
             page_parts.section("Versions", page_parts.table(run.versions.items())),
         ],

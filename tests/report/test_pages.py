@@ -11,9 +11,14 @@ from typing import Any
 import pytest
 
 from coterie import Mistake
+from coterie.aggregation.registry import AGGREGATORS, PRE
+from coterie.algorithms import ALGORITHMS
+from coterie.data.partitions import PARTITIONS
+from coterie.data.sources import SOURCES
 from coterie.probes import Line, Plane
 from coterie.report import compare_runs, read_run, write_comparison, write_report
 from coterie.report.charts import SERIES_COLOURS, dashes, series_variable
+from coterie.report.citations import CITED, citations, read_references
 from coterie.report.clients_chart import MAX_CLIENTS, clients_chart
 from coterie.report.layer_charts import layer_charts
 from coterie.report.line_chart import MAX_POINTS, MAX_ZOOM_POINTS, Curve, line_chart, thin
@@ -441,3 +446,40 @@ def test_the_page_of_a_run_between_silos_says_who_was_late_and_what_left(tmp_pat
         ["south", "left out", "2", "2 to 3"],
         ["west", "gave no answer within 9 seconds", "1", "4"],
     ]
+
+
+def test_every_name_has_its_citations() -> None:
+    """Where nothing is to be cited, the table says so."""
+    registries = {
+        "algorithm.name": ALGORITHMS,
+        "data.source": SOURCES,
+        "data.partition": PARTITIONS,
+        "aggregation.name": AGGREGATORS,
+        "aggregation.pre": PRE,
+    }
+    for key, registry in registries.items():
+        assert set(CITED[key]) == set(registry), key
+    named = {name for values in CITED.values() for names in values.values() for name in names}
+    assert named == set(read_references())
+
+
+def test_a_report_gives_the_command_and_the_citations(tmp_path: Path) -> None:
+    text = Page(write_report(folder(tmp_path / "run", [0.5, 0.9]))).text
+    assert "coterie run config.toml --out ../run-again" in text
+    for name in ("mcmahan2017communication", "alpaydin1998optical", "li2022federated"):
+        assert text.count(f"{{{name},") == 1
+    assert "guerraoui2024overcoming" not in text
+
+
+def test_privacy_rules_and_several_models_are_cited() -> None:
+    config = {"privacy.unit": "client", "privacy.secure_sum": True, "aggregation.pre": ["nnm"]}
+    config |= {"model.names": ["resnet20"]}
+    found = re.findall(r"@\w+\{(\w+),", citations(config))
+    wanted = ["allouah2023fixing", "mcmahan2018learning", "koskela2020computing", "bonawitz2017practical"]
+    assert found == [*wanted, "bell2020secure", "he2016deep"]
+
+
+def test_pages_of_probes_in_the_folder_are_linked(tmp_path: Path) -> None:
+    path = folder(tmp_path / "run", [0.5, 0.9])
+    (path / "plane.html").write_text("")
+    assert Page(write_report(path)).links == ["data:,", "plane.html"]
