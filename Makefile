@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TESTED := $(VENV)/.tested
 
-.PHONY: run test test-long test-deploy check bench docs setup clean help
+.PHONY: run test test-long test-pages test-deploy check bench docs setup clean help
 
 run: $(READY)  ## Train FedAvg on scikit-learn's digits, 20 clients with two labels each, and write a report
 	@$(BIN)/coterie run experiments/digits.toml --out runs/digits-$$(date +%Y%m%d-%H%M%S)
@@ -21,6 +21,10 @@ test-long: $(TESTED)  ## Run the tests that `make test` leaves out because they 
 
 test-deploy: $(TESTED)  ## Run the tests of real silos: processes are killed, strangers are refused; a quarter of an hour
 	@$(BIN)/python -m pytest tests/silos tests/deploy --deploy -v
+
+test-pages: $(TESTED)  ## Open the pages of real runs in Chromium, and check them with axe (npm); about two minutes
+	@npm install --silent --no-save --prefix $(VENV)/npm axe-core@4 || echo "No axe-core: its checks are skipped"
+	@$(BIN)/python -m pytest tests/pages --pages -v -rs
 
 check: $(TESTED)  ## Check the style, the types and the order of the rooms
 	@$(BIN)/ruff check .

@@ -305,6 +305,10 @@ var coterie = (() => {
       for (const k of hidden || []) if (k < plot.data.lines.length) plot.toggle(k, false);
     }
   }
+  // For tests: the ends of x on a chart, and how many lines are hidden.
+  const find = figure => [...plots].find(plot => plot.figure === figure);
+  const ends = figure => find(figure).range || find(figure).ends;
+  const hidden = () => [...plots].reduce((sum, plot) => sum + plot.hidden.size, 0);
   addThemeButton();
-  return {enhance, remember, restore};
+  return {enhance, remember, restore, ends, hidden};
 })();
