@@ -140,7 +140,13 @@ def _train_shadows(run: FinishedRun, judged: Judged, number: int, progress: Prog
     for k in progress(range(number)):
         halves = {client: _half(plan.rng_seed, k, client, len(plan.clients[client])) for client in plan.ids}
         own: Mapping[str, Examples] = {client: plan.clients[client].take(rows) for client, rows in halves.items()}
-        shadow = replace(plan, clients=own, rng_seed=rng.number(plan.rng_seed, "shadow", k), evaluation=Evaluation())
+        shadow = replace(
+            plan,
+            clients=own,
+            rng_seed=rng.number(plan.rng_seed, "shadow", k),
+            secret=f"{plan.secret}, shadow {k}",  # with the same noise, shadow models would differ too little
+            evaluation=Evaluation(),
+        )
         (last,) = deque(federate(shadow), maxlen=1)
         weights = plan.evaluated_weights(last.state, last.store, plan.ids[0])
         losses.append(_losses(run, weights, judged))

@@ -5,7 +5,7 @@ Legend: B examples of each client, n clients whose updates are summed, C classes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from coterie.experiment.reconstructions import describe_examples, match_examples
 from coterie.probes import closed_forms
 from coterie.probes.inversion import Inversion, Range
 from coterie.probes.local_work import LocalWork
+from coterie.probes.noised_work import NoisedWork, can_hide_examples, median_gradient_norm, without_guarantee
 from coterie.probes.protections import Sight, see
 
 SUCCESS = 0.5
@@ -88,7 +89,8 @@ class UpdateAttack:
     """
 
     def __init__(self, run: FinishedRun, options: InversionOptions) -> None:
-        self.options, self.plan, self.source = options, run.experiment.plan, run.experiment.source
+        self.options, self.source, self.guarantee = options, run.experiment.source, run.experiment.plan.example_privacy
+        self.plan = without_guarantee(run.experiment.plan)
         (self.model,) = run.experiment.models.values()
         weights = run.start if options.at == "start" else run.end
         self.work = LocalWork(self.plan, weights, 1 if options.work == "step" else None)
@@ -157,7 +159,24 @@ class UpdateAttack:
 
     def _sights(self, size: int, clip_norm: float) -> list[Sight]:
         key = rng.key(self.plan.rng_seed, "noise of an attack", size)
-        return see(self.updates[size], clip_norm, self.options.noise, self.options.top_k, key)
+        sights = see(self.updates[size], clip_norm, self.options.noise, self.options.top_k, key)
+        return [*sights, *self._sights_of_noised_gradients(size)]
+
+    def _sights_of_noised_gradients(self, size: int) -> Iterator[Sight]:
+        """Yield what is seen where gradients of single examples are noised; nothing where they cannot be.
+
+        The bound and the noise are those of the run, if it has such a guarantee, and then those of the options.
+        """
+        if not can_hide_examples(self.plan):
+            return
+        held, run = self.held[size][0], self.guarantee
+        bound = median_gradient_norm(self.work, held) if run is None or run.clip_norm is None else run.clip_norm
+        chosen = [run.noise_multiplier] if run is not None and run.noise_multiplier is not None else []
+        statistics = (None, None) if run is None else (run.statistics_clip, run.statistics_share)
+        secret = f"rng seed {self.plan.rng_seed}, noise of an attack {size}"  # so that the command repeats
+        noised = NoisedWork(self.work, max(bound, 1e-12), secret, *statistics)
+        for multiplier in dict.fromkeys([*chosen, *self.options.noise]):
+            yield noised.see(self.cohort[0], held, multiplier)
 
     def _describe_batch(self, size: int) -> dict[str, Any]:
         """Return what is known of an attack on B examples before it: how many steps, and what a mean example gives."""

@@ -48,8 +48,7 @@ class LocalWork:
         Raises:
             Mistake: the algorithm sends no difference of weights, or reads more than its clients' own data.
         """
-        algorithm = self._algorithm(self.plan.algorithm)
-        job = self.job(client, examples)
+        algorithm, job = self.algorithm, self.job(client, examples)
         architecture = self.plan.architecture(client)
         (reply,) = self.plan.engine.run({architecture: algorithm}, self._broadcast(algorithm), [job])
         return _params(reply.update)
@@ -69,7 +68,7 @@ class LocalWork:
         """
         (task,) = self.plan.tasks.values()
         bound = self.plan.recipe(replace(task, autodiff=gradient_by_func))
-        algorithm = self._algorithm(bound.stage(1) if bound.stage else bound)
+        algorithm = self._with_steps(bound.stage(1) if bound.stage else bound)
         job = self.job(client, like)
         steps, broadcast, engine = count_steps(algorithm, job), self._broadcast(algorithm), self.plan.engine
         ctx: Context = client_context(algorithm, job, steps, engine)
@@ -86,7 +85,16 @@ class LocalWork:
 
         return work
 
-    def _algorithm(self, algorithm: Algorithm) -> Algorithm:
+    @property
+    def algorithm(self) -> Algorithm:
+        """The run's, with the number of steps.
+
+        Raises:
+            Mistake: it reads more than its clients' own data.
+        """
+        return self._with_steps(self.plan.algorithm)
+
+    def _with_steps(self, algorithm: Algorithm) -> Algorithm:
         """Return the algorithm with the number of steps; refuse one that reads more than a client's own data."""
         streams = algorithm.client.streams
         if len(streams) != 1 or algorithm.traits.pooled or next(iter(streams.values())).source != "private":
@@ -106,8 +114,8 @@ class LocalWork:
     def job(self, client: str, examples: Examples) -> Job:
         """Return the first round's work of a client that holds these examples."""
         data = dict.fromkeys(self.plan.algorithm.client.streams, examples)
-        state = self.plan.client_state_from(client, None)["algorithm"]
-        return Job(client, self.plan.architecture(client), state, data, None, 1, self.plan.rng_seed)
+        state, plan = self.plan.client_state_from(client, None)["algorithm"], self.plan
+        return Job(client, plan.architecture(client), state, data, None, 1, plan.rng_seed, plan.example_secret)
 
     def batch(self, examples: Examples) -> tuple[Tensor, Tensor | None]:
         """Return examples as the engine takes them: x [B, ...] and y [B, ...] or None."""

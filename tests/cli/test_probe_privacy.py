@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from coterie.experiment.run import run
 from coterie.experiment.settings import load_settings
+from coterie.privacy.accountant import Event, spent
+from coterie.probes.protections import DELTA
 from coterie.report.run_page import write_report
 from tests.cli.test_main import exit_status
 from tests.experiment.files import DIGITS, written
@@ -86,6 +89,26 @@ def test_both_attacks_are_printed_kept_and_drawn(capsys: pytest.CaptureFixture[s
     assert "What attacks found" in page
     assert page.count("data:image/png") == 1 + len(rows)
     assert "Run coterie probe privacy again" not in page
+
+
+HIDING = ("privacy.unit=example", "privacy.clip_norm=0.01", "privacy.noise_multiplier=2.0", "privacy.delta=1e-3")
+
+
+def rows_of(folder: str) -> dict[str, dict[str, Any]]:
+    assert exit_status("probe", "privacy", folder, *QUICK, "--attack", "inversion", "--no-pictures") == 0
+    (batch,) = json.loads(Path(folder, "privacy.json").read_text())["inversion"]["batches"]
+    return {row["protection"]: row for row in batch["rows"]}
+
+
+def test_a_run_that_hides_examples_is_attacked_with_its_noise_and_without(runs: Path) -> None:
+    """Without it the closed form finds the one example. One step on all that the client holds is one Gaussian."""
+    run(load_settings(runs / "digits.toml", HIDING), runs / "hiding")
+    rows = rows_of("hiding")
+    assert rows["none"]["succeeded"]
+    for z in (2.0, 0.1):
+        row = rows[f"noise {z:g} on examples' gradients"]
+        assert not row["succeeded"]
+        assert row["epsilon"] == pytest.approx(spent({Event(z): 1}, DELTA))
 
 
 def test_the_same_command_finds_the_same() -> None:

@@ -25,7 +25,9 @@ from coterie.probes.closed_forms import (
 )
 from coterie.probes.inversion import Inversion, Range, total_variation
 from coterie.probes.local_work import LocalWork
+from coterie.probes.noised_work import can_hide_examples
 from coterie.probes.protections import DELTA, see
+from tests.federations import dense, ragged
 
 UNIT = Range(torch.tensor(0.0).double(), torch.tensor(1.0).double())
 
@@ -168,6 +170,13 @@ def test_steps_that_have_no_derivative_are_refused() -> None:
     work = local_work(dense_network(), examples, recipe=coterie.fedavg(lr=0.01, optimizer="adam"))
     with pytest.raises(Mistake, match="have no derivative"):
         error_of(Inversion(iterations=2), work.send("a", examples), work, examples)
+
+
+def test_rows_of_noised_gradients_are_left_out_where_examples_mix() -> None:
+    """BatchNorm by the batch mixes them; a linear layer does not."""
+    for model, possible in ((dense(), False), (nn.Linear(6, 3).double(), True)):
+        plan = coterie.plan(coterie.fedavg(lr=0.1), model, ragged(), rounds=1, engine=Sequential(dtype=torch.float64))
+        assert can_hide_examples(plan) == possible
 
 
 def test_what_is_seen_under_each_protection() -> None:
