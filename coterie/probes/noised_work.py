@@ -85,9 +85,9 @@ class NoisedWork:
 
 def _cost(work: LocalWork, n: int, multiplier: float) -> float | None:
     """Return the epsilon of this work at `DELTA`; None where dp-accounting is not installed."""
-    asked = queries(work.algorithm.client.streams, n)
+    of_work = queries(work.algorithm.client.streams, n)
     try:
-        return spent({Event(multiplier, probability): steps for probability, steps in asked.items()}, DELTA)
+        return spent({Event(multiplier, probability): steps for probability, steps in of_work.items()}, DELTA)
     except Mistake:
         return None
 
