@@ -17,6 +17,9 @@ The log "conflict" is the share of examples in whose step l and g were in confli
 With peer_weights = "accuracy" the mean over peers is weighted: sum_j v_j KL_j / max(sum_j v_j, 0.1), where v_j, from 0
 to 1, is how far the accuracy of p_j on the seed set's labels lies above 1/C; see `posteriors.weigh_by_accuracy`.
 
+Under a guarantee for clients P is the bounded and noised mean, times n. A client learns from that mean as it is, with
+its own share in it: subtracting its own table from it might leave no probabilities.
+
 A RECONSTRUCTION. Certain are: models of any architecture, mutual distillation, and posteriors on a shared seed set as
 the only message. The paper's equations, weights, order of steps and treatment of conflicts were not at hand. The above
 is the most defensible reading that we found, and each of its choices is an argument. These choices are ours too: peers'
@@ -58,6 +61,8 @@ from coterie.core.kinds import Count, NonNegative, Positive
 from coterie.core.task import Batch, Task, masked_sums, mean_of_sums
 from coterie.core.tree import Tree
 from coterie.objectives.distillation import soften
+
+ALONE = 'tables that stand alone are protected by no sum; choose exchange = "sum", or fedmd'
 
 
 @refuse_wrong_types
@@ -207,8 +212,7 @@ def fedh2l(
                 evaluated_weights=posteriors.evaluated_weights,
                 checks={"posteriors": posteriors.table_problem},
                 aggregation={"posteriors": peers.aggregation},
-                private="fedh2l's clients subtract their own table from the sum of all, and a bounded, noisy sum does "
-                "not hold it; choose fedmd",
+                private={"posteriors": posteriors.PRIVATE_POSTERIORS} if exchange == "sum" else ALONE,
             ),
             traits=Traits(own_models=True, lossy=(), needs_classes=True),
             codec=codec,

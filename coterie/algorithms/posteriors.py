@@ -207,8 +207,13 @@ def _require_mean(chosen: Aggregator) -> Aggregator:
 
 
 def _sum_tables(mean: Tensor, info: RoundInfo) -> Tree:
-    """Return the server state that holds the sum of the clients' tables, given their mean."""
-    return _server_state(mean * info.reached, info)
+    """Return the server state that holds the sum of the clients' tables, given their mean.
+
+    A noisy mean of bounded tables does not hold a client's own table exactly, and what is left of it after subtracting
+    that may be no probabilities. So no table is said to be in it, and clients learn from the mean as it is.
+    """
+    state = _server_state(mean * info.reached, info)
+    return state | ({"round": _scalar(_NOT_SUBTRACTED)} if info.noisy else {})
 
 
 def _mean_of_peers(broadcast: Tree, own: Tensor, last: Tensor, weigh: Weigh = weigh_equally) -> Tree:
@@ -243,6 +248,10 @@ def _each_peer(broadcast: Tree, own: Tensor, last: Tensor, weigh: Weigh) -> Tree
     share = (others > 0).to(own.dtype) / others.clamp(min=LEAST_WEIGHT)
     tables = torch.cat([broadcast["said"], own[None]])  # [n + 1, S, C]
     return {"tables": tables, "trust": torch.cat([weights * share, -(own_weight * share)[None]])}
+
+
+_NOT_SUBTRACTED = -2
+"""As the round of a sum: no client took part in it, not even one that never did, whose last round is -1."""
 
 
 def _counts(broadcast: Tree, last: Tensor) -> tuple[Tensor, Tensor]:

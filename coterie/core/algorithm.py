@@ -68,6 +68,7 @@ class RoundInfo(NamedTuple):
     weighting: Mapping[Weighting, float]  # the sum of each kind of weight over the reached clients
     key: Tensor | None = None  # int64, for draws of the server's
     seed_set: Batch | None = None  # the whole seed set, where there is one
+    noisy: bool = False  # whether U is a bounded and noised mean, as under a guarantee for clients
 
 
 class Federation(NamedTuple):

@@ -130,7 +130,7 @@ def private_info(plan: Plan, info: RoundInfo) -> RoundInfo:
     """Return what the server's update is told of a round: the expected numbers, whoever answered."""
     expected = clients_asked(plan)
     weights: dict[Weighting, float] = {"examples": expected, "processed": expected, "one": expected}
-    return info._replace(reached=max(round(expected), 1), weighting=weights)
+    return info._replace(reached=max(round(expected), 1), weighting=weights, noisy=True)
 
 
 def mend_variances(plan: Plan, before: Tree, after: Tree) -> Tree:

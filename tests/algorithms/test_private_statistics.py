@@ -1,4 +1,4 @@
-"""Statistics under a guarantee: the two moments give back the mean and the variance of the clients' mixture."""
+"""Under a guarantee two moments give back the mean and the variance of a mixture, and posteriors stay posteriors."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coterie.algorithms.batchnorm.private_statistics import PRIVATE_STATISTICS
-from coterie.algorithms.posteriors import PRIVATE_POSTERIORS
+from coterie.algorithms.posteriors import PRIVATE_POSTERIORS, exchange, weigh_equally
 from coterie.core import tree
+from coterie.core.algorithm import RoundInfo
+from coterie.privacy.bounded_sum import BoundedSum
 
 
 def sent(values: torch.Tensor) -> tree.Tree:
@@ -55,3 +57,27 @@ def test_noisy_posteriors_are_posteriors_again() -> None:
     mended = PRIVATE_POSTERIORS.restore(difference + torch.tensor([-2.0, 3.0, -0.5]), {})
     assert bool((mended > 0).all())
     assert torch.allclose(mended.sum(-1), torch.ones(2))
+
+
+def test_mutual_learners_get_the_bounded_mean_with_their_own_share_in_it() -> None:
+    """By hand: two tables on two seed examples of two classes, C = 0.5, no noise.
+
+    Their distances from 1/2 are ((0.4, -0.4), (0.3, -0.3)), of the norm sqrt(0.5), scaled down by sqrt(0.5); and
+    ((-0.1, 0.1), (0, 0)), within the bound. The server adds them up, divides by 2 and adds 1/2.
+    """
+    tables = [torch.tensor([[0.9, 0.1], [0.8, 0.2]]), torch.tensor([[0.4, 0.6], [0.5, 0.5]])]
+    summed = BoundedSum(0.5)
+    for table in tables:
+        summed.add({"posteriors": PRIVATE_POSTERIORS.difference(table, {})})
+    assert summed.total is not None
+    mean = PRIVATE_POSTERIORS.restore(summed.total["posteriors"] / 2, {})
+    shrunk = 0.5**0.5
+    first = 0.5 + (0.4 * shrunk - 0.1) / 2, 0.5 + 0.3 * shrunk / 2
+    expected = torch.tensor([[first[0], 1 - first[0]], [first[1], 1 - first[1]]], dtype=torch.float64)
+    assert torch.allclose(mean, expected, atol=1e-9)
+    peers = exchange("sum")
+    for noisy, teacher in ((True, expected), (False, 2 * expected - tables[0])):
+        state = peers.update(mean, RoundInfo(4, 2, 2, {}, noisy=noisy))
+        found = peers.teachers(state, tables[0].double(), torch.tensor(4.0).double(), weigh_equally)
+        assert torch.allclose(found["tables"][0], teacher, atol=1e-6)
+        assert found["trust"].tolist() == [1.0]

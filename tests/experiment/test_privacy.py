@@ -216,7 +216,12 @@ def test_the_page_says_what_the_code_does(name: str) -> None:
             assert set(check_parts(plan.in_round(round))) == set(plan.in_round(round).algorithm.server.weighting)
 
 
-@pytest.mark.parametrize("name", [name for name in sorted(ALGORITHMS) if verdicts()[name] == "yes"])
+def test_tables_that_stand_alone_are_refused() -> None:
+    with pytest.raises(Mistake, match='choose exchange = "sum", or fedmd'):
+        check_parts(plan_of("fedh2l", {"exchange": "tables"}))
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(ALGORITHMS) if verdicts()[name] != "no"])
 def test_every_protected_algorithm_runs_with_noise_and_stays_finite(name: str) -> None:
     """Three rounds with much noise: variances stay above 0, posteriors sum to 1, and nobody's loss is told."""
     plan = plan_of(name, RECIPES.get(name, {}), noise_multiplier=5.0)
