@@ -78,7 +78,8 @@ class NumberedPartition(Partition):
         labels = self._read_labels(source)
         if num_clients is None:
             raise Mistake(
-                f"missing; the partition {toml_text(self.name)} needs to know how many clients to deal to",
+                f"missing; the partition {toml_text(self.name)} needs to know how many clients to deal to; data that "
+                "have clients of their own name them, a table by `client_column`",
                 key="num_clients",
             )
         rng = np.random.default_rng(number("partition", int(rng_seed)))
