@@ -4,8 +4,8 @@
     COTERIE_DATA=... python benchmarks/privacy/examples.py mnist [--seeds 3]
 
 Rng seeds 0, 1 and 2; epsilon 1, 3 and 8 at delta 1e-3 (heart_disease, at most 242 patients a hospital) or 1e-4, and
-no guarantee for comparison. heart_disease: FedAvg of a logistic regression over four hospitals, features standardised by
-public round numbers, 20 rounds of one pass in batches of 32, lr 0.5, C = 1. mnist: ten silos of 500 pictures, iid,
+no guarantee for comparison. heart_disease: FedAvg of a logistic regression over four hospitals, features standardised
+by public round numbers, 20 rounds of one pass in batches of 32, lr 0.5, C = 1. mnist: ten silos of 500 pictures, iid,
 the small network below with GroupNorm under FedAvg and with BatchNorm under FBN, 10 rounds of 5 steps of 50, C = 1,
 the learning rate 0.1. Nothing was tuned under a guarantee. Without one nothing bounds FBN's gradients, and at 0.1 it
 diverges: there its rate is 0.01.
