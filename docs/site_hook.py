@@ -6,6 +6,7 @@ mkdocs calls the functions `on_...`. What they make is read from the code each t
 from __future__ import annotations
 
 import ast
+import hashlib
 import html
 import os
 import re
@@ -113,9 +114,15 @@ def with_messages(markdown: str) -> str:
 
 
 def _listed(messages: Iterable[Message]) -> str:
+    """Return messages as a list that opens. Each is a heading, so that the search finds it by itself."""
     texts = sorted({m.text for m in messages if m.text}, key=lambda text: text.lstrip("…: ").lower())
-    items = "".join(f"<li><code>{html.escape(text)}</code></li>\n" for text in texts)
-    return f'<details class="messages"><summary>All {len(texts)} messages</summary>\n<ul>\n{items}</ul></details>'
+    items = "".join(f'<h6 id="{_anchor(text)}">{html.escape(text)}</h6>\n' for text in texts)
+    return f'<details class="messages"><summary>All {len(texts)} messages</summary>\n{items}</details>'
+
+
+def _anchor(text: str) -> str:
+    """Return the address of a message within the page; it stays while the message does."""
+    return f"m-{hashlib.blake2b(text.encode(), digest_size=5).hexdigest()}"
 
 
 def outside(page: Path) -> Iterator[Path]:

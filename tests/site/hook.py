@@ -5,9 +5,16 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 DOCS = Path(__file__).parents[2] / "docs"
 sys.path.append(str(DOCS))
 
-messages = import_module("messages")
-site_hook = import_module("site_hook")
+
+def import_from_docs(name: str) -> ModuleType:
+    """Import a module of docs/ by its name."""
+    return import_module(name)
+
+
+messages = import_from_docs("messages")
+site_hook = import_from_docs("site_hook")
