@@ -35,7 +35,7 @@ def judge_by_policy(policy: Policy, run: str) -> Callable[[Mapping[str, Any], Ow
         code = [name for name in dict.fromkeys(_code_in(tables)) if name not in named]
         return [
             *policy.judge(described),
-            *([] if policy.max_epsilon is None else _judge_delta(tables.get("privacy", {}), rows)),
+            *([] if policy.max_epsilon is None else _judge_promise(tables.get("privacy", {}), rows)),
             *(
                 f"the run needs {toml_text(name)}, which is code from outside and must be named (models)"
                 for name in code
@@ -133,19 +133,23 @@ def _bound_epsilon(tables: Mapping[str, Any]) -> float | None:
         return None
 
 
-def _judge_delta(privacy: Mapping[str, Any], rows: OwnRows) -> list[str]:
-    """Return a sentence where a run's delta is so large that its epsilon, however small, says little; else nothing.
+def _judge_promise(privacy: Mapping[str, Any], rows: OwnRows) -> list[str]:
+    """Return a sentence for what makes a run's epsilon, however small, mean little; nothing without a guarantee.
 
-    With delta, anything may happen: at 1 / n, publishing one of n examples as it is would be allowed.
+    With probability delta anything may happen: at 1 / n, publishing one of n examples would be allowed. And noise from
+    the rng seed can be taken away by whoever sends that seed.
     """
     delta, unit = privacy.get("delta"), privacy.get("unit", "none")
-    if unit == "none" or not isinstance(delta, int | float):
+    if unit == "none":
         return []
     largest = max((client.train for client in rows.facts().clients), default=1)
     limit = 1 / max(largest, 1) if unit == "example" else LARGEST_DELTA
-    if delta <= limit:
-        return []
-    return [f"the run's delta is {delta:g}, and max_epsilon means nothing with more than {limit:.3g} here"]
+    found = []
+    if privacy.get("noise") == "rng_seed":
+        found.append('the run\'s noise is "rng_seed", which the coordinator knows; max_epsilon needs noise = "secret"')
+    if isinstance(delta, int | float) and not delta <= limit:
+        found.append(f"the run's delta is {delta:g}, and max_epsilon means nothing with more than {limit:.3g} here")
+    return found
 
 
 def _code_in(value: Any) -> Iterator[str]:
