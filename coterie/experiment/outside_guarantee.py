@@ -9,10 +9,11 @@ from coterie.loop.plan import Plan
 from coterie.privacy.table import Privacy
 
 OF_BOTH = (
-    "rounds.jsonl, and what trackers are sent of it: who was asked, who answered, how many bytes and how long it took",
+    "rounds.jsonl and what trackers are sent of it, bytes and seconds: who was asked, who answered and how fast",
     "clients.json, data.json, sheet.png and the report, which tell of each client's labels and data",
     "checkpoint/, which holds what clients keep, and noise.json, which holds the secret of the noise",
     "the classes, categories, tokens and numbers of examples that the clients agree on before the first round",
+    "the weights that the run started from, where they were trained on the same data",
     "test data, measures on them, and when these ended the run; privacy.json, which holds what attacks found",
 )
 OF_CLIENTS_MODELS = "each client's own model, and measures of it"

@@ -83,7 +83,9 @@ def failure(records: Sequence[Mapping[str, Any]], plan: Plan) -> str | None:
         return _failure_of_outputs(records, plan)
     why = explain([entry for record in records for entry in record["dropped"]], plan)
     when = "the only round" if len(records) == 1 else f"any of {len(records)} rounds"
-    return f"no client's update was accepted in {when}, so the run ends with the weights that it began with: {why}"
+    adds_noise = plan.guarantee is not None and plan.guarantee.where == "server"
+    end = "the model has learnt from noise alone" if adds_noise else "the run ends with the weights that it began with"
+    return f"no client's update was accepted in {when}, so {end}: {why}"
 
 
 def _failure_of_outputs(records: Sequence[Mapping[str, Any]], plan: Plan) -> str | None:
@@ -126,7 +128,7 @@ def _remedy(kind: str, dropped: Sequence[Mapping[str, str]], plan: Plan) -> str:
         return "lower the probability that a client sends garbage (faults.corrupt)"
     if kind != NOT_FINITE:
         return "the records say why for every client (dropped)"
-    here = plan.workplace is None  # otherwise the data are elsewhere
+    here = plan.workplace is None and plan.either_guarantee is None  # otherwise elsewhere, or nothing to tell of
     client = _client_with_broken_data(dict.fromkeys(entry["client"] for entry in dropped), plan) if here else None
     if client is not None:
         return f"the data of client {client} hold numbers that are not finite: fill or remove them before training"

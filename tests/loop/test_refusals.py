@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import coterie
-from coterie import Examples, Faults, Mistake, Recipe, Round
+from coterie import Examples, Faults, Mistake, Privacy, Recipe, Round
 from coterie.aggregation.registry import aggregation
 from coterie.algorithms.optimizers import sgd
 from coterie.attacks.updates import large_values
@@ -106,6 +106,19 @@ def test_a_run_failed_where_half_of_its_outputs_are_not_finite_at_the_end() -> N
         "22 of 23 outputs on the test data are not finite: lower the learning rate (lr) and run again"
     )
     assert failure([{**records[0], "test_outputs_not_finite": 11}], last.plan) is None
+
+
+def test_under_a_guarantee_a_failure_names_no_client_and_tells_of_the_noise() -> None:
+    """The sentence stands in summary.json, and nobody's data may decide what it says."""
+    broken = {c: Examples(e.x * float("nan"), e.y, e.rows) for c, e in ragged().items()}
+    for unit, end in (("client", "learnt from noise alone"), ("none", "ends with the weights that it began with")):
+        bounded = {"unit": unit, "clip_norm": 1.0, "noise_multiplier": 1.0, "noise": "rng_seed", "delta": 1e-3}
+        options = {"privacy": Privacy(**bounded)} if unit == "client" else {}
+        found, _ = run(clients=MappingProxyType(broken), **options)
+        said = failure([round.record() for round in found], found[-1].plan)
+        assert said is not None
+        assert end in said
+        assert ("the data of client" in said) == (unit == "none")
 
 
 def test_an_aggregate_that_overflows_changes_nothing() -> None:
