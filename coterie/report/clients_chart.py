@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from coterie.report.charts import SERIES_COLOURS, draw_svg
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
 
 MAX_CLIENTS = 100
 """More clients are drawn as histograms."""
+
+MAX_LABEL_ROWS = 60
+"""A chart grows with the number of labels up to so many."""
 
 MAX_DOTS = 2500
 """More labels of clients are drawn as the shades of a picture."""
@@ -26,8 +31,8 @@ Client = dict[str, Any]
 def clients_chart(clients: Sequence[Client], names: Sequence[str] | None = None) -> str | None:
     """Return a chart, as SVG, of how many examples of which label each client holds.
 
-    Up to `MAX_CLIENTS` clients are shown one by one; more are shown as histograms of their numbers of examples and of
-    labels. None where no client's examples are counted.
+    Up to `MAX_CLIENTS` clients are shown one by one. More are shown as histograms of their numbers of examples and of
+    labels, above the labels of groups of clients that follow one another. None where no client's examples are counted.
 
     Args:
         clients: as in clients.json.
@@ -38,8 +43,9 @@ def clients_chart(clients: Sequence[Client], names: Sequence[str] | None = None)
         return None
     labels = _labels(known)
     if len(known) > MAX_CLIENTS:
-        return draw_svg(lambda figure: _draw_histograms(figure, known, bool(labels)), (9.6, 2.8), "sizes of clients")
-    label_rows = 0.22 * min(len(labels), 60) + 0.4 if labels else 0
+        height = 2.8 + (0.22 * min(len(labels), MAX_LABEL_ROWS) + 0.8 if labels else 0)
+        return draw_svg(lambda figure: _draw_many(figure, known, labels, names), (9.6, height), "sizes of clients")
+    label_rows = 0.22 * min(len(labels), MAX_LABEL_ROWS) + 0.4 if labels else 0
     client_names = 0.08 * _max_length(known) if _names_are_vertical(known) else 0
     height = 1.6 + label_rows + client_names  # inches
     return draw_svg(lambda figure: _draw_each(figure, known, labels, names), (9.6, height), "examples of each client")
@@ -62,7 +68,7 @@ def _draw_each(figure: Figure, clients: Sequence[Client], labels: list[str], nam
     from matplotlib.ticker import MaxNLocator
 
     if labels:
-        share = max(0.22 * min(len(labels), 60), 0.6)
+        share = max(0.22 * min(len(labels), MAX_LABEL_ROWS), 0.6)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[share, 1])
         _draw_dots(upper, clients, labels, names)
     else:
@@ -87,10 +93,15 @@ def _draw_dots(axes: Axes, clients: Sequence[Client], labels: list[str], names: 
         xs, ys, ns = zip(*cells, strict=True)
         axes.scatter(xs, ys, s=[max(biggest * n / most, 1.5) for n in ns], color=SERIES_COLOURS[0], linewidths=0)
     axes.set_ylim(len(labels) - 0.4, -0.6)
+    _label_labels(axes, labels, names)
+    axes.tick_params(axis="x", length=0)
+
+
+def _label_labels(axes: Axes, labels: list[str], names: Sequence[str] | None) -> None:
+    """Write the labels' names on the y axis; of many, about thirty evenly spaced ones."""
     axes.set_ylabel("label")
     stride = -(-len(labels) // 30)
     axes.set_yticks(range(0, len(labels), stride), [_shorten(label_name(label, names)) for label in labels[::stride]])
-    axes.tick_params(axis="x", length=0)
 
 
 def _draw_shades(axes: Axes, cells: Sequence[tuple[int, int, int]], most: int, shape: tuple[int, int]) -> None:
@@ -98,7 +109,7 @@ def _draw_shades(axes: Axes, cells: Sequence[tuple[int, int, int]], most: int, s
     import numpy as np
 
     picture = np.zeros((*shape, 4))
-    picture[..., :3] = (0.31, 0.49, 0.95)
+    picture[..., :3] = (0.16, 0.55, 0.80)  # seen on light and dark pages
     for x, y, n in cells:
         picture[y, x, 3] = 0.15 + 0.85 * n / most
     axes.imshow(picture, aspect="auto", interpolation="nearest")
@@ -131,11 +142,36 @@ def _shorten(name: str) -> str:
     return name if len(name) <= 14 else f"{name[:7]}…{name[-6:]}"
 
 
-def _draw_histograms(figure: Figure, clients: Sequence[Client], labelled: bool) -> None:
-    """Draw how many clients have how many examples and, if `labelled`, how many have how many labels."""
+def _draw_many(figure: Figure, clients: Sequence[Client], labels: list[str], names: Sequence[str] | None) -> None:
+    """Draw histograms and, where labels were counted, the labels of groups of clients below them."""
+    if not labels:
+        return _draw_histograms(list(figure.subplots(1, 1, squeeze=False)[0]), clients)
+    rows = 0.22 * min(len(labels), MAX_LABEL_ROWS)
+    parts: Any = figure.subfigures(2, 1, height_ratios=[2.8, rows + 0.8])
+    above, below = parts
+    _draw_histograms(list(above.subplots(1, 2)), clients)
+    axes = below.subplots()
+    size = ceil(len(clients) / MAX_CLIENTS)
+    groups = [clients[k : k + size] for k in range(0, len(clients), size)]
+    place = {label: k for k, label in enumerate(labels)}
+    sums = Counter[tuple[int, int]]()
+    for x, group in enumerate(groups):
+        for client in group:
+            for label, n in client["label_counts"].items():
+                sums[x, place[label]] += n
+    _draw_shades(axes, [(x, y, n) for (x, y), n in sums.items()], max(sums.values()), (len(labels), len(groups)))
+    _label_labels(axes, labels, names)
+    stride = ceil(len(groups) / 10)
+    axes.set_xticks(range(0, len(groups), stride), [_shorten(group[0]["id"]) for group in groups[::stride]])
+    axes.set_xlabel(f"clients in groups of {size}, by their first")
+    return None
+
+
+def _draw_histograms(each: list[Axes], clients: Sequence[Client]) -> None:
+    """Draw how many clients have how many examples and, on a second chart, how many have how many labels."""
     from matplotlib.ticker import MaxNLocator
 
-    sizes, *rest = figure.subplots(1, 1 + labelled, squeeze=False)[0]
+    sizes, *rest = each
     sizes.hist([c["examples"] for c in clients], bins=30, color=SERIES_COLOURS[0])
     sizes.set_xlabel("examples of a client")
     sizes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

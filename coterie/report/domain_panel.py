@@ -10,7 +10,9 @@ from coterie.report.formats import format_percent
 from coterie.report.line_chart import Curve, line_chart
 from coterie.report.run_reader import Run
 
-_HOW_TO_READ = "The darker a cell, the higher the accuracy. A frame marks a model on the data of its own client."
+_HOW_TO_READ = (
+    "The stronger the colour of a cell, the higher the accuracy. A frame marks a model on the data of its own client."
+)
 
 
 def domain_panel(run: Run) -> str | None:
@@ -58,7 +60,7 @@ def _charts(run: Run) -> str | None:
     lines = [line for line in lines if any(value is not None for value in line.y)]
     conflict = [Curve("conflict", rounds, run.measure("conflict"))]
     return page_parts.side_by_side(
-        line_chart(lines, "round", "accuracy of a model, mean over clients"),
+        line_chart(lines, "round", "mean accuracy of the models"),
         line_chart(conflict, "round", "share of examples in conflict"),
     )
 

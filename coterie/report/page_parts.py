@@ -15,6 +15,8 @@ from coterie.report.charts import CHART, dashes, series_variable
 
 MAX_TILES = 8
 """In one row."""
+MAX_TABLE_ROWS = 40
+"""A table with more scrolls."""
 
 ENHANCE = "coterie.enhance(document);"
 """What a page does once it is there; a live page does it again with each report."""
@@ -98,10 +100,12 @@ def scrollable(picture: str | None, name: str) -> str | None:
 
 
 def table(rows: Iterable[Sequence[Any]], head: Sequence[str] = ()) -> str:
-    """Return rows of values as a table; everything is escaped."""
+    """Return rows of values as a table, in a box that scrolls where there are many; everything is escaped."""
+    rows = list(rows)
     top = f"<tr>{''.join(f'<{_head(h)}>{escape(str(h))}</{_head(h)}>' for h in head)}</tr>" if head else ""
     body = "".join(f"<tr>{''.join(f'<td>{escape(str(v))}</td>' for v in row)}</tr>" for row in rows)
-    return f"<div class=wide><table>{top}{body}</table></div>"
+    box = 'class="wide tall" tabindex=0 role=region aria-label="table"' if len(rows) > MAX_TABLE_ROWS else "class=wide"
+    return f"<div {box}><table>{top}{body}</table></div>"
 
 
 def _head(text: object) -> str:

@@ -71,13 +71,23 @@ var coterie = (() => {
     const [size, unit] = UNITS.find(([size]) => Math.abs(value) >= size) || [1, "B"];
     return `${Number((value / size).toPrecision(digits))} ${unit}`;
   }
+  const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6, 1e7, 1e8];
+  function logSplits(low, high) {  // round numbers on a logarithmic axis, about four to eight
+    const first = Math.floor(Math.log10(low)), last = Math.ceil(Math.log10(high)), decades = last - first;
+    const factors = decades <= 1 ? [1, 2, 3, 5] : decades <= 4 ? [1, 3] : [1];
+    const stride = decades > 7 ? Math.ceil(decades / 7) : 1;
+    const all = [];
+    for (let k = first; k <= last; k += stride) for (const factor of factors) all.push(Number(`${factor}e${k}`));
+    const found = all.filter(value => value >= low && value <= high);
+    return found.length > 1 ? found : [low, Math.sqrt(low * high), high].map(value => Number(value.toPrecision(3)));
+  }
   const SVG = "http://www.w3.org/2000/svg";
   function swatch(line) {
     const picture = document.createElementNS(SVG, "svg"), stroke = document.createElementNS(SVG, "line");
     for (const [name, value] of Object.entries({class: "swatch", viewBox: "0 0 26 8", "aria-hidden": "true"}))
       picture.setAttribute(name, value);
-    const dash = line.dash.join(" ") || "none";
-    for (const [name, value] of Object.entries({x1: 0, x2: 26, y1: 4, y2: 4, "stroke-width": 2.5, "stroke-dasharray": dash}))
+    const look = {"stroke-width": 2.5, "stroke-dasharray": line.dash.join(" ") || "none"};
+    for (const [name, value] of Object.entries({x1: 0, x2: 26, y1: 4, y2: 4, ...look}))
       stroke.setAttribute(name, value);
     stroke.style.stroke = `var(${line.colour})`;
     picture.append(stroke);
@@ -139,54 +149,74 @@ var coterie = (() => {
       for (let each = 0; each < count; each++) this.plot.setSeries(this.areas[k] + each, {show: shown});
     }
     draw() {
-      const {lines, x_label, y_label, x_bytes, log_x, log_y, points} = this.data;
-      const ink = colour("--ink"), grid = {stroke: colour("--line"), width: 1}, font = "12px system-ui, sans-serif";
-      const axis = {stroke: ink, grid, ticks: {...grid, size: 4}, font, labelFont: font, labelSize: 18, gap: 4};
-      const series = [{}], bands = [];
-      lines.forEach((line, k) => {
-        const stroke = colour(line.colour), show = !this.hidden.has(k);
-        series.push({label: line.label, stroke, width: line.width || 2, dash: line.dash, spanGaps: true, show,
-          points: {show: Boolean(points) && !line.plain, size: 7, fill: stroke}});
-        if (!line.low) return;
-        for (const end of ["low", "high"])
-          series.push({stroke: "transparent", width: 0, spanGaps: true, show, points: {show: false}});
-        bands.push({series: [series.length - 1, series.length - 2], fill: stroke + "33"});
-      });
-      const logTicks = (u, splits) => splits.map(value => value == null ? "" : Number(value.toPrecision(3)).toString());
       this.plot?.destroy();
+      const [series, bands] = this.series();
       this.plot = new uPlot({
-        width: Math.max(this.figure.clientWidth, 200), height: 270, series, bands, legend: {show: false},
-        padding: [8, 14, 0, 0],
-        scales: {
-          x: {time: false, distr: log_x ? 3 : 1, range: () => this.range || this.ends},
-          y: {distr: log_y ? 3 : 1, ...(log_y ? {} : {range: (u, low, high) => low == null ? [0, 1] :
-            low === high ? [low - (Math.abs(low) || 1) / 10, high + (Math.abs(high) || 1) / 10] :
-            [low - (high - low) / 20, high + (high - low) / 20]})},
-        },
-        axes: [
-          {...axis, label: x_label, size: 30, space: x_bytes ? 70 : 50, ...(x_bytes ?
-            {values: (u, splits) => splits.map(value => bytes(value))} : log_x ? {values: logTicks} : {})},
-          {...axis, label: y_label, size: (u, values) => Math.max(34, 12 + 7 * Math.max(0, ...(values || []).map(v => String(v ?? "").length))),
-            ...(log_y ? {values: logTicks} : {values: (u, splits) => splits.map(number)})},
-        ],
+        width: Math.max(this.figure.clientWidth, 200),
+        height: 270,
+        series,
+        bands,
+        legend: {show: false},
+        padding: [8, this.data.x_bytes ? 26 : 14, 0, 0],
+        scales: this.scales(),
+        axes: this.axes(),
         cursor: {
-          drag: {x: true, y: false, setScale: false}, y: false,
+          drag: {x: true, y: false, setScale: false},
+          y: false,
           points: {size: 8, show: (u, k) => this.areas.includes(k) ? undefined : null},
           dataIdx: (u, k, at) => this.nearest(k, at),
         },
-        hooks: {
-          setCursor: [u => this.tell(u)],
-          setSelect: [u => {
-            if (u.select.width < 4) return;
-            const ends = [u.select.left, u.select.left + u.select.width].map(place => u.posToVal(place, "x"));
-            u.setSelect({left: 0, top: 0, width: 0, height: 0}, false);
-            this.show(ends);
-          }],
-        },
+        hooks: {setCursor: [u => this.tell(u)], setSelect: [u => this.select(u)]},
       }, this.columns, this.area);
       this.plot.over.addEventListener("dblclick", () => this.show(null));
-      const canvas = this.plot.root.querySelector("canvas");
-      canvas.setAttribute("aria-hidden", "true");
+      this.plot.root.querySelector("canvas").setAttribute("aria-hidden", "true");
+    }
+    series() {  // a line, and the ends of its band where it has one
+      const series = [{}], bands = [];
+      this.data.lines.forEach((line, k) => {
+        const stroke = colour(line.colour), show = !this.hidden.has(k);
+        const points = {show: this.data.points && !line.plain, size: 7, fill: stroke};
+        series.push({label: line.label, stroke, width: line.width || 2, dash: line.dash, spanGaps: true, show, points});
+        if (!line.low) return;
+        const end = {stroke: "transparent", width: 0, spanGaps: true, show, points: {show: false}};
+        series.push(end, {...end});
+        bands.push({series: [series.length - 1, series.length - 2], fill: stroke + "33"});
+      });
+      return [series, bands];
+    }
+    scales() {
+      const {log_x, log_y} = this.data;
+      const range = (u, low, high) => {
+        if (low == null) return log_y ? [1, 10] : [0, 1];
+        if (log_y) return [low / 1.15, high * 1.15];
+        const margin = low === high ? (Math.abs(low) || 1) / 10 : (high - low) / 20;
+        return [low - margin, high + margin];
+      };
+      const ends = () => this.range || this.ends;
+      return {x: {time: false, distr: log_x ? 3 : 1, range: ends}, y: {distr: log_y ? 3 : 1, range}};
+    }
+    axes() {
+      const {x_label, y_label, x_bytes, log_x, log_y} = this.data;
+      const grid = {stroke: colour("--line"), width: 1}, font = "12px system-ui, sans-serif";
+      const text = {stroke: colour("--ink"), font, labelFont: font, labelSize: 18, gap: 4};
+      const look = {...text, grid, ticks: {...grid, size: 4}};
+      const linear = {values: (u, splits) => splits.map(number)};
+      const log = {
+        splits: (u, axis, low, high) => logSplits(low, high),
+        filter: (u, splits) => splits,
+        values: (u, splits) => splits.map(value => Number(value.toPrecision(3)).toString()),
+      };
+      const whole = this.columns[0].every(Number.isInteger) ? {incrs: WHOLE} : {};
+      const x = x_bytes ? {values: (u, splits) => splits.map(value => bytes(value)), space: 70} : log_x ? log : whole;
+      const longest = values => Math.max(0, ...(values || []).map(value => String(value).length));
+      const size = (u, values) => Math.max(34, 12 + 7 * longest(values));
+      return [{...look, label: x_label, size: 30, ...x}, {...look, label: y_label, size, ...(log_y ? log : linear)}];
+    }
+    select(u) {  // the reader has dragged over a part
+      if (u.select.width < 4) return;
+      const ends = [u.select.left, u.select.left + u.select.width].map(place => u.posToVal(place, "x"));
+      u.setSelect({left: 0, top: 0, width: 0, height: 0}, false);
+      this.show(ends);
     }
     nearest(k, at) {  // lines may have values at different places: the nearest place where this one has
       const values = this.columns[k], xs = this.columns[0];
@@ -209,9 +239,12 @@ var coterie = (() => {
       const near = new Set([...rows].sort((a, b) => a.far - b.far).slice(0, 8));
       const x = this.columns[0][idx];
       const head = this.data.x_bytes ? `${bytes(x)} ${this.data.x_label}` : `${this.data.x_label} ${number6(x)}`;
-      this.hover.replaceChildren(head, ...rows.filter(row => near.has(row)).map(({line, y, band}) => make("div", {},
-        swatch(line), line.label || this.data.y_label, make("b", {}, number(y) + (band && band[0] != null && band[1] !== band[0] ?
-          ` (${number(band[0])} to ${number(band[1])})` : "")))));
+      const describe = ({line, y, band}) => {
+        const wide = band && band[0] != null && band[0] !== band[1];
+        const text = number(y) + (wide ? ` (${band.map(number).join(" to ")})` : "");
+        return make("div", {}, swatch(line), line.label || this.data.y_label, make("b", {}, text));
+      };
+      this.hover.replaceChildren(head, ...rows.filter(row => near.has(row)).map(describe));
       if (rows.length > 8) this.hover.append(`and ${rows.length - 8} more`);
       this.hover.hidden = false;
       const box = u.over, place = this.area.offsetLeft + box.offsetLeft + left;
