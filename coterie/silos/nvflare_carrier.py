@@ -38,6 +38,9 @@ from coterie.silos.party_process import PartyProcess
 from coterie.silos.project import list_silos, read_project
 from coterie.silos.revoke import list_revoked
 
+END_SECONDS = 2.0
+"""How long a job has to tell its silos that it ends, before its process here is ended and the next is submitted."""
+
 READY_SECONDS = 60.0
 """How long a job may take to start before another is submitted."""
 
@@ -337,7 +340,7 @@ class NVFlareCoordinator:
         if lease is not None:
             with suppress(Closed):
                 lease.line.send({"kind": "end"})
-            lease.lost.wait(5.0)
+            lease.lost.wait(END_SECONDS)
             lease.line.close()
 
     def _start(self) -> PartyProcess:

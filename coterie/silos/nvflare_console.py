@@ -19,6 +19,9 @@ from coterie.core.packages import import_package
 from coterie.silos.nvflare_kit import CONSOLE
 
 CONNECT_SECONDS = 5.0
+
+TASK_SECONDS = 0.5
+"""How often a silo's part of a job asks for a task. A job begins with two, and NVFlare's default is 2 seconds."""
 _NO_REPLY = "no_reply"
 
 
@@ -128,6 +131,7 @@ def write_job(folder: Path, lease: str, sites: Sequence[str], quorum: int) -> No
     executor = {"client_obj_id": "_client", "collab_obj_ids": [], "props": {}}
     executor = {"path": f"{runtime}.executor.CollabExecutor", "args": executor}
     server = {
+        "server": {"task_request_interval": TASK_SECONDS},
         "workflows": [{"id": "controller", "path": f"{runtime}.controller.CollabController", "args": controller}],
         "components": [{"id": "_server", "path": f"{relay}.CoordinatorRelay", "args": {"lease": lease}}],
     }

@@ -3,8 +3,9 @@
 A job is a lease. It may end at any time, so nothing that matters lives in it: the rounds run in the coordinator's own
 process and training in the silo's, and both are reached over a local socket (`coterie.silos.local_socket`).
 
-NVFlare would load PyTorch into a job to read tensors. A relay carries bytes alone, so it refuses the module that does
-it: the job starts sooner, stays small, and nobody's tensor is ever parsed in it.
+NVFlare would load PyTorch into a job, to read tensors and, at its end, to clean up after those that it read. A relay
+carries bytes alone, so it refuses the modules that do it: the job starts and ends sooner, stays small, and nobody's
+tensor is ever parsed in it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-sys.modules.setdefault("nvflare.app_opt.pt.decomposers", None)  # type: ignore[arg-type]
+for _module in ("decomposers", "tensor_downloader"):
+    sys.modules.setdefault(f"nvflare.app_opt.pt.{_module}", None)  # type: ignore[arg-type]
 
 from nvflare.collab import collab  # noqa: E402
 

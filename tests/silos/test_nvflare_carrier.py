@@ -1,4 +1,6 @@
 import random
+import subprocess
+import sys
 
 import pytest
 
@@ -38,3 +40,14 @@ def test_three_silos_answer_over_tls_and_nothing_is_left_running(tmp_path):
         assert len(processes) == 8  # of each party: NVFlare's own, and a job's
 
     assert wait_until(lambda: not processes_of(tmp_path), 5.0)
+
+
+def test_a_relay_loads_no_pytorch_when_its_job_ends():
+    """NVFlare's clean-up of tensors, which a relay never has, would import it."""
+    script = (
+        "import sys; import coterie.silos.nvflare_relay\n"
+        "from nvflare.apis.impl.wf_comm_server import WFCommServer\n"
+        "WFCommServer._cleanup_inflight_tensor_downloads(None, None)\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
