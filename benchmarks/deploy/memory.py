@@ -1,6 +1,7 @@
 """Memory at the coordinator while the answers of many silos are added: coterie, and the FedAvg of Flower and NVFlare.
 
-    python benchmarks/deploy/memory.py [--systems coterie flower nvflare] [--silos 3 30] [--mb 25]
+    python3 -m venv flower && flower/bin/pip install flwr==1.42.0 torch==2.13.0
+    python benchmarks/deploy/memory.py --flower flower/bin [--systems coterie flower nvflare] [--silos 3 30] [--mb 25]
 
 No silo runs. Every answer is made when it is wanted and has the same numbers, so that only what the coordinator keeps
 counts. Each case is a process of its own and a line of memory.jsonl, and is not run again. The memory is the process's
@@ -121,6 +122,7 @@ def main() -> None:
     parser.add_argument("--systems", nargs="+", default=list(MEASURES))
     parser.add_argument("--silos", nargs="+", type=int, default=[3, 30])
     parser.add_argument("--mb", type=int, default=25)
+    parser.add_argument("--flower", type=Path, default=Path("flower/bin"), help="the folder with Flower's programs")
     parser.add_argument("--one", nargs=2)
     given = parser.parse_args()
     if given.one:
@@ -133,7 +135,8 @@ def main() -> None:
             key = {"system": system, "silos": silos, "mb": given.mb}
             if any(key.items() <= row.items() for row in rows):
                 continue
-            command = [sys.executable, __file__, "--mb", str(given.mb), "--one", system, str(silos)]
+            python = str(given.flower.absolute() / "python") if system == "flower" else sys.executable
+            command = [python, __file__, "--mb", str(given.mb), "--one", system, str(silos)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 print(f"{system} could not run: {done.stderr.strip().splitlines()[-1]}")
