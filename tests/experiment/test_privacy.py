@@ -136,6 +136,23 @@ def test_more_rounds_may_not_spend_more_than_was_asked(tmp_path: Path) -> None:
     assert longer["epsilon"] == spent({Event(2.0): 5}, 1e-3)  # no target was named: the ledger goes on
 
 
+def test_a_run_goes_on_with_the_keys_of_its_guarantee_alone(tmp_path: Path) -> None:
+    """Otherwise earlier rounds would be counted as if they had had the noise, or the cohorts, of later ones."""
+    start(tmp_path, "rounds=1")
+    before = weights(tmp_path)
+    for key in (
+        "privacy.noise_multiplier=9.0",
+        "privacy.clip_norm=1.0",
+        "privacy.noise=rng_seed",
+        "cohort.fraction=0.5",
+    ):
+        with pytest.raises(Mistake, match=f"{key.partition('=')[0]}: changed since the run in .* began"):
+            start(tmp_path, key, resume=True)
+    with pytest.raises(Mistake, match=r"privacy\.\w+.*: changed since the run in .* began"):
+        start(tmp_path, text=FILE[: FILE.index("[privacy]")], resume=True)
+    assert weights(tmp_path) == before
+
+
 def test_a_run_without_its_secret_does_not_go_on(tmp_path: Path) -> None:
     start(tmp_path)
     (tmp_path / "run" / "noise.json").unlink()
