@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -135,6 +136,30 @@ def test_an_attacker_moves_the_model_by_its_bound_at_most() -> None:
     assert len(hostile.attackers()) == 1
     difference = moved(run(honest)[0]) - moved(run(hostile)[0])
     assert 0 < float(difference.norm()) <= 2 * 0.1 / 6 * (1 + 1e-9)  # its update points elsewhere
+
+
+@pytest.mark.parametrize("codec", [None, "top_k", "float16", "uint8"])
+@pytest.mark.parametrize("size", [0.0, 1e3, 1e30, 1e300, math.nan])
+def test_whatever_a_client_holds_moves_the_model_by_its_bound_at_most(codec: str | None, size: float) -> None:
+    """Two rounds, so that what a codec has kept of the first update comes in the second: each moves it by 2 C / n.
+
+    Both second rounds start from the model after the honest first one, so that all others send the same.
+    """
+    options = {"privacy": {"clip_norm": 0.1}, "rounds": 2, "up": codec and coterie.Communication(codec)}
+    honest, first = ragged(), None
+    hostile = {**honest, "1": Examples(honest["1"].tensors()[0] * size, honest["1"].tensors()[1])}
+    ends = []
+    for clients in (honest, hostile):
+        plan = without_noise(
+            private_plan(coterie.fedavg(lr=0.5, batch_size=5), clients=MappingProxyType(clients), **options)
+        )
+        rounds = run(plan)
+        ends.append(moved(rounds[0]))
+        again = run(plan, resume=coterie.Resume(1, first or rounds[0].state, rounds[0].store))
+        first = first or rounds[0].state
+        ends.append(moved(again[0]))
+    for k in (0, 1):
+        assert float((ends[k] - ends[k + 2]).norm()) <= 2 * 0.1 / 6 * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("privacy", [{}, {"clip": "adaptive"}, {"where": "clients"}])
