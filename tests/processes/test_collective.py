@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,8 +45,14 @@ def functions() -> Iterator[Function]:
                 yield Function(f"{here}:{node.name}", node, names)
 
 
-ALL = list(functions())
-COLLECTIVE = {function.place: function for function in ALL if function.is_collective}
+@cache
+def all_functions() -> list[Function]:
+    return list(functions())
+
+
+@cache
+def collective_functions() -> dict[str, Function]:
+    return {function.place: function for function in all_functions() if function.is_collective}
 
 
 def collective_calls(function: Function) -> Iterator[str]:
@@ -58,24 +65,26 @@ def collective_calls(function: Function) -> Iterator[str]:
             yield called
         module, _, attribute = function.names.get(receiver or name, "").partition(":")
         place = f"{module}.{attribute}:{name}" if receiver else f"{module}:{attribute}"
-        if place in COLLECTIVE:
+        if place in collective_functions():
             given = any(keyword.arg == "team" for keyword in node.keywords) or any(
                 "team" in ast.unparse(argument) for argument in node.args
             )
-            if given or not COLLECTIVE[place].can_be_alone:
+            if given or not collective_functions()[place].can_be_alone:
                 yield called
 
 
 def test_who_calls_a_collective_function_is_collective_itself_and_says_so() -> None:
     """In the rooms below those that start processes or are started in several."""
     rooms = ("coterie.loop.", "coterie.processes.", "coterie.probes.")
-    callers = {function.place: set(collective_calls(function)) for function in ALL if not function.is_collective}
+    callers = {
+        function.place: set(collective_calls(function)) for function in all_functions() if not function.is_collective
+    }
     assert {place: calls for place, calls in callers.items() if calls and place.startswith(rooms)} == {}
 
 
 def test_calls_are_found() -> None:
     """Of the team itself, of an imported function, and of one in an imported module."""
-    calls = {function.place: set(collective_calls(function)) for function in ALL}
+    calls = {function.place: set(collective_calls(function)) for function in all_functions()}
     assert "self.team.gather" in calls["coterie.loop.checkpoint:load"]
     assert "jobs_of_cohort" in calls["coterie.loop.round:work"]
     assert "evaluate.scores" in calls["coterie.loop.measure:_measure_common_model"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,6 @@ from coterie.experiment.toml_file import read_toml
 from tests.site.hook import DOCS, messages, site_hook
 
 PAGE = (DOCS / "troubleshooting.md").read_text("utf-8")
-MESSAGES = messages.read_messages(DOCS.parent / "coterie")
 GOOD = {
     "rounds": 1,
     "data": {"source": "digits", "num_clients": 2},
@@ -23,21 +24,26 @@ GOOD = {
 }
 
 
+@cache
+def all_messages() -> list[Any]:
+    return list(messages.read_messages(DOCS.parent / "coterie"))
+
+
 def is_on_the_page(sentence: str) -> bool:
     """Whether a message that a user got is one of the page's, with the gaps filled; a file's name may come first."""
     bare = re.sub(r"^(\w+\.)?(\w+ = )", r"\2", sentence)
     after_name = sentence.partition(": ")[2]
-    patterns = (re.escape(message.text).replace(messages.GAP, ".*") for message in MESSAGES if message.text)
+    patterns = (re.escape(message.text).replace(messages.GAP, ".*") for message in all_messages() if message.text)
     return any(re.fullmatch(pattern, text) for pattern in patterns for text in (sentence, bare, after_name))
 
 
 def test_every_message_is_below_a_symptom() -> None:
-    left_over = site_hook.group_messages(PAGE, MESSAGES)[""]
+    left_over = site_hook.group_messages(PAGE, all_messages())[""]
     assert not left_over, f"add {sorted({m.place for m in left_over})} to a marker of docs/troubleshooting.md"
 
 
 def test_every_marker_names_files_that_say_something() -> None:
-    by_place = {part for m in MESSAGES for part in (m.place, *map(str, Path(m.place).parents))}
+    by_place = {part for m in all_messages() for part in (m.place, *map(str, Path(m.place).parents))}
     assert [place for place in site_hook.groups(PAGE) if place not in by_place] == []
 
 
@@ -48,8 +54,8 @@ def test_every_symptom_says_what_to_do_in_words() -> None:
 
 
 def test_few_places_only_pass_on_what_others_say() -> None:
-    silent = {(m.place, m.line) for m in MESSAGES if not m.text}
-    assert len(silent) < 0.06 * len({(m.place, m.line) for m in MESSAGES})
+    silent = {(m.place, m.line) for m in all_messages() if not m.text}
+    assert len(silent) < 0.06 * len({(m.place, m.line) for m in all_messages()})
 
 
 @pytest.mark.parametrize(
