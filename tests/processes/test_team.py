@@ -31,6 +31,8 @@ from tests.common.test_every_algorithm import run
 from tests.federations import SIZES, dense, distance, ragged
 
 SIZE = 2
+ROUNDS = 3
+"""The third is the first in which every recipe trains."""
 FEDAVG = coterie.fedavg(lr=0.1, batch_size=5)
 
 
@@ -110,8 +112,10 @@ def outcome(rounds: list[Round], team: Team) -> dict[str, Any]:
 def all_cases(team: Team, folder: Path) -> dict[str, dict[str, Any]]:
     """Run every case, in each process of the team."""
     engine = Sequential(dtype=torch.float64)
-    results = {name: outcome(run(engine=engine, team=team, **case), team) for name, case in CASES.items()}
-    vectorised = run(RECIPES["scaffold"], Vectorised(dtype=torch.float64), team=team)
+    results = {
+        name: outcome(run(engine=engine, rounds=ROUNDS, team=team, **case), team) for name, case in CASES.items()
+    }
+    vectorised = run(RECIPES["scaffold"], Vectorised(dtype=torch.float64), rounds=ROUNDS, team=team)
     secrets = {"secrets": {str(k): secret for k, secret in enumerate(draw_secrets(team))}}
     return results | {"vectorised": outcome(vectorised, team)} | secrets | resumed(team, folder)
 
@@ -158,7 +162,7 @@ def assert_same(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_a_team_agrees_with_one_process(launched: Any, name: str) -> None:
     """To 1e-10 in float64, with ragged, partially sampled, faulty and stateful clients, BatchNorm and dropout."""
-    alone = outcome(run(engine=Sequential(dtype=torch.float64), **CASES[name]), ALONE)
+    alone = outcome(run(engine=Sequential(dtype=torch.float64), rounds=ROUNDS, **CASES[name]), ALONE)
     assert_same(alone, launched[0][name])
 
 
@@ -169,7 +173,8 @@ def test_all_processes_of_a_run_know_one_secret(launched: Any) -> None:
 
 
 def test_an_engine_inside_a_team(launched: Any) -> None:
-    assert_same(outcome(run(RECIPES["scaffold"], Sequential(dtype=torch.float64)), ALONE), launched[0]["vectorised"])
+    alone = run(RECIPES["scaffold"], Sequential(dtype=torch.float64), rounds=ROUNDS)
+    assert_same(outcome(alone, ALONE), launched[0]["vectorised"])
 
 
 @pytest.mark.parametrize("written_by", ["team", "one"])
