@@ -8,7 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,8 @@ local_steps = 1
 """
 EVERY = {"report": 2, "run": 2, "probe": 4}
 """Commands that take long are called for every second mutation, or every fourth; a file has seven, an odd number."""
+PARTS = 3
+"""The mutations are taken in turn by so many tests, the first of which is not long."""
 JSON_VALUES = [b"{}", b"[]", b"null", b"1", b'"text"', b"[1, 2]", b"[[[]]]", b'{"round": 1}', b"NaN", b"[" * 5000]
 
 
@@ -154,13 +156,14 @@ def is_sentence(text: str) -> bool:
     return text.endswith("\n") and len(text) > 1 and all(line.startswith("note: ") for line in notes)
 
 
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.long) for part in range(1, PARTS))])
 @pytest.mark.parametrize("state", ["done", "stopped"])
 def test_damage_of_any_file_is_mended_or_said(
-    state: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    state: str, part: int, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every command ends as it would without the damage, or with a sentence; no result is another one.
 
-    The number of mutations stands in docs/reliability.md.
+    The number of mutations of all parts stands in docs/reliability.md.
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("os.fsync", lambda handle: None)
@@ -183,7 +186,7 @@ def test_damage_of_any_file_is_mended_or_said(
         right[name] = end, look()
     assert right["run"][1] == without_times(tiny / "done")
     problems, statuses, tried = [], Counter[tuple[str, int]](), 0
-    for number, mutation in enumerate(mutations(home)):
+    for number, mutation in enumerate(islice(mutations(home), part, None, PARTS)):
         original = (home / mutation.name).read_bytes()
         changed = mutation.change(original)
         if changed == original:
@@ -207,8 +210,8 @@ def test_damage_of_any_file_is_mended_or_said(
             if not (is_right and look() == right[name][1] if end.status == 0 else is_sentence(end.err)):
                 problems.append(f"{mutation.name}, {mutation.what}: {name} gave {end}")
     assert not problems, "\n".join(problems)
-    assert tried >= 100
-    assert statuses["run", 0] > 50
+    assert tried >= 100 // PARTS
+    assert statuses["run", 0] > 50 // PARTS
     assert not statuses["run", 2]  # all of it is mended
     assert all(statuses[name, 0] and statuses[name, 2] for name in commands if name != "run"), statuses
 
