@@ -212,8 +212,18 @@ def test_a_rehearsal_without_the_package_says_how_to_install_it(
     assert not Path("runs").exists()
 
 
-def test_four_hospitals_with_keys_and_processes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_silos_with_keys_and_processes(capsys: pytest.CaptureFixture[str]) -> None:
     """The whole command, over NVFlare: the weights are those of the simulation."""
+    pytest.importorskip("nvflare")
+    out = command(capsys, "rehearse", "digits.toml", "rounds=1", "--silos", "2")
+    assert out.splitlines()[-1] == "the weights are the simulation's, bit for bit"
+    for silo in ("silo-1", "silo-2"):
+        assert "are in one chain" in command(capsys, "audit", f"runs/digits/silos/{silo}")
+
+
+@pytest.mark.long
+def test_four_hospitals_with_keys_and_processes(capsys: pytest.CaptureFixture[str]) -> None:
+    """The same with a silo for each hospital, whose processes take a minute to start."""
     pytest.importorskip("nvflare")
     if not (REAL / "heart_disease").is_dir():
         pytest.skip("the data are not here")
