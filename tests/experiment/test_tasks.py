@@ -72,6 +72,7 @@ def test_several_digits_in_a_picture_are_several_labels(tmp_path: Path) -> None:
     assert "<th>with it</th>" in (tmp_path / "out" / "report.html").read_text()
 
 
+@pytest.mark.pictures
 def test_the_pixels_of_digits_are_found_by_a_model_in_pytorch_s_order(tmp_path: Path) -> None:
     digits = load_digits().images[:300].astype(np.float32) / 16
     noisy = digits + np.random.default_rng(0).normal(0, 0.2, digits.shape).astype(np.float32)

@@ -260,6 +260,7 @@ def test_a_model_of_text_predicts_no_class_of_a_whole_example(tmp_path: Path) ->
         model.probabilities(found.x)
 
 
+@pytest.mark.pictures
 def test_the_report_calls_labels_by_their_names(wards: Path, tmp_path: Path) -> None:
     """In the order of their classes; clients.json keeps numbers."""
     found = read_run(run(load_settings(wards), tmp_path / "run").folder)
