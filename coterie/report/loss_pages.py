@@ -78,7 +78,7 @@ def _non_finite_to_none(values: Sequence[float]) -> list[float | None]:
 
 
 def _draw_contours(figure: Figure, plane: Plane, name: str, models: Sequence[str]) -> None:
-    """Draw lines of equal values of the measure `name` on the plane, and a dot for each model."""
+    """Draw lines of equal values of the measure `name` on the plane, and a mark for each of the three models."""
     axes = figure.add_subplot()
     values = np.ma.masked_invalid(np.array(plane.measures[name]))
     low, high = values.min(), values.max()
@@ -88,7 +88,7 @@ def _draw_contours(figure: Figure, plane: Plane, name: str, models: Sequence[str
         lines = axes.contour(plane.x, plane.y, values, levels=levels, colors=[SERIES_COLOURS[0]], linewidths=0.9)
         axes.clabel(lines, fmt="%.3g", fontsize=8, colors=[TEXT_COLOUR])
     for k, ((x, y), model) in enumerate(zip(plane.models, models, strict=True), 1):
-        axes.plot([x], [y], "o", color=SERIES_COLOURS[k], markersize=7, label=model)
+        axes.plot([x], [y], "os^"[k - 1], color=SERIES_COLOURS[k], markersize=7, label=model)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_title(name)
     axes.set_xlabel("distance from the first model towards the second")

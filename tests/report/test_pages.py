@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import runpy
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -483,3 +484,12 @@ def test_pages_of_probes_in_the_folder_are_linked(tmp_path: Path) -> None:
     path = folder(tmp_path / "run", [0.5, 0.9])
     (path / "plane.html").write_text("")
     assert Page(write_report(path)).links == ["data:,", "plane.html"]
+
+
+@pytest.mark.long
+def test_the_report_of_a_long_run_is_small(tmp_path: Path) -> None:
+    """Ten thousand rounds of a hundred clients, with every probe, take under 6 MB."""
+    script = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks/report/measure.py"))
+    page = write_report(script["write_folder"](tmp_path / "run", 10_000, 100))
+    assert page.stat().st_size < 6e6
+    assert len(plots(page.read_text(encoding="utf-8"))) == 14
