@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import html
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -140,11 +141,17 @@ def source_pages(pages: Iterable[Path]) -> dict[str, str]:
         name = path.relative_to(ROOT).as_posix()
         files = sorted(each for each in path.iterdir() if each.suffix in LANGUAGES) if path.is_dir() else [path]
         shown = "\n\n".join(_code(each, path.is_dir()) for each in files)
-        found[f"source/{name}.md"] = f"---\nsearch:\n  exclude: true\n---\n\n# {name}\n\n{shown}\n"
+        head = "" if path.suffix == ".ipynb" else f"---\nsearch:\n  exclude: true\n---\n\n# {name}\n\n"
+        found[f"source/{name}.md"] = f"{head}{shown}\n"
     return found
 
 
 def _code(path: Path, titled: bool) -> str:
+    """Return a file as a block of code, or a notebook as its text and cells."""
+    if path.suffix == ".ipynb":
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        texts = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
+        return "\n\n".join(text if kind == "markdown" else f"```python\n{text}\n```" for kind, text in texts)
     fence = f"``````{LANGUAGES[path.suffix]}\n{path.read_text('utf-8')}\n``````"
     return f"## {path.name}\n\n{fence}" if titled else fence
 
