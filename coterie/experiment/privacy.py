@@ -17,7 +17,7 @@ from coterie.loop.private_plan import complete_privacy, event_of_round
 from coterie.privacy.accountant import spent
 from coterie.privacy.table import Privacy
 
-COVERED = "all that the server sends, so the model after every round, and measures of it on test data that the server may show"
+COVERED = "all that the server sends, so the model after every round too, and measures on test data that it may show"
 
 
 @contextmanager
