@@ -170,6 +170,13 @@ def inside(markdown: str, page: Path) -> str:
     return LINK.sub(mend, markdown)
 
 
+def on_config(config: Any) -> Any:
+    """Put every decision into the menu."""
+    decisions = sorted(path.relative_to(DOCS).as_posix() for path in (DOCS / "decisions").glob("*.md"))
+    next(entry for entry in config.nav if "Decisions" in entry)["Decisions"] = decisions
+    return config
+
+
 def on_files(files: Any, config: Mapping[str, Any]) -> Any:
     """Add the pages that are made from the code."""
     from mkdocs.structure.files import File
