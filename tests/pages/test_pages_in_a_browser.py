@@ -29,6 +29,7 @@ AXE = Path(os.environ.get("COTERIE_AXE", ROOT / ".venv/npm/node_modules/axe-core
 
 pytestmark = [
     pytest.mark.pages,
+    pytest.mark.pictures,
     pytest.mark.skipif(find_browser() is None, reason="there is no Chromium"),
 ]
 

@@ -163,7 +163,7 @@ var coterie = (() => {
         cursor: {
           drag: {x: true, y: false, setScale: false},
           y: false,
-          points: {size: 8, show: (u, k) => this.areas.includes(k) ? undefined : null},
+          points: {size: 8},
           dataIdx: (u, k, at) => this.nearest(k, at),
         },
         hooks: {setCursor: [u => this.tell(u)], setSelect: [u => this.select(u)]},
