@@ -1,4 +1,7 @@
-"""Flower's simulation engine, Ray with one actor a core. `python flower.py MODEL`; see `turns.py`."""
+"""Flower's simulation engine, Ray with one actor a core. `python peer_flower.py WORK [DEVICE]`; see `turns.py`.
+
+On a GPU, eight actors share it.
+"""
 
 import sys
 
@@ -11,16 +14,17 @@ from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
 from turns import asked, say
 
-NAME = sys.argv[1]
+NAME, DEVICE = sys.argv[1], (*sys.argv[2:], "cpu")[0]
+WORK = work.WORKS[NAME]
 client, server = ClientApp(), ServerApp()
 
 
 @client.train()
 def train(message: Message, context: Context) -> Message:
     torch.set_num_threads(1)
-    model = work.make(NAME)
+    model = work.make(WORK.model).to(DEVICE)
     model.load_state_dict(message.content["arrays"].to_torch_state_dict())
-    x, y = work.examples(NAME, int(context.node_config["partition-id"]))
+    x, y = (each.to(DEVICE) for each in work.examples(NAME, int(context.node_config["partition-id"])))
     optimizer = torch.optim.SGD(model.parameters(), lr=work.LR)
     for rows in torch.randperm(len(x)).split(work.BATCH):
         optimizer.zero_grad()
@@ -47,10 +51,10 @@ def main(grid: Grid, context: Context) -> None:
         began = time.perf_counter()
         return MetricRecord({"none": 0.0})
 
-    strategy = FedAvg(fraction_train=1.0, fraction_evaluate=0.0)
-    weights = ArrayRecord(work.make(NAME).state_dict())
+    strategy = FedAvg(fraction_train=WORK.cohort / WORK.clients, fraction_evaluate=0.0)
+    weights = ArrayRecord(work.make(WORK.model).state_dict())
     strategy.start(grid=grid, initial_arrays=weights, num_rounds=10_000, evaluate_fn=between)
 
 
-resources = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
-run_simulation(server, client, num_supernodes=work.CLIENTS, backend_config=resources)
+resources = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0 if DEVICE == "cpu" else 0.125}}
+run_simulation(server, client, num_supernodes=WORK.clients, backend_config=resources)

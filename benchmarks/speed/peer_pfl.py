@@ -1,4 +1,4 @@
-"""pfl-research, one process with one thread a core. `python pfl_research.py MODEL`; see `turns.py`."""
+"""pfl-research, one process with one thread a core. `python peer_pfl.py WORK [DEVICE]`; see `turns.py`."""
 
 import os
 import sys
@@ -19,15 +19,16 @@ from pfl.model.pytorch import PyTorchModel
 from torch import nn
 from turns import asked, say
 
-NAME = sys.argv[1]
+NAME, DEVICE = sys.argv[1], (*sys.argv[2:], "cpu")[0]
+WORK = work.WORKS[NAME]
 torch.set_num_threads(os.cpu_count() or 1)
-DATA = [work.examples(NAME, client) for client in range(work.CLIENTS)]
+DATA = [[x.to(DEVICE) for x in work.examples(NAME, client)] for client in range(WORK.clients)]
 
 
 class Model(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.net = work.make(NAME)
+        self.net = work.make(WORK.model)
 
     def forward(self, x):
         return self.net(x)
@@ -47,6 +48,8 @@ class Turns(TrainingProcessCallback):
         return Metrics()
 
     def after_central_iteration(self, *arguments, **named):
+        if DEVICE != "cpu":
+            torch.cuda.synchronize()
         say(seconds=time.perf_counter() - self.began)
         self._wait()
         return False, Metrics()
@@ -62,13 +65,13 @@ central = torch.optim.SGD(module.parameters(), lr=1.0)
 model = PyTorchModel(module, local_optimizer_create=torch.optim.SGD, central_optimizer=central)
 users = FederatedDataset(
     lambda user: Dataset(raw_data=list(DATA[user]), user_id=str(user)),
-    get_user_sampler("minimize_reuse", list(range(work.CLIENTS))),
+    get_user_sampler("minimize_reuse", list(range(WORK.clients))),
 )
 FederatedAveraging().run(
     algorithm_params=NNAlgorithmParams(
         central_num_iterations=10_000,
         evaluation_frequency=1_000_000,
-        train_cohort_size=work.CLIENTS,
+        train_cohort_size=WORK.cohort,
         val_cohort_size=0,
     ),
     backend=SimulatedBackend(training_data=users, val_data=None, postprocessors=[]),
