@@ -101,7 +101,13 @@ def aggregate_privately(
 
 
 def release_sum(
-    plan: Plan, number: int, state: Tree, broadcast: Tree, summed: Tree, surplus: float = 0.0
+    plan: Plan,
+    number: int,
+    state: Tree,
+    broadcast: Tree,
+    summed: Tree,
+    surplus: float = 0.0,
+    modulus: float = math.inf,
 ) -> tuple[Tree, Tree]:
     """Return the noisy mean of a round, from the sum of its bounded differences, and the state's own part.
 
@@ -112,6 +118,9 @@ def release_sum(
         broadcast: what the clients were sent.
         summed: float64; with noise already where the clients add it.
         surplus: see `BoundedSum`.
+        modulus: that of a secure sum, whose numbers are known up to multiples of it. A client that sends garbage can
+            shift the sum to where it wraps around, and then another one's update could move what is decoded by the
+            whole modulus. So the noisy sum is reduced again: that is a function of the true sum plus the noise.
     """
     privacy, protected = plan.guarantee, plan.algorithm.server.private
     assert privacy is not None, "a guarantee is given"
@@ -120,6 +129,8 @@ def release_sum(
     if privacy.where == "server":
         bounds = bounds_of(privacy, summed)
         summed = add_noise(summed, deviations(plan, bounds, limit, expected, summed), key)
+        if math.isfinite(modulus):
+            summed = tree.map(lambda x: x - modulus * torch.floor(x / modulus + 0.5), summed)
     like = _differences(protected, _honest_update(plan, number, broadcast), broadcast)
     mean = tree.map(lambda s, x: (s / expected).to(x.dtype), summed, like)
     aggregate = {part: protected[part].restore(mean[part], broadcast) for part in mean}

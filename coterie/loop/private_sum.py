@@ -4,7 +4,10 @@
     x_i = D_i + N(0, v^2), v^2 = (z C)^2 / m          where = "clients"; D_i: the update, scaled down to the norm C
     x_i = D_i, scaled down to C - s sqrt(d) / 2       where = "server", which adds the noise to the opened sum
 
-With where = "server", rounding moves an update by s sqrt(d) / 2 at most, so the norm of what is added is C at most.
+With where = "server", rounding moves an update by s sqrt(d) / 2 at most, so the norm of what is added is C at most. The
+server's noise is added to a sum that is known modulo 2^b s, and the result is reduced modulo 2^b s again. So what is
+released is a function of the true sum plus the noise, also if a client's garbage lets the sum wrap around. The range
+leaves room for the noise: without garbage nothing wraps.
 
 With where = "clients", the opened sum Q of n numbers costs no more than the sum of the x_i, although each of them is
 rounded by itself. The density of N(0, v^2) plus a uniform number of (-s/2, s/2), times s, gives the probability of each
@@ -32,8 +35,8 @@ from coterie.core import tree
 from coterie.core.errors import Mistake
 from coterie.core.tree import Tree
 from coterie.loop.plan import Plan
-from coterie.loop.private_client import add_share, limit_of, share_deviations
-from coterie.loop.private_plan import bounds_of
+from coterie.loop.private_client import add_share, deviations, limit_of, share_deviations
+from coterie.loop.private_plan import bounds_of, clients_asked
 from coterie.privacy.bounded_sum import bound
 from coterie.privacy.fixed_point import FixedPoint
 
@@ -52,9 +55,14 @@ def private_form(plan: Plan, clients: int) -> FixedPoint:
     privacy, parts = plan.guarantee, plan.algorithm.server.weighting
     assert privacy is not None, "a guarantee is given"
     limits = bounds_of(privacy, parts) or dict.fromkeys(parts, limit_of(plan, {}))
-    noise = share_deviations(plan, parts) if privacy.where == "clients" else dict.fromkeys(parts, 0.0)
+    n = max(clients, 1)
+    if privacy.where == "clients":
+        noise = share_deviations(plan, parts)
+    else:  # the range of the sum has n parts of this room
+        whole = deviations(plan, bounds_of(privacy, parts), limit_of(plan, {}), clients_asked(plan), parts)
+        noise = {part: deviation / n for part, deviation in whole.items()}
     largest = max(1.0, *(limits[part] + LARGEST_DRAW * noise[part] for part in parts))  # 1: the weight of a client
-    form = FixedPoint(max(clients, 1), privacy.secure_bits, largest)
+    form = FixedPoint(n, privacy.secure_bits, largest)
     if privacy.where == "clients":
         is_fine = min(noise.values()) >= LEAST_STEPS * form.step
     else:

@@ -28,7 +28,7 @@ from coterie.loop.plan import Plan
 from coterie.loop.private_client import protect
 from coterie.loop.private_round import aggregate_privately, mend_variances, private_info, release_sum, without_bound
 from coterie.loop.replies import check, corrupt, decode, encode, forge, inspect
-from coterie.loop.secure_round import aggregate_in_secret, hides_updates
+from coterie.loop.secure_round import aggregate_in_secret, fixed_point, hides_updates
 from coterie.loop.secure_work import SecureWork, SimulatedSecureWork
 from coterie.loop.spill import StoredTree
 from coterie.loop.store import Store
@@ -56,7 +56,8 @@ def one_round(
             plan, number, hidden, template_of, tally, lambda replies: keep(replies, store, states, tally)
         )
         if aggregate is not None and plan.guarantee is not None:
-            aggregate, own = release_sum(plan, number, state, broadcast, aggregate)
+            modulus = fixed_point(plan, len(tally.cohort)).modulus
+            aggregate, own = release_sum(plan, number, state, broadcast, aggregate, modulus=modulus)
     else:
         replies = accept_replies(plan, number, broadcast, store, tally, templates, states)
         if plan.guarantee is None:

@@ -78,6 +78,11 @@ class FixedPoint:
         return 2.0**-self.exponent
 
     @property
+    def modulus(self) -> float:
+        """2^b 2^-f: numbers that differ by it have one residue."""
+        return math.ldexp(self.step, self.bits)
+
+    @property
     def bytes(self) -> int:
         """The bytes of a number on its way."""
         return self.bits // 8

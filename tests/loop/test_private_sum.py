@@ -14,9 +14,11 @@ from torch import nn
 import coterie
 from coterie import Cohort, Examples, Mistake, Plan, Privacy, Round
 from coterie.core import tree
+from coterie.core.tree import Tree
 from coterie.engines.sequential import Sequential
 from coterie.loop.faults import Faults
 from coterie.loop.federate import federate
+from coterie.loop.private_round import release_sum
 from coterie.loop.private_sum import LEAST_STEPS, private_form, share_of_sum
 from tests.federations import ragged, seed_set
 
@@ -124,6 +126,38 @@ def test_rounding_leaves_no_norm_above_the_bound_where_the_server_adds_the_noise
         share = share_of_sum(plan, 1, "0", update, form)["delta"]["w"].numpy()
         largest = max(largest, float(np.linalg.norm(form.decode(form.encode(share)))))
     assert 0.09 < largest <= 0.1
+
+
+def decoded_beside_garbage(plan: Plan, moved: float) -> Tree:
+    """Return what six clients' opened sum looks like where one is garbage: it lies `moved` above the last number."""
+    form = private_form(plan, 6)
+    beyond = np.full(21, form.modulus / 2 - form.step) + moved
+    residues = np.rint(beyond / form.step).astype(np.int64).view(np.uint64)
+    numbers = torch.from_numpy(form.decode(form.unpack(form.pack(residues))))
+    return {"delta": {"buffers": {}, "params": {"weight": numbers[:18].reshape(3, 6), "bias": numbers[18:]}}}
+
+
+def test_garbage_that_lets_a_sum_wrap_around_shows_nothing_of_another_client() -> None:
+    """Without one client the sum is the largest number; with it, it wraps to the smallest. Modulo 2^b both are near."""
+    plan = private_plan(privacy={"where": "server"})
+    form, round = private_form(plan, 6), run(plan)[0]
+    totals = [decoded_beside_garbage(plan, moved) for moved in (0.0, 0.2)]
+    assert float((totals[0]["delta"]["params"]["bias"] - totals[1]["delta"]["params"]["bias"]).min()) > form.modulus - 1
+    broadcast = plan.algorithm.server.broadcast(round.before)
+    means = [release_sum(plan, 1, round.before, broadcast, total, modulus=form.modulus)[0] for total in totals]
+    for one, other in zip(*map(tree.leaves, means), strict=True):
+        apart = 6 * (other - one)
+        assert torch.allclose(
+            apart - form.modulus * (apart / form.modulus).round(), torch.tensor(0.2).double(), atol=1e-5
+        )
+        assert float(torch.maximum(one, other).abs().max()) <= form.modulus / 2 / 6
+
+
+def test_the_server_s_noise_has_room_in_the_range_of_the_sum() -> None:
+    """Noise of 60 bounds on a sum of six at most: without garbage nothing wraps around."""
+    plan = private_plan(privacy={"where": "server", "noise_multiplier": 60.0})
+    secret, clear = run(plan)[0], run(in_the_clear(plan))[0]
+    assert far(secret, clear) <= 100 * private_form(plan, 6).step
 
 
 @pytest.mark.filterwarnings("ignore:coterie")
