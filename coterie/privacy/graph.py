@@ -12,6 +12,9 @@ server, and a share delta that drop out, three things can go wrong (their sectio
 
 H(N, m, k) is the hypergeometric number of marked ones among k drawn from N, of which m are marked. `choose_degree`
 returns the smallest k, and t, for which E1 and E2 together have probability 2^-40 at most, and E3 2^-30.
+
+t is more than half of the k + 1 shares of a secret. Each holder gives a share of the key or of the seed of a client,
+never of both, so a server that tells some that the client is gone, and others that it stayed, gets t of one at most.
 """
 
 from __future__ import annotations
@@ -51,10 +54,11 @@ def choose_degree(clients: int, needed: int, colluding: float = 1 / 3) -> Degree
     dropped = 1 - needed / clients
     bad, staying = math.floor(colluding * clients), needed - 1  # of the others, at least
     for k in range(2, clients - 1, 2):
-        apart = clients * min(1.0, colluding + dropped) ** (k // 2)
-        if apart >= 2.0**-SECURITY_BITS:
+        apart, half = clients * min(1.0, colluding + dropped) ** (k // 2), k // 2
+        likely_fails = clients * _tail(clients - 1, staying, k, half, half) > 2.0**-CORRECTNESS_BITS
+        if apart >= 2.0**-SECURITY_BITS or likely_fails:
             continue
-        t = _fewest_shares(clients, k, bad, 2.0**-SECURITY_BITS - apart)
+        t = max(_fewest_shares(clients, k, bad, 2.0**-SECURITY_BITS - apart), half + 1)
         if clients * _tail(clients - 1, staying, k, 0, t - 1) <= 2.0**-CORRECTNESS_BITS:
             return Degree(k, t)
     return Degree(clients - 1, needed)

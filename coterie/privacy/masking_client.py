@@ -7,8 +7,8 @@
 
 Masks of two neighbours cancel in the sum. If one of them is gone, its key is put together and its masks are taken off.
 Its own mask protects what it has sent after all, too late: nobody ever gets both its seed and its key, since a client
-answers once and for each neighbour sends one of the two. Bonawitz et al., "Practical secure aggregation for
-privacy-preserving machine learning", CCS 2017, figure 4.
+answers once and for each neighbour sends one of the two, and each takes more than half of the shares. Bonawitz et al.,
+"Practical secure aggregation for privacy-preserving machine learning", CCS 2017, figure 4.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class MaskingClient:
             raise Unfit("this client has shared its keys in this sum already")
         if len(places) < LEAST_CLIENTS or self.name in neighbours.others:
             raise Unfit(f"a secure sum is of {LEAST_CLIENTS} clients or more, and the server names {len(places)}")
-        if not 2 <= neighbours.needed <= len(places) or min(places) < 1:
+        if not len(places) < 2 * neighbours.needed <= 2 * len(places) or min(places) < 1:
             raise Unfit(f"{neighbours.needed} of {len(places)} shares would open this client's numbers")
         if len(set(places)) < len(places) or len(set(keys)) < len(keys):
             raise Unfit("two neighbours have one place or one key")

@@ -37,13 +37,13 @@ class TooFew(ValueError):
 
 
 def find_quorum(cohort: int, threshold: float = THRESHOLD) -> int:
-    """Return how many of a cohort must stay until the end.
+    """Return how many of a cohort must stay until the end: more than half, see `coterie.privacy.graph`.
 
     Raises:
         Mistake: the threshold is not from 1/2 to 1.
     """
     require("threshold", threshold, 0.5 <= threshold <= 1, "a share of the cohort, from 0.5 to 1")
-    return max(2, math.ceil(threshold * cohort - 1e-9))
+    return max(cohort // 2 + 1, math.ceil(threshold * cohort - 1e-9))
 
 
 class MaskingServer:

@@ -23,10 +23,18 @@ def test_the_degree_meets_the_three_bounds_and_the_next_smaller_one_does_not(cli
         opened = clients * hypergeom.sf(t - 1, clients - 1, bad, k)
         apart = clients * (colluding + 1 - needed / clients) ** (k // 2)
         fails = clients * hypergeom.cdf(t - 1, clients - 1, needed - 1, k)
-        return opened + apart <= 2.0**-40 * (1 + 1e-6) and fails <= 2.0**-30 * (1 + 1e-6)
+        return opened + apart <= 2.0**-40 * (1 + 1e-6) and fails <= 2.0**-30 * (1 + 1e-6) and 2 * t > k + 1
 
     assert meets(k, t)
     assert not any(meets(k - 2, s) for s in range(1, k - 1))
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.6, 2 / 3, 0.9])
+def test_shares_of_one_secret_never_suffice_twice(threshold):
+    """A server that lies to some gets t shares of the key from them, or t of the seed from the others, never both."""
+    for clients in (3, 4, 10, 171, 200, 500, 1000, 10_000):
+        k, t = choose_degree(clients, find_quorum(clients, threshold))
+        assert k + 1 < 2 * t <= 2 * (k + 1)
 
 
 def test_a_small_cohort_masks_with_everyone():

@@ -61,8 +61,8 @@ def test_a_third_may_drop_over_the_steps(clients):
 
 
 def test_a_large_cohort_uses_the_sparse_graph_and_sums_exactly(monkeypatch):
-    """The degree is made small here: 8 neighbours of 40, of which 3 open a secret."""
-    monkeypatch.setattr(masking_server, "choose_degree", lambda clients, needed: Degree(8, 3))
+    """The degree is made small here: 8 neighbours of 40, and 5 of 9 shares open a secret."""
+    monkeypatch.setattr(masking_server, "choose_degree", lambda clients, needed: Degree(8, 5))
     numbers = numbers_of(40, d=3)
     opened, stayed = run_sum(numbers, {"numbers": ["c3", "c20"], "opening": ["c9"]})
     assert len(stayed) == 38
@@ -172,6 +172,7 @@ def test_a_client_shares_only_where_that_protects_it():
     for told, why in (
         (Neighbours(1, 2, {"b": three["b"]}), "3 clients or more"),
         (Neighbours(1, 1, three), "1 of 4 shares"),
+        (Neighbours(1, 2, three), "2 of 4 shares"),  # two others could give its key away, and two its seed
         (Neighbours(1, 5, three), "5 of 4 shares"),
         (Neighbours(2, 3, three), "one place"),
         (Neighbours(1, 3, {**three, "c": Neighbour(3, keys[0])}), "one key"),
@@ -209,5 +210,6 @@ def test_wrong_shares_open_nothing():
 
 def test_thresholds():
     assert [find_quorum(n) for n in (3, 4, 30, 99, 100)] == [2, 3, 20, 66, 67]
+    assert [find_quorum(n, 0.5) for n in (3, 4, 30, 99, 100)] == [2, 3, 16, 50, 51]
     with pytest.raises(Mistake, match="threshold"):
         find_quorum(10, 0.3)
