@@ -52,12 +52,12 @@ def mda(num_byzantine: NonNegativeInt) -> Geometric:
 
 
 def _find_tightest(distances: Tensor, k: int) -> Tensor:
-    """Return the set of k updates with the smallest diameter: int64 [k]."""
+    """Return the set of k updates with the smallest diameter: int64 [k], on the device of the distances."""
     sets = combinations(range(len(distances)), k)
     best: tuple[float, float] = (float("inf"), float("inf"))
-    found = torch.arange(k)
+    found = torch.arange(k, device=distances.device)
     while block := list(islice(sets, 4096)):
-        rows = torch.tensor(block)  # [b, k]
+        rows = torch.tensor(block, device=distances.device)  # [b, k]
         within = distances[rows[:, :, None], rows[:, None, :]].flatten(1)  # [b, k * k]
         spread = list(zip(within.amax(1).tolist(), within.sum(1).tolist(), strict=True))
         least = min(range(len(spread)), key=spread.__getitem__)
