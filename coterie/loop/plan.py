@@ -193,8 +193,8 @@ class Plan:
         }
 
     def to_device(self, state: Tree) -> Tree:
-        """Move a loaded server state to the engine's device. Scalars stay on the CPU, where any device can use them."""
-        return tree.map(lambda x: x.to(self.engine.device) if x.dim() else x, state)
+        """Move a loaded server state to the engine's device."""
+        return tree.map(lambda x: x.to(self.engine.device), state)
 
     def client_state_from(self, client: str, stored: Tree | None) -> Tree:
         """Return {"algorithm": C_i, "up": the codec's state}: the stored one, or the client's initial state."""
