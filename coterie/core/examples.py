@@ -23,7 +23,8 @@ class Examples:
 
     `x` [m, ...] and `y` [m, ...] (None without labels) may be a pool that many clients share. Then `rows` [n] int64
     selects this client's rows, so a hundred clients of one data set cost one copy of it. Arrays of NumPy and frames of
-    pandas become tensors, which share their memory where they can.
+    pandas become tensors, which share their memory where they can. `x` and `y` may lie on a GPU, from which batches are
+    then taken; `rows` is moved to the host.
 
     Raises:
         Mistake: `x` and `y` differ in length, or are not tensors.
@@ -43,6 +44,8 @@ class Examples:
             if not isinstance(value, Tensor) and (name == "x" or value is not None):
                 sentence = f"it is of type {type(value).__name__}; it must be a tensor, such as torch.as_tensor({name})"
                 raise Mistake(sentence, key=name)
+        if self.rows is not None:
+            object.__setattr__(self, "rows", self.rows.cpu())
         if not self.x.dim() or (self.y is not None and not self.y.dim()):
             raise Mistake("x and y are single numbers; they must be tensors with a row for each example")
         if self.y is not None and len(self.y) != len(self.x):
@@ -55,7 +58,8 @@ class Examples:
         """Return x [B, ...] and y [B, ...] of the examples numbered `index` [B], counted within these examples."""
         where = index if self.rows is None else self.rows[index]
         # `index_select` copies whole rows, and is five times as fast as indexing
-        return self.x.index_select(0, where), None if self.y is None else self.y.index_select(0, where)
+        x = self.x.index_select(0, where.to(self.x.device))
+        return x, None if self.y is None else self.y.index_select(0, where.to(self.y.device))
 
     def tensors(self) -> tuple[Tensor, Tensor | None]:
         """Return all of x [n, ...] and y [n, ...]; a copy if these examples are part of a larger pool."""
@@ -64,8 +68,10 @@ class Examples:
         return self.x[self.rows], self.labels()
 
     def labels(self) -> Tensor | None:
-        """Return all of y [n, ...], without reading x."""
-        return self.y if self.y is None or self.rows is None else self.y[self.rows]
+        """Return all of y [n, ...] on the host, without reading x."""
+        if self.y is None:
+            return None
+        return (self.y if self.rows is None else self.y[self.rows]).cpu()
 
     def take(self, index: Tensor) -> Examples:
         """Return the examples numbered `index` [B]; they share this pool's memory."""
