@@ -17,7 +17,8 @@ Times: seconds of a FedAvg round, E = 1, B = 10, plain SGD, on random examples: 
 BatchNorm, and a small transformer, with 50 of 200 clients. The engines, and the peers that install_peers.sh has
 installed, take turns; the GPU is waited for at both ends of a round; a first round warms up; medians count, the range
 stands beside them. Memory is the most that was allocated on the GPU in a round beyond what lay there before it.
-"CUDA graphs" is what the engine could gain, not what it does: see graphed.py.
+"Data there" has the examples on the GPU, in place of the host. "CUDA graphs" is what the engine could gain, not what it
+does: see graphed.py.
 """
 
 from __future__ import annotations
@@ -207,10 +208,12 @@ class Variant:
         make: makes the engine for a device.
         cohort: clients a round; None: as many as the work says.
         around: what holds while a round of it runs.
+        data_there: whether the examples lie on the device, in place of the host.
     """
 
     make: Callable[[torch.device], Engine]
     cohort: int | None = None
+    data_there: bool = False
     around: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
@@ -238,6 +241,7 @@ PLAIN = {
     "vectorised, 10 at once": vectorised(chunk=10),
     "vectorised, 25 at once": vectorised(chunk=25),
     "vectorised, all at once": vectorised(chunk=ALL),
+    "vectorised, all at once, data there": replace(vectorised(chunk=ALL), data_there=True),
     "vectorised, all at once, bf16": vectorised(chunk=ALL, precision="bf16"),
     "vectorised, all at once, CUDA graphs": graphs(compiled=False),
 }
@@ -265,8 +269,9 @@ class Running:
         self.engine = variant.make(place.device)
         self.cohort = min(variant.cohort or size.cohort, size.clients)
         torch.manual_seed(0)
+        data = pool(name, size, place.device if variant.data_there else torch.device("cpu"))
         self.rounds: Iterator[Round] = coterie.federate(
-            FEDAVG, work.make(size.model), pool(name, size), rounds=10_000, cohort=self.cohort, engine=self.engine
+            FEDAVG, work.make(size.model), data, rounds=10_000, cohort=self.cohort, engine=self.engine
         )
 
     def round(self) -> float:
@@ -299,10 +304,10 @@ class Running:
         self.rounds = iter(())
 
 
-def pool(name: str, size: work.Work) -> dict[str, coterie.Examples]:
-    """Return the clients, whose examples lie in one pool."""
+def pool(name: str, size: work.Work, device: torch.device) -> dict[str, coterie.Examples]:
+    """Return the clients, whose examples lie in one pool on the device."""
     made = [work.examples(name, client, size.examples) for client in range(size.clients)]
-    x, y = torch.cat([x for x, _ in made]), torch.cat([y for _, y in made])
+    x, y = (torch.cat(each).to(device) for each in zip(*made, strict=True))
     rows = torch.arange(len(x)).split(size.examples)
     return {str(client): coterie.Examples(x, y, own) for client, own in enumerate(rows)}
 
