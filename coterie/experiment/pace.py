@@ -16,7 +16,7 @@ class Pace:
         examples: how many examples their local steps processed; None where a secure sum hides that.
         work: the rounds without evaluation.
         evaluation: of models, and probes.
-        checkpoints: writing them.
+        checkpoints: waiting for them.
         other: showing rounds, and sending them to trackers.
     """
 

@@ -179,6 +179,7 @@ class _TrainingJob:
 
     def append(self, record: Record, elapsed: float) -> None:
         """Put an interval on record, and save a checkpoint if one is due."""
+        self.saver.raise_failure()
         self.records.append(self.folder.rounds.append({**record, "elapsed": elapsed}))
         self.saver.newest = Resume(record["interval"], self.trainer.state(), Store(), elapsed)
         if self.saver.due:

@@ -91,6 +91,7 @@ class RunRecorder:
     trackers: Trackers = field(init=False)
     pace: Pace = field(default_factory=Pace)
     _elapsed_before: float = 0.0
+    _sent: int = 0
 
     def __post_init__(self) -> None:
         settings = self.experiment.settings
@@ -205,20 +206,21 @@ class RunRecorder:
     def _was_last_round(self) -> bool:
         return len(self.records) >= self.experiment.settings.rounds
 
-    def show_round(self, saved: bool, checkpoint_seconds: float) -> None:
-        """Show the round that is on record last; send the rounds to trackers if a checkpoint has them.
+    def show_round(self, saved: int, checkpoint_seconds: float) -> None:
+        """Show the round that is on record last; send trackers the rounds that a checkpoint has.
 
         Args:
-            saved: whether the last checkpoint has this round.
-            checkpoint_seconds: what the checkpoints of this process took together.
+            saved: the last round that a checkpoint has.
+            checkpoint_seconds: how long this process waited for its checkpoints.
         """
         began = time.perf_counter()
         self.pace = replace(self.pace, checkpoints=checkpoint_seconds)
         if isinstance(self.watch, PaceWatch):
             self.watch.show_pace(self.pace)
         self.watch.round(self.records[-1])
-        if saved:
-            self.trackers.log(self.records)
+        if saved > self._sent:
+            self.trackers.log(self.records[:saved])
+            self._sent = saved
         self.pace = replace(self.pace, other=self.pace.other + time.perf_counter() - began)
 
     def write_end(self, broken: str | None = None) -> dict[str, Any]:

@@ -121,6 +121,7 @@ def carry_out(
         left = federate(plan, found, warn=warn) if participation is None else participation.rounds(folder, found, warn)
         for round in () if is_complete else left:
             if recorder is not None:
+                saver.raise_failure()
                 recorder.append(round)
             saver.newest = round
             decide = partial(RunRecorder.decide, stop_wanted=request.is_made, save_due=saver.due)
@@ -128,8 +129,10 @@ def carry_out(
             assert do is not None, "the first process has a recorder"
             if do.save:
                 saver.save()
+            if do.stop:
+                saver.wait()
             if recorder is not None:
-                recorder.show_round(do.save, saver.seconds)
+                recorder.show_round(saver.saved, saver.seconds)
             if do.stop:
                 break
     assert saver.newest is not None, "a run has at least one round"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
@@ -29,7 +30,8 @@ class StoredTree:
 class Memory:
     """Memory for trees. Beyond a budget, the least recently used ones are written to a temporary folder.
 
-    A tree that nothing refers to any more is removed, and so is its file.
+    A tree that nothing refers to any more is removed, and so is its file. Several threads may use it: a checkpoint
+    reads the states of one round while the next one goes on.
 
     Attributes:
         budget: in bytes; an eighth of the machine's memory unless given.
@@ -42,6 +44,7 @@ class Memory:
         self._bytes = 0
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._numbers = count()
+        self._lock = threading.RLock()  # a tree can be removed in the middle of any call of the same thread
 
     def hold(self, content: Tree) -> StoredTree:
         """Keep a tree.
@@ -50,7 +53,8 @@ class Memory:
             Mistake: there is no room for it, on the disk either.
         """
         stored = StoredTree(content)
-        self._enter(stored, content)
+        with self._lock:
+            self._enter(stored, content)
         return stored
 
     def get(self, stored: StoredTree) -> Tree:
@@ -60,14 +64,15 @@ class Memory:
             OSError: it cannot be read.
             Mistake: there is no room for it, on the disk either.
         """
-        if stored.content is not None:
-            if id(stored) in self._present:
-                self._present.move_to_end(id(stored))
-            return stored.content
-        assert stored.load is not None
-        stored.content = content = stored.load()
-        self._enter(stored, content)
-        return content
+        with self._lock:
+            if stored.content is not None:
+                if id(stored) in self._present:
+                    self._present.move_to_end(id(stored))
+                return stored.content
+            assert stored.load is not None
+            stored.content = content = stored.load()
+            self._enter(stored, content)
+            return content
 
     def _enter(self, stored: StoredTree, content: Tree) -> None:
         """Count a tree as in memory, and move others to the disk beyond the budget."""
@@ -80,8 +85,9 @@ class Memory:
 
     def _leave(self, number: int) -> None:
         """Count a tree as no longer in memory."""
-        _, size = self._present.pop(number, (None, 0))
-        self._bytes -= size
+        with self._lock:
+            _, size = self._present.pop(number, (None, 0))
+            self._bytes -= size
 
     def _to_disk(self, number: int) -> None:
         """Free the memory of a tree, after writing it to the disk if it is not there."""

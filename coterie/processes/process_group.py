@@ -40,10 +40,11 @@ NOTE_BYTES = 2**13
 
 @dataclass(frozen=True)
 class Group:
-    """The team of the default process group of `torch.distributed`."""
+    """The team of a process group of `torch.distributed`: of the default one, unless another is given."""
 
     rank: int
     size: int
+    group: dist.ProcessGroup | None = None
 
     def gather(self, value: T) -> list[T]:
         """Return every process's value, by rank, in one exchange, or in three if a value is long; see `Team.gather`.
@@ -62,14 +63,14 @@ class Group:
         own = torch.frombuffer(bytearray(note.ljust(8 + NOTE_BYTES, b"\0")), dtype=torch.uint8)
         by_rank = [torch.empty_like(own) for _ in range(self.size)]
         with self._raise_lost():
-            dist.all_gather(by_rank, own)
+            dist.all_gather(by_rank, own, group=self.group)
         return [bytes(each.numpy()) for each in by_rank]
 
     def sum(self, x: Tensor) -> Tensor:
         """Return the sum of every process's x; see `Team.sum`. Collective: every process calls it."""
         total = x.clone(memory_format=torch.contiguous_format)
         with self._raise_lost():
-            dist.all_reduce(total)
+            dist.all_reduce(total, group=self.group)
         return total
 
     def exchange(self, parcels: Sequence[Tensor]) -> list[Tensor]:
@@ -80,11 +81,20 @@ class Group:
         lengths = torch.tensor([len(parcel) for parcel in parcels])
         received_lengths = torch.empty_like(lengths)
         with self._raise_lost():
-            dist.all_to_all_single(received_lengths, lengths)
+            dist.all_to_all_single(received_lengths, lengths, group=self.group)
             incoming = received_lengths.tolist()
             received = parcels[0].new_empty(sum(incoming))
-            dist.all_to_all_single(received, torch.cat(list(parcels)), incoming, lengths.tolist())
+            dist.all_to_all_single(received, torch.cat(list(parcels)), incoming, lengths.tolist(), group=self.group)
         return list(torch.split(received, incoming))
+
+    def second_channel(self) -> Group:
+        """Return the same processes over a process group of their own, for tensors on the host.
+
+        Collective: every process calls it; see `Team.second_channel`.
+        """
+        with self._raise_lost():
+            group = dist.new_group(backend="gloo", timeout=TIMEOUT)
+        return Group(self.rank, self.size, group)
 
     @contextmanager
     def _raise_lost(self) -> Iterator[None]:

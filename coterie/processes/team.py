@@ -28,7 +28,7 @@ class Lost(RuntimeError):
 
 
 class Team(Protocol):
-    """The processes of a run, as one of them sees them. Its three methods are collective.
+    """The processes of a run, as one of them sees them. Its methods are collective.
 
     Raises:
         Lost: another process has ended.
@@ -60,6 +60,12 @@ class Team(Protocol):
         All parcels have one type. Collective: every process calls it.
         """
 
+    def second_channel(self) -> Team:
+        """Return the same processes over connections of their own, for the calls of another thread.
+
+        Collective: every process calls it.
+        """
+
 
 @dataclass(frozen=True)
 class Alone:
@@ -79,6 +85,10 @@ class Alone:
     def exchange(self, parcels: Sequence[Tensor]) -> list[Tensor]:
         """Return the parcels unchanged; see `Team.exchange`."""
         return list(parcels)
+
+    def second_channel(self) -> Team:
+        """Return this team; see `Team.second_channel`."""
+        return self
 
 
 ALONE = Alone()

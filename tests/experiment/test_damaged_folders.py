@@ -22,6 +22,7 @@ from coterie.core.errors import FolderGone, Mistake
 from coterie.experiment.finished_run import load_finished_run
 from coterie.experiment.folder_jobs import Outcome
 from coterie.experiment.run import RunWatch, SilentRun, run
+from coterie.experiment.save_checkpoints import CheckpointSaver
 from coterie.experiment.settings import load_settings
 from coterie.experiment.trained_model import load_trained_model
 from coterie.pretrain.pretrained_weights import load_weights_file
@@ -358,8 +359,14 @@ def test_a_kill_between_any_two_writes_costs_nothing(
     """The run is killed at its first write, at its second, and so on, and its resume is killed in the same way."""
     right, settings = tmp_path / "right", load_settings(tiny / "tiny.toml", ["rounds=2"])
     monkeypatch.setattr("os.fsync", lambda handle: None)
-    monkeypatch.setattr("coterie.experiment.save_checkpoints.MIN_PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr("coterie.experiment.save_checkpoints.PAUSE_PER_SECOND", 0.0)
+    save = CheckpointSaver.save
+
+    def save_and_wait(saver: CheckpointSaver) -> None:  # or a write of the run could follow one that kills it
+        save(saver)
+        saver.wait()
+
+    monkeypatch.setattr(CheckpointSaver, "due", True)
+    monkeypatch.setattr(CheckpointSaver, "save", save_and_wait)
     run(settings, right)
     done, left = Path.replace, 0
 

@@ -209,13 +209,7 @@ def test_a_training_that_was_killed_ends_like_one_that_was_not(start: Start, tmp
 def test_a_damaged_checkpoint_costs_the_intervals_since_the_one_before(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(save_checkpoints, "MIN_PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(
-        save_checkpoints.CheckpointSaver,
-        "pause_until",
-        property(lambda self: 0.0, lambda self, value: None),
-        raising=False,
-    )
+    monkeypatch.setattr(save_checkpoints.CheckpointSaver, "due", True)
     with pytest.raises(KeyboardInterrupt):
         start(watch=StopAfter(4))
     newest = tmp_path / "run" / "checkpoint" / "state-4.safetensors"

@@ -182,8 +182,7 @@ def test_a_run_that_was_killed_ends_like_one_that_was_not(start: Start, tmp_path
 def test_a_checkpoint_cut_in_half_costs_only_the_rounds_since_the_one_before(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    always = property(lambda self: 0.0, lambda self, value: None)
-    monkeypatch.setattr(save_checkpoints.CheckpointSaver, "pause_until", always, raising=False)
+    monkeypatch.setattr(save_checkpoints.CheckpointSaver, "due", True)
     watch = StopAfter(4)
     with pytest.raises(KeyboardInterrupt):
         start("rounds=6", watch=watch)
