@@ -95,9 +95,16 @@ def _spent(account: tuple[tuple[Event, int], ...], delta: float) -> float:
     if len(kinds) > 1:
         raise Mistake("releases with cohorts of a fixed size and others cannot be added up; choose one `sampling`")
     merged = _merge_releases_of_all(account)
-    by_distributions = kinds == {"add or remove"} and min(e.noise_multiplier for e in merged) >= SMALL_NOISE
-    accountant = _accountant(by_distributions, kinds.pop())
-    for event, count in merged.items():
+    neighbours = kinds.pop()
+    if neighbours == "add or remove" and min(e.noise_multiplier for e in merged) >= SMALL_NOISE:
+        epsilon = _epsilon(merged, delta, _accountant(True, neighbours))
+        if math.isfinite(epsilon):
+            return epsilon  # a tiny delta is below the mass that distributions cut off, and Renyi divergences cut none
+    return _epsilon(merged, delta, _accountant(False, neighbours))
+
+
+def _epsilon(account: Account, delta: float, accountant: Any) -> float:
+    for event, count in account.items():
         accountant.compose(_event(event), count)
     return float(accountant.get_epsilon(delta))
 

@@ -36,6 +36,17 @@ def test_poisson_sampling_is_the_librarys() -> None:
     assert exact <= spent({Event(3.0, probability=0.1): 20}, 1e-5) <= 1.002 * exact
 
 
+@pytest.mark.parametrize("probability", [1.0, 0.1])
+def test_a_tiny_delta_has_an_epsilon_too(probability: float) -> None:
+    """Distributions cut off more than it; the epsilon is finite, and above that of a larger delta."""
+    account = {Event(1.0, probability): 4}
+    accountant = rdp.RdpAccountant()
+    gaussian = dp_accounting.GaussianDpEvent(1.0)
+    sampled = dp_accounting.PoissonSampledDpEvent(probability, gaussian) if probability < 1 else gaussian
+    accountant.compose(sampled, 4)
+    assert spent(account, 1e-12) < spent(account, 1e-30) == pytest.approx(accountant.get_epsilon(1e-30), rel=0.01)
+
+
 def test_a_fixed_size_counts_the_noise_half() -> None:
     """Replacing a client moves a sum of vectors of norm C by 2 C, and the library wants noise over sensitivity."""
     accountant = rdp.RdpAccountant(neighboring_relation=dp_accounting.NeighboringRelation.REPLACE_ONE)
