@@ -18,9 +18,11 @@ from coterie.experiment.build_experiment import Experiment
 from coterie.experiment.pace import Pace
 from coterie.experiment.settings import model_names
 from coterie.experiment.starting_weights import Start
+from coterie.privacy.table import Privacy
 from coterie.report.formats import (
     format_bytes,
     format_duration,
+    format_epsilon,
     format_interval,
     format_number,
     format_percent,
@@ -55,6 +57,8 @@ class RunDisplay(logging.Handler):
         print(_headline(experiment))
         if experiment.why:
             print(f"engine: {experiment.why}")
+        if experiment.plan.privacy is not None and (promise := _promise(experiment.plan.privacy)):
+            print(f"privacy: {promise}")
         for start in experiment.starts:
             print(*_start_lines(start), sep="\n")
         print(f"continuing after round {len(records)} in {folder}" if records else f"writing to {folder}")
@@ -164,6 +168,18 @@ def _headline(experiment: Experiment) -> str:
     )
 
 
+def _promise(privacy: Privacy) -> str:
+    """Return whom a guarantee hides and by how much noise; what a secure sum hides; empty for neither."""
+    sums = ["the server sees sums of updates alone"] if privacy.secure_sum else []
+    if privacy.unit == "none":
+        return "; ".join([*sums, "sums without noise are no guarantee"] if sums else [])
+    numbers = [f"epsilon {privacy.epsilon:g} at most"] if privacy.epsilon is not None else []
+    numbers += [f"delta {privacy.delta:.3g}"] if privacy.delta is not None else []
+    numbers += [f"noise multiplier {privacy.noise_multiplier:.4g}"] if privacy.noise_multiplier is not None else []
+    knows = ["whoever knows the rng seed can take the noise away"] if privacy.noise == "rng_seed" else []
+    return "; ".join([f"hides any one {privacy.unit}: {', '.join(numbers)}", *knows, *sums])
+
+
 def _start_lines(start: Start) -> list[str]:
     """Return lines on the weights that a model starts from, its frozen part, and its accuracy."""
     lines = [f"start: {start.loaded}"] if start.loaded else []
@@ -197,6 +213,9 @@ def _summary_rows(end: dict[str, Any]) -> list[tuple[str, str]]:
     rows.append(("sent by clients", format_bytes(end["bytes_up"])))
     rows.append(("sent to clients", format_bytes(end["bytes_down"])))
     rows += [(f"sent once: {name.replace('_', ' ')}", format_bytes(n)) for name, n in end.get("bytes_once", {}).items()]
+    if end.get("epsilon") is not None:
+        unit = end["privacy"]["unit"]
+        rows.append(("epsilon", f"{format_epsilon(end['epsilon'])} for any one {unit}, at delta {end['delta']:.3g}"))
     if end["dropped"]:
         rows.append(("dropped updates", str(end["dropped"])))
     rows.append(("time", format_duration(end["elapsed"])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,15 @@ def format_number(number: float | None) -> str:
     ('0.1235', '-')
     """
     return "-" if number is None else f"{number:.4g}"
+
+
+def format_epsilon(epsilon: float) -> str:
+    """Format a privacy loss with three decimals, never lower than it is.
+
+    >>> format_epsilon(2.9991), format_epsilon(3.0)
+    ('3', '3')
+    """
+    return f"{math.ceil(epsilon * 1000) / 1000:g}"
 
 
 def format_mean(mean: Mean | None, scale: float = 1.0, unit: str = "") -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from html import escape
 from typing import Any
 
 from coterie.report import page_parts
+from coterie.report.formats import format_epsilon
 from coterie.report.run_reader import Run
 
 _UNITS = {"client": "any one client", "example": "any one example"}
@@ -41,7 +41,7 @@ def _rows(run: Run, unit: str, hides: bool, summary: dict[str, Any]) -> Iterator
     """Yield (what, its value)."""
     get = run.config.get
     if run.end.get("epsilon") is not None:
-        yield "epsilon", f"{math.ceil(run.end['epsilon'] * 1000) / 1000:g}"  # rounded up
+        yield "epsilon", format_epsilon(run.end["epsilon"])
     delta = run.end.get("delta") or get("privacy.delta")
     if delta is not None:
         yield "delta", f"{delta:.3g}"
@@ -61,9 +61,11 @@ def _rows(run: Run, unit: str, hides: bool, summary: dict[str, Any]) -> Iterator
 def _asks(run: Run) -> str:
     """Return whom a round asks, in words."""
     get = run.config.get
-    if get("cohort.size") is not None:
-        return f"{get('cohort.size')} clients, every choice of them as likely as any other"
+    if get("cohort.sampling") == "poisson" and get("cohort.size") is not None:
+        return f"each client by a draw of its own, {get('cohort.size')} on average"
     if get("cohort.sampling") == "poisson":
         return f"each client with probability {get('cohort.fraction', 1.0):g}"
+    if get("cohort.size") is not None:
+        return f"{get('cohort.size')} clients, every choice of them as likely as any other"
     share = get("cohort.fraction", 1.0)
     return "all clients" if share == 1 else f"{100 * share:g} % of the clients, every choice of them as likely"

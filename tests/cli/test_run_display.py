@@ -1,5 +1,6 @@
 """What the library logs is shown on the terminal."""
 
+import json
 import logging
 from pathlib import Path
 
@@ -33,3 +34,26 @@ def test_a_run_without_a_compiler_says_so_once(
     assert exit_status("run", "digits.toml", "--out", "auto") == 0
     assert "engine: " in capsys.readouterr().out
     assert 'no C++ compiler"' in (tmp_path / "auto" / "config.toml").read_text()
+
+
+def test_a_run_says_whom_it_hides_and_what_that_cost(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = written(tmp_path, DIGITS)
+    guarantee = ["privacy.unit=client", "privacy.clip_norm=0.5", "privacy.epsilon=3.0", "privacy.delta=1e-3"]
+    assert exit_status("run", str(file), "--out", str(tmp_path / "a"), *guarantee, "privacy.noise=rng_seed") == 0
+    out = capsys.readouterr().out
+    assert "privacy: hides any one client: epsilon 3 at most, delta 0.001, noise multiplier " in out
+    assert "; whoever knows the rng seed can take the noise away" in out
+    spent = json.loads((tmp_path / "a" / "summary.json").read_text())["epsilon"]
+    (row,) = [line for line in out.splitlines() if line.startswith("epsilon ")]
+    assert spent <= float(row.split()[1]) <= min(spent + 0.0011, 3.0)
+    assert "for any one client, at delta 0.001" in row
+
+
+def test_a_run_without_a_guarantee_states_none(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = written(tmp_path, DIGITS)
+    assert exit_status("run", str(file), "--out", str(tmp_path / "a"), "privacy.secure_sum=true") == 0
+    out = capsys.readouterr().out
+    assert "privacy: the server sees sums of updates alone; sums without noise are no guarantee" in out
+    assert "epsilon" not in out
+    assert exit_status("run", str(file), "--out", str(tmp_path / "b")) == 0
+    assert "privacy" not in capsys.readouterr().out

@@ -54,6 +54,15 @@ def test_the_page_says_how_large_and_to_whom_and_what_lies_outside(tmp_path: Pat
     assert "rng seed" not in page.split("<h2>Privacy</h2>")[1].split("<h2>")[0]
 
 
+def test_the_page_says_how_clients_are_drawn(tmp_path: Path) -> None:
+    path = private_folder(tmp_path / "run")
+    with (path / "config.toml").open("a") as file:
+        file.write('sampling = "poisson"\n')
+    panel = guarantee_panel(read_run(path)) or ""
+    assert "each client by a draw of its own, 3 on average" in panel
+    assert "every choice" not in panel
+
+
 def test_noise_that_repeats_is_no_guarantee_and_the_page_says_so_first(tmp_path: Path) -> None:
     panel = guarantee_panel(read_run(private_folder(tmp_path / "run", noise="rng_seed")))
     assert panel is not None
