@@ -38,7 +38,7 @@ from coterie.experiment.estimate_work import estimate_work
 from coterie.experiment.example_privacy import refuse_common_examples
 from coterie.experiment.load_data import load_and_deal
 from coterie.experiment.make_model import make_run_model
-from coterie.experiment.privacy import fill_in_privacy, mistakes_about_privacy
+from coterie.experiment.privacy import fill_in_privacy, mistakes_about_privacy, remarks_on_delta
 from coterie.experiment.read_keys import registry_keys
 from coterie.experiment.resolve_engine import DTYPES, ResolvedEngine, check_engine, make_engine, resolve_engine
 from coterie.experiment.settings import Settings, model_names
@@ -221,6 +221,7 @@ def assemble_experiment(prepared: Prepared, machine: Machine, start_folder: Path
         remarks=[
             *prepared.remarks,
             *schedule_remarks,
+            *remarks_on_delta(plan),
             *(remarks_on_weights(settings) if starts else []),
             *plan.algorithm.warnings(settings.rounds),
             *([] if probe is None else [probe.cost]),

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from coterie.core.errors import Mistake, mistakes_in
+from coterie.core.examples import sizes
 from coterie.experiment.choose_seed_set import refuse_dealt_seed_set
 from coterie.experiment.example_privacy import describe_example_privacy, refuse_mixed_features
 from coterie.experiment.outside_guarantee import list_outside
@@ -74,6 +75,21 @@ def refuse_open_exchanges(settings: Settings) -> None:
     refuse_dealt_seed_set(
         settings, "clients would give examples of their own to all others; name a public set by seed_set.source"
     )
+
+
+def remarks_on_delta(plan: Plan) -> list[str]:
+    """Return a sentence where the delta of a guarantee is so large that epsilon says nothing; otherwise none."""
+    privacy = plan.either_guarantee
+    if privacy is None or privacy.delta is None:
+        return []
+    protected = len(plan.ids) if privacy.unit == "client" else max(sizes(plan.clients, plan.ids), default=1)
+    if privacy.delta * protected <= 1:
+        return []
+    return [
+        f"privacy.delta = {privacy.delta:g} is above 1 / {protected}: a run that published one of {protected} "
+        f"{privacy.unit}s as it is, drawn at random, would keep this guarantee too; choose a much smaller one, or "
+        "leave it out"
+    ]
 
 
 def adopt_privacy(privacy: Privacy, earlier: Privacy) -> Privacy:

@@ -13,9 +13,11 @@ import pytest
 from coterie.algorithms import ALGORITHMS
 from coterie.core import tree
 from coterie.core.errors import Mistake
+from coterie.experiment.build_experiment import build_experiment
 from coterie.experiment.folder_jobs import Outcome
 from coterie.experiment.outside_guarantee import OF_BOTH
 from coterie.experiment.privacy import describe_privacy, refuse_open_exchanges
+from coterie.experiment.resolve_engine import this_machine
 from coterie.experiment.run import run
 from coterie.experiment.settings import load_settings
 from coterie.experiment.staged_run import _check_chain
@@ -165,6 +167,21 @@ def test_a_run_that_stops_early_reports_what_it_spent(tmp_path: Path) -> None:
     summary = start(tmp_path, *target).summary
     assert (summary["stopped"], summary["rounds"]) == ("target", 1)
     assert summary["epsilon"] == spent({Event(2.0): 1}, 1e-3)
+
+
+def test_a_delta_with_which_epsilon_says_nothing_gets_a_note(tmp_path: Path) -> None:
+    """Of 20 clients, each with 10 examples."""
+    (tmp_path / "a.toml").write_text(FILE)
+
+    def notes(*overrides: str) -> list[str]:
+        remarks = build_experiment(load_settings(tmp_path / "a.toml", overrides), this_machine()).remarks
+        return [sentence for sentence in remarks if "delta" in sentence]
+
+    (one,) = notes("privacy.delta=0.06")
+    assert "privacy.delta = 0.06 is above 1 / 20: a run that published one of 20 clients as it is" in one
+    (other,) = notes("privacy.delta=0.2", "privacy.unit=example")
+    assert "above 1 / 10: a run that published one of 10 examples" in other
+    assert notes() == notes("privacy.delta=0.05") == notes("privacy.delta=0.06", "privacy.unit=example") == []
 
 
 @pytest.mark.parametrize(
