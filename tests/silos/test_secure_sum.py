@@ -90,7 +90,7 @@ def test_with_too_few_left_the_round_changes_nothing_and_the_next_one_counts(tmp
     silent = {(1, "sum-unmask", "north"), (1, "sum-unmask", "south")}
     first, second = deployment.deploy(Listening(deployment.silos(), silent))
     assert (first.reached, second.reached) == (0, 6)
-    assert "opened their shares, and a secure sum needs 3" in json.dumps(first.dropped)
+    assert "opened their shares, and a secure sum needs 4" in json.dumps(first.dropped)
     assert same_bits(server_state(first), server_state(replace(first, state=first.before)))
 
 
