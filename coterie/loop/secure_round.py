@@ -169,6 +169,12 @@ def aggregate_in_secret(
         return None
     tally.merge(plan.team)
     _name_silent(tally, "sent no numbers")
+    if plan.guarantee is None and _is_zero(opened.aggregate):
+        tally.reject(
+            f"every number of the updates is 0 in the steps of the secure sum, {layouts.form.step:.3g}; give more "
+            "privacy.secure_bits, or a lower privacy.secure_limit"
+        )
+        return None
     tally.sums = (opened.weighting, opened.logs)
     return opened.aggregate
 
@@ -204,6 +210,11 @@ def _open_sum(
     residues = server.open(work.unmask(server.ask()))
     layout, names = found[0]
     return layout.decode(residues, names, layouts.plan.engine.device)
+
+
+def _is_zero(aggregate: Tree) -> bool:
+    """Return whether all of its real numbers are 0; whole numbers, such as a count of batches, say nothing here."""
+    return not any(leaf.is_floating_point() and bool(leaf.any()) for leaf in tree.leaves(aggregate))
 
 
 def _name_silent(tally: Tally, why: str) -> None:

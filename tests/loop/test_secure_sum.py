@@ -117,6 +117,15 @@ def test_a_client_with_a_number_out_of_range_sends_nothing():
     assert all("takes numbers up to 1" in entry["why"] for entry in rounds[0].dropped)
 
 
+def test_steps_in_which_every_update_is_0_train_nothing_and_say_so():
+    """16 bits for six clients and numbers up to 1024 leave steps of 0.25."""
+    with pytest.warns(RuntimeWarning, match="no client's update was accepted"):
+        rounds = run(coterie.fedavg(lr=0.1, batch_size=64), Privacy(secure_sum=True, secure_bits=16))
+    assert [round.reached for round in rounds] == [0, 0]
+    assert all("0 in the steps of the secure sum, 0.25; give more" in entry["why"] for entry in rounds[0].dropped)
+    assert tree.leaves(rounds[1].state)[0] is tree.leaves(rounds[0].before)[0]
+
+
 def test_other_keys_give_the_same_bits_and_a_resumed_run_too():
     recipe, model = coterie.fedavg(lr=0.1, batch_size=64), build("mlp", (1, 8, 8), 10, rng_seed=0)
     plan = coterie.plan(recipe, model, CLIENTS, rounds=3, privacy=SECURE, cohort=0.7)
