@@ -7,10 +7,12 @@ It installs nothing. Parts run one after another, cheapest and most telling firs
 stopped: a part that FILE has for this machine, PyTorch and coterie is not run again. At the end it prints tables of all
 that FILE has for them. `--tiny` shrinks the work, to try the program without a GPU; `--list` prints the parts.
 
-Agreement: two rounds of a few ragged clients on each engine, uncompiled and compiled, beside the sequential engine: in
-float64 all weights are within 1e-10 of one another, as the tests say of a CPU, and in float32 within 1e-4, without TF32
-and with PyTorch's deterministic kernels. "same bits" says whether a second run with the same rng seed gave the same
-weights bit for bit, and "by default" whether two did with the kernels that PyTorch chooses itself.
+Agreement: two rounds of a few ragged clients on each engine, uncompiled and compiled, beside the sequential engine. In
+float64 all weights are within 1e-10 of one another, as the tests say of a CPU. In float32 they are within 1e-4, or four
+times what the sequential engine's own float32 is away from its float64, if that is more: ResNet-20's BatchNorm over
+batches of two or three makes it 0.008. All of it is without TF32 and with PyTorch's deterministic kernels. "same bits"
+says whether a second run with the same rng seed gave the same weights bit for bit, and "by default" whether two did
+with the kernels that PyTorch chooses itself.
 
 Times: seconds of a FedAvg round, E = 1, B = 10, plain SGD, on random examples: a network of two convolutions with 50 of
 1,000 clients that have 50 pictures of 3 x 32 x 32 each (the size of pfl-research's CIFAR-10 benchmark); ResNet-20 with
@@ -166,10 +168,13 @@ def exact_kernels(device: torch.device) -> Iterator[None]:
 
 def agreement(case: str, compiled: bool, place: Place) -> Iterator[Row]:
     """Compare the engines with the sequential one, in both types of number."""
+    precise: dict[str, Tensor] | None = None  # of the sequential engine in float64, which comes first
     for dtype, tolerance in TOLERANCE.items():
         engine = partial(Sequential, place.device, dtype)
         with exact_kernels(place.device):
             reference = weights_after(case, engine(), compiled)
+        precise = reference if precise is None else precise
+        allowed = max(tolerance, 4 * distance(precise, reference))
         engines = {"sequential": engine, "vectorised": partial(Vectorised, place.device, dtype)}
         for name, make in engines.items():
             used = make(compile=compiled)
@@ -182,7 +187,8 @@ def agreement(case: str, compiled: bool, place: Place) -> Iterator[Row]:
                 "engine": name + ", compiled" * compiled,
                 "dtype": str(dtype).removeprefix("torch."),
                 "distance": far,
-                "agrees": far <= tolerance,
+                "allowed": allowed,
+                "agrees": far <= allowed,
                 "same_bits": distance(found, again) == 0,
                 "same_bits_by_default": distance(*default) == 0,
                 "note": how_it_ran(used),
@@ -534,14 +540,24 @@ def tables(rows: Sequence[Row]) -> Iterator[Table]:
     checked = [row for row in rows if is_check(row)]
     if checked:
         shown = Table(
-            "model", "engine", "type", "furthest", "agrees", "same bits", "by default", "note", title="Agreement"
+            "model",
+            "engine",
+            "type",
+            "furthest",
+            "allowed",
+            "agrees",
+            "same bits",
+            "by default",
+            "note",
+            title="Agreement",
         )
         for row in checked:
             if "error" in row:
-                shown.add_row(row["part"], "", "", "", "no", "", "", row["error"])
+                shown.add_row(row["part"], "", "", "", "", "no", "", "", row["error"])
                 continue
             flags = ("yes" if row[key] else "NO" for key in ("agrees", "same_bits", "same_bits_by_default"))
-            shown.add_row(row["work"], row["engine"], row["dtype"], f"{row['distance']:.1e}", *flags, row["note"])
+            numbers = (f"{row[key]:.1e}" for key in ("distance", "allowed"))
+            shown.add_row(row["work"], row["engine"], row["dtype"], *numbers, *flags, row["note"])
         yield shown
     for part in dict.fromkeys(row["part"] for row in rows if row not in checked):
         yield times_table(part, [row for row in rows if row["part"] == part])
