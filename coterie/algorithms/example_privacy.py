@@ -2,7 +2,7 @@
 
     task        takes the gradient of a batch by `coterie.privacy.per_example`
     streams     of the client's own data: Poisson batches that come with noise
-    step        gets these batches *sealed*: only the task's gradient rule can open them
+    step        gets these batches *sealed*, with their noise: only the task's gradient rule can open them, each once
 
 A client's own examples reach an algorithm in no other place than the batches of `step`. So whatever clients send, keep
 or take into a later round follows from noised gradients, from the seed set, which all clients share, and from what is
@@ -31,11 +31,17 @@ SEALED = (
 )
 
 
+TWICE = (
+    "this algorithm takes two gradients of one batch, whose noise hides one: the difference of both would have none; "
+    "give each gradient a batch of its own, or choose another algorithm, such as fedavg"
+)
+
+
 class Sealed:
-    """A tensor that only a gradient rule can open."""
+    """A tensor that only a gradient rule can open, once."""
 
     def __init__(self, content: Tensor) -> None:
-        self._content = content
+        self._content, self._is_open = content, False
 
     def __getattr__(self, name: str) -> NoReturn:
         raise _refusal(SEALED)
@@ -154,7 +160,7 @@ def queries(streams: Mapping[str, Stream], n: int) -> dict[float, int]:
     return found
 
 
-_HIDDEN = ("x", "y", "rows", "mask")
+_HIDDEN = ("x", "y", "rows", "mask", "noise")
 
 
 def _close(batch: Batch) -> Batch:
@@ -165,9 +171,13 @@ def _close(batch: Batch) -> Batch:
 
 
 def _open(batch: Batch) -> Batch:
-    """Return the batch that `_close` was given."""
-    hidden: dict[str, Any] = {name: getattr(batch, name) for name in _HIDDEN}
-    return batch._replace(**{name: vars(part)["_content"] for name, part in hidden.items() if part is not None})
+    """Return the batch that `_close` was given; refuse to do so twice, since its noise serves once."""
+    parts = {name: vars(part) for name in _HIDDEN if (part := getattr(batch, name)) is not None}
+    if any(part["_is_open"] for part in parts.values()):
+        raise _refusal(TWICE)
+    for part in parts.values():
+        part["_is_open"] = True
+    return batch._replace(**{name: part["_content"] for name, part in parts.items()})
 
 
 def _refusal(sentence: str) -> Mistake:

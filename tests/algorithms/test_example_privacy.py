@@ -153,6 +153,7 @@ LOOKS: dict[str, Callable[[Task, Batches], Tensor]] = {
     "adds them up": lambda task, batches: batches["private"].x.sum(),
     "computes with them": lambda task, batches: torch.exp(batches["private"].x),
     "indexes": lambda task, batches: batches["private"].x[0],
+    "looks at the noise": lambda task, batches: batches["private"].noise.sum(),  # type: ignore[union-attr]
     "looks at which they are": lambda task, batches: batches["private"].rows.sum(),
     "takes a gradient of its own": lambda task, batches: task.loss(batches["private"].x, batches["private"].y)[0].sum(),
 }
@@ -171,6 +172,23 @@ def test_an_algorithm_that_looks_at_examples_is_refused(look: Callable[[Task, Ba
 
     with pytest.raises(Mistake, match="looks at clients' examples themselves"):
         replies(*protected(nosy, grouped(), Vectorised(dtype=torch.float64)))
+
+
+def test_a_second_gradient_of_one_batch_is_refused() -> None:
+    """Both would have the same noise, so their difference had none."""
+
+    def twice(task: Task) -> Algorithm:
+        base = coterie.fedavg(lr=0.1, batch_size=5)(task)
+
+        def step(carry: Tree, batches: Batches, ctx: Context) -> tuple[Tree, Logs]:
+            here, there = carry["params"], tree.map(torch.zeros_like, carry["params"])
+            first, second = (task.gradient(p, carry["buffers"], batches["private"])[0] for p in (here, there))
+            return {**carry, "params": tree.map(torch.sub, first, second)}, {}
+
+        return replace(base, client=replace(base.client, step=step))
+
+    with pytest.raises(Mistake, match="takes two gradients of one batch"):
+        replies(*protected(twice, grouped(), Sequential(dtype=torch.float64)))
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name != "fbn, the paper's"])
