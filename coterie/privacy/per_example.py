@@ -47,6 +47,9 @@ from coterie.core.tree import Tree
 EPS = 1e-5
 """Added to V where statistics are measured in standard deviations."""
 
+LEAST_BOUND = 1e-12
+"""In float32 the square of a number below 1e-22 is 0, so norms far below this bound could not be measured."""
+
 GRADIENT_BYTES = 2**27
 """How much memory the gradients of the examples that are computed at a time may take."""
 
@@ -84,9 +87,11 @@ class ExampleLevel:
 
     def __post_init__(self) -> None:
         """Refuse values that are out of range."""
-        for name in ("clip_norm", "noise_multiplier", "statistics_clip"):
+        z = self.noise_multiplier
+        require("noise_multiplier", z, 0 < z < float("inf"), "a number above 0")
+        for name in ("clip_norm", "statistics_clip"):
             value = getattr(self, name)
-            require(name, value, 0 < value < float("inf"), "a number above 0")
+            require(name, value, LEAST_BOUND <= value < float("inf"), f"{LEAST_BOUND:g} or more")
         share = self.statistics_share
         require("statistics_share", share, 0 < share < 1, "above 0 and below 1")
 

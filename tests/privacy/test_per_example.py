@@ -19,7 +19,7 @@ from coterie.core.tree import Tree
 from coterie.models.functional import initial_weights, make_task
 from coterie.objectives import cross_entropy
 from coterie.privacy import per_example
-from coterie.privacy.per_example import EPS, ExampleLevel, example_gradients, noise_numbers, sum_clipped
+from coterie.privacy.per_example import EPS, LEAST_BOUND, ExampleLevel, example_gradients, noise_numbers, sum_clipped
 from tests.federations import convolutional, distance
 
 
@@ -132,6 +132,14 @@ def test_no_example_moves_the_sum_by_more_than_the_bound(vectors: list[list[floa
     assert float(moved.norm()) <= bound * (1 + 1e-5 * len(vectors))
 
 
+def test_the_least_bound_can_be_measured_in_float32() -> None:
+    """A million numbers of 1e-17, whose squares are near the smallest float32, have the norm 1e-14, not 0."""
+    small = torch.full((1, 1_000_000), 1e-17)
+    for scale in (1e-3, 1.0, 1e5, 1e9):
+        moved = sum_clipped({"a": small * scale}, LEAST_BOUND, None)["a"].double()
+        assert float(moved.norm()) <= LEAST_BOUND * (1 + 1e-5)
+
+
 def test_the_statistics_of_fbn_s_layers_are_a_clipped_and_noised_sum() -> None:
     """Without clipping and with almost no noise they are the batch's own, as the plain step reports them."""
     task, weights, batch = make("fbn")
@@ -210,7 +218,13 @@ def test_opacus_takes_the_same_step() -> None:
 
 
 def test_values_out_of_range_and_batches_without_noise_are_refused() -> None:
-    for wrong in ({"clip_norm": 0.0}, {"noise_multiplier": math.inf}, {"statistics_share": 1.0}):
+    for wrong in (
+        {"clip_norm": 0.0},
+        {"clip_norm": 1e-20},
+        {"statistics_clip": 1e-20},
+        {"noise_multiplier": math.inf},
+        {"statistics_share": 1.0},
+    ):
         with pytest.raises(Mistake, match="must be"):
             ExampleLevel(**({"clip_norm": 1.0, "noise_multiplier": 1.0, "numbers": 3} | wrong))
     task, weights, batch = make("cnn")
