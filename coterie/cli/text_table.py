@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from coterie.core.printable import printable
 
 
@@ -26,6 +22,10 @@ def print_table(
         file_width: characters in a line where the output is not a terminal.
         overflow: what happens to a cell that does not fit: it is cut, or it takes several lines.
     """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=file_width)
