@@ -39,8 +39,9 @@ from torch import Tensor, nn
 from coterie.core.examples import Examples
 from coterie.core.files import write_atomic
 from coterie.data import load
+from coterie.experiment.build_trainer import build_trainer
 from coterie.experiment.pretraining_run import SilentPretraining, pretrain
-from coterie.experiment.pretraining_settings import build_trainer, load_pretraining
+from coterie.experiment.pretraining_settings import load_pretraining
 from coterie.experiment.save_checkpoints import CheckpointSaver
 from coterie.loop.manifests import list_manifests, read_checked, read_manifest
 from coterie.pretrain.pretrained_weights import load_weights

@@ -33,15 +33,16 @@ def list_sources() -> None:
     from coterie.data import SOURCES
     from coterie.data.official_files import data_home
     from coterie.data.sources import MADE_OF
+    from coterie.experiment.read_keys import read_description, read_keys
 
     home = data_home()
     rows = []
-    for name, function in SOURCES.items():
-        keys = inspect.signature(function).parameters
+    for name, place in SOURCES.places.items():
+        keys = read_keys(place)
         here = all((home / folder).is_dir() for folder in MADE_OF.get(name, (name,)))
         files = "yours" if "path" in keys else "folder" if here else "-"
         own = ", ".join(key for key in keys if key not in ("rng_seed", "examples_per_client", "num_clients"))
-        rows.append((name, files, own or "-", (inspect.getdoc(function) or "").splitlines()[0]))
+        rows.append((name, files, own or "-", read_description(place)))
     print_table(("source", "files", "keys of its own", "description"), rows)
     print(
         f'files: "yours" are given by path; "folder" is one in {home}; "-": no files are needed, or they are not '
@@ -103,10 +104,12 @@ def _show_source(name: str, overrides: Sequence[str], out: Path) -> None:
 
 def _show_experiment(file: Path, overrides: Sequence[str], out: Path) -> None:
     """Load and deal an experiment's data, print the data set and the clients, and write their page to `out`."""
-    from coterie.experiment.load_data import load_and_deal
     from coterie.experiment.settings import load_settings
 
-    settings, ready = load_and_deal(load_settings(file, overrides))
+    settings = load_settings(file, overrides)
+    from coterie.experiment.load_data import load_and_deal  # which imports PyTorch
+
+    settings, ready = load_and_deal(settings)
     _print_source(ready.source)
     _show_clients(ready.source, ready.clients, settings.data["partition"], out)
 

@@ -22,7 +22,7 @@ def handle_interrupts(command: str, unit: str) -> Iterator[None]:
         unit: what is kept of the work, such as "round".
     """
     from coterie.experiment.stop_requests import stop_signals
-    from coterie.processes.team import Lost
+    from coterie.processes.lost import Lost
 
     def raise_interrupt(number: int, frame: object) -> NoReturn:
         raise KeyboardInterrupt

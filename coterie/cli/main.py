@@ -27,6 +27,7 @@ from coterie.core.printable import printable
 from coterie.core.threads import let_waiting_threads_sleep
 
 if TYPE_CHECKING:
+    from coterie.experiment.settings import Settings
     from coterie.processes.team import Team
 
 app = typer.Typer(
@@ -71,22 +72,31 @@ def run(
 def _run(
     file: Path, overrides: list[str], out: Path | None, resume: bool, workers: int | None, lines: JsonLines | None
 ) -> None:
-    from coterie.processes.process_group import join_team, launcher_rank, launcher_size
+    from coterie.experiment.settings import load_settings
+    from coterie.processes.launcher import launcher_rank, launcher_size
 
     folder = out or Path("runs") / file.stem
     changes = [*overrides, *([] if workers is None else [f"engine.workers={workers}"])]
     command = shlex.join(["coterie", "run", str(file), *changes, "--out", str(folder), "--resume"])
     if _is_chain(file, folder):
-        from coterie.cli.stages_command import run_chain
+        from coterie.experiment.stages import load_stages
+
+        stages = load_stages(file, changes)
+        from coterie.cli.stages_command import run_chain  # which imports PyTorch
 
         with handle_interrupts(command, "round and interval"):
-            return run_chain(file, changes, folder, resume, lines)
+            return run_chain(stages, folder, resume, lines)
     if launcher_rank() > 0:
         _run_other_process()
     if launcher_size() is not None:
         command = f"torchrun ... -m {command}"
-    with handle_interrupts(command, "round"), join_team() as team:
-        _run_first_process(file, changes, folder, resume, team, lines)
+    with handle_interrupts(command, "round"):
+        if launcher_size() is None:  # a mistake in the file is found before PyTorch is imported
+            return _run_first_process(load_settings(file, changes), folder, resume, lines)
+        from coterie.processes.process_group import join_team
+
+        with join_team() as team:  # the other processes learn of a mistake
+            _run_first_process(load_settings(file, changes), folder, resume, lines, team)
 
 
 def _is_chain(file: Path, folder: Path) -> bool:
@@ -95,7 +105,7 @@ def _is_chain(file: Path, folder: Path) -> bool:
     Raises:
         Mistake: the file cannot be read, or the folder holds a chain that the file is not.
     """
-    from coterie.experiment.stages import has_stages
+    from coterie.experiment.toml_file import has_stages
 
     if has_stages(file):
         return True
@@ -107,8 +117,8 @@ def _is_chain(file: Path, folder: Path) -> bool:
 def _run_other_process() -> NoReturn:
     """Follow the first of the processes that a launcher started, print nothing, and end with an exit status."""
     from coterie.experiment.shared_run import follow
+    from coterie.processes.lost import Lost
     from coterie.processes.process_group import join_team
-    from coterie.processes.team import Lost
 
     try:
         with join_team() as team:
@@ -121,17 +131,16 @@ def _run_other_process() -> NoReturn:
 
 
 def _run_first_process(
-    file: Path, overrides: list[str], folder: Path, resume: bool, team: Team, lines: JsonLines | None
+    settings: Settings, folder: Path, resume: bool, lines: JsonLines | None, team: Team | None = None
 ) -> None:
     """Run an experiment together with the team's other processes, if there are any, and show progress and results."""
     from coterie.cli.run_display import RunDisplay, show_logs
     from coterie.experiment.run import run as run_experiment
-    from coterie.experiment.settings import load_settings
+    from coterie.processes.team import ALONE
 
-    settings = load_settings(file, overrides)
     display = RunDisplay(lines)
     with show_logs(display):
-        outcome = run_experiment(settings, folder, resume, display, team)
+        outcome = run_experiment(settings, folder, resume, display, team or ALONE)
     if not outcome.ran:
         print(f"{folder}: finished already, after {outcome.summary['rounds']} rounds")
     display.show_summary(outcome.summary)
@@ -219,7 +228,7 @@ def sweep(
 ) -> None:
     """Run an experiment at every point of a grid, several at once."""
     from coterie.cli.sweep_command import print_array_job, run_sweep
-    from coterie.sweep.run_sweep import SweepOptions
+    from coterie.sweep.grid import SweepOptions
 
     folder = out or Path("runs") / f"{file.stem}-sweep"
     options = SweepOptions(jobs, resume, widen, baseline)

@@ -38,15 +38,16 @@ def peer(
     min_clients: Annotated[int, typer.Option(min=1, help="Updates below which a round waits on.")] = 1,
 ) -> None:
     """Take part in a run without a server, by signed messages."""
-    from coterie.cli.run_display import RunDisplay, show_logs
-    from coterie.experiment.peer_run import Peer
-    from coterie.experiment.run import run as run_experiment
     from coterie.experiment.settings import load_settings
     from coterie.peers.names import spell
     from coterie.peers.pace import Pace
 
     folder = out or Path("runs") / f"{file.stem}-{spell(me)}"
     settings = load_settings(file, overrides or [])
+    from coterie.cli.run_display import RunDisplay, show_logs  # which import PyTorch
+    from coterie.experiment.peer_run import Peer
+    from coterie.experiment.run import run as run_experiment
+
     given = ["--id", me, "--mailbox", mailbox]
     given += [] if roster is None else ["--roster", str(roster)]
     given += [] if key is None else ["--key", str(key)]

@@ -6,20 +6,20 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.table import Table
-from torch import nn
 
 from coterie.cli.interrupts import handle_interrupts
 from coterie.cli.output_forms import JsonLines
 from coterie.cli.progress_line import ProgressLine
-from coterie.experiment.pretraining_run import pretrain
 from coterie.experiment.pretraining_settings import Pretraining, load_pretraining
 from coterie.report.formats import format_duration, format_number, format_spread
 from coterie.track.rounds_file import Record
 from coterie.track.summary import MAX_COLLAPSED_SPREAD
+
+if TYPE_CHECKING:
+    from torch import nn
 
 STEP_PAUSE_SECONDS = 5.0
 
@@ -42,6 +42,8 @@ def run_pretraining(
     folder = out or Path("runs") / file.stem
     settings = load_pretraining(file, overrides)
     command = shlex.join(["coterie", "pretrain", str(file), *overrides, "--out", str(folder), "--resume"])
+    from coterie.experiment.pretraining_run import pretrain
+
     display = PretrainingDisplay(lines)
     with handle_interrupts(command, "interval"):
         try:
@@ -100,6 +102,8 @@ class PretrainingDisplay:
         """Print the results as a table, and a note to standard error where the outputs have collapsed."""
         if self.lines is not None:
             self.lines.print(end)
+        from rich.table import Table
+
         table = Table(show_header=False, box=None, pad_edge=False)
         table.add_row("steps", f"{end['steps']:,}")
         table.add_row("images", f"{end['images']:,}")

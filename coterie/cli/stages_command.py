@@ -14,23 +14,21 @@ from coterie.cli.pretrain_command import PretrainingDisplay
 from coterie.cli.run_display import RunDisplay, show_logs
 from coterie.experiment.folder_jobs import Outcome
 from coterie.experiment.staged_run import run_stages
-from coterie.experiment.stages import Stage, load_stages
+from coterie.experiment.stages import Stage
 
 
-def run_chain(file: Path, overrides: Sequence[str], folder: Path, resume: bool, lines: JsonLines | None = None) -> None:
-    """Carry out the chain that a file describes, and show it.
+def run_chain(stages: Sequence[Stage], folder: Path, resume: bool, lines: JsonLines | None = None) -> None:
+    """Carry out a chain, and show it.
 
     Args:
-        file: a TOML file with [[stage]] tables.
-        overrides: "table.key=value" or "stage.K.table.key=value".
+        stages: from `coterie.experiment.stages.load_stages`.
         folder: the folder of the chain.
         resume: whether to continue a stopped chain.
         lines: prints the records and the summaries of all stages; None: nothing does.
 
     Raises:
-        Mistake: the file or the folder cannot be used.
+        Mistake: a stage or the folder cannot be used.
     """
-    stages = load_stages(file, overrides)
     with ChainDisplay(len(stages), lines) as display:
         outcome = run_stages(stages, folder, resume, display)
     print(folder / "report.html" if outcome.folder == folder else outcome.folder / "report.html")

@@ -6,22 +6,22 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from coterie.cli.compare_command import COMPARISON_WIDTH
 from coterie.cli.interrupts import handle_interrupts
 from coterie.cli.option_names import mistakes_in_options
-from coterie.cli.sweep_display import SweepDisplay
 from coterie.cli.text_table import print_table
 from coterie.core.errors import few
 from coterie.core.printable import printable
 from coterie.report.sweep_folder import TABLE_FILE
-from coterie.sweep.check_points import check_points
-from coterie.sweep.run_sweep import SweepOptions, check_options, read_sweep, sweep
-from coterie.sweep.slurm_job import array_job
-from coterie.sweep.write_results import Results
+from coterie.sweep.grid import SweepOptions, check_options, read_sweep
 from coterie.track.checksums import REPORT_FILE
+
+if TYPE_CHECKING:
+    from coterie.sweep.write_results import Results
 
 
 def run_sweep(file: Path, arguments: Sequence[str], folder: Path, options: SweepOptions) -> None:
@@ -39,6 +39,9 @@ def run_sweep(file: Path, arguments: Sequence[str], folder: Path, options: Sweep
     grid = read_sweep(file, arguments, folder, options.resume)
     with mistakes_in_options():
         check_options(options, grid.points)
+    from coterie.cli.sweep_display import SweepDisplay
+    from coterie.sweep.run_sweep import sweep  # which imports PyTorch
+
     command = _resume_command(file, arguments, folder, options)
     with handle_interrupts(command, "round"), SweepDisplay() as display:
         results = sweep(file, grid, folder, options, display)
@@ -62,6 +65,9 @@ def print_array_job(file: Path, arguments: Sequence[str], folder: Path, options:
     grid = read_sweep(file, arguments, folder, options.resume)
     with mistakes_in_options():
         check_options(options, grid.points)
+    from coterie.sweep.check_points import check_points  # which imports PyTorch
+    from coterie.sweep.slurm_job import array_job
+
     check_points(grid.points, folder, lambda number, total: None)
     command = _resume_command(file, [str(axis) for axis in grid.axes], folder, options)
     print(array_job(file, folder, grid.points, options.jobs, command), end="")

@@ -15,10 +15,11 @@ from torch import nn
 
 from coterie.core import tree
 from coterie.core.errors import Mistake
+from coterie.experiment.build_trainer import build_trainer, resolve_pretraining
 from coterie.experiment.config_toml import current_versions, find_changes
 from coterie.experiment.folder_jobs import Outcome, start_or_resume, write_end, write_missing_report
 from coterie.experiment.mend_folder import is_whole, mend_folder, require_checkpoint
-from coterie.experiment.pretraining_settings import Pretraining, build_trainer, load_pretraining, resolve_pretraining
+from coterie.experiment.pretraining_settings import Pretraining, load_pretraining
 from coterie.experiment.resolve_engine import this_machine
 from coterie.experiment.save_checkpoints import CheckpointSaver
 from coterie.experiment.toml_file import read_toml

@@ -64,6 +64,15 @@ def read_keys(place: str) -> Keys:
     return keys
 
 
+def read_description(place: str) -> str:
+    """Return the first line of the docstring of the function or class at "package.module:name".
+
+    >>> read_description("coterie.data.sources.digits:digits")[:17]
+    'Load scikit-learn'
+    """
+    return (ast.get_docstring(_find_definition(place).node) or "").partition("\n")[0]
+
+
 def read_constant(place: str) -> Any:
     """Return the value of the constant at "package.module:NAME" of this package, without importing its module."""
     module, _, name = place.partition(":")
@@ -117,12 +126,19 @@ class _Definition(NamedTuple):
     node: ast.stmt
 
 
-def _find_definition(place: str) -> tuple[_Source, ast.FunctionDef | ast.ClassDef]:
+class _Defined(NamedTuple):
+    """A function or a class, and the file in which it stands."""
+
+    source: _Source
+    node: ast.FunctionDef | ast.ClassDef
+
+
+def _find_definition(place: str) -> _Defined:
     module, _, name = place.partition(":")
     found = _read_source(module).find(name)
     assert found is not None, f"{place} is defined in this package"
     assert isinstance(found.node, ast.FunctionDef | ast.ClassDef), f"{place} is a function or a class"
-    return found.source, found.node
+    return _Defined(found.source, found.node)
 
 
 @functools.cache

@@ -17,7 +17,7 @@ from coterie.experiment.resume_run import adopt_settings, is_finished
 from coterie.experiment.run_recorder import RunRecorder, RunWatch, SilentRun
 from coterie.experiment.settings import Settings
 from coterie.experiment.shared_run import Participation, carry_out, follow, set_workers
-from coterie.processes.process_group import launcher_size
+from coterie.processes.launcher import launcher_size
 from coterie.processes.spawn import lead_processes
 from coterie.processes.team import ALONE, Team
 from coterie.track import RunFolder

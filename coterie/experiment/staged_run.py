@@ -19,10 +19,11 @@ from torch import Tensor
 
 from coterie.core.errors import Mistake
 from coterie.experiment.build_experiment import build_experiment
+from coterie.experiment.build_trainer import build_trainer, resolve_pretraining
 from coterie.experiment.folder_jobs import Outcome
 from coterie.experiment.mend_folder import is_whole
 from coterie.experiment.pretraining_run import PretrainingWatch, pretrain
-from coterie.experiment.pretraining_settings import Pretraining, build_trainer, resolve_pretraining
+from coterie.experiment.pretraining_settings import Pretraining
 from coterie.experiment.resolve_engine import this_machine
 from coterie.experiment.run import run
 from coterie.experiment.run_recorder import RunWatch
@@ -30,7 +31,7 @@ from coterie.experiment.settings import Settings
 from coterie.experiment.stages import Stage, mistakes_in_stage
 from coterie.experiment.toml_file import read_toml
 from coterie.pretrain.pretrained_weights import load_weights
-from coterie.processes.process_group import launcher_size
+from coterie.processes.launcher import launcher_size
 from coterie.track import RunFolder
 from coterie.track.run_folder import STAGES_FOLDER
 

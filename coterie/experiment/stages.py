@@ -30,9 +30,8 @@ from coterie.core.errors import Mistake
 from coterie.core.toml_text import toml_text
 from coterie.experiment.pretraining_settings import Pretraining, parse_pretraining
 from coterie.experiment.settings import Settings, parse_settings, remove_leftovers, search_folders
-from coterie.experiment.toml_file import Raw, apply_overrides, read_toml, read_value
+from coterie.experiment.toml_file import STAGES, Raw, apply_overrides, read_toml, read_value
 
-STAGES = "stage"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,40}")
 _FIRST_ONLY = ("weights", "prefix", "skip")
 """Keys of the file's own [pretrain] that say where the chain starts, so they hold in its first run alone."""
@@ -59,15 +58,6 @@ class Stage:
 
     def __str__(self) -> str:
         return f"stage {self.number}, {self.name}"
-
-
-def has_stages(path: Path) -> bool:
-    """Return whether a file is a chain of stages.
-
-    Raises:
-        Mistake: it cannot be read.
-    """
-    return STAGES in read_toml(path)
 
 
 def load_stages(path: Path, overrides: Sequence[str] = ()) -> list[Stage]:

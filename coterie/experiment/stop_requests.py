@@ -10,8 +10,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from coterie.processes.team import Team
+if TYPE_CHECKING:
+    from coterie.processes.team import Team
 
 REPEAT_SECONDS = 1.0
 """A second request counts from this long after the first: launchers pass on signals that processes have had already."""

@@ -15,6 +15,8 @@ from coterie.core.toml_text import toml_text
 Raw = dict[str, Any]
 """The content of a file, before anything is checked."""
 
+STAGES = "stage"
+"""The key of the stages of a chain; see `coterie.experiment.stages`."""
 MAX_BYTES = 2**23
 """The size of a file that is read; a table with a model for each of 100,000 clients fits."""
 MAX_DEPTH = 50
@@ -48,6 +50,15 @@ def read_toml(path: Path) -> Raw:
     except _Unreadable as error:
         raise Mistake(f"{path}: {error}") from error
     return raw
+
+
+def has_stages(path: Path) -> bool:
+    """Return whether a file is a chain of stages.
+
+    Raises:
+        Mistake: it cannot be read.
+    """
+    return STAGES in read_toml(path)
 
 
 def _read_bytes(path: Path) -> bytes:

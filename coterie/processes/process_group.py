@@ -27,7 +27,9 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from coterie.core.errors import Mistake
-from coterie.processes.team import ALONE, Lost, Team
+from coterie.processes.launcher import launcher_rank, launcher_size
+from coterie.processes.lost import Lost
+from coterie.processes.team import ALONE, Team
 
 T = TypeVar("T")
 
@@ -105,23 +107,6 @@ class Group:
             raise Lost(
                 f"another of this run's {self.size} processes has ended, so process {self.rank} cannot go on"
             ) from error
-
-
-def launcher_size() -> int | None:
-    """Return how many processes a launcher such as torchrun has started for this run; None without a launcher.
-
-    >>> launcher_size()
-    """
-    return int(os.environ["WORLD_SIZE"]) if {"RANK", "WORLD_SIZE"} <= os.environ.keys() else None
-
-
-def launcher_rank() -> int:
-    """Return this process's number among those that a launcher has started; 0 without a launcher.
-
-    >>> launcher_rank()
-    0
-    """
-    return 0 if launcher_size() is None else int(os.environ["RANK"])
 
 
 @contextmanager

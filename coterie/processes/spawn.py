@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from coterie.core.errors import require
+from coterie.processes.lost import Lost
 from coterie.processes.parent_watch import watch_parent
 from coterie.processes.process_group import process_group
-from coterie.processes.team import ALONE, Lost, Team
+from coterie.processes.team import ALONE, Team
 
 P = ParamSpec("P")
 R = TypeVar("R")

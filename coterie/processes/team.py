@@ -23,10 +23,6 @@ from coterie.core.tree import Tree
 T = TypeVar("T")
 
 
-class Lost(RuntimeError):
-    """A process of the run has ended, so the others cannot go on."""
-
-
 class Team(Protocol):
     """The processes of a run, as one of them sees them. Its methods are collective.
 

@@ -110,7 +110,7 @@ def _leave(status: int) -> NoReturn:
 
 def _explain(error: Exception) -> str:
     """Return why a run failed, in a sentence; what nobody expected leaves a traceback too."""
-    from coterie.processes.team import Lost
+    from coterie.processes.lost import Lost
 
     if isinstance(error, Mistake | FolderGone | Lost):
         return str(error)

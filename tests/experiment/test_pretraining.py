@@ -19,9 +19,10 @@ from coterie import Mistake
 from coterie.cli.main import main
 from coterie.experiment import folder_jobs, pretraining_settings, save_checkpoints, settings
 from coterie.experiment import pretraining_run as module
+from coterie.experiment.build_trainer import build_trainer
 from coterie.experiment.folder_jobs import Outcome
 from coterie.experiment.pretraining_run import SilentPretraining, pretrain
-from coterie.experiment.pretraining_settings import Pretraining, build_trainer, load_pretraining
+from coterie.experiment.pretraining_settings import Pretraining, load_pretraining
 from coterie.models.registry import build
 from coterie.report import compare_runs, write_report
 from coterie.track.rounds_file import Record

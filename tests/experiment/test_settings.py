@@ -8,8 +8,8 @@ import pytest
 from coterie import Mistake
 from coterie.experiment.pretraining_settings import load_pretraining
 from coterie.experiment.settings import load_settings, parse_settings
-from coterie.experiment.stages import has_stages, load_stages
-from coterie.experiment.toml_file import apply_overrides
+from coterie.experiment.stages import load_stages
+from coterie.experiment.toml_file import apply_overrides, has_stages
 from tests.experiment.files import DIGITS, written
 
 ROOT = Path(__file__).parents[2]

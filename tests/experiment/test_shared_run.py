@@ -18,7 +18,8 @@ from coterie.experiment.run import run
 from coterie.experiment.settings import load_settings
 from coterie.experiment.shared_run import set_workers
 from coterie.experiment.stop_requests import stop_requests
-from coterie.processes.process_group import Group, launcher_size
+from coterie.processes.launcher import launcher_size
+from coterie.processes.process_group import Group
 from coterie.processes.team import ALONE
 from tests.experiment.files import written
 

@@ -23,9 +23,10 @@ from coterie.loop.attack import Attack
 from coterie.loop.checkpoint import Checkpoints
 from coterie.loop.store import Store
 from coterie.probes import PROBES, Probe
+from coterie.processes.lost import Lost
 from coterie.processes.process_group import Group
 from coterie.processes.spawn import run_in_processes
-from coterie.processes.team import ALONE, Lost, Team, owner, owns, share_work
+from coterie.processes.team import ALONE, Team, owner, owns, share_work
 from tests.common.recipes import RECIPES
 from tests.common.test_every_algorithm import run
 from tests.federations import SIZES, dense, distance, ragged

@@ -10,8 +10,8 @@ from coterie import Mistake
 from coterie.experiment.settings import load_settings
 from coterie.sweep.axes import parse_axis
 from coterie.sweep.full_names import complete_names
+from coterie.sweep.grid import SweepOptions, check_options, read_sweep
 from coterie.sweep.points import make_points, point_name
-from coterie.sweep.run_sweep import SweepOptions, check_options, read_sweep
 from coterie.sweep.slurm_job import array_job
 from coterie.sweep.sweep_toml import write_grid
 from tests.experiment.files import written
