@@ -7,7 +7,11 @@ to how often each was done; whoever has several kinds of releases puts all of th
 
     everyone, or Poisson sampling    neighbours differ by one unit that is there or not; privacy-loss distributions
     a fixed size, n of N             neighbours differ by one unit that is replaced, so a sum moves by 2 at most and the
-                                     noise counts half; Renyi divergences
+                                     noise counts half; Renyi divergences, or distributions of releases of all
+
+For cohorts near everyone, the bound for a fixed size is above the one that gives no credit for who was asked at random:
+if that were told, each release would be one of everyone, in which a replaced unit moves the sum by 2. The lower one
+holds.
 
 Only events with one kind of neighbour can be composed.
 
@@ -100,7 +104,11 @@ def _spent(account: tuple[tuple[Event, int], ...], delta: float) -> float:
         epsilon = _epsilon(merged, delta, _accountant(True, neighbours))
         if math.isfinite(epsilon):
             return epsilon  # a tiny delta is below the mass that distributions cut off, and Renyi divergences cut none
-    return _epsilon(merged, delta, _accountant(False, neighbours))
+    epsilon = _epsilon(merged, delta, _accountant(False, neighbours))
+    if neighbours == "add or remove":
+        return epsilon
+    of_all = tuple((Event(event.noise_multiplier / 2), count) for event, count in account)
+    return min(epsilon, _spent(of_all, delta))
 
 
 def _epsilon(account: Account, delta: float, accountant: Any) -> float:

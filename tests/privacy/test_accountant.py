@@ -56,6 +56,14 @@ def test_a_fixed_size_counts_the_noise_half() -> None:
     assert accountant.get_epsilon(1e-5) <= epsilon <= 1.02 * accountant.get_epsilon(1e-5)  # over more orders
 
 
+@pytest.mark.parametrize("size", [1, 50, 99, 100])
+def test_asking_some_at_random_never_costs_more_than_telling_who_was_asked(size: int) -> None:
+    """Of 100 units; a replaced one moves a sum of everyone by 2, so this is everyone with half of the noise."""
+    everyone = spent({Event(4.0 / 2): 10}, 1e-3)
+    epsilon = spent({Event(4.0, fixed=(size, 100)): 10}, 1e-3)
+    assert epsilon == everyone if size >= 50 else epsilon < everyone
+
+
 def test_nothing_done_costs_nothing_and_more_rounds_cost_more() -> None:
     event = Event(4.0, fixed=(2, 10))
     assert spent({}, 1e-5) == spent({event: 0}, 1e-5) == 0.0
