@@ -154,7 +154,7 @@ class RunRecorder:
         elif kept is not None:
             self.experiment = replace(self.experiment, plan=replace(plan, secret=kept.secret))
         elif found is None:
-            self.folder.noise.write(plan.secret, 0)
+            self.folder.noise.write(plan.secret, lost)
         else:
             raise Mistake(
                 f"{self.folder.noise.path}: is gone, and with it the secret of the run's noise; put back a copy, or "

@@ -162,6 +162,18 @@ def test_a_run_without_its_secret_does_not_go_on(tmp_path: Path) -> None:
         start(tmp_path, "rounds=4", resume=True)
 
 
+def test_rounds_on_record_count_although_their_secret_is_gone(tmp_path: Path) -> None:
+    """A run that was stopped before its first checkpoint begins again, with noise that nobody has seen."""
+    start(tmp_path)
+    folder = tmp_path / "run"
+    shutil.rmtree(folder / "checkpoint")
+    for name in ("noise.json", "summary.json", "report.html", "checksums.json", "model.safetensors"):
+        (folder / name).unlink()
+    summary = start(tmp_path, resume=True).summary
+    assert summary["privacy"]["releases"] == 6
+    assert summary["epsilon"] == spent({Event(2.0): 6}, 1e-3)
+
+
 def test_a_run_that_stops_early_reports_what_it_spent(tmp_path: Path) -> None:
     target = ("evaluate.target_accuracy=0.01", "rounds=50", "privacy.epsilon=40.0")
     summary = start(tmp_path, *target).summary
