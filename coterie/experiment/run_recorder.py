@@ -142,7 +142,7 @@ class RunRecorder:
         tell nothing new. Silos may answer otherwise than before, so the noise must be new, and both count.
 
         Args:
-            found: the checkpoint, or None.
+            found: the checkpoint, or None. Without it and the secret, all is drawn again, and what is on record counts.
             lost: how many recorded rounds are run again.
         """
         plan = self.experiment.plan
