@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from coterie.core.errors import Mistake, require
+from coterie.experiment.toml_file import has_stages
 from coterie.report.sweep_folder import is_sweep
 from coterie.sweep.axes import Axis, parse_axis
 from coterie.sweep.full_names import complete_names
@@ -45,6 +46,11 @@ def read_sweep(file: Path, arguments: Sequence[str], folder: Path, resume: bool)
     Raises:
         Mistake: a setting of a run cannot be used, or the folder cannot.
     """
+    if has_stages(file):
+        raise Mistake(
+            f"{file}: is a chain of stages, and a sweep varies one experiment; sweep a stage in a file of its own, or "
+            "vary the chain with `coterie run FILE stage.1.KEY=VALUE --out DIR`"
+        )
     check_folder(folder, resume)
     if not arguments and not resume:
         raise Mistake("a sweep needs a key with two values or more, such as lr=0.1,0.2")

@@ -91,6 +91,13 @@ def test_a_mistake_is_found_before_anything_is_written(
     assert sorted(p.name for p in Path().iterdir() if p.name != "__pycache__") == ["digits.toml", "own.py"]
 
 
+@pytest.mark.parametrize("argument", ["lr=0.1,0.2", "stage.1.algorithm.lr=0.1,0.2", "rng_seed=0,1"])
+def test_a_chain_is_not_swept(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("chain.toml").write_text('[[stage]]\nname = "one"\n')
+    assert exit_status("sweep", "chain.toml", argument) == 2
+    assert "chain.toml: is a chain of stages, and a sweep varies one experiment" in capsys.readouterr().err
+
+
 def test_an_array_job_is_printed_and_nothing_is_written(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_status("sweep", "digits.toml", "lr=0.1,0.2", "--slurm", "--out", "runs/s") == 0
     out = capsys.readouterr().out
