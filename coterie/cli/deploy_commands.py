@@ -12,7 +12,8 @@ from typing import Annotated
 import typer
 
 from coterie.cli.interrupts import handle_interrupts
-from coterie.cli.option_names import File, Overrides, Resume
+from coterie.cli.option_names import AsJson, File, Overrides, Quiet, Resume
+from coterie.cli.output_forms import JsonLines, choose_output
 from coterie.core.errors import Mistake
 from coterie.core.printable import printable
 
@@ -34,11 +35,20 @@ def rehearse(
     silos: Annotated[int | None, typer.Option(help="How many silos there are. [default: one for each client]")] = None,
     out: Out = None,
     resume: Resume = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Rehearse on one machine, with real processes, keys and TLS.
 
     It ends with a comparison to the simulation.
     """
+    with choose_output(quiet, as_json) as lines:
+        _rehearse(file, overrides or [], silos, out or Path("runs") / file.stem, resume, lines)
+
+
+def _rehearse(
+    file: Path, overrides: list[str], silos: int | None, folder: Path, resume: bool, lines: JsonLines | None
+) -> None:
     from coterie.cli.run_display import RunDisplay, show_logs
     from coterie.core.packages import import_package
     from coterie.experiment.settings import load_settings
@@ -46,10 +56,10 @@ def rehearse(
     from coterie.experiment.silos.staged_processes import StagedProcesses, make_keys
 
     import_package("nvflare", "coterie deploy", "deploy")
-    folder, settings = out or Path("runs") / file.stem, load_settings(file, overrides or [])
+    settings = load_settings(file, overrides)
     some = [] if silos is None else ["--silos", str(silos)]
-    again = ["coterie", "deploy", "rehearse", str(file), *(overrides or []), *some, "--out", str(folder), "--resume"]
-    display = RunDisplay()
+    again = ["coterie", "deploy", "rehearse", str(file), *overrides, *some, "--out", str(folder), "--resume"]
+    display = RunDisplay(lines)
     with handle_interrupts(shlex.join(again), "round"), show_logs(display):
         done = rehearse_experiment(
             settings, folder, silos, resume, display, make_keys, lambda venue: StagedProcesses(venue, display)
@@ -153,20 +163,35 @@ def run_between_silos(
         Path | None, typer.Option(help="The project's folder. [default: the one beside FILE or here]")
     ] = None,
     silos: Annotated[str | None, typer.Option(help="Who takes part. [default: all that have a certificate]")] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Coordinator: run an experiment between the silos."""
+    with choose_output(quiet, as_json) as lines:
+        _run(file, overrides or [], out or Path("runs") / file.stem, resume, project, silos, lines)
+
+
+def _run(
+    file: Path,
+    overrides: list[str],
+    folder: Path,
+    resume: bool,
+    project: Path | None,
+    silos: str | None,
+    lines: JsonLines | None,
+) -> None:
     from coterie.cli.run_display import RunDisplay, show_logs
     from coterie.experiment.settings import load_settings
     from coterie.experiment.silos.find_project import find_project
     from coterie.experiment.silos.run_project import run_project
 
-    settings, folder = load_settings(file, overrides or []), out or Path("runs") / file.stem
+    settings = load_settings(file, overrides)
     found = find_project(file, project)
     some = [] if silos is None else ["--silos", silos]
-    again = ["coterie", "deploy", "run", str(file), *(overrides or []), "--project", str(found), *some]
+    again = ["coterie", "deploy", "run", str(file), *overrides, "--project", str(found), *some]
     again += ["--out", str(folder), "--resume"]
     names = None if silos is None else list(dict.fromkeys(filter(None, map(str.strip, silos.split(",")))))
-    display = RunDisplay()
+    display = RunDisplay(lines)
     with handle_interrupts(shlex.join(again), "round"), show_logs(display):
         outcome = run_project(settings, found, folder, names, resume, display)
     if not outcome.ran:

@@ -225,6 +225,10 @@ def sweep(
         str | None, typer.Option(help="The run that speed-ups refer to, by its name. [default: the first]")
     ] = None,
     slurm: Annotated[bool, typer.Option("--slurm", help="Print an array job of Slurm, and run nothing.")] = False,
+    quiet: Quiet = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the rows of sweep.csv as JSON at the end, one a line.")
+    ] = False,
 ) -> None:
     """Run an experiment at every point of a grid, several at once."""
     from coterie.cli.sweep_command import print_array_job, run_sweep
@@ -232,7 +236,12 @@ def sweep(
 
     folder = out or Path("runs") / f"{file.stem}-sweep"
     options = SweepOptions(jobs, resume, widen, baseline)
-    (print_array_job if slurm else run_sweep)(file, values or [], folder, options)
+    if slurm and (quiet or as_json):
+        raise Mistake("--slurm prints a script, so it goes with neither --quiet nor --json; leave them out")
+    if slurm:
+        return print_array_job(file, values or [], folder, options)
+    with choose_output(quiet, as_json) as lines:
+        run_sweep(file, values or [], folder, options, lines)
 
 
 @app.command()

@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from coterie.cli.interrupts import handle_interrupts
+from coterie.cli.option_names import AsJson, Quiet
+from coterie.cli.output_forms import choose_output
 
 Id = Annotated[str, typer.Option("--id", help="The client of the experiment that this participant is.")]
 Key = Annotated[
@@ -36,6 +38,8 @@ def peer(
     deadline: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the others in a round.")] = 60.0,
     start_deadline: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for all to come.")] = 600.0,
     min_clients: Annotated[int, typer.Option(min=1, help="Updates below which a round waits on.")] = 1,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Take part in a run without a server, by signed messages."""
     from coterie.experiment.settings import load_settings
@@ -60,17 +64,18 @@ def peer(
         str(min_clients),
     ]
     command = shlex.join(["coterie", "peer", str(file), *(overrides or []), *given, "--out", str(folder), "--resume"])
-    display = RunDisplay()
     names_own_file = any(given.partition("=")[0].strip() == "data.path" for given in overrides or [])
     pace = Pace(deadline, start_deadline, min_clients)
-    who = Peer(me, mailbox, roster, key, pace, names_own_file, display.say)
-    with handle_interrupts(command, "round"):
-        with show_logs(display):
-            outcome = run_experiment(settings, folder, resume, display, participation=who)
-        if not outcome.ran:
-            print(f"{folder}: finished already, after {outcome.summary['rounds']} rounds")
-        display.show_summary(outcome.summary)
-        print(folder / "report.html")
+    with choose_output(quiet, as_json) as lines:
+        display = RunDisplay(lines)
+        who = Peer(me, mailbox, roster, key, pace, names_own_file, display.say)
+        with handle_interrupts(command, "round"):
+            with show_logs(display):
+                outcome = run_experiment(settings, folder, resume, display, participation=who)
+            if not outcome.ran:
+                print(f"{folder}: finished already, after {outcome.summary['rounds']} rounds")
+            display.show_summary(outcome.summary)
+            print(folder / "report.html")
     if outcome.summary.get("failure"):
         print(f"{folder}: {outcome.summary['failure']}", file=sys.stderr)
         raise typer.Exit(1)

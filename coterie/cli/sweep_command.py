@@ -13,6 +13,7 @@ import typer
 from coterie.cli.compare_command import COMPARISON_WIDTH
 from coterie.cli.interrupts import handle_interrupts
 from coterie.cli.option_names import mistakes_in_options
+from coterie.cli.output_forms import JsonLines
 from coterie.cli.text_table import print_table
 from coterie.core.errors import few
 from coterie.core.printable import printable
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from coterie.sweep.write_results import Results
 
 
-def run_sweep(file: Path, arguments: Sequence[str], folder: Path, options: SweepOptions) -> None:
+def run_sweep(
+    file: Path, arguments: Sequence[str], folder: Path, options: SweepOptions, lines: JsonLines | None = None
+) -> None:
     """Carry out a sweep, and print its results; end with status 1 where a run failed.
 
     Args:
@@ -32,6 +35,7 @@ def run_sweep(file: Path, arguments: Sequence[str], folder: Path, options: Sweep
         arguments: KEY=VALUE,VALUE,... of the command line.
         folder: of the sweep.
         options: how it is carried out.
+        lines: prints the row of each run at the end; None: nothing does.
 
     Raises:
         Mistake: a run's settings or the folder cannot be used; nothing is written then.
@@ -45,6 +49,9 @@ def run_sweep(file: Path, arguments: Sequence[str], folder: Path, options: Sweep
     command = _resume_command(file, arguments, folder, options)
     with handle_interrupts(command, "round"), SweepDisplay() as display:
         results = sweep(file, grid, folder, options, display)
+    if lines is not None:
+        for row in results.rows:
+            lines.print(row)
     _print_results(results)
     if any(best.beyond is not None for best in results.best):
         wider = command if options.widen else f"{command} --widen"

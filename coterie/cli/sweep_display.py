@@ -51,7 +51,8 @@ class SweepDisplay:
         self._close()
         done = len(points) - len(left)
         before = f", {done} of {len(points)} done before" if done else ""
-        print(f"{len(left)} runs, {min(jobs, len(left))} at once{before}", flush=True)
+        runs = "1 run" if len(left) == 1 else f"{len(left)} runs"
+        print(f"{runs}, {min(jobs, len(left))} at once{before}", flush=True)
         self.runs, self.runs_done, self.began = len(left), 0, time.monotonic()
         self.rounds_left, self.rounds_done = sum(point.settings.rounds for point in left), 0
         if not self.out.is_terminal:

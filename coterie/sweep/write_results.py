@@ -29,11 +29,13 @@ class Results(NamedTuple):
         comparison: of the runs that have a folder; None where none has.
         best: the best learning rate of each setting.
         failed: the name of each run that failed -> why.
+        rows: of sweep.csv, one for each point.
     """
 
     comparison: Comparison | None
     best: list[BestRate]
     failed: dict[str, str]
+    rows: list[dict[str, Any]]
 
 
 def collect_results(
@@ -60,7 +62,7 @@ def collect_results(
     good = {name: run for name, run in runs.items() if name not in why}
     present = {name for point in points if point.name in runs for name in (point.name, point.name_without_seed)}
     comparison = compare(list(runs.values()), None, baseline if baseline in present else None) if runs else None
-    return Results(comparison, find_best_rates(axes, points, good), why)
+    return Results(comparison, find_best_rates(axes, points, good), why, sweep_rows(points, comparison, why))
 
 
 def write_results(folder: Path, file: Path, axes: Sequence[Axis], points: Sequence[Point], results: Results) -> None:
@@ -69,16 +71,17 @@ def write_results(folder: Path, file: Path, axes: Sequence[Axis], points: Sequen
     Raises:
         Mistake: they cannot be written.
     """
-    write_file(folder / TABLE_FILE, format_csv(sweep_rows(points, results)).encode())
+    write_file(folder / TABLE_FILE, format_csv(results.rows).encode())
     rates = [axis.key for axis in axes if axis.is_learning_rate]
     best = [str(each) for each in results.best]
     page = sweep_page(file.name, len(points), results.comparison, rates, best, results.failed)
     write_file(folder / REPORT_FILE, page.encode())
 
 
-def sweep_rows(points: Sequence[Point], results: Results) -> list[dict[str, Any]]:
+def sweep_rows(
+    points: Sequence[Point], comparison: Comparison | None, failed: Mapping[str, str]
+) -> list[dict[str, Any]]:
     """Return a row for each point: its name, the keys that are varied, and its results as plain numbers."""
-    comparison = results.comparison
     runs: dict[str, Run] = {} if comparison is None else {run.name: run for run in comparison.runs}
     metrics = list_metrics(run.end for run in runs.values())
     rows = []
@@ -89,7 +92,7 @@ def sweep_rows(points: Sequence[Point], results: Results) -> list[dict[str, Any]
             found = run_results(first, None, comparison.baseline, metrics)
             if point.name not in runs:
                 found = dict.fromkeys(found) | {"state": "not finished"}
-        if point.name in results.failed:
-            found |= {"state": "failed", "why": results.failed[point.name]}
+        if point.name in failed:
+            found |= {"state": "failed", "why": failed[point.name]}
         rows.append({"run": point.name} | dict(point.values) | found)
     return rows

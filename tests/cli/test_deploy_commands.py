@@ -217,6 +217,11 @@ def test_two_silos_with_keys_and_processes(capsys: pytest.CaptureFixture[str]) -
     pytest.importorskip("nvflare")
     out = command(capsys, "rehearse", "digits.toml", "rounds=1", "--silos", "2")
     assert out.splitlines()[-1] == "the weights are the simulation's, bit for bit"
+    assert not command(capsys, "rehearse", "digits.toml", "rounds=1", "--silos", "2", "--resume", "--quiet")
+    assert exit_status("deploy", "rehearse", "digits.toml", "rounds=1", "--silos", "2", "--resume", "--json") == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == json.loads(Path("runs/digits/summary.json").read_text())
+    assert err.splitlines()[-1] == "the weights are the simulation's, bit for bit"
     for silo in ("silo-1", "silo-2"):
         assert "are in one chain" in command(capsys, "audit", f"runs/digits/silos/{silo}")
 

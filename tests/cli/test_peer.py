@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -68,7 +69,7 @@ def test_one_is_killed_and_all_end_with_the_model_of_the_simulation(
     ends: list[tuple[int | None, str]] = []
     other = threading.Thread(target=lambda: ends.append(kill_and_start_again(tmp_path, "north")))
     other.start()
-    mine = runner.invoke(app, command(tmp_path, "east"))
+    mine = runner.invoke(app, [*command(tmp_path, "east"), "--json"])
     other.join()
     assert mine.exit_code == 0, mine.output
     assert ends[0][0] == 0, ends[0][1]
@@ -80,6 +81,11 @@ def test_one_is_killed_and_all_end_with_the_model_of_the_simulation(
     assert inputs[0] == inputs[1] == inputs[2]
     assert len((tmp_path / "north" / "rounds.jsonl").read_text().splitlines()) == 3
     assert not list((tmp_path / "box").rglob("*.key"))
+    *records, summary = mine.stdout.splitlines(keepends=True)
+    assert "".join(records) == (tmp_path / "east" / "rounds.jsonl").read_text()
+    assert json.loads(summary) == json.loads((tmp_path / "east" / "summary.json").read_text())
+    finished = runner.invoke(app, [*command(tmp_path, "east"), "--resume", "--quiet"])
+    assert (finished.exit_code, finished.output) == (0, "")
     finished = runner.invoke(app, [*command(tmp_path, "east"), "--resume"])
     assert "finished already, after 3 rounds" in finished.output
 

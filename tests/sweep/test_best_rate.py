@@ -88,7 +88,7 @@ def test_each_setting_has_its_own_best_rate_and_the_grid_is_widened_for_each() -
     found = find_best_rates([LR, names], [each for each, _ in runs], {each.name: run for each, run in runs})
     assert str(found[0]).startswith("best algorithm.lr with name = fedavg: 0.01, the smallest")
     assert str(found[1]).startswith("best algorithm.lr with name = fedsgd: 1, the largest")
-    wider = widen([LR, names], Results(None, found, {}))
+    wider = widen([LR, names], Results(None, found, {}, []))
     assert wider[0].values == (0.001, 0.01, 0.1, 1, 10.0)
     assert wider[1] == names
 

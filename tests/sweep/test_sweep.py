@@ -1,6 +1,7 @@
 """`coterie sweep` as a user types it: runs side by side, failures that are named, and mistakes before it begins."""
 
 import csv
+import json
 import tomllib
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def test_runs_side_by_side_are_those_of_coterie_run(capsys: pytest.CaptureFixtur
     assert exit_status(*arguments, "--jobs", "2") == 2
     assert "holds a sweep already; continue it with --resume" in capsys.readouterr().err
     assert exit_status("sweep", "digits.toml", "--resume") == 1  # the run that failed is tried again
-    assert "1 runs, 1 at once, 1 of 2 done before" in capsys.readouterr().out
+    assert "1 run, 1 at once, 1 of 2 done before" in capsys.readouterr().out
     assert (folder / "runs/fault=none/summary.json").stat().st_mtime_ns == finished
 
 
@@ -107,6 +108,35 @@ def test_an_array_job_is_printed_and_nothing_is_written(capsys: pytest.CaptureFi
         "1) coterie run digits.toml algorithm.lr=0.2 engine.workers=1 engine.threads=1 --out runs/s/runs/lr=0.2" in out
     )
     assert not Path("runs").exists()
+
+
+def test_json_is_the_rows_of_the_table_and_quiet_prints_only_failures(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first run is made in this process, and the second fails."""
+
+    def run_here(points, folder, jobs, watch):  # type: ignore[no-untyped-def]
+        for point in points[:1]:
+            watch.start(point)
+            run(point.settings, folder / "runs" / point.name, resume=True)
+            watch.end(point, None)
+        return {points[-1].name: "it was killed"}
+
+    monkeypatch.setattr(run_sweep, "run_side_by_side", run_here)
+    arguments = ["sweep", "digits.toml", "lr=0.1,0.2", "rounds=1"]
+    assert exit_status(*arguments, "--json") == 1
+    out, err = capsys.readouterr()
+    rows = [json.loads(line) for line in out.splitlines()]
+    with Path("runs/digits-sweep/sweep.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [{name: "" if cell is None else str(cell) for name, cell in row.items()} for row in rows] == table
+    assert [row["state"] for row in rows] == ["finished", "failed"]
+    assert "2 runs, " in err
+    assert "runs/digits-sweep/report.html\n" in err
+    assert exit_status(*arguments, "--resume", "--quiet") == 1
+    assert capsys.readouterr() == ("", "1 run failed: lr=0.2\nlr=0.2: it was killed\n")
+    assert exit_status(*arguments, "--out", "other", "--slurm", "--json") == 2
+    assert "--slurm prints a script, so it goes with neither --quiet nor --json" in capsys.readouterr().err
 
 
 def test_two_sweeps_do_not_write_into_one_folder(capsys: pytest.CaptureFixture[str]) -> None:
