@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -178,3 +179,26 @@ def test_a_step_of_too_many_operations_is_not_compiled(
     assert torch.equal(after["a"], torch.arange(3.0) * 2 + 16)
     assert "operations would take too long to compile" in caplog.text
     assert tree.leaves(after)
+
+
+@needs_compiler
+@pytest.mark.long
+def test_a_program_kept_on_the_disk_serves_the_same_step_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that differs in one number, as a model that was edited, is compiled anew; the first one is found again."""
+    from torch._dynamo.utils import counters
+
+    def scaled(factor: float) -> compiled.Step:
+        return lambda c, batches, ctx: ({**c, "a": c["a"] * factor + batches["private"].x.sum()}, {})
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    seen = []
+    for factor in (2.0, 3.0, 2.0):
+        counters.clear()
+        after, _ = Compiled(scaled(factor), CPU)(carry(), batch(), CONTEXT)
+        plain, _ = scaled(factor)(carry(), batch(), CONTEXT)
+        assert torch.equal(after["a"], plain["a"])
+        found = counters["inductor"]
+        seen.append((found["fxgraph_cache_miss"], found["fxgraph_cache_hit"]))
+    assert seen == [(1, 0), (1, 0), (0, 1)]
