@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from coterie.cli.option_names import mistakes_in_options
 from coterie.cli.text_table import print_table
+
+if TYPE_CHECKING:
+    from coterie.report.comparison import Comparison
 
 COMPARISON_WIDTH = 400
 """Characters in a line of a comparison where the output is not a terminal: enough that no line is broken."""
@@ -44,8 +48,16 @@ def compare_folders(
     if means:
         print()
         print_table(means[0], means[1:], COMPARISON_WIDTH, overflow="fold")
+    print_speed_ups(comparison)
     if csv is not None:
         print(write_chosen(csv, format_csv(comparison_rows(comparison)), "csv"))
     if latex is not None:
         print(write_chosen(latex, format_latex(comparison), "latex"))
     print(write_comparison(comparison, out))
+
+
+def print_speed_ups(comparison: Comparison) -> None:
+    """Print what speed-ups are over, or why there are none."""
+    sentence = comparison.explain_speed_ups()
+    if sentence is not None:
+        print(sentence)

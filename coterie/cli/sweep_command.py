@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from coterie.cli.compare_command import COMPARISON_WIDTH
+from coterie.cli.compare_command import COMPARISON_WIDTH, print_speed_ups
 from coterie.cli.interrupts import handle_interrupts
 from coterie.cli.option_names import mistakes_in_options
 from coterie.cli.output_forms import JsonLines
@@ -96,6 +96,7 @@ def _print_results(results: Results) -> None:
     if comparison is not None:
         lines = comparison.table_of_means() or [comparison.head, *comparison.rows]
         print_table(lines[0], lines[1:], COMPARISON_WIDTH, overflow="fold")
+        print_speed_ups(comparison)
     for best in results.best:
         print(best)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,17 @@ class Comparison:
         """Return the baseline's mean rounds to the target / the group's; None where either did not reach it."""
         base, rounds = (each.rounds_to(self.target) for each in (self.baseline, group))
         return speed_up(base and base.value, rounds and rounds.value)
+
+    def explain_speed_ups(self) -> str | None:
+        """Return a sentence on what speed-ups are over, or why there are none; None where nothing reached a target."""
+        reached = [group.name for group in self.groups if group.rounds_to(self.target) is not None]
+        if not reached:
+            return None
+        base = self.baseline.rounds_to(self.target)
+        if base is None:
+            other = f"compare with another, such as --baseline {shlex.quote(reached[0])}"
+            return f"no speed-ups, since the baseline {self.baseline.name} did not reach the target; {other}"
+        return f"speed-ups are over {self.baseline.name}, which took {format_mean(base)} rounds to the target"
 
 
 def compare_runs(folders: Sequence[Path], target: float | None = None, baseline: str | None = None) -> Comparison:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from html import escape
 from pathlib import Path
 
 from coterie.report import page_parts
@@ -48,9 +49,11 @@ def comparison_parts(comparison: Comparison, links: Mapping[str, str] | None = N
     runs, groups = comparison.runs, comparison.groups
     legend = page_parts.legend([group.name for group in groups])
     means = comparison.table_of_means()
+    speed_ups = comparison.explain_speed_ups()
     bands = f"<p class=soft>{BANDS}</p>" if means else None
     metrics = list_metrics(record for run in runs for record in run.rounds)
     return [
+        f"<p class=soft>{escape(speed_ups[:1].upper() + speed_ups[1:])}.</p>" if speed_ups else "",
         page_parts.section("Means over rng seeds", sortable_table(means[0], means[1:])) if means else "",
         page_parts.section("Settings and results", sortable_table(comparison.head, comparison.rows, links)),
         page_parts.section("Accuracy", legend, bands, _charts(comparison, "test_accuracy", "test accuracy")),

@@ -9,7 +9,7 @@ from typing import Any
 from coterie.report import page_parts
 from coterie.report.comparison import Comparison
 from coterie.report.comparison_page import comparison_parts
-from coterie.report.formats import format_mean, format_setting
+from coterie.report.formats import format_setting
 from coterie.report.line_chart import Curve, line_chart
 from coterie.report.run_reader import Run
 from coterie.report.seed_groups import Mean, SeedGroup
@@ -46,7 +46,7 @@ def sweep_page(
             f"<p class=soft>{count}. A click on a column's head sorts.</p>",
             *(_failure(run, why) for run, why in failed.items()),
             *(f"<p><b>{escape(sentence[:1].upper() + sentence[1:])}.</b></p>" for sentence in best),
-            *([] if comparison is None else [_baseline(comparison), *_by_rate(comparison, rates)]),
+            *([] if comparison is None else _by_rate(comparison, rates)),
             *([] if comparison is None else comparison_parts(comparison, links)),
         ],
     )
@@ -58,14 +58,6 @@ def _has_report(run: Run) -> bool:
 
 def _failure(run: str, why: str) -> str:
     return f"<p class=failed><b>{escape(run)} failed: {escape(why)}.</b></p>"
-
-
-def _baseline(comparison: Comparison) -> str:
-    rounds = comparison.baseline.rounds_to(comparison.target)
-    ends = "did not reach the target" if rounds is None else f"took {format_mean(rounds)} rounds to the target"
-    sentence = f"Speed-ups are over {comparison.baseline.name}, which {ends}."
-    has_target = any(group.rounds_to(comparison.target) is not None for group in comparison.groups)
-    return f"<p class=soft>{escape(sentence)}</p>" if has_target else ""
 
 
 def _by_rate(comparison: Comparison, rates: Sequence[str]) -> list[str]:

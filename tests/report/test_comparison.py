@@ -16,6 +16,7 @@ from coterie.report import compare_runs, write_comparison
 from coterie.report.seed_groups import mean_of
 from coterie.report.sortable_table import read_quantity
 from coterie.report.table_files import comparison_rows, escape_latex, format_csv, format_latex
+from tests.cli.test_main import exit_status
 from tests.report.test_pages import Page, folder
 
 
@@ -72,6 +73,21 @@ def test_a_group_reaches_a_target_only_if_every_seed_does(folders: list[Path], t
     _, slow, fast = found.table_of_means()
     assert slow[2:] == ["3", "66.67 ± 18.56 %", "70.00 ± 20.00 %", "-", "-"]
     assert fast[-1] == "1.0x"
+
+
+def test_a_comparison_says_what_speed_ups_are_over_or_why_there_are_none(
+    folders: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    never = seeded(tmp_path / "never", 0.3, 0, [0.1, 0.2, 0.3])
+    wrong = "no speed-ups, since the baseline never did not reach the target; compare with another, such as "
+    for paths, sentence in (
+        ([never, *folders], f"{wrong}--baseline lr=0.1"),
+        ([*folders, never], "speed-ups are over lr=0.1, which took 2.12 ± 0.38 rounds to the target"),
+    ):
+        assert exit_status("compare", *map(str, paths), "--out", str(tmp_path / "c.html")) == 0
+        assert sentence in capsys.readouterr().out.splitlines()
+        assert f"{sentence[:1].upper()}{sentence[1:]}." in Page(tmp_path / "c.html").text
+    assert compare_runs([never, seeded(tmp_path / "b", 0.4, 0, [0.1])]).explain_speed_ups() is None
 
 
 def test_repetitions_of_one_seed_are_runs_of_their_own(tmp_path: Path) -> None:
