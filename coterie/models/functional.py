@@ -85,7 +85,7 @@ def make_task(
     habits = habits or Habits()
     layout, training = ImageLayout(model), TrainingModule(model, augment, habits.writes_input)
     padding = padding_obstacle(model) or (COUNTS_PADDING if habits.counts_padding else None)
-    evaluating = swap_layers(copy.deepcopy(model), Scope()).eval().requires_grad_(False)
+    evaluating = swap_layers(copy_module(model), Scope()).eval().requires_grad_(False)
 
     def predict(params: Tree, buffers: Tree, x: Tensor) -> Tensor:
         """Return the outputs of the forward in evaluation mode; the buffers stay unchanged."""
@@ -126,7 +126,7 @@ class TrainingModule:
         self.augment, self.layout, self.scope = augment, ImageLayout(module), Scope()
         self.copies_input = copies_input
         self.arrange = move_classes_last if getattr(module, CLASS_AXIS, None) == 1 else _keep_order
-        self.module, self.still = swap_layers(copy.deepcopy(module), self.scope).train(), frozen_norms(module)
+        self.module, self.still = swap_layers(copy_module(module), self.scope).train(), frozen_norms(module)
         for name in self.still:
             self.module.get_submodule(name).eval()
         self.norms = {
@@ -178,6 +178,15 @@ class TrainingModule:
         return own, extra
 
 
+def copy_module(module: nn.Module) -> nn.Module:
+    """Return a copy of a module, whose trained parameters share the memory of the module's own.
+
+    A forward puts others in their place, so that copies of a large model would cost memory and serve nobody.
+    """
+    trained = (p for p in module.parameters() if type(p) is nn.Parameter and p.requires_grad)
+    return copy.deepcopy(module, {id(p): nn.Parameter(p.detach()) for p in trained})
+
+
 def encoder(model: nn.Module, copies_input: bool = False) -> Encoder | None:
     """Return the model up to its classifier; None where it has no linear layer, or nothing to train before it.
 
@@ -195,7 +204,7 @@ def encoder(model: nn.Module, copies_input: bool = False) -> Encoder | None:
 
     def forward() -> Apply:
         """Return the training forward of a copy of the model without its classifier."""
-        headless = copy.deepcopy(model)
+        headless = copy_module(model)
         headless.set_submodule(name, nn.Identity())
         return TrainingModule(headless, copies_input=copies_input).forward()
 

@@ -149,7 +149,8 @@ class _Copy:
     def without_own_weights(self) -> Iterator[None]:
         """Put NaN in the places of the module's own parameters for a block: a pure forward and backward read none."""
         held = dict(self.training.module.named_parameters())
-        broken = {id(held[n]): nn.Parameter(torch.full_like(held[n], torch.nan)) for n in self.weights["params"]}
+        nan = {n: held[n].new_full((), torch.nan).expand_as(held[n]) for n in self.weights["params"]}  # no memory
+        broken = {id(held[n]): nn.Parameter(leaf) for n, leaf in nan.items()}
         places = [
             (part._parameters, name, p)
             for part in self.training.module.modules()

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 import coterie
 from coterie.core import rng
-from coterie.models.functional import initial_weights, make_task, second_names
+from coterie.models.functional import copy_module, initial_weights, make_task, second_names
 from coterie.objectives import cross_entropy
 from tests.federations import dense, distance, ragged
 
@@ -61,3 +61,24 @@ def test_so_have_the_statistics_of_a_layer_that_is_used_twice() -> None:
     model.load_state_dict(round.weights())
     assert torch.equal(round.weights()["0.running_mean"], round.weights()["2.running_mean"])
     assert (norm.running_mean != 0).all()
+
+
+def test_a_task_holds_no_second_copy_of_trained_weights_and_does_not_depend_on_the_model_s() -> None:
+    """Its modules share the memory of the model's trained parameters, and of no frozen one. Nobody reads what they
+    share: after the model's own numbers change, the task gives what it gave."""
+    model = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 3)).double()
+    model[0].requires_grad_(False)
+    copied = copy_module(model)
+    shares = {
+        name: p.data_ptr() == dict(model.named_parameters())[name].data_ptr() for name, p in copied.named_parameters()
+    }
+    assert shares == {"0.weight": False, "0.bias": False, "1.weight": True, "1.bias": True}
+    assert [p.requires_grad for p in copied.parameters()] == [False, False, True, True]
+    task, weights, x = make_task(model, loss=cross_entropy), initial_weights(model), torch.randn(5, 6).double()
+    before = task.predict(weights["params"], weights["buffers"], x)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.fill_(torch.nan)
+    assert torch.equal(task.predict(weights["params"], weights["buffers"], x), before)
+    outputs, _ = task.apply(weights["params"], weights["buffers"], x, None, rng.key("test"))
+    assert torch.equal(outputs, before)
