@@ -83,6 +83,7 @@ class Sequential:
                 _seed_torch(self.device, rng.number(job.rng_seed, job.round, job.client, "torch"))
                 reply = self._run_job(algorithms[job.architecture], broadcast, job)
             yield reply
+            del reply  # the next client works in its memory
 
     def _run_job(self, algorithm: Algorithm, broadcast: Tree, job: Job) -> Reply:
         """Run all steps of one client's work, and return its reply."""

@@ -123,7 +123,8 @@ def carry_out(
             if recorder is not None:
                 saver.raise_failure()
                 recorder.append(round)
-            saver.newest = round
+            saver.newest = Resume(round.round, round.state, round.store, round.elapsed)
+            del round  # its state before the round would stay in memory for all of the next one
             decide = partial(RunRecorder.decide, stop_wanted=request.is_made, save_due=saver.due)
             do = _broadcast_decision(team, recorder, decide)
             assert do is not None, "the first process has a recorder"

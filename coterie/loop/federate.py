@@ -80,6 +80,7 @@ def federate(
                 f"the state of round {number} was written into, which would change the training without a word; write "
                 "into copies, such as those that round.weights() returns"
             )
+        del round, held  # the state before this round would stay in memory for all of the next one
 
 
 def _in_reach(plan: Plan, state: Tree) -> tuple[Tensor, ...]:

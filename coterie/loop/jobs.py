@@ -85,6 +85,7 @@ def run_jobs(
     for part in parts:
         for reply in plan.engine.run(plan.algorithms, broadcast, [work.job for work in part.values()]):
             yield part[reply.client], reply
+            del reply  # here and wherever replies pass: the next client works in the memory of this one
 
 
 def _parts(

@@ -36,6 +36,7 @@ def encode(plan: Plan, replies: Iterable[tuple[Assignment, Reply]]) -> Iterator[
         before = work.codec_state or plan.codec.init(reply.update)
         payload, after = plan.codec.encode(reply.update, before, key)
         yield work, reply._replace(update=payload, state={"algorithm": reply.state, "up": after})
+        del reply, payload, after
 
 
 def corrupt(plan: Plan, replies: Iterable[tuple[Assignment, Reply]]) -> Iterator[tuple[Assignment, Reply]]:
@@ -45,7 +46,9 @@ def corrupt(plan: Plan, replies: Iterable[tuple[Assignment, Reply]]) -> Iterator
         if plan.faults.of(*purpose) == "corrupt":
             payload, weight = corrupt_payload(reply.update, reply.weighting["examples"], *purpose)
             reply = reply._replace(update=payload, weighting={**reply.weighting, "examples": weight})
+            del payload
         yield work, reply
+        del reply
 
 
 def check(
@@ -68,6 +71,7 @@ def check(
         tally.count(reply, tree.nbytes(reply.update), wrong)
         if wrong is None:
             yield reply
+        del reply
 
 
 def _state_problem(after: Tree, before: Tree) -> str | None:
@@ -84,6 +88,7 @@ def decode(plan: Plan, replies: Iterable[Reply], tally: Tally) -> Iterator[Reply
             yield reply._replace(update=plan.codec.decode(reply.update))
         else:
             tally.refuse(reply.client, wrong)
+        del reply
 
 
 def forge(plan: Plan, number: int, replies: Iterable[Reply], cohort: Sequence[str]) -> Iterator[Reply]:
@@ -118,6 +123,7 @@ def inspect(plan: Plan, replies: Iterable[Reply], tally: Tally) -> Iterator[Repl
             yield reply
         else:
             tally.refuse(reply.client, wrong)
+        del reply
 
 
 def _replies_of_all(plan: Plan, own: Mapping[str, Reply]) -> dict[str, Reply]:

@@ -121,6 +121,7 @@ def keep(replies: Iterable[Reply], store: Store, states: dict[str, StoredTree], 
         if tally.updates is not None:
             tally.updates[reply.client] = reply.update
         yield reply
+        del reply
 
 
 def aggregate_replies(
@@ -149,8 +150,9 @@ def aggregate_replies(
     totals = {part: rule.accumulator(keys(part) if keys else None) for part, rule in rules.items()}
     place = {client: k for k, client in enumerate(tally.cohort)}
     for reply in replies:
-        for part, update in reply.update.items():
-            totals[part].add(update, reply.weighting[server.weighting[part]], place[reply.client])
+        for part in reply.update:
+            totals[part].add(reply.update[part], reply.weighting[server.weighting[part]], place[reply.client])
+        del reply
     tally.merge(team)
     _reject_too_few(rules.values(), tally)
     return {part: aggregate_of_all(team, total) for part, total in totals.items()} if tally.reached else None
