@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import safetensors.torch
+from torch import Tensor
 
 from coterie.core import tree
 from coterie.core.tree import Tree
@@ -15,8 +16,19 @@ def pack(state: Tree) -> bytes:
 
     The format itself keeps neither branches without leaves nor the order of names, in which sums over leaves are taken.
     """
-    flat = {name: leaf.detach().cpu().contiguous().clone() for name, leaf in tree.flatten(state).items()}
+    seen: set[int] = set()
+    flat = {name: _alone_on_host(leaf, seen) for name, leaf in tree.flatten(state).items()}
     return safetensors.torch.save(flat, {"structure": json.dumps(tree.structure(state))})
+
+
+def _alone_on_host(leaf: Tensor, seen: set[int]) -> Tensor:
+    """Return a leaf whose memory on the host holds nothing else: itself, or a copy. `seen`: the memory of others."""
+    leaf = leaf.detach().cpu().contiguous()
+    memory = leaf.untyped_storage()
+    if memory.nbytes() != leaf.numel() * leaf.element_size() or memory.data_ptr() in seen:
+        return leaf.clone()
+    seen.add(memory.data_ptr())
+    return leaf
 
 
 def unpack(data: bytes) -> Tree:
