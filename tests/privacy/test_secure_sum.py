@@ -26,12 +26,12 @@ def plain_sum(numbers, names):
     return sum((numbers[name] for name in names), np.zeros(len(numbers["c0"]), np.uint64))
 
 
-@given(st.integers(3, 12), st.data())
-@settings(deadline=None, max_examples=50)
-def test_the_sum_is_that_of_those_that_stayed_whoever_drops_at_which_step(clients, data):
+def sum_with_drops(clients, data):
     """Above the threshold it is exact; below it, the sentence names the step at which too few were left."""
     numbers = numbers_of(clients)
-    where = {name: data.draw(st.sampled_from([None, None, None, *STEPS])) for name in numbers}
+    often = data.draw(st.integers(0, 60), label="percent that drop")
+    draw = random.Random(data.draw(st.integers(0, 2**32), label="who drops"))
+    where = {name: draw.choice(STEPS) if draw.random() < often / 100 else None for name in numbers}
     drops = {step: [name for name, at in where.items() if at == step] for step in STEPS}
     left, first_short = clients, None
     for step in STEPS:
@@ -47,6 +47,19 @@ def test_the_sum_is_that_of_those_that_stayed_whoever_drops_at_which_step(client
         words = dict(zip(STEPS, ("sent keys", "shared their keys", "sent their numbers", "opened"), strict=True))
         with pytest.raises(TooFew, match=words[first_short]):
             run_sum(numbers, drops)
+
+
+@given(st.integers(3, 12), st.data())
+@settings(deadline=None, max_examples=50)
+def test_the_sum_is_that_of_those_that_stayed_whoever_drops_at_which_step(clients, data):
+    sum_with_drops(clients, data)
+
+
+@pytest.mark.long
+@given(st.integers(13, 100), st.data())
+@settings(deadline=None, max_examples=40)
+def test_the_sum_of_up_to_a_hundred_is_that_of_those_that_stayed(clients, data):
+    sum_with_drops(clients, data)
 
 
 @pytest.mark.parametrize("clients", [3, 100])
