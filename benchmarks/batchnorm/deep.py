@@ -124,11 +124,11 @@ MAIN = (
     "FBN, recommended",
     "FedAvgM",
     "centralised BatchNorm",
-    "centralised BatchNorm, Muon",
-    "FedMuon",
+    "FedAvg",
     "centralised BatchNorm, clipped and centred",
     "GroupNorm",
-    "FedAvg",
+    "FedMuon",
+    "centralised BatchNorm, Muon",
 )
 
 
