@@ -17,7 +17,8 @@ def test_the_file_holds_what_scikit_learn_returns(monkeypatch: pytest.MonkeyPatc
     assert np.array_equal(pixels.reshape(-1, 8, 8), expected.images)
     assert np.array_equal(y, expected.target)
     source = module.digits()
-    assert source.train.x.shape == (1438, 1, 8, 8)
+    assert (len(source.train), len(source.test or ())) == (1438, 359)
+    assert source.train.x.shape[1:] == (1, 8, 8)
     assert source.train.x.dtype == torch.float32
     assert float(source.train.x.max()) == 1.0
 
