@@ -106,6 +106,34 @@ def test_a_page_passes_axe(tab: Tab, pages: dict[str, Path], name: str, screen: 
     assert list_violations(tab) == []
 
 
+SITE = ("index", "tutorial", "concepts", "troubleshooting", "how-to/sweep", "api/coterie", "algorithms/fbn")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("material")
+    place = tmp_path_factory.mktemp("site")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(place)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    return place
+
+
+@pytest.mark.skipif(not AXE.is_file(), reason="there is no axe-core: npm install axe-core")
+@pytest.mark.parametrize("name", SITE)
+def test_a_page_of_the_site_stays_on_the_machine_follows_the_theme_and_passes_axe(
+    tab: Tab, site: Path, name: str
+) -> None:
+    for screen, light in (("light", True), ("dark", False), ("phone", True)):
+        tab.set_screen(**SCREENS[screen])
+        tab.open((site / f"{name}.html").as_uri())
+        time.sleep(0.5)  # the page's script comes after the theme's
+        assert tab.console == []
+        assert [each for each in tab.requests if not each.startswith(("file:", "data:", "blob:"))] == []
+        assert tab.run("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
+        assert tab.run("document.body.dataset.mdColorScheme") == ("default" if light else "slate")
+        assert list_violations(tab) == []
+
+
 def list_violations(tab: Tab) -> list[str]:
     tab.run(AXE.read_text(encoding="utf-8") + "\n;0")
     found: list[str] = tab.run("axe.run().then(all => all.violations.map(v => v.id + ': ' + v.nodes[0].html))")
