@@ -141,7 +141,7 @@ class Checkpoints:
         """Read the checkpoint of a manifest. Client states are checked now, and read when they are needed."""
         manifest = read_manifest(path)
         state = unpack(read_checked(self.folder, manifest["state"]))
-        store = Store()
+        store = Store(in_use=bool(manifest["clients"]))
         for client, entry in manifest["clients"].items():
             if not owns(self.team, client):
                 continue

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from coterie.core import tree
 from coterie.core.errors import Mistake, mistakes_in
+from coterie.core.examples import sizes
 from coterie.core.packing import pack
 from coterie.core.threads import SharedMachineWatch
 from coterie.core.tree import Tree
@@ -136,7 +137,8 @@ def _check_same_for_all(plan: Plan) -> None:
         return
     weights = [plan.tasks[name].state_dict(weights) for name, weights in plan.initial.items()]
     models = [hashlib.sha256(pack(named)).hexdigest() for named in weights]
-    facts = (len(plan.ids), plan.ids[0], plan.rounds, plan.rng_seed, plan.secret, models)
+    counts = sizes(plan.clients, plan.ids[:1000]) if plan.can_count else []
+    facts = (len(plan.ids), plan.ids[0], counts, plan.rounds, plan.rng_seed, plan.secret, models)
     if any(others != facts for others in plan.team.gather(facts)):
         raise Mistake(
             "the processes of this run began with different clients, rounds, rng seeds or models: give all of "

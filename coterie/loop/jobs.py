@@ -70,12 +70,20 @@ def clients_to_ask(
     tally.cohort = plan.draw_cohort(number)
     tally.bytes_down = tree.nbytes(broadcast) * len(tally.cohort)
     silent = {client: faults.REASONS.get(plan.faults.of(plan.rng_seed, number, client)) for client in tally.cohort}
-    own = data.counts([c for c in tally.cohort if silent[c] is None and owns(plan.team, c)])
-    costs = _gather_dicts(plan.team, {client: count_examples(plan.algorithm, each) for client, each in own.items()})
+    answering = [client for client in tally.cohort if silent[client] is None]
+    if plan.can_count:  # every process knows how many examples all clients have, so nothing need be exchanged
+        costs = _costs(plan, data, answering)
+    else:
+        costs = _gather_dicts(plan.team, _costs(plan, data, [c for c in answering if owns(plan.team, c)]))
     for client in tally.cohort:
         if not costs.get(client):
             tally.silent.append({"client": client, "why": silent[client] or "has no examples"})
     return {client: costs[client] for client in tally.cohort if costs.get(client)}
+
+
+def _costs(plan: Plan, data: ClientData, clients: Sequence[str]) -> dict[str, int]:
+    """Return the cost of each client's work."""
+    return {client: count_examples(plan.algorithm, each) for client, each in data.counts(clients).items()}
 
 
 def run_jobs(
@@ -157,10 +165,15 @@ def _borrow_states(plan: Plan, store: Store, at: Mapping[str, int]) -> Tree:
     """
     team = plan.team
     away = {client: rank for client, rank in at.items() if rank != owner(team, client)}
-    if not away:
+    if not away or not store.in_use:
         return {}
     own = [client for client in away if client in store]
     return all_to_all(team, [{c: store.get(c) for c in own if away[c] == rank} for rank in range(team.size)])
+
+
+def has_states(tally: Tally) -> bool:
+    """Return whether any client of the round has a new state to keep, in whatever process it worked."""
+    return any(answer.stateful for answer in tally.answers)
 
 
 def return_states(plan: Plan, store: Store, states: Mapping[str, StoredTree], tally: Tally) -> Mapping[str, StoredTree]:
@@ -169,7 +182,7 @@ def return_states(plan: Plan, store: Store, states: Mapping[str, StoredTree], ta
     Collective: every process calls it.
     """
     team = plan.team
-    if team.size == 1 or not any(answer.stateful for answer in tally.answers):
+    if team.size == 1 or not has_states(tally):
         return states
     own = {client: held for client, held in states.items() if owns(team, client)}
     parcels = [

@@ -23,7 +23,7 @@ from coterie.core.engine import Reply, seed_set_batch
 from coterie.core.errors import Mistake
 from coterie.core.tree import Tree
 from coterie.loop.check_update import broken_leaf
-from coterie.loop.jobs import Assignment, jobs_of_cohort, return_states, run_jobs
+from coterie.loop.jobs import Assignment, has_states, jobs_of_cohort, return_states, run_jobs
 from coterie.loop.plan import Plan
 from coterie.loop.private_client import protect
 from coterie.loop.private_round import aggregate_privately, mend_variances, private_info, release_sum, without_bound
@@ -34,7 +34,7 @@ from coterie.loop.spill import StoredTree
 from coterie.loop.store import Store
 from coterie.loop.tally import Tally
 from coterie.loop.template import Templates
-from coterie.processes.merge import aggregate_of_all
+from coterie.processes.merge import aggregate_of_all, describe_taken
 from coterie.processes.team import ALONE, Team
 
 
@@ -72,7 +72,7 @@ def one_round(
     after = None if aggregate is None else next_state(plan, number, known, aggregate, tally, len(plan.ids))
     if after is None:
         return state, store
-    return {**after, **own}, store.after(number, return_states(plan, store, states, tally))
+    return {**after, **own}, store.after(number, return_states(plan, store, states, tally), has_states(tally))
 
 
 def accept_replies(
@@ -153,9 +153,12 @@ def aggregate_replies(
         for part in reply.update:
             totals[part].add(reply.update[part], reply.weighting[server.weighting[part]], place[reply.client])
         del reply
-    tally.merge(team)
+    notes = tally.merge(team, {part: describe_taken(total) for part, total in totals.items()})
     _reject_too_few(rules.values(), tally)
-    return {part: aggregate_of_all(team, total) for part, total in totals.items()} if tally.reached else None
+    if not tally.reached:
+        return None
+    taken = {part: [note[part] for note in notes if note is not None] for part in totals}
+    return {part: aggregate_of_all(team, total, taken[part]) for part, total in totals.items()}
 
 
 def _reject_too_few(rules: Iterable[Aggregator], tally: Tally) -> None:

@@ -26,11 +26,17 @@ class Store:
     Entries lie in layers, newer ones over older ones. A layer is never written into, so stores share their layers. A
     new layer absorbs the last one while that is at most twice as long. So a round costs as many operations as it has
     clients, times the logarithm of their number, and never copies everything.
+
+    Attributes:
+        in_use: whether any client of the run has a state, of this process or of another.
     """
 
-    def __init__(self, memory: Memory | None = None, layers: tuple[dict[str, Entry], ...] = ()) -> None:
+    def __init__(
+        self, memory: Memory | None = None, layers: tuple[dict[str, Entry], ...] = (), in_use: bool = False
+    ) -> None:
         self._memory = memory or Memory()
         self._layers = layers or ({},)
+        self.in_use = in_use
 
     def __contains__(self, client: str) -> bool:
         return self._entry(client) is not None
@@ -68,14 +74,19 @@ class Store:
         """
         return self._memory.get(stored)
 
-    def after(self, round: int, states: Mapping[str, Tree | StoredTree]) -> Store:
+    def after(self, round: int, states: Mapping[str, Tree | StoredTree], others: bool = False) -> Store:
         """Return the store with these clients' states after `round`; this one stays unchanged.
+
+        Args:
+            round: the round that made them.
+            states: of this process's clients.
+            others: whether another process may have new states.
 
         Raises:
             Mistake: there is no room for it, in memory or on the disk.
         """
         if not states:
-            return self
+            return self if self.in_use or not others else Store(self._memory, self._layers, in_use=True)
         layers = list(self._layers)
         newest = {
             client: Entry(round, state if isinstance(state, StoredTree) else self.hold(state))
@@ -83,13 +94,14 @@ class Store:
         }
         while layers and len(layers[-1]) <= 2 * len(newest):
             newest = layers.pop() | newest
-        return Store(self._memory, (*layers, newest))
+        return Store(self._memory, (*layers, newest), in_use=True)
 
     def defer(self, client: str, round: int, load: Callable[[], Tree]) -> None:
         """Add a state made in `round`, which `load` reads when it is first needed.
 
         Only for a store without a successor.
         """
+        self.in_use = True
         self._layers[-1][client] = Entry(round, StoredTree(None, load))
 
     def versions(self) -> dict[str, int]:

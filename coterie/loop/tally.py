@@ -11,6 +11,8 @@ from coterie.core.engine import Reply
 from coterie.core.tree import Tree
 from coterie.processes.team import Team, all_to_all
 
+T = TypeVar("T")
+
 
 class Answer(NamedTuple):
     """One client's reply in numbers."""
@@ -62,15 +64,20 @@ class Tally:
         self.updates = None if self.updates is None else {}
         self.sums = None
 
-    def merge(self, team: Team) -> None:
-        """Add what the other processes counted. Collective: every process calls it."""
+    def merge(self, team: Team, note: T | None = None) -> list[T | None]:
+        """Add what the other processes counted; return every process's note, by rank, which travels with it.
+
+        Collective: every process calls it.
+        """
         place = {client: k for k, client in enumerate(self.cohort)}
-        of_all = [answer for part in team.gather(self.answers) for answer in part]
+        by_rank = team.gather((self.answers, note))
+        of_all = [answer for answers, _ in by_rank for answer in answers]
         self.answers = sorted(of_all, key=lambda answer: place[answer.client])
         if self.updates is not None:
             self.updates = dict(
                 sorted(all_to_all(team, [self.updates] * team.size).items(), key=lambda item: place[item[0]])
             )
+        return [note for _, note in by_rank]
 
     @property
     def dropped(self) -> list[dict[str, str]]:

@@ -5,31 +5,52 @@ Legend: n updates of a round, n_r those that the process of rank r took, d numbe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from coterie.core import tree
 from coterie.core.aggregators import Accumulator, AllUpdates, RunningMean, flatten_like, unflatten_like
 from coterie.core.tree import Tree
-from coterie.processes.team import Team, agree_on_shapes, gather_columns, gather_rows, sum_trees
+from coterie.processes.team import Form, Team, find_form, form_of, gather_columns, gather_rows, sum_parts
 
 
-def aggregate_of_all(team: Team, own: Accumulator) -> Tree:
+class Taken(NamedTuple):
+    """What one process took, in a few bytes: what the others must know before they aggregate."""
+
+    form: Form
+    weights: list[tuple[int, float]]  # (place, weight) of each update; (0, sum of weights) for a running mean
+
+
+def describe_taken(own: Accumulator) -> Taken:
+    """Return what the other processes must know about what this one took."""
+    if isinstance(own, RunningMean):
+        return Taken(form_of(own.total), [(0, own.weight)])
+    assert isinstance(own, AllUpdates), "there are two kinds of accumulators"
+    pairs = list(zip(own.places, own.weights, strict=True))
+    return Taken(form_of(own.updates[0] if own.updates else None), pairs)
+
+
+def aggregate_of_all(team: Team, own: Accumulator, taken: Sequence[Taken]) -> Tree:
     """Return the aggregate [d] of the updates that all processes took. Collective: every process calls it.
 
     Args:
         team: the processes of the run.
-        own: what this process took. One process has taken an update at least.
+        own: what this process took.
+        taken: what each process took, by rank. One of them has taken an update at least.
     """
     if team.size == 1:
         return own.result()
+    like, device = find_form([each.form for each in taken])
     if isinstance(own, RunningMean):
-        total, weight = sum_trees(team, own.total, own.weight)
-        return tree.map(lambda t: t / weight, total)
+        weight = sum(weight for each in taken for _, weight in each.weights)
+        return tree.map(lambda t: t / weight, sum_parts(team, own.total, like, device))
     assert isinstance(own, AllUpdates), "there are two kinds of accumulators"
-    like, rows, notes = _rows(team, own)
-    places = [[place for place, _ in note] for note in notes]
-    weights = [weight for _, weight in sorted(pair for note in notes for pair in note)]
+    rows = _rows(own, like, device)
+    places = [[place for place, _ in each.weights] for each in taken]
+    weights = [weight for _, weight in sorted(pair for each in taken for pair in each.weights)]
     if own.aggregator.needs_whole_updates:
         whole = gather_rows(team, rows, places, whole=True)
         return own.aggregator.combine([unflatten_like(row, like) for row in whole], weights, own.key)
@@ -37,14 +58,9 @@ def aggregate_of_all(team: Team, own: Accumulator) -> Tree:
     return unflatten_like(gather_columns(team, own.aggregator.reduce(columns, weights, own.key, team.sum)), like)
 
 
-def _rows(team: Team, own: AllUpdates) -> tuple[Tree, Tensor, list[list[tuple[int, float]]]]:
-    """Return the form of an update, this process's updates [n_r, d], and the (place, weight) of each update by rank.
-
-    Collective: every process calls it.
-    """
-    pairs = list(zip(own.places, own.weights, strict=True))
-    like, device, notes = agree_on_shapes(team, own.updates[0] if own.updates else None, pairs)
+def _rows(own: AllUpdates, like: Tree, device: str) -> Tensor:
+    """Return this process's updates [n_r, d] in the form of all."""
     if own.updates:
-        return like, torch.stack([flatten_like(update, like) for update in own.updates]), notes
+        return torch.stack([flatten_like(update, like) for update in own.updates])
     zeros = tree.map(lambda x: torch.zeros_like(x, device=device), like)
-    return like, flatten_like(zeros, like)[None, :][:0], notes
+    return flatten_like(zeros, like)[None, :][:0]

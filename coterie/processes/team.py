@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -161,13 +161,24 @@ def sum_trees(team: Team, part: Tree | None, weight: float) -> tuple[Tree, float
         assert part is not None, "one process has a tree at least"
         return part, weight
     like, device, weights = agree_on_shapes(team, part, weight)
+    return sum_parts(team, part, like, device), sum(weights)
+
+
+def sum_parts(team: Team, part: Tree | None, like: Tree, device: str) -> Tree:
+    """Return the sum of the processes' trees, whose form all know. Collective: every process calls it.
+
+    Args:
+        team: the processes.
+        part: this process's tree, or None, which adds nothing.
+        like: the tree with tensors without content. device: of the leaves.
+    """
     part = tree.map(lambda x: torch.zeros_like(x, device=device), like) if part is None else part
     vectors: dict[torch.dtype, list[Tensor]] = {}
     for leaf in tree.leaves(tree.map(lambda _, leaf: leaf, like, part)):
         vectors.setdefault(leaf.dtype, []).append(leaf.reshape(-1))
     sums = {dtype: team.sum(torch.cat(leaves)) for dtype, leaves in vectors.items()}
     pieces = {dtype: iter(torch.split(sums[dtype], [len(v) for v in vectors[dtype]])) for dtype in sums}
-    return tree.map(lambda leaf: next(pieces[leaf.dtype]).reshape(leaf.shape), like), sum(weights)
+    return tree.map(lambda leaf: next(pieces[leaf.dtype]).reshape(leaf.shape), like)
 
 
 def agree_on_shapes(team: Team, own: Tree | None, note: T) -> tuple[Tree, str, list[T]]:
@@ -183,10 +194,23 @@ def agree_on_shapes(team: Team, own: Tree | None, note: T) -> tuple[Tree, str, l
     Returns:
         The tree with tensors without content (on the device "meta"), the device of its leaves, and the values by rank.
     """
-    form = None if own is None else (tree.map(lambda x: x.to("meta"), own), _device(own))
-    by_rank = team.gather((form, note))
-    like, device = next(form for form, _ in by_rank if form is not None)
+    by_rank = team.gather((form_of(own), note))
+    like, device = find_form([form for form, _ in by_rank])
     return like, device, [note for _, note in by_rank]
+
+
+Form: TypeAlias = tuple[Tree, str] | None
+"""A tree with tensors without content (on the device "meta"), and the device of its leaves; None of no tree."""
+
+
+def form_of(own: Tree | None) -> Form:
+    """Return the form of a tree, for other processes."""
+    return None if own is None else (tree.map(lambda x: x.to("meta"), own), _device(own))
+
+
+def find_form(forms: Sequence[Form]) -> tuple[Tree, str]:
+    """Return the form of the trees of all processes, one of which has one at least."""
+    return next(form for form in forms if form is not None)
 
 
 def _device(t: Tree) -> str:
