@@ -33,6 +33,7 @@ class Inputs:
         scaling: how measured columns, or channels, are standardised.
         task: the kind of task, where it is not classification.
         text: how texts become inputs, where a tokenizer makes them.
+        side: of the squares, in pixels, to which pictures of any size are cut and scaled, if they are.
     """
 
     shape: Sequence[int]
@@ -44,6 +45,7 @@ class Inputs:
     scaling: Scaling
     task: str | None = None
     text: TextColumn | None = None
+    side: int | None = None
 
     def to_record(self) -> dict[str, Any]:
         """Return the inputs as plain values, which `inputs_from_record` reads."""
@@ -59,6 +61,7 @@ class Inputs:
             "standardize": {"columns": list(self.scaling.columns), **numbers},
             **({} if self.task is None else {"task": self.task}),
             **({} if self.text is None else {"text": self.text.to_record()}),
+            **({} if self.side is None else {"side": self.side}),
         }
 
 
@@ -79,7 +82,9 @@ def describe_inputs(source: Source, scaling: Scaling, predicts: bool, task: Kind
     kind = None if task is None or task.name == "classification" else task.name
     predicts = predicts and (names is not None or kind is not None)
     outputs = count_outputs(source, task)
-    return Inputs(x.shape[1:], tokens, names, outputs, predicts, source.columns, scaling, kind, source.text)
+    return Inputs(
+        x.shape[1:], tokens, names, outputs, predicts, source.columns, scaling, kind, source.text, source.side
+    )
 
 
 def count_outputs(source: Source, task: Kind | None = None) -> int | None:
@@ -125,4 +130,5 @@ def inputs_from_record(record: Mapping[str, Any], tokenizer: str | None = None) 
         Scaling(how["columns"], scale),
         record.get("task"),
         None if text is None or tokenizer is None else text_column_from_record(text, tokenizer),
+        record.get("side"),
     )

@@ -27,7 +27,7 @@ from coterie.data.feature_encoding import (
 )
 from coterie.data.model_inputs import Inputs
 from coterie.data.numpy_arrays import inputs_from_array, scale_pixels
-from coterie.data.picture_pixels import stack_pixels
+from coterie.data.picture_pixels import fit_squares, stack_pixels
 from coterie.data.raw_table import SCALARS, RawTable, require_scalars
 from coterie.data.regular_file import is_regular
 from coterie.data.sources.csv import read_csv
@@ -174,11 +174,12 @@ def _read_archive(path: Path, inputs: Inputs) -> NewExamples:
 
 
 def _read_pictures(path: Path, inputs: Inputs) -> NewExamples:
-    """Read a picture, or all of a folder; refuse pictures that are not of the model's size."""
+    """Read a picture, or all of a folder; refuse pictures of another size, unless those of training were scaled too."""
     files = [path] if path.is_file() else list_pictures(path)
     if not files:
         raise Mistake(f"{path}: holds no pictures; give {_describe_expected(inputs)}")
-    x = scale_pixels(stack_pixels(open_pictures(files)))
+    pictures = open_pictures(files)
+    x = scale_pixels(stack_pixels(pictures if inputs.side is None else fit_squares(pictures, inputs.side)))
     if len(inputs.shape) == 3 and x.shape[1] == 1:
         x = x.expand(-1, inputs.shape[0], -1, -1)  # a grey picture fills all channels alike
     names = [file.name if path.is_file() else str(file.relative_to(path)) for file in files]

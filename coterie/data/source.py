@@ -34,6 +34,7 @@ class Source:
         own_tests: each client's own test examples, if a source makes them on demand.
         text: how texts became tokens, if a tokenizer made them.
         notes: what the user should know about how the data were read, a sentence each.
+        side: of the squares, in pixels, to which pictures of any size were cut and scaled, if they were.
 
     Raises:
         Mistake: the number of client ids is not the number of examples.
@@ -51,6 +52,7 @@ class Source:
     own_tests: Clients | None = None
     text: TextColumn | None = None
     notes: Sequence[str] = ()
+    side: int | None = None
 
     def __post_init__(self) -> None:
         _require_one_each(self.name, "groups", self.groups, self.train)

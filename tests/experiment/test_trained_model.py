@@ -10,6 +10,7 @@ import torch
 from coterie import Mistake
 from coterie.cli.main import main
 from coterie.cli.predict_command import _csv_table
+from coterie.data import load
 from coterie.data.new_examples import NewExamples
 from coterie.experiment import folder_jobs
 from coterie.experiment.run import run
@@ -173,6 +174,25 @@ def test_pictures_in_folders_named_like_classes(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(Mistake, match=r"empty: holds no pictures; give pictures of 8 x 6 pixels, or an npz"):
         model.read(tmp_path / "empty")
+
+
+def test_new_pictures_become_squares_as_those_of_training_did(tmp_path: Path) -> None:
+    """They are the same inputs, bit for bit, as the source makes of them; of whatever size a new picture is."""
+    image = pytest.importorskip("PIL.Image")
+    for k in range(12):
+        folder = tmp_path / "scans" / ("dark", "light")[k % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        image.linear_gradient("L").resize((8 + k, 20 - k)).point(lambda v, k=k: v // (k + 1)).save(folder / f"{k}.png")
+    text = ARCHIVE.replace('"npz"', '"images"\nside = 5').replace("pixels.npz", "scans")
+    text = text.replace('normalisation = "batch"', "").replace('standardize = "federated"', "")
+    model = load_trained_model(run(load_settings(written(tmp_path, text), ["model.name=mlp"]), tmp_path / "run").folder)
+    source = load("images", path=tmp_path / "scans", labels=True, side=5, test_fraction=0.1)
+    known = {tuple(each.flatten().tolist()) for each in source.train.x}
+    found = model.read(tmp_path / "scans").x
+    assert found.shape == (12, 1, 5, 5)
+    assert {tuple(each.flatten().tolist()) for each in found} == known
+    image.new("L", (300, 40), 9).save(tmp_path / "wide.png")
+    assert model.read(tmp_path / "wide.png").x.shape == (1, 1, 5, 5)
 
 
 def test_outputs_that_are_not_finite_are_refused_with_the_example_that_gave_them(wards: Path, tmp_path: Path) -> None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Ge
 
 from coterie.core.errors import Mistake
 from coterie.core.examples import Examples
 from coterie.core.packages import import_package
 from coterie.data.numpy_arrays import scale_pixels
 from coterie.data.origins import note_files
-from coterie.data.picture_pixels import stack_pixels
+from coterie.data.picture_pixels import fit_squares, stack_pixels
 from coterie.data.regular_file import is_made_by_the_kernel, is_regular
 from coterie.data.source import Source
 from coterie.data.train_test_split import split_rows, strata_by_client
@@ -26,30 +27,37 @@ PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", 
 _FORMATS = ("PNG", "JPEG", "MPO", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
 
 
-def images(path: str | Path, test_fraction: float = 0.2, labels: bool = True) -> Source:
+def images(
+    path: str | Path, test_fraction: float = 0.2, labels: bool = True, side: Annotated[int, Ge(1)] | None = None
+) -> Source:
     """Load a folder of pictures, with a sub-folder for each class, or for each client and class.
 
         path/class/picture.png     or     path/client/class/picture.png
 
-    All have one size, float32 [C, H, W] in [0, 1]: C = 1 if all are grey, else 3. Classes are the folders' names in
-    sorted order; a client may lack some. A fixed test split is taken first, stratified by class and client. But folders
-    called `train` and `test` in the place of clients are the split, and then there are no clients. Hidden files, and
-    files without the suffix of a picture, are ignored.
+    All have one size, or `side` brings them to one; float32 [C, H, W] in [0, 1]: C = 1 if all are grey, else 3. Classes
+    are the folders' names in sorted order; a client may lack some. A fixed test split is taken first, stratified by
+    class and client. But folders called `train` and `test` in the place of clients are the split, and then there are no
+    clients. Hidden files, and files without the suffix of a picture, are ignored.
 
     Args:
         path: the folder.
         test_fraction: what part of the pictures becomes the test set.
         labels: whether there is a folder for each class. If not, pictures lie in `path` itself, or in a folder for each
             client, and all are for training, by an algorithm that needs no labels.
+        side: in pixels: of each picture the largest centred square is taken, and scaled to this side by the Lanczos
+            filter. `coterie predict` does the same to new pictures.
 
     Raises:
         Mistake: pillow is not installed, there are no pictures, they lie at different depths or differ in size, one
             cannot be read, or a client's or class's folder is empty.
     """
     files, depth = find_pictures(Path(path), labels)
-    x = scale_pixels(stack_pixels(open_pictures(files)))
+    pictures = open_pictures(files)
+    pictures = pictures if side is None else fit_squares(pictures, side)
+    x = scale_pixels(stack_pixels(pictures, "bring all pictures to one size, or to squares of one by the key side"))
     if not labels:
-        return Source("images", Examples(x), None, None, groups=[f.parent.name for f in files] if depth == 2 else None)
+        groups = [f.parent.name for f in files] if depth == 2 else None
+        return Source("images", Examples(x), None, None, groups=groups, side=side)
     names = sorted({f.parent.name for f in files})
     y = np.array([names.index(f.parent.name) for f in files], dtype=np.int64)
     ids = [f.parent.parent.name for f in files] if depth == 3 else None
@@ -68,6 +76,7 @@ def images(path: str | Path, test_fraction: float = 0.2, labels: bool = True) ->
         groups=None if ids is None else [ids[i] for i in train],
         test_groups=None if ids is None else [ids[i] for i in test],
         label_names=names,
+        side=side,
     )
 
 

@@ -115,8 +115,24 @@ def test_a_picture_is_turned_by_its_orientation(by_class):
 
 def test_pictures_of_two_sizes(by_class):
     write(by_class / "dog" / "z.png", 0, size=(5, 5))
-    with pytest.raises(Mistake, match=r"z.png: has 5 x 5 where .*0.png has 6 x 4; bring all pictures to one size"):
+    with pytest.raises(
+        Mistake, match=r"z.png: has 5 x 5 where .*0.png has 6 x 4; bring all pictures to one size, or to sq"
+    ):
         load("images", path=by_class)
+
+
+def test_pictures_of_any_sizes_become_squares(by_class):
+    """The largest centred square is scaled: of a white bar on red, 4 of 8 wide, the square keeps the bar alone."""
+    bar = Image.new("RGB", (8, 4), (255, 0, 0))
+    bar.paste((255, 255, 255), (2, 0, 6, 4))
+    bar.save(by_class / "dog" / "z.png")
+    write(by_class / "dog" / "y.gif", 0, size=(1, 9), mode="L")
+    source = load("images", path=by_class, side=3, test_fraction=0.1)
+    x = torch.cat([source.train.tensors()[0], source.test.tensors()[0]])
+    assert (source.side, x.shape) == (3, (12, 3, 3, 3))
+    assert (x.flatten(1).min(1).values > 0.95).sum() == 1
+    with pytest.raises(Mistake, match="side"):
+        load("images", path=by_class, side=0)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n"])
