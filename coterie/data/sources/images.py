@@ -14,6 +14,7 @@ from annotated_types import Ge
 from coterie.core.errors import Mistake
 from coterie.core.examples import Examples
 from coterie.core.packages import import_package
+from coterie.data.argument_checks import require_count
 from coterie.data.numpy_arrays import scale_pixels
 from coterie.data.origins import note_files
 from coterie.data.picture_pixels import fit_squares, stack_pixels
@@ -53,7 +54,7 @@ def images(
     """
     files, depth = find_pictures(Path(path), labels)
     pictures = open_pictures(files)
-    pictures = pictures if side is None else fit_squares(pictures, side)
+    pictures = pictures if side is None else fit_squares(pictures, require_count("side", side))
     x = scale_pixels(stack_pixels(pictures, "bring all pictures to one size, or to squares of one by the key side"))
     if not labels:
         groups = [f.parent.name for f in files] if depth == 2 else None
