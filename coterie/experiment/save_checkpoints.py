@@ -98,8 +98,10 @@ class CheckpointSaver:
 
         Raises:
             OSError: it cannot be written; the one before it remains.
+            FolderGone: the run folder was removed or replaced. It is not made again.
         """
         began = time.monotonic()
+        self.folder.rounds.require_present()
         self.checkpoints.save(owned, files)
         now = time.monotonic()
         self.saved, self.pause_until = owned.round, now + max(MIN_PAUSE_SECONDS, PAUSE_PER_SECOND * (now - began))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -328,9 +329,10 @@ class Remove(SilentRun):
 
 @pytest.mark.parametrize("replace", [False, True])
 def test_a_folder_that_is_removed_during_a_run_ends_it_with_a_sentence(
-    tiny: Path, tmp_path: Path, replace: bool
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replace: bool
 ) -> None:
     folder = tmp_path / "run"
+    wait_for_each_save(monkeypatch)  # or the folder could not be removed while a file is made in it
     with pytest.raises(FolderGone, match="run: was removed or replaced while the run wrote there"):
         run(load_settings(tiny / "tiny.toml"), folder, watch=Remove(folder, replace))
     assert [path.name for path in tmp_path.rglob("*")] == (["run", "rounds.jsonl"] if replace else [])
@@ -349,6 +351,33 @@ def test_the_command_ends_with_status_1_where_its_folder_is_removed(
     assert capsys.readouterr().err.startswith("runs/a: was removed")
 
 
+def wait_for_each_save(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing be written beside the training."""
+    save = CheckpointSaver.save
+
+    def save_and_wait(saver: CheckpointSaver) -> None:
+        save(saver)
+        saver.wait()
+
+    monkeypatch.setattr(CheckpointSaver, "save", save_and_wait)
+
+
+def test_a_checkpoint_does_not_make_a_removed_folder_again(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread begins to write after the folder went."""
+    folder, write = tmp_path / "run", CheckpointSaver._write
+
+    def remove_and_write(*arguments: Any) -> None:
+        shutil.rmtree(folder)
+        write(*arguments)
+
+    monkeypatch.setattr(CheckpointSaver, "_write", remove_and_write)
+    with pytest.raises(FolderGone, match="run: was removed or replaced while the run wrote there"):
+        run(load_settings(tiny / "tiny.toml"), folder)
+    assert list(tmp_path.iterdir()) == []
+
+
 class Killed(BaseException):
     """What a test raises where a process could be killed."""
 
@@ -359,14 +388,8 @@ def test_a_kill_between_any_two_writes_costs_nothing(
     """The run is killed at its first write, at its second, and so on, and its resume is killed in the same way."""
     right, settings = tmp_path / "right", load_settings(tiny / "tiny.toml", ["rounds=2"])
     monkeypatch.setattr("os.fsync", lambda handle: None)
-    save = CheckpointSaver.save
-
-    def save_and_wait(saver: CheckpointSaver) -> None:  # or a write of the run could follow one that kills it
-        save(saver)
-        saver.wait()
-
     monkeypatch.setattr(CheckpointSaver, "due", True)
-    monkeypatch.setattr(CheckpointSaver, "save", save_and_wait)
+    wait_for_each_save(monkeypatch)  # or a write of the run could follow one that kills it
     run(settings, right)
     done, left = Path.replace, 0
 
