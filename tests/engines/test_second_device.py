@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 )
 def test_federations_on_a_second_device() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "--tb=short"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1])}
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "COTERIE_SECOND_DEVICE": "1", "PYTHONPATH": str(HERE.parents[1])}
     done = subprocess.run(
         [*command, str(HERE / "on_second_device.py")],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, cwd=HERE.parents[1], check=False,

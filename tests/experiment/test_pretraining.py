@@ -17,7 +17,8 @@ from torch import nn
 
 from coterie import Mistake
 from coterie.cli.main import main
-from coterie.experiment import folder_jobs, pretraining_settings, save_checkpoints, settings
+from coterie.experiment import build_trainer as building
+from coterie.experiment import folder_jobs, save_checkpoints, settings
 from coterie.experiment import pretraining_run as module
 from coterie.experiment.build_trainer import build_trainer
 from coterie.experiment.folder_jobs import Outcome
@@ -234,24 +235,24 @@ def test_a_finished_training_is_left_alone(start: Start) -> None:
 
 def test_minutes_become_steps_once(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step that takes 0.25 s fits 12 times into 0.05 minutes; a resume does not look at the time again."""
-    monkeypatch.setattr(pretraining_settings, "_seconds_per_step", lambda trainer: 0.25)
+    monkeypatch.setattr(building, "_seconds_per_step", lambda trainer: 0.25)
     with pytest.raises(KeyboardInterrupt):
         start("pretrain.minutes=0.05", watch=StopAfter(2))
     tables = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
     assert (tables["pretrain"]["minutes"], tables["pretrain"]["steps"]) == (0.05, 12)
-    monkeypatch.setattr(pretraining_settings, "_seconds_per_step", lambda trainer: 99.0)
+    monkeypatch.setattr(building, "_seconds_per_step", lambda trainer: 99.0)
     end = start("pretrain.minutes=0.05", resume=True).summary
     assert end["steps"] == 12
     same(start("pretrain.steps=12", out="whole").folder, tmp_path / "run")
 
 
 def test_the_first_steps_are_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(pretraining_settings, "MIN_TIMED_SECONDS", 0.0)
+    monkeypatch.setattr(building, "MIN_TIMED_SECONDS", 0.0)
     _, trainer = build_trainer(load_pretraining(written(tmp_path, FILE), ["engine.device=cpu"]))
     began = time.perf_counter()
-    seconds = pretraining_settings._seconds_per_step(trainer)
+    seconds = building._seconds_per_step(trainer)
     assert 0 < seconds <= time.perf_counter() - began
-    assert trainer.step == pretraining_settings.MIN_TIMED_STEPS
+    assert trainer.step == building.MIN_TIMED_STEPS
 
 
 def test_a_collapse_is_said(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import coterie
 from coterie.core import tree
@@ -49,11 +49,10 @@ class Thread:
         return self
 
 
-def run(recipe: Recipe, team: Team) -> tuple[list[list[str]], Tensor]:
+def run(recipe: Recipe, team: Team, model: nn.Module) -> tuple[list[list[str]], Tensor]:
     """Three rounds of the clients of one owner, half of whom work in the other process; the meetings of each round."""
     source = load("synthetic", num_clients=12, examples_per_client=20)
     clients = deal(source)
-    model = build("mlp", (60,), 10, 0)
     meetings, seen = [], 0
     for round in coterie.federate(recipe, model, clients, cohort=4, rounds=3, team=team):
         everything = getattr(team, "meetings", [])
@@ -65,8 +64,9 @@ def run(recipe: Recipe, team: Team) -> tuple[list[list[str]], Tensor]:
 
 def run_both(recipe: Recipe) -> list[tuple[list[list[str]], Tensor]]:
     barrier, values = threading.Barrier(2), [None, None]
+    models = [build("mlp", (60,), 10, 0) for _ in range(2)]  # threads have one generator of PyTorch between them
     with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(lambda rank: run(recipe, Thread(rank, barrier, values)), (0, 1)))
+        return list(pool.map(lambda rank: run(recipe, Thread(rank, barrier, values), models[rank]), (0, 1)))
 
 
 def test_processes_meet_twice_in_a_round_of_fedavg() -> None:
@@ -75,7 +75,7 @@ def test_processes_meet_twice_in_a_round_of_fedavg() -> None:
     assert first == second
     assert first[1:] == [["gather", "sum"]] * 2
     assert torch.equal(weights, same)
-    torch.testing.assert_close(weights, run(coterie.fedavg(lr=0.1, batch_size=5), ALONE)[1])
+    torch.testing.assert_close(weights, run(coterie.fedavg(lr=0.1, batch_size=5), ALONE, build("mlp", (60,), 10, 0))[1])
 
 
 def test_states_travel_from_the_round_after_the_first_that_made_some() -> None:
@@ -84,4 +84,6 @@ def test_states_travel_from_the_round_after_the_first_that_made_some() -> None:
     assert first == second
     assert torch.equal(weights, same)
     assert first[0][-1] == "exchange"  # they return to their owners
-    torch.testing.assert_close(weights, run(coterie.scaffold(lr=0.1, batch_size=5), ALONE)[1])
+    torch.testing.assert_close(
+        weights, run(coterie.scaffold(lr=0.1, batch_size=5), ALONE, build("mlp", (60,), 10, 0))[1]
+    )
