@@ -226,9 +226,8 @@ def test_two_silos_with_keys_and_processes(capsys: pytest.CaptureFixture[str]) -
         assert "are in one chain" in command(capsys, "audit", f"runs/digits/silos/{silo}")
 
 
-@pytest.mark.long
 def test_four_hospitals_with_keys_and_processes(capsys: pytest.CaptureFixture[str]) -> None:
-    """The same with a silo for each hospital, whose processes take a minute to start."""
+    """The same with a silo for each hospital."""
     pytest.importorskip("nvflare")
     if not (REAL / "heart_disease").is_dir():
         pytest.skip("the data are not here")
