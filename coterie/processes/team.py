@@ -160,8 +160,9 @@ def sum_trees(team: Team, part: Tree | None, weight: float) -> tuple[Tree, float
     if team.size == 1:
         assert part is not None, "one process has a tree at least"
         return part, weight
-    like, device, weights = agree_on_shapes(team, part, weight)
-    return sum_parts(team, part, like, device), sum(weights)
+    by_rank = team.gather((form_of(part), weight))
+    like, device = find_form([form for form, _ in by_rank])
+    return sum_parts(team, part, like, device), sum(weight for _, weight in by_rank)
 
 
 def sum_parts(team: Team, part: Tree | None, like: Tree, device: str) -> Tree:
@@ -179,24 +180,6 @@ def sum_parts(team: Team, part: Tree | None, like: Tree, device: str) -> Tree:
     sums = {dtype: team.sum(torch.cat(leaves)) for dtype, leaves in vectors.items()}
     pieces = {dtype: iter(torch.split(sums[dtype], [len(v) for v in vectors[dtype]])) for dtype in sums}
     return tree.map(lambda leaf: next(pieces[leaf.dtype]).reshape(leaf.shape), like)
-
-
-def agree_on_shapes(team: Team, own: Tree | None, note: T) -> tuple[Tree, str, list[T]]:
-    """Agree on a tree's shapes and device, and gather one small value from each process.
-
-    Collective: every process calls it.
-
-    Args:
-        team: the processes.
-        own: this process's tree, or None. One process has a tree at least.
-        note: this process's value.
-
-    Returns:
-        The tree with tensors without content (on the device "meta"), the device of its leaves, and the values by rank.
-    """
-    by_rank = team.gather((form_of(own), note))
-    like, device = find_form([form for form, _ in by_rank])
-    return like, device, [note for _, note in by_rank]
 
 
 Form: TypeAlias = tuple[Tree, str] | None
