@@ -22,7 +22,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from coterie.core import rng
 from coterie.core.normaliser import LayerInput, Moments, Normaliser, batch_moments, normalise, per_channel
-from coterie.models.memory_layout import use_plain_layout_for_constants
+from coterie.models.memory_layout import under_vmap, use_plain_layout_for_constants
 
 Extra = Mapping[nn.Module, Mapping[str, Tensor]]
 """BatchNorm layers' further parameters, by name; see `LayerInput.extra`."""
@@ -93,14 +93,15 @@ class MaskedBatchNorm(nn.Module):
             self.register_buffer(name, getattr(source, name) if self.tracks else None)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x [B, C, ...] normalised, scaled and shifted; under autocast in float32, also for x in bf16."""
+        """Return x [B, C, ...] normalised, scaled and shifted; its statistics are in float32 also for x in bf16."""
+        mask, normaliser = self.scope.mask, self.scope.normaliser
+        by_batch = self.training or not self.tracks
+        if by_batch and mask is None and normaliser is None and self._torch_agrees(x):
+            return self._normalise_by_torch(x)
         if x.dtype is torch.bfloat16 and torch.is_autocast_enabled(x.device.type):
             x = x.float()  # sums over a batch, and a count of its rows, need more than 8 bits
         if not self.training and self.tracks:
             return self._scale_and_shift(normalise(x, self.running_mean, self.running_var, self.eps))
-        mask, normaliser = self.scope.mask, self.scope.normaliser
-        if mask is None and normaliser is None and self._torch_agrees(x):
-            return self._normalise_by_torch(x)
         batch = batch_moments(x, mask)
         if normaliser is not None and self.tracks:
             extra = self.scope.extra.get(self, {})
@@ -112,9 +113,13 @@ class MaskedBatchNorm(nn.Module):
         return self._scale_and_shift(normalise(x, batch.mean, batch.var, self.eps))
 
     def _torch_agrees(self, x: Tensor) -> bool:
-        """Return whether PyTorch's kernel, several times as fast, does the same as ours on x without padding."""
+        """Return whether PyTorch's kernel, several times as fast, does the same as ours on x without padding.
+
+        It sums bf16 in float32, as ours does, but has no rule for batching it.
+        """
         several = x.shape[0] * prod(x.shape[2:]) > 1
-        return several and not (self.moves and self.momentum is None)
+        batched_bf16 = x.dtype is torch.bfloat16 and under_vmap()
+        return several and not (self.moves and self.momentum is None) and not batched_bf16
 
     def _normalise_by_torch(self, x: Tensor) -> Tensor:
         """Return what PyTorch's own BatchNorm gives for x; in training it moves the running statistics."""

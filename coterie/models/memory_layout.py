@@ -27,7 +27,7 @@ class ImageLayout:
 
     def __call__(self, forward: Callable[[Tensor], T], x: Tensor) -> T:
         """Return forward(x), with x in the layout that suits the model."""
-        if not (self.channels_last and x.dim() == 4 and x.device.type == "cpu") or _under_vmap():
+        if not (self.channels_last and x.dim() == 4 and x.device.type == "cpu") or under_vmap():
             return forward(x)
         try:
             return forward(channels_last(x))
@@ -54,7 +54,7 @@ def channels_last(x: Tensor) -> Tensor:
     return torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
 
 
-def _under_vmap() -> bool:
+def under_vmap() -> bool:
     """Return whether this runs under `torch.func.vmap`, which knows the plain layout only."""
     running = torch._C._functorch.get_interpreter_stack() or []
     return any(transform.key() == torch._C._functorch.TransformType.Vmap for transform in running)

@@ -68,6 +68,25 @@ def test_a_step_has_the_gradient_of_autocast() -> None:
         assert float((last.weights()[name] - (p.detach() - 0.1 * p.grad)).abs().max()) < 1e-6
 
 
+def test_batch_normalisation_of_bf16_is_pytorchs_own() -> None:
+    """One client, one full batch: the step and the running statistics are those of PyTorch's layers under autocast."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 3))
+    x, y = torch.randn(16, 3, 8, 8), torch.arange(16) % 3
+    recipe = coterie.fedavg(lr=0.1, local_steps=1, batch_size="full")
+    one = {"0": coterie.Examples(x, y)}
+    (last,) = coterie.federate(recipe, model, one, rounds=1, engine=Sequential(precision="bf16"))
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = model.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
+    nn.functional.cross_entropy(outputs.float(), y).backward()
+    after = last.weights()
+    for name, p in model.named_parameters():
+        assert p.grad is not None
+        assert float((after[name] - (p.detach() - 0.1 * p.grad)).abs().max()) < 2e-4, name
+    assert torch.allclose(after["1.running_mean"], model[1].running_mean, atol=1e-5)
+    assert torch.allclose(after["1.running_var"], model[1].running_var, atol=1e-5)
+
+
 @every_engine
 @pytest.mark.parametrize("name", ["char_lstm", "resnet20"])
 def test_models_of_ours_train(engine: Any, name: str) -> None:
