@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from coterie.core.errors import Mistake, mistakes_in, reason
+from coterie.engines.mixed_precision import check_precision
 from coterie.experiment.engine_choice import Machine
 from coterie.experiment.make_model import make_model
 from coterie.experiment.pretraining_settings import Pretraining
@@ -31,9 +32,17 @@ def build_trainer(settings: Pretraining) -> tuple[nn.Module, Trainer]:
     size, given = settings.pretrain.image_size, settings.model
     shape = [settings.pretrain.channels, size, size]
     model = make_model(given, given["name"], shape, CLASSIFIER_CLASSES, settings.rng_seed, settings.folders)
+    device = find_device(settings.device)
+    with mistakes_in("engine"):
+        check_precision(settings.precision, torch.float32, device)
     with mistakes_in("pretrain"):
         trainer = Trainer(
-            settings.pretrain, model, settings.rng_seed, find_device(settings.device), compile=settings.compile
+            settings.pretrain,
+            model,
+            settings.rng_seed,
+            device,
+            compile=settings.compile,
+            precision=settings.precision,
         )
     try:
         trainer.check_images(torch.zeros(2, *shape))

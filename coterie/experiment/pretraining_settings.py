@@ -3,7 +3,7 @@
 rng_seed = 0
 [pretrain]  what is trained and for how long: the keys of `coterie.pretrain.fps.FPS`, and method = "fps"
 [model]     as in an experiment; it is made with a classifier, which is left out
-[engine]    device, compile
+[engine]    device, compile, precision
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from coterie.experiment.tables import ADAPTER, ADAPTER_OPTIONS, TOP, model_keys
 from coterie.experiment.toml_file import Raw, apply_overrides, read_toml
 
 if TYPE_CHECKING:
+    from coterie.engines.mixed_precision import Precision
     from coterie.pretrain.fps import FPS
 
 PRETRAINING_TABLES = ("pretrain", "model", "engine")
@@ -46,6 +47,7 @@ class Pretraining:
         model: the table of that name. A key with the value None was left out and has no default.
         device: where; "auto" until it is resolved.
         compile: whether steps are compiled.
+        precision: "bf16" computes the encoder's forwards by autocast; "full" does not.
         folders: where functions of the user's own are looked for.
     """
 
@@ -55,6 +57,7 @@ class Pretraining:
     device: str
     folders: tuple[Path, ...]
     compile: bool = False
+    precision: Precision = "full"
 
     def tables(self) -> dict[str, Any]:
         """Return the settings as nested dicts, in the order of a file, without keys that have no value."""
@@ -64,7 +67,9 @@ class Pretraining:
             "rng_seed": self.rng_seed,
             "pretrain": {"method": "fps", **given},
             "model": model,
-            "engine": {"device": self.device} | ({"compile": True} if self.compile else {}),
+            "engine": {"device": self.device}
+            | ({"compile": True} if self.compile else {})
+            | ({"precision": self.precision} if self.precision != "full" else {}),
         }
 
     def format_config(self, versions: dict[str, str]) -> str:
@@ -106,7 +111,9 @@ def parse_pretraining(raw: Raw, folders: Sequence[Path]) -> Pretraining:
     known = {
         "pretrain": Keys(method=Key(METHODS, "fps")).join(read_keys("coterie.pretrain.fps:FPS")),
         "model": _model_keys(raw.get("model", {}), folders),
-        "engine": Keys(device=Key(str, "auto"), compile=Key(bool, False)),
+        "engine": Keys(
+            device=Key(str, "auto"), compile=Key(bool, False), precision=Key(Literal["full", "bf16"], "full")
+        ),
     }
     elsewhere = {key: full_name(name, key) for name, keys in known.items() for key in keys}
     at_top = {k: v for k, v in raw.items() if k not in (*PRETRAINING_TABLES, *IGNORED, "origin")}

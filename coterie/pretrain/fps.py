@@ -35,6 +35,7 @@ from coterie.core.kinds import Count, Fraction, FractionBelowOne, NonNegative, P
 from coterie.core.machine import memory_bytes
 from coterie.core.tree import Tree
 from coterie.engines.malloc import keep_freed_memory
+from coterie.engines.mixed_precision import Precision, autocast_task
 from coterie.models.functional import initial_weights, make_task
 from coterie.objectives import cross_entropy
 from coterie.pretrain.compiled_steps import CompiledSteps
@@ -196,7 +197,13 @@ class Trainer:
     """
 
     def __init__(
-        self, settings: FPS, model: nn.Module, rng_seed: int, device: torch.device = CPU, compile: bool = False
+        self,
+        settings: FPS,
+        model: nn.Module,
+        rng_seed: int,
+        device: torch.device = CPU,
+        compile: bool = False,
+        precision: Precision = "full",
     ) -> None:
         """Prepare the training, before its first step.
 
@@ -206,6 +213,7 @@ class Trainer:
             rng_seed: everything random derives from it.
             device: where to train.
             compile: whether steps are compiled, which takes minutes and gives the same weights to rounding.
+            precision: "bf16" computes the encoder's forwards by autocast; see `coterie.engines.mixed_precision`.
 
         Raises:
             Mistake: the model has no classifier to leave out.
@@ -213,6 +221,7 @@ class Trainer:
         keep_freed_memory()
         self.settings, self.rng_seed, self.device, self.step = settings, rng_seed, device, 0
         task = make_task(copy.deepcopy(model).to(device), loss=cross_entropy)
+        task = autocast_task(task, device) if precision == "bf16" else task
         self.method: Method = METHODS[settings.loss](task, **settings.loss_options)
         assert task.encoder is not None, "the method would have refused it"
         self._classifier, self._frozen = task.encoder.head, task.frozen

@@ -366,3 +366,16 @@ def test_the_experiments_last_as_long_as_they_say(minutes: int) -> None:
     found = load_pretraining(folder / f"fps-{minutes}min.toml")
     assert found.pretrain.minutes == minutes
     assert found.model["name"] == "resnet20"
+
+
+def test_bf16_is_a_setting_of_the_engine(start: Start, tmp_path: Path) -> None:
+    """The weights are close to those of float32 and not the same, they are float32, and a resume is bit for bit."""
+    start("pretrain.steps=4", out="full")
+    start("pretrain.steps=4", "engine.precision=bf16", out="half")
+    assert 'precision = "bf16"' in (tmp_path / "half" / "config.toml").read_text()
+    full, half = (safetensors.torch.load_file(tmp_path / out / "model.safetensors") for out in ("full", "half"))
+    assert {x.dtype for x in half.values()} == {x.dtype for x in full.values()}
+    largest = max(float((half[name] - x).abs().max()) for name, x in full.items())
+    assert 0 < largest < 0.01
+    with pytest.raises(Mistake, match=r'engine\.precision = "half"'):
+        load_pretraining(tmp_path / "fractals.toml", ["engine.precision=half"])
