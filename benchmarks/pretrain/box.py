@@ -5,8 +5,8 @@
     python benchmarks/pretrain/box.py restore [NAME ...]     # and back into DIR, where nothing was trained yet
     COTERIE_DATA=... python benchmarks/pretrain/box.py export [NAME ...]   # encoder and card -> coterie/weights/
 
-NAME is one of the files box/NAME.toml, or all of them. A training takes 60,000 steps on one thread, some five
-core-hours. It is that of `coterie pretrain`: it continues bit for bit from its last checkpoint. `train` saves after
+NAME is one of the files box/NAME.toml, or all of them. A training takes 12,000 steps on one thread, an hour or
+less. It is that of `coterie pretrain`: it continues bit for bit from its last checkpoint. `train` saves after
 every piece of so many minutes. So one can continue in another clone of the repository: restore, train, export, commit.
 
 `export` takes the encoder as it is, finished or not, and its card says after how many steps. It also measures how well
