@@ -56,7 +56,8 @@ def main() -> None:
                 seconds[kind].append((time.process_time() - began) / STEPS)
         a, b = (statistics.median(each) for each in seconds.values())
         layers = {"batch": "BatchNorm", "group": "GroupNorm"}[norm]
-        print(f"| {name}, {layers} | {size} | {a:.3f} | {b:.3f} | {a / b:.2f} | {float((h - g).norm() / g.norm()):.2f} |")
+        apart = float((h - g).norm() / g.norm())
+        print(f"| {name}, {layers} | {size} | {a:.3f} | {b:.3f} | {a / b:.2f} | {apart:.2f} |")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Training in bf16: the forward by PyTorch's autocast, weights, statistics, losses and optimisers in float32.
 
 Autocast chooses by operation: products of matrices and convolutions take bf16, whose 8 bits are fewer than float32's 24
-but of the same range, so no gradient has to be scaled. BatchNorm layers sum in float32 (see `coterie.models.layers`), and
-the outputs are float32 again before the loss sees them. Evaluation stays in float32.
+but of the same range, so no gradient has to be scaled. BatchNorm layers sum in float32 (see `coterie.models.layers`),
+and the outputs are float32 again before the loss sees them. Evaluation stays in float32.
 """
 
 from __future__ import annotations
