@@ -9,6 +9,7 @@ of rates further out where the best lies at the edge. `skews` runs each method a
 seeds, and measures the accuracy on all 10,000 test images after the last round.
 
 Each finished row is written to deep.jsonl immediately and is not run again, so the program can be stopped at any time.
+`--method NAME`, which may be given several times, runs these methods only: so two programs can share the work.
 `python benchmarks/batchnorm/deep.py --table` prints the tables of docs/algorithms/fbn.md. `--quick` runs two rounds of
 every method on a few images and saves nothing.
 """
@@ -222,14 +223,14 @@ def skews(results: Results, methods: tuple[str, ...] = MAIN) -> Iterator[Row]:
                     yield Row(method, split, max(known, key=known.__getitem__), rng_seed)
 
 
-def more(results: Results) -> Iterator[Row]:
-    """Yield the rates and skews of the other methods."""
-    others = tuple(method for method in METHODS if method not in MAIN)
-    yield from rates(results, others)
-    yield from skews(results, others)
+def more(results: Results, methods: tuple[str, ...] = ()) -> Iterator[Row]:
+    """Yield the rates and skews of these methods, of those that are not `MAIN` unless given."""
+    methods = methods or tuple(method for method in METHODS if method not in MAIN)
+    yield from rates(results, methods)
+    yield from skews(results, methods)
 
 
-SETS: dict[str, Callable[[Results], Iterator[Row]]] = {"rates": rates, "skews": skews, "more": more}
+SETS: dict[str, Callable[..., Iterator[Row]]] = {"rates": rates, "skews": skews, "more": more}
 
 
 def table(results: Results) -> str:
@@ -263,6 +264,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="*", default=["rates", "skews"], help=" ".join(SETS))
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no new row after this many minutes")
+    parser.add_argument("--method", action="append", choices=METHODS, help="run this method only, or these")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--table", action="store_true", help="print the tables and run nothing")
     parser.add_argument("--quick", action="store_true")
@@ -276,8 +278,10 @@ def main() -> None:
         for method in METHODS:
             print(method, run(replace(trial(method), lr=0.05, rounds=2)), flush=True)
         return
+    methods = {"methods": tuple(chosen.method)} if chosen.method else {}
     for name in chosen.sets:
-        for row in SETS[name](results):  # it reads the results again after each row
+        for row in SETS[name](results, **methods):  # it reads the results again after each row
+            results.update(read_results())  # with those of another program
             if time.monotonic() > until:
                 return
             if row not in results:
