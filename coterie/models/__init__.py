@@ -18,11 +18,14 @@ from typing import TYPE_CHECKING, Any
 from coterie.models.registry import MODELS, ModelFunction, build
 
 if TYPE_CHECKING:
+    from coterie.models.causal_transformer import transformer
     from coterie.models.convolutional import cifar_cnn, cnn
     from coterie.models.dense import logistic, mlp, two_nn
+    from coterie.models.imagenet_residual import resnet18
     from coterie.models.lora import add_adapters, merge_adapters
     from coterie.models.recurrent import char_lstm, word_lstm
     from coterie.models.residual import resnet20
+    from coterie.models.vision_transformer import vit
 
 __all__ = [
     "MODELS",
@@ -35,8 +38,11 @@ __all__ = [
     "logistic",
     "merge_adapters",
     "mlp",
+    "resnet18",
     "resnet20",
+    "transformer",
     "two_nn",
+    "vit",
     "word_lstm",
 ]
 
@@ -46,6 +52,9 @@ _MODULES = {
     "lora": ("add_adapters", "merge_adapters"),
     "recurrent": ("char_lstm", "word_lstm"),
     "residual": ("resnet20",),
+    "imagenet_residual": ("resnet18",),
+    "causal_transformer": ("transformer",),
+    "vision_transformer": ("vit",),
 }
 
 

@@ -19,7 +19,8 @@ from coterie.models.shape_checks import image_shape
 Norm = Literal["batch", "group"]
 
 
-def _norm(kind: Norm, channels: int) -> nn.Module:
+def make_norm(kind: Norm, channels: int) -> nn.Module:
+    """Return BatchNorm, or GroupNorm with two groups, over the channels of images."""
     return nn.BatchNorm2d(channels) if kind == "batch" else nn.GroupNorm(2, channels)
 
 
@@ -34,9 +35,9 @@ class Block(nn.Module):
         super().__init__()
         self.stride, self.added = (1, 0) if before == after else (2, after - before)
         self.conv1 = nn.Conv2d(before, after, 3, stride=self.stride, padding=1, bias=False)
-        self.norm1 = _norm(norm, after)
+        self.norm1 = make_norm(norm, after)
         self.conv2 = nn.Conv2d(after, after, 3, padding=1, bias=False)
-        self.norm2 = _norm(norm, after)
+        self.norm2 = make_norm(norm, after)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [B, after, H, W] from x [B, before, H, W]; half as high and wide where `after` differs."""
@@ -55,7 +56,7 @@ class ResNet(nn.Module):
     def __init__(self, channels: int, num_classes: int, blocks: int, width: int, norm: Norm):
         super().__init__()
         self.conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
-        self.norm = _norm(norm, width)
+        self.norm = make_norm(norm, width)
         self.stage1 = self._stage(width, width, blocks, norm)
         self.stage2 = self._stage(width, 2 * width, blocks, norm)
         self.stage3 = self._stage(2 * width, 4 * width, blocks, norm)

@@ -89,7 +89,12 @@ CITED: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "privacy.clip": {"adaptive": ("andrew2021differentially",)},
     "privacy.secure_sum": {"true": ("bonawitz2017practical", "bell2020secure")},
-    "model.name": {"resnet20": ("he2016deep",)},
+    "model.name": {
+        "resnet18": ("he2016deep",),
+        "resnet20": ("he2016deep",),
+        "vit": ("dosovitskiy2021image",),
+        "transformer": ("radford2019language",),
+    },
     "pretrain.method": {"fps": ("chen2023importance", "anderson2022improving")},
     "pretrain.loss": {"simsiam": ("chen2021exploring",), "moco": ("he2020momentum",)},
 }
