@@ -74,7 +74,7 @@ def stop_requests(team: Team) -> Iterator[StopRequest]:
 
 
 def ignore_stop_requests() -> None:
-    """Ignore Ctrl-C and SIGTERM from now on: the first process decides what they mean."""
+    """Ignore Ctrl-C and `stop_signals` from now on: the first process decides what they mean."""
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, *stop_signals()):
             signal.signal(number, signal.SIG_IGN)
