@@ -94,8 +94,9 @@ class _RunJob:
         workers = self.recorder.experiment.settings.engine.workers
         assert workers != "auto", "the settings are resolved"
         lead = partial(carry_out, recorder=self.recorder, participation=self.participation)
+        follow_as_copy = partial(follow, experiment=self.recorder.experiment)
         with closing(self.recorder.trackers):
-            return lead(self.team) if self.team.size > 1 else lead_processes(workers, lead, follow)
+            return lead(self.team) if self.team.size > 1 else lead_processes(workers, lead, follow, follow_as_copy)
 
     def withdraw(self) -> None:
         """Remove what the run wrote into its folder before its first round."""

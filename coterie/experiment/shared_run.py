@@ -40,16 +40,23 @@ from coterie.track.weights_file import pack_weights
 T = TypeVar("T")
 
 
-def follow(team: Team) -> None:
+def follow(team: Team, experiment: Experiment | None = None) -> None:
     """Take part in a run, in a process other than the first.
+
+    Args:
+        team: the processes of the run.
+        experiment: what the first process has built, if this one is a copy of it. Otherwise it is built here again.
 
     Raises:
         Mistake: this process cannot build what the first process has built.
         Lost: another process has ended.
     """
-    logging.getLogger("coterie").addHandler(logging.NullHandler())  # the first process speaks for all
+    library = logging.getLogger("coterie")  # the first process speaks for all
+    if experiment is not None:
+        library.handlers, library.propagate = [], False  # a copy has those of the first process
+    library.addHandler(logging.NullHandler())
     ignore_stop_requests()
-    carry_out(team)
+    carry_out(team, experiment=experiment)
 
 
 class Participation(Protocol):
@@ -75,7 +82,10 @@ class Participation(Protocol):
 
 
 def carry_out(
-    team: Team, recorder: RunRecorder | None = None, participation: Participation | None = None
+    team: Team,
+    recorder: RunRecorder | None = None,
+    participation: Participation | None = None,
+    experiment: Experiment | None = None,
 ) -> dict[str, Any]:
     """Run all rounds that are left, and write what a finished run leaves. Collective: every process calls it.
 
@@ -84,6 +94,7 @@ def carry_out(
         recorder: the first process's; None in all others. Without one in the first process there is nothing to run.
         participation: where the other clients are not here. A checkpoint is then saved after every round, and so it is
             where the clients of the experiment work elsewhere.
+        experiment: in a process without a recorder, what to run, if it is built. The first process's is its recorder's.
 
     Returns:
         The entries of summary.json in the first process; nothing in the others.
@@ -97,10 +108,10 @@ def carry_out(
     if order is None:
         return {}
     folder = RunFolder(order.folder) if recorder is None else recorder.folder
-    if recorder is None:
-        experiment = build_experiment(order.settings, this_machine(), folder.start)
-    else:
+    if recorder is not None:
         experiment = recorder.experiment
+    elif experiment is None:
+        experiment = build_experiment(order.settings, this_machine(), folder.start)
     team.gather(None)  # nothing is written before every process has built the experiment
     workplace = experiment.plan.workplace
     saver = CheckpointSaver(folder, team, every_round=participation is not None or workplace is not None)

@@ -11,6 +11,8 @@ from pathlib import Path
 from coterie.core.errors import Mistake
 
 LOCK_FILE = ".lock"
+_held: set[int] = set()
+"""The open files of the locks that this process holds."""
 
 
 @contextmanager
@@ -30,6 +32,7 @@ def hold_lock(
     """
     # The file is never removed: a process that waits for a removed file would hold a lock that nobody else can see.
     handle = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    _held.add(handle)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -37,7 +40,17 @@ def hold_lock(
             raise Mistake(f"{folder}: {otherwise}") from error
         yield
     finally:
+        _held.discard(handle)
         os.close(handle)
+
+
+def _close_in_copy() -> None:
+    """Close the locks in a copy of the process that holds them, so that it alone does."""
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_close_in_copy)
 
 
 def is_locked(folder: Path) -> bool:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from coterie.processes import spawn
 from tests.cli.test_main import exit_status
 from tests.experiment.files import DIGITS, written
 
@@ -23,6 +24,7 @@ def test_a_mistake_in_another_process_is_printed_once(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(spawn, "can_be_copied", lambda: False)
     (tmp_path / "elsewhere.py").write_text(ELSEWHERE)
     written(tmp_path, DIGITS.replace('"digits"', '"elsewhere:load"'))
     assert exit_status("run", "digits.toml", "--workers", "2") == 2

@@ -27,9 +27,9 @@ OVERRIDES = ("algorithm.name=scaffold", "rounds=60", "evaluate.every=20")
 
 
 def child_of(pid: int) -> int | None:
-    """The process that another has spawned to work with it."""
+    """The process that another has started to work with it."""
     for number in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        if b"spawn_main" in Path(f"/proc/{number}/cmdline").read_bytes():
+        if b"resource_tracker" not in Path(f"/proc/{number}/cmdline").read_bytes():
             return int(number)
     return None
 
