@@ -118,7 +118,7 @@ def children(pid: int) -> list[int]:
 
 
 def peak(pid: int) -> float:
-    """The most memory that a process has taken, in MB."""
+    """The most memory that a process has taken, in MB. What processes share counts in each of them."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
