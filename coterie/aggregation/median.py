@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from coterie.aggregation.checks import require_number, require_updates
@@ -39,5 +41,17 @@ def median(num_byzantine: NonNegativeInt = 0) -> Coordinatewise:
 def middle(x: Tensor) -> Tensor:
     """Return the median [d] over the rows of [n, d]."""
     n = len(x)
-    ordered = x.sort(dim=0).values
+    ordered = sort_columns(x)
     return ordered[(n - 1) // 2] / 2 + ordered[n // 2] / 2
+
+
+def sort_columns(x: Tensor) -> Tensor:
+    """Return x [n, d] with every column in rising order.
+
+    On a CPU NumPy sorts: it moves no indices along, which takes PyTorch several times as long. PyTorch sorts where
+    there is a zero with a minus, since the order of the two zeros is its own.
+    """
+    known = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    if not known or bool(((x == 0) & x.signbit()).any()):
+        return x.sort(dim=0).values
+    return torch.from_numpy(np.sort(x.detach().numpy(), axis=0))

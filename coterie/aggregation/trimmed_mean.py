@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from coterie.aggregation.checks import require_number, require_updates
+from coterie.aggregation.median import sort_columns
 from coterie.core.aggregators import Coordinatewise
 from coterie.core.kinds import NonNegativeInt
 
@@ -34,6 +35,6 @@ def trimmed_mean(num_byzantine: NonNegativeInt) -> Coordinatewise:
     def mean_of_middle(x: Tensor) -> Tensor:  # [n, d] -> [d]
         n, f = len(x), num_byzantine
         require_updates("trimmed_mean", n, f)
-        return torch.mean(x.sort(dim=0).values[f : n - f], dim=0)
+        return torch.mean(sort_columns(x)[f : n - f], dim=0)
 
     return Coordinatewise(mean_of_middle)

@@ -80,8 +80,7 @@ class Aggregator(ABC):
         >>> Sum().combine(u, [2.0, 1.0])
         {'a': tensor([2.])}
         """
-        matrix = torch.stack([flatten_like(u, updates[0]) for u in updates])  # [n, d]
-        return unflatten_like(self.reduce(matrix, weights, key), updates[0])
+        return unflatten_like(self.reduce(flatten_all(updates, updates[0]), weights, key), updates[0])
 
     def check_count(self, n: int) -> None:
         """Check that the rule can reduce n updates, by trying it on n updates of one number each.
@@ -184,7 +183,7 @@ class Coordinatewise(Aggregator):
         self, updates: Tensor, weights: Sequence[float], key: Tensor | None = None, all_reduce: AllReduce = sum_alone
     ) -> Tensor:
         """Apply the rule to the rows, some columns at a time; see `Aggregator.reduce`."""
-        return torch.cat([self.rule(block) for block in torch.split(updates, BLOCK_COORDINATES, dim=1)])
+        return torch.cat([self.rule(block) for block in torch.split(updates, block_columns(len(updates)), dim=1)])
 
 
 @dataclass(frozen=True)
@@ -305,6 +304,21 @@ def mixing_matrix(mixings: Sequence[Mixing], gram: Tensor, key: Tensor | None = 
 BLOCK_COORDINATES = 2**20
 """Coordinates that are treated at a time. It bounds the memory that a rule takes beside the updates."""
 
+BLOCK_NUMBERS = 2**24
+"""Numbers that a rule of coordinates treats at a time, those of all updates together."""
+
+ALIGNED = 4096
+"""Blocks are multiples of so many columns, so that where they end changes no order of sums."""
+
+
+def block_columns(n: int) -> int:
+    """Return how many columns of n updates are treated at a time.
+
+    >>> block_columns(10), block_columns(1000), block_columns(1_000_000)
+    (1048576, 16384, 4096)
+    """
+    return min(BLOCK_COORDINATES, max(ALIGNED, BLOCK_NUMBERS // max(n, 1) // ALIGNED * ALIGNED))
+
 
 def gram(matrix: Tensor) -> Tensor:
     """Return the inner products of the rows of [n, d], float64 [n, n].
@@ -312,13 +326,24 @@ def gram(matrix: Tensor) -> Tensor:
     Distances are differences of these products. In float32 their digits would cancel where updates are much alike.
     """
     n = len(matrix)
-    products = (block.double() @ block.double().T for block in torch.split(matrix, BLOCK_COORDINATES, dim=1))
+    blocks = (block.double() for block in torch.split(matrix, BLOCK_COORDINATES, dim=1))
+    products = (block @ block.T for block in blocks)
     return sum(products, torch.zeros(n, n, dtype=torch.float64, device=matrix.device))
 
 
 def flatten_like(update: Tree, like: Tree) -> Tensor:
     """Return the leaves of an update as one vector [d], in the order of `like`; their own order may differ."""
     return torch.cat([leaf.reshape(-1) for leaf in tree.leaves(tree.map(lambda _, leaf: leaf, like, update))])
+
+
+def flatten_all(updates: Sequence[Tree], like: Tree) -> Tensor:
+    """Return one update or more as the rows of a matrix [n, d]; see `flatten_like`."""
+    first = flatten_like(updates[0], like)
+    rows = first.new_empty(len(updates), len(first))  # filled in place: a list of rows would be one more copy of all
+    rows[0] = first
+    for k in range(1, len(updates)):
+        rows[k] = flatten_like(updates[k], like)
+    return rows
 
 
 def unflatten_like(vector: Tensor, like: Tree) -> Tree:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from coterie.core import tree
-from coterie.core.aggregators import Accumulator, AllUpdates, RunningMean, flatten_like, unflatten_like
+from coterie.core.aggregators import Accumulator, AllUpdates, RunningMean, flatten_all, flatten_like, unflatten_like
 from coterie.core.tree import Tree
 from coterie.processes.team import Form, Team, find_form, form_of, gather_columns, gather_rows, sum_parts
 
@@ -61,6 +61,6 @@ def aggregate_of_all(team: Team, own: Accumulator, taken: Sequence[Taken]) -> Tr
 def _rows(own: AllUpdates, like: Tree, device: str) -> Tensor:
     """Return this process's updates [n_r, d] in the form of all."""
     if own.updates:
-        return torch.stack([flatten_like(update, like) for update in own.updates])
+        return flatten_all(own.updates, like)
     zeros = tree.map(lambda x: torch.zeros_like(x, device=device), like)
     return flatten_like(zeros, like)[None, :][:0]
