@@ -24,6 +24,7 @@ from coterie.cli.output_forms import JsonLines, choose_output
 from coterie.cli.standard_streams import steady_streams
 from coterie.core.errors import FolderGone, Mistake, reason
 from coterie.core.printable import printable
+from coterie.core.program_cache import keep_compiled_programs
 from coterie.core.threads import let_waiting_threads_sleep
 
 if TYPE_CHECKING:
@@ -287,6 +288,7 @@ def options(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and end the process with its exit status; an unexpected error leaves a traceback."""
     let_waiting_threads_sleep()
+    keep_compiled_programs()
     with steady_streams() as out, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # where it matters, a sentence follows
         status = _run_command(arguments)
