@@ -2,7 +2,8 @@
 
     COTERIE_DATA=... python benchmarks/batchnorm/runs.py [SETS] [--minutes 60]
 
-SETS are rates, gradients, steady, skews, attacks, cifar10, options10, recommended and resnet20. Without any, all run.
+SETS are rates, gradients, steady, skews, attacks, cifar10, options10, recommended, variant and resnet20. Without any,
+all run.
 
 Ten clients, one gradient of 25 examples each in a round, momentum 0.9 that lasts over rounds, 200 rounds; a network of
 three stride-2 convolutions (16, 32, 64), each followed by the normalisation, and a linear layer. Test accuracy is
@@ -123,6 +124,7 @@ METHODS: dict[str, Method] = {
     "FBN": Method(fbn),
     "FBN, renorm": Method(lambda **o: fbn(gradient="renorm", **o)),
     "FBN, pooled": Method(lambda **o: fbn(**POOLED | o)),
+    "FBN, recommended": Method(lambda **o: coterie.fbn(**{"variant": "recommended"} | STEP | o)),
     "FBN, one client": Method(lambda **o: fbn(**ALL | o), alone=True),
     "FBN, pooled, one client": Method(lambda **o: fbn(**POOLED | ALL | o), alone=True),
     "FedAvg": Method(lambda **o: with_server_momentum(coterie.fedavg, **o)),
@@ -355,11 +357,11 @@ def options10(results: Results) -> Iterator[Row]:
 
 
 RECOMMENDED: dict[str, Any] = {"statistics_momentum": 0.3}
-"""The options that the page recommends for "FBN, pooled"."""
+"""The options with which "FBN, pooled" is best; they are not those of the recommended variant."""
 
 
 def recommended(results: Results) -> Iterator[Row]:
-    """Yield FBN as the page recommends it, at every skew, for both data sets."""
+    """Yield "FBN, pooled" with its best options, at every skew, for both data sets."""
     for data in ("fashion_mnist", "cifar10"):
         row = base(data, "FBN, pooled", **RECOMMENDED)
         while (lr := next_rate(row, results)) is not None:
@@ -368,6 +370,17 @@ def recommended(results: Results) -> Iterator[Row]:
         for rng_seed, split in product(range(3), SPLITS) if best else ():
             assert best is not None
             yield replace(best, split=split, rng_seed=rng_seed)
+
+
+def variant(results: Results) -> Iterator[Row]:
+    """Yield FBN's recommended variant at every skew, and the paper's with IID clients; CIFAR-10 with five rng seeds."""
+    for data, seeds in (("cifar10", 5), ("fashion_mnist", 3)):
+        yield from rates(results, data, ("FBN, recommended",))
+        yield from skews(results, data, ("FBN, recommended",), seeds)
+    paper = row_at_best_rate("cifar10", "FBN", results)
+    for rng_seed in range(5) if paper else ():
+        assert paper is not None
+        yield replace(paper, split="iid", rng_seed=rng_seed)
 
 
 def resnet20(results: Results) -> Iterator[Row]:
@@ -393,6 +406,7 @@ SETS: dict[str, Callable[[Results], Iterator[Row]]] = {
     "cifar10": cifar10,
     "options10": options10,
     "recommended": recommended,
+    "variant": variant,
     "resnet20": resnet20,
 }
 
