@@ -202,9 +202,8 @@ def probe(model: nn.Module, weights: Mapping[str, Tensor]) -> float:
         load_weights(model, weights, "the encoder")
     kept, model.output = model.output, nn.Identity()
     model.eval()
-    parts = images()
-    features = [torch.cat([model(x) for x in part.x.split(250)]).numpy() for part in parts]
-    labels = [part.labels() for part in parts]
+    inputs, labels = zip(*(part.tensors() for part in images()), strict=True)
+    features = [torch.cat([model(x) for x in own.split(250)]).numpy() for own in inputs]
     model.output = kept
     fitted = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, C=0.01)).fit(features[0], labels[0])
     return round(float(fitted.score(features[1], labels[1])), 4)
