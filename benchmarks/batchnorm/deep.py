@@ -2,11 +2,12 @@
 
     COTERIE_DATA=... python benchmarks/batchnorm/deep.py [SETS] [--minutes 60] [--threads 1]
 
-SETS are rates, skews and more; without any, the first two run. Ten clients, one gradient of 25 examples each in a
+SETS are rates, skews, wide and more; without any, the first two run. Ten clients, one gradient of 25 examples each in a
 round, 100 rounds, momentum 0.9 at the server that lasts over rounds. `rates` finds each method's learning rate with
 rng seed 0 on 5,000 training images that no client holds, under Dirichlet 0.1: the best of 0.02, 0.05, 0.1 and 0.2, and
 of rates further out where the best lies at the edge. `skews` runs each method at its rate at each skew with three rng
-seeds, and measures the accuracy on all 10,000 test images after the last round.
+seeds, and measures the accuracy on all 10,000 test images after the last round. `wide` runs FBN at every rate within a
+factor of four of its best.
 
 Each finished row is written to deep.jsonl immediately and is not run again, so the program can be stopped at any time.
 `--method NAME`, which may be given several times, runs these methods only: so two programs can share the work.
@@ -230,7 +231,15 @@ def more(results: Results, methods: tuple[str, ...] = ()) -> Iterator[Row]:
     yield from skews(results, methods)
 
 
-SETS: dict[str, Callable[..., Iterator[Row]]] = {"rates": rates, "skews": skews, "more": more}
+def wide(results: Results, methods: tuple[str, ...] = ("FBN, recommended",)) -> Iterator[Row]:
+    """Yield the rates within a factor of four of each method's best."""
+    for method in methods:
+        known = tried(method, results)
+        best = max(known, key=known.__getitem__) if known else 0.0
+        yield from (replace(trial(method), lr=lr) for lr in RATES if best / 4 <= lr <= best * 4)
+
+
+SETS: dict[str, Callable[..., Iterator[Row]]] = {"rates": rates, "skews": skews, "wide": wide, "more": more}
 
 
 def table(results: Results) -> str:
