@@ -27,6 +27,7 @@ def cross_entropy(outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         Mistake: the examples have no labels, or these do not fit the outputs.
     """
     require_fit(outputs, y)
+    y = y.long()  # bytes cannot be batched over clients, and in them 156 is -100
     losses = F.cross_entropy(outputs.movedim(-1, 1), y, ignore_index=IGNORE, reduction="none")
     return _sum_positions(losses), _sum_positions((y != IGNORE).to(losses.dtype))
 
@@ -40,6 +41,7 @@ def accuracy(outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         Mistake: the examples have no labels, or these do not fit the outputs.
     """
     require_fit(outputs, y)
+    y = y.long()
     counts = y != IGNORE
     likeliest = outputs.argmax(-1, keepdim=True)  # the place of a NaN, if there is one
     predicted = outputs.gather(-1, likeliest).squeeze(-1).isfinite()
