@@ -1,13 +1,15 @@
 """What the programs of `to_target.py` train on: MNIST as coterie dealt it. Needs only torch.
 
-The command line of each: the file with the data, the file for the weights, a seed, and the most rounds.
+The variables TARGET_DATA and TARGET_OUT name the files with the data and for the weights; TARGET_SEED and TARGET_ROUNDS
+are a seed and the most rounds. Variables reach the processes that a peer starts; arguments would not.
 """
 
-import sys
+import os
 
 import torch
 
-DATA, OUT, SEED, ROUNDS = torch.load(sys.argv[1], mmap=True, weights_only=True), *sys.argv[2:3], *map(int, sys.argv[3:])
+DATA, OUT = torch.load(os.environ["TARGET_DATA"], mmap=True, weights_only=True), os.environ["TARGET_OUT"]
+SEED, ROUNDS = int(os.environ["TARGET_SEED"]), int(os.environ["TARGET_ROUNDS"])
 CLIENTS, COHORT, BATCH, LR, TARGET = len(DATA["x"]), len(DATA["x"]) // 10, 10, 0.1, 0.97
 
 

@@ -32,7 +32,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 VENVS = Path(os.environ.get("COTERIE_PEERS", HERE / "venvs"))
 SPLITS = {"iid": {"partition": "iid"}, "shards": {"partition": "shards", "shards_per_client": 2}}
-MOST_ROUNDS = 1000
+MOST_ROUNDS, TARGET = 1000, 0.97
 
 
 def write_data(split: str, path: Path) -> None:
@@ -66,10 +66,10 @@ def peer(name: str) -> Callable[[str, int, Path], tuple[int, float]]:
     """Return what runs a peer's program, as `run_coterie` does coterie's."""
 
     def run(split: str, seed: int, folder: Path) -> tuple[int, float]:
-        command = [VENVS / name / "bin/python", HERE / f"target_{name}.py", folder / f"{split}.pt", folder / "model.pt"]
-        env = {**os.environ, "FLWR_TELEMETRY_ENABLED": "0"}
-        arguments = [*map(str, command), str(seed), str(MOST_ROUNDS)]
-        done = subprocess.run(arguments, env=env, cwd=HERE, text=True, capture_output=True)
+        command = [str(VENVS / name / "bin/python"), str(HERE / f"target_{name}.py")]
+        given = {"DATA": folder / f"{split}.pt", "OUT": folder / "model.pt", "SEED": seed, "ROUNDS": MOST_ROUNDS}
+        env = {**os.environ, "FLWR_TELEMETRY_ENABLED": "0", **{f"TARGET_{key}": str(x) for key, x in given.items()}}
+        done = subprocess.run(command, env=env, cwd=HERE, text=True, capture_output=True)
         said = [line for line in done.stdout.splitlines() if line.startswith("@ ")]
         if not said:
             raise RuntimeError(f"{name} ended without a model: {done.stderr[-2000:]}")
@@ -100,6 +100,8 @@ def main() -> None:
                 for program, run in programs.items():
                     began = time.monotonic()
                     count, reached = run(split, seed, folder)
+                    if reached < TARGET:
+                        raise RuntimeError(f"{program} ended at {reached:.2%} after {count} rounds")
                     seconds[program].append(time.monotonic() - began)
                     rounds[program].append(count)
                     print(f"{split} {program} {count} {reached:.4f} {seconds[program][-1]:.1f}", file=sys.stderr)
