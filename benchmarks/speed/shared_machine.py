@@ -55,8 +55,12 @@ def two_cores() -> set[int]:
 
 @contextmanager
 def busy_programs(number: int) -> Iterator[None]:
-    """Keep so many programs busy for the length of the block."""
-    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)]
+    """Keep so many programs busy for the length of the block.
+
+    Each has a session of its own, as the command has, since Linux shares cores between sessions first.
+    """
+    busy = [sys.executable, "-c", "while True: pass"]
+    processes = [subprocess.Popen(busy, start_new_session=True) for _ in range(number)]
     try:
         yield
     finally:
