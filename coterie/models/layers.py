@@ -100,7 +100,7 @@ class MaskedBatchNorm(nn.Module):
             return self._normalise_by_torch(x)
         if x.dtype is torch.bfloat16 and torch.is_autocast_enabled(x.device.type):
             x = x.float()  # sums over a batch, and a count of its rows, need more than 8 bits
-        if not self.training and self.tracks:
+        if not by_batch:
             return self._scale_and_shift(normalise(x, self.running_mean, self.running_var, self.eps))
         batch = batch_moments(x, mask)
         if normaliser is not None and self.tracks:

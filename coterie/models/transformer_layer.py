@@ -80,7 +80,7 @@ def require_sizes(width: int, depth: int, heads: int) -> None:
 
 
 def draw_weights(model: nn.Module) -> None:
-    """Draw the initial weights of linear layers, embeddings and positions, in place, as ViT and GPT-2 do.
+    """Draw the initial weights of linear layers and embeddings, in place, as ViT and GPT-2 do.
 
     They are normal with a standard deviation of 0.02; biases are 0.
     """
