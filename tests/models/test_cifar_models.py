@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from torch.func import functional_call, grad, vmap
 
 from coterie.core import rng
 from coterie.core.errors import Mistake
@@ -13,6 +12,7 @@ from coterie.data.crop_and_flip import crop
 from coterie.models import build, cifar_cnn, resnet20
 from coterie.models.convolutional import _normalise_response, _pool
 from coterie.models.residual import Block
+from tests.models.batched_gradients import check_batched_gradients
 
 
 def count(model) -> int:
@@ -81,15 +81,7 @@ def test_group_norm_keeps_no_statistics():
 def test_gradients_can_be_batched_over_clients(name, options):
     model = build(name, [3, 8, 8], 4, 0, **options)
     x = torch.rand(2, 3, 3, 8, 8, generator=torch.Generator().manual_seed(0))  # [client, B, C, H, W]
-    params = {key: p.detach() for key, p in model.named_parameters()}
-
-    def loss(p, batch):
-        return functional_call(model, p, (batch,)).square().mean()
-
-    together = vmap(grad(loss), in_dims=(None, 0))(params, x)
-    for k in range(2):
-        for key, value in grad(loss)(params, x[k]).items():
-            torch.testing.assert_close(together[key][k], value, rtol=1e-3, atol=1e-5)
+    check_batched_gradients(model, x, atol=1e-5)
 
 
 def test_options_out_of_range_are_refused():

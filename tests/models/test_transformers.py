@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from torch.func import functional_call, grad, vmap
+from torch.func import grad
 
 from coterie.core.errors import Mistake
 from coterie.models import build, transformer, vit
 from coterie.models.transformer_layer import EPSILON, TransformerLayer
+from tests.models.batched_gradients import check_batched_gradients
 
 
 def count(model) -> int:
@@ -110,15 +111,7 @@ def test_gradients_can_be_batched_over_clients_and_taken_twice(name):
     model = build(name, shape, 4, 0, width=8, depth=1, heads=2, **own)
     g = torch.Generator().manual_seed(0)
     x = torch.rand(2, 3, *shape, generator=g) if name == "vit" else torch.randint(4, (2, 3, *shape), generator=g)
-    params = {key: p.detach() for key, p in model.named_parameters()}
-
-    def loss(p, batch):
-        return functional_call(model, p, (batch,)).square().mean()
-
-    together = vmap(grad(loss), in_dims=(None, 0))(params, x)
-    for k in range(2):
-        for key, value in grad(loss)(params, x[k]).items():
-            torch.testing.assert_close(together[key][k], value, rtol=1e-3, atol=1e-6)
+    params, loss = check_batched_gradients(model, x, atol=1e-6)
     twice = grad(lambda p: sum(v.square().sum() for v in grad(loss)(p, x[0]).values()))(params)
     assert all(v.isfinite().all() for v in twice.values())
 
