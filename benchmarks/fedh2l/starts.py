@@ -170,9 +170,9 @@ def run(row: Row, folder: Path = STARTS, examples: int = 100_000) -> dict[str, A
 
 def rows(data: str) -> Iterator[Row]:
     """Yield the rows of a data set, the ones that say most first."""
-    for rng_seed in range(3):
+    for images in SEED_IMAGES:
         for start in ("supervised", "random", "box"):
-            for images in SEED_IMAGES:
+            for rng_seed in range(3):
                 for method in METHODS:
                     if method != "independent" or images == SEED_IMAGES[0]:
                         yield Row(data, start, method, images, rng_seed)

@@ -152,25 +152,57 @@ class RunningMean:
 
 
 class AllUpdates:
-    """All updates of a round, for a rule that must see them together."""
+    """All updates of a round, for a rule that must see them together.
+
+    They are kept as rows of blocks. A block is let go when its rows are copied into the matrix that the rule sees, so
+    memory never holds all updates twice.
+
+    Attributes:
+        like: the form of the updates, with leaves without content; None before the first.
+        weights: of the updates, in the order of the calls.
+        places: of their clients in the cohort, in the same order.
+    """
 
     def __init__(self, aggregator: Aggregator, key: Tensor | None) -> None:
         self.aggregator, self.key = aggregator, key
-        self.updates: list[Tree] = []
+        self.like: Tree | None = None
         self.weights: list[float] = []
         self.places: list[int] = []
+        self._blocks: list[Tensor] = []
 
     def add(self, update: Tree, weight: float, place: int = 0) -> None:
         """Keep one update, its weight and its place; see `Accumulator.add`."""
-        self.updates.append(update)
+        if self.like is None:
+            self.like = tree.map(lambda leaf: leaf.to("meta"), update)
+        vector = flatten_like(update, self.like)
+        row = len(self.places) % (height := block_rows(len(vector)))
+        if row == 0:
+            self._blocks.append(vector.new_empty(height, len(vector)))
+        self._blocks[-1][row] = vector
         self.weights.append(weight)
         self.places.append(place)
 
     def result(self) -> Tree:
-        """Apply the rule to all updates, in the order of the cohort; see `Accumulator.result`."""
+        """Apply the rule to all updates, in the order of the cohort, and keep none; see `Accumulator.result`."""
+        assert self.like is not None, "there is an update at least"
         order = sorted(range(len(self.places)), key=self.places.__getitem__)
-        updates, weights = [self.updates[k] for k in order], [self.weights[k] for k in order]
-        return self.aggregator.combine(updates, weights, self.key)
+        rows, weights = self.give_rows(order), [self.weights[k] for k in order]
+        if self.aggregator.needs_whole_updates:
+            return self.aggregator.combine([unflatten_like(row, self.like) for row in rows], weights, self.key)
+        return unflatten_like(self.aggregator.reduce(rows, weights, self.key), self.like)
+
+    def give_rows(self, order: Sequence[int]) -> Tensor:
+        """Return the updates as rows [n, d], and keep none. Row i is what the call of number `order[i]` added."""
+        (height, width), n = self._blocks[0].shape, len(order)
+        rows, at = self._blocks[0].new_empty(n, width), torch.tensor(order).argsort().to(self._blocks[0].device)
+        for start in range(0, n, height):
+            rows[at[start : start + height]] = self._blocks.pop(0)[: n - start]
+        return rows
+
+    @property
+    def device(self) -> str:
+        """The type of device of the updates, of which there is one at least."""
+        return self._blocks[0].device.type
 
 
 @dataclass(frozen=True)
@@ -305,7 +337,10 @@ BLOCK_COORDINATES = 2**20
 """Coordinates that are treated at a time. It bounds the memory that a rule takes beside the updates."""
 
 BLOCK_NUMBERS = 2**24
-"""Numbers that a rule of coordinates treats at a time, those of all updates together."""
+"""Numbers that a rule of coordinates treats at a time, those of all updates together; and numbers kept in one block."""
+
+BLOCK_ROWS = 256
+"""Updates that are kept in one block, at most."""
 
 ALIGNED = 4096
 """Blocks are multiples of so many columns, so that where they end changes no order of sums."""
@@ -318,6 +353,15 @@ def block_columns(n: int) -> int:
     (1048576, 16384, 4096)
     """
     return min(BLOCK_COORDINATES, max(ALIGNED, BLOCK_NUMBERS // max(n, 1) // ALIGNED * ALIGNED))
+
+
+def block_rows(d: int) -> int:
+    """Return how many updates of d numbers are kept in one block.
+
+    >>> block_rows(10), block_rows(200_000), block_rows(100_000_000)
+    (256, 83, 1)
+    """
+    return max(1, min(BLOCK_ROWS, BLOCK_NUMBERS // max(d, 1)))
 
 
 def gram(matrix: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from coterie.core import tree
-from coterie.core.aggregators import Accumulator, AllUpdates, RunningMean, flatten_all, flatten_like, unflatten_like
+from coterie.core.aggregators import Accumulator, AllUpdates, RunningMean, flatten_like, unflatten_like
 from coterie.core.tree import Tree
 from coterie.processes.team import Form, Team, find_form, form_of, gather_columns, gather_rows, sum_parts
 
@@ -30,7 +30,7 @@ def describe_taken(own: Accumulator) -> Taken:
         return Taken(form_of(own.total), [(0, own.weight)])
     assert isinstance(own, AllUpdates), "there are two kinds of accumulators"
     pairs = list(zip(own.places, own.weights, strict=True))
-    return Taken(form_of(own.updates[0] if own.updates else None), pairs)
+    return Taken(None if own.like is None else (own.like, own.device), pairs)
 
 
 def aggregate_of_all(team: Team, own: Accumulator, taken: Sequence[Taken]) -> Tree:
@@ -60,7 +60,8 @@ def aggregate_of_all(team: Team, own: Accumulator, taken: Sequence[Taken]) -> Tr
 
 def _rows(own: AllUpdates, like: Tree, device: str) -> Tensor:
     """Return this process's updates [n_r, d] in the form of all."""
-    if own.updates:
-        return flatten_all(own.updates, like)
+    if own.like is not None:
+        assert list(tree.flatten(own.like)) == list(tree.flatten(like)), "every process runs the same algorithm"
+        return own.give_rows(range(len(own.places)))
     zeros = tree.map(lambda x: torch.zeros_like(x, device=device), like)
     return flatten_like(zeros, like)[None, :][:0]

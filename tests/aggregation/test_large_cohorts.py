@@ -8,7 +8,7 @@ import torch
 from coterie.aggregation.median import median, sort_columns
 from coterie.aggregation.trimmed_mean import trimmed_mean
 from coterie.core import aggregators
-from coterie.core.aggregators import block_columns, flatten_all
+from coterie.core.aggregators import AllUpdates, Sum, block_columns, flatten_all
 
 
 def updates(n: int, d: int) -> torch.Tensor:
@@ -45,3 +45,32 @@ def test_rows_are_the_updates_in_the_order_of_the_first():
     trees = [{"a": torch.tensor([k, 2.0 * k]), "b": torch.tensor([[3.0 * k]])} for k in (1.0, 2.0)]
     other = {"b": trees[1]["b"], "a": trees[1]["a"]}
     assert flatten_all([trees[0], other], trees[0]).tolist() == [[1.0, 2.0, 3.0], [2.0, 4.0, 6.0]]
+
+
+def test_updates_that_come_in_any_order_are_rows_in_the_order_of_the_cohort(monkeypatch):
+    """Blocks hold two rows, so five updates fill two and a half; the median of rows k, 2k is (2, 4)."""
+    monkeypatch.setattr(aggregators, "BLOCK_ROWS", 2)
+    kept = AllUpdates(median(), None)
+    for place in (3, 0, 4, 1, 2):
+        kept.add({"a": torch.tensor([float(place)]), "b": torch.tensor([[2.0 * place]])}, 1.0 + place, place)
+    order = sorted(range(5), key=kept.places.__getitem__)
+    assert kept.give_rows(order).tolist() == [[k, 2.0 * k] for k in range(5)]
+    assert kept._blocks == []
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 7, 8])
+@pytest.mark.parametrize("rule", [median(), Sum()], ids=["median", "mean"])
+def test_blocks_change_no_aggregate(rule, block, monkeypatch):
+    monkeypatch.setattr(aggregators, "BLOCK_ROWS", block)
+    x, places, weights = updates(7, 40), [2, 6, 0, 1, 5, 4, 3], [3.0, 1.0, 2.0, 5.0, 1.0, 4.0, 1.0]
+    kept = AllUpdates(rule, None)
+    for place in places:
+        kept.add({"w": x[place].reshape(5, 8)}, weights[place], place)
+    assert torch.equal(kept.result()["w"], rule.reduce(x, weights).reshape(5, 8))
+
+
+def test_an_update_is_not_kept_where_the_client_can_write_into_it():
+    w, kept = torch.ones(3), AllUpdates(median(), None)
+    kept.add({"w": w}, 1.0, 0)
+    w.zero_()
+    assert kept.result()["w"].tolist() == [1.0, 1.0, 1.0]
