@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,8 @@ from coterie.privacy.fixed_point import Residues
 KEY_BYTES = 32
 """Of a private key, a public key and a seed."""
 _NONCE_BYTES = 12
-_BLOCK = 2**20  # bytes of key stream that are made at a time
+_BLOCK = 2**17  # bytes of key stream that are made at a time: they stay in a core's cache until they are used
+_MARGIN = 15  # bytes beyond what it writes that the cipher asks for
 
 
 class NotAuthentic(ValueError):
@@ -72,13 +74,22 @@ class KeyPair:
 
 def expand(seed: bytes, numbers: int) -> Residues:
     """Return the mask of a seed: residues [numbers], uniform to whoever does not know the seed."""
+    out = np.empty(numbers, np.uint64)
+    for start, piece in expand_in_pieces(seed, numbers):
+        out[start : start + len(piece)] = piece
+    return out
+
+
+def expand_in_pieces(seed: bytes, numbers: int) -> Iterator[tuple[int, Residues]]:
+    """Yield the mask of a seed [numbers], piece by piece: where a piece starts, and the piece, valid until the next."""
     ciphers = _module("hazmat.primitives.ciphers")
-    zeros, out = bytes(_BLOCK), np.empty(numbers * 8, np.uint8)
     stream = ciphers.Cipher(ciphers.algorithms.AES(seed), ciphers.modes.CTR(bytes(16))).encryptor()
-    for start in range(0, len(out), _BLOCK):
-        piece = out[start : start + _BLOCK]
-        piece[:] = np.frombuffer(stream.update(zeros[: len(piece)]), np.uint8)
-    return out.view("<u8").astype(np.uint64, copy=False)
+    zeros, out = memoryview(bytes(_BLOCK)), bytearray(_BLOCK + _MARGIN)
+    residues = np.frombuffer(out, "<u8", _BLOCK // 8)
+    for start in range(0, numbers, len(residues)):
+        piece = residues[: numbers - start]
+        stream.update_into(zeros[: piece.nbytes], out)
+        yield start, piece
 
 
 def seal(key: bytes, content: bytes, *purpose: object) -> bytes:

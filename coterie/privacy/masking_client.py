@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from coterie.privacy.ciphers import KeyPair, NotAuthentic, expand, make_seed, seal, unseal
+from coterie.privacy.ciphers import KeyPair, NotAuthentic, expand, expand_in_pieces, make_seed, seal, unseal
 from coterie.privacy.fixed_point import Residues
 from coterie.privacy.shares import SHARE_BYTES, split_secret
 
@@ -190,5 +190,6 @@ def mask_seed(pair: KeyPair, public_key: bytes, purpose: str) -> bytes:
 
 def add_mask(numbers: Residues, seed: bytes, is_lower: bool) -> None:
     """Add the mask of a pair to numbers [d] in place; the one of higher place takes it off, so that the two cancel."""
-    mask = expand(seed, len(numbers))
-    (np.add if is_lower else np.subtract)(numbers, mask, out=numbers)
+    for start, mask in expand_in_pieces(seed, len(numbers)):
+        piece = numbers[start : start + len(mask)]
+        (np.add if is_lower else np.subtract)(piece, mask, out=piece)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from coterie.privacy.ciphers import KeyPair, NotAuthentic, expand, make_seed, seal, unseal
+from coterie.privacy.ciphers import KeyPair, NotAuthentic, expand, expand_in_pieces, make_seed, seal, unseal
 
 
 def test_a_public_key_is_that_of_the_standard():
@@ -20,6 +20,14 @@ def test_a_mask_is_the_key_stream_of_aes_256_in_counter_mode():
     stream = expand(bytes(32), 5)
     assert stream.astype("<u8").tobytes()[:16].hex() == "dc95c078a2408989ad48a21492842087"
     assert (expand(bytes(32), 300_000)[:5] == stream).all()  # longer than a block of the making
+
+
+@pytest.mark.parametrize("numbers", [1, 2**14 - 1, 2**14, 2**14 + 1, 100_003])
+def test_a_mask_in_pieces_is_the_whole_mask(numbers):
+    seed = make_seed()
+    pieces = [(start, piece.copy()) for start, piece in expand_in_pieces(seed, numbers)]
+    assert [start for start, _ in pieces] == list(range(0, numbers, 2**14))
+    assert (np.concatenate([piece for _, piece in pieces]) == expand(seed, numbers)).all()
 
 
 def test_two_agree_and_a_third_or_another_purpose_does_not():
