@@ -2,21 +2,23 @@
 
     COTERIE_DATA=... python benchmarks/pretrain/starts.py [SETS] [--minutes 60]
 
-ResNet-20 on the five last classes of CIFAR-10, with 200 images a client, ten clients, 20 rounds of one epoch. Starts:
+ResNet-20 on the five last classes of CIFAR-10, with 200 images a client, ten clients, 20 epochs in batches of 20:
+FedAvg takes 20 rounds of one epoch, and FBN, which is made for one step a round, 200 rounds of one step. Starts:
 `random`; `fps`, the encoder in the box (`coterie.weights`); `supervised`, trained here on the five first classes, which
 no client holds.
-`starts` runs FedAvg, FBN as recommended, and centralised training from each start, under Dirichlet 0.1 and IID.
-`norms` runs, from the same weights, FBN, FBN from the weights' own statistics (without a measuring round), FedAvg with
-BatchNorm, with frozen statistics (FixBN from the first round), and GroupNorm. A method's rate from a start is the best
-of 0.02, 0.05 and 0.1, and of rates further out where the best lies at the edge, after 15 rounds with rng seed 0 under
-Dirichlet 0.1, on the last 1,000 training images of the five classes, which no client holds. Then three rng seeds are
-run, one after another, and the accuracy after the last round is that on all test images of the five classes. Training
-computes in bf16, which takes half the time where the processor does.
+`starts` runs FedAvg, FBN as recommended, and centralised training from each start, under Dirichlet 0.1 and IID. `norms`
+runs, from the same weights, FBN, FBN from the weights' own statistics (without a measuring round), FedAvg with
+BatchNorm, with frozen statistics (FixBN from the first round), and GroupNorm. `steps`, which runs only where it is
+named, has FBN with an epoch in a round beside it. A method's rate from a start is the best of 0.02, 0.05 and 0.1, and
+of rates further out where the best lies at the edge, after 15 epochs with rng seed 0 under Dirichlet 0.1, on the last
+1,000 training images of the five classes, which no client holds. Then three rng seeds are run, one after another, and
+the accuracy after the last round is that on all test images of the five classes. Training computes in compiled steps
+and in bf16, which takes half the time where the processor does.
 
 Each finished row is written to starts.jsonl immediately and is not run again, so the program can stop at any time. A
 row names the checksum of the weights that it started from. `--start NAME` and `--method NAME`, which may be given
 several times, run these only: so two programs can share the work. `--table` prints the tables; `--quick` runs two
-rounds of every kind of row on a few images and saves nothing.
+epochs of every kind of row on a few images and saves nothing.
 """
 
 from __future__ import annotations
@@ -48,10 +50,10 @@ from coterie.pretrain.pretrained_weights import load_weights
 
 RESULTS = Path(__file__).with_name("starts.jsonl")
 SUPERVISED = Path("runs") / "pretrain-starts"
-CLIENTS, PER_CLIENT, BATCH, MOMENTUM, EPOCHS = 10, 200, 20, 0.9, 1
+CLIENTS, PER_CLIENT, BATCH, MOMENTUM = 10, 200, 20, 0.9
 RATES, FIRST = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5), (0.05, 0.02, 0.1)
 VALIDATION, SEEDS = 1_000, 3
-ROUNDS, TRIAL_ROUNDS = 20, 15
+EPOCHS, TRIAL_EPOCHS, STEPS = 20, 15, PER_CLIENT // BATCH
 STARTS = ("random", "fps", "supervised")
 SPLITS: dict[str, dict[str, Any]] = {
     "dirichlet 0.1": {"partition": "dirichlet", "alpha": 0.1, "min_examples": BATCH},
@@ -60,25 +62,30 @@ SPLITS: dict[str, dict[str, Any]] = {
 
 
 def fedavg(lr: float) -> Recipe:
-    return coterie.fedavg(lr=lr, local_epochs=EPOCHS, batch_size=BATCH, momentum=MOMENTUM)
+    return coterie.fedavg(lr=lr, local_epochs=1, batch_size=BATCH, momentum=MOMENTUM)
 
 
-def fbn(lr: float, **options: Any) -> Recipe:
-    return coterie.fbn(lr=lr, local_epochs=EPOCHS, batch_size=BATCH, variant="recommended", **options)
+def fbn(lr: float, local_steps: int = 1, **options: Any) -> Recipe:
+    return coterie.fbn(lr=lr, local_steps=local_steps, batch_size=BATCH, variant="recommended", **options)
 
 
 METHODS: dict[str, tuple[Callable[[float], Recipe], str]] = {
     "centralised": (fedavg, "batch"),
     "FedAvg": (fedavg, "batch"),
     "FBN": (fbn, "batch"),
+    "FBN, one epoch a round": (lambda lr: fbn(lr, STEPS), "batch"),
     "FBN from the weights' statistics": (lambda lr: fbn(lr, warm_start=0), "batch"),
     "FedAvg, frozen statistics": (
-        lambda lr: coterie.fixbn(lr=lr, local_epochs=EPOCHS, batch_size=BATCH, momentum=MOMENTUM, freeze_after=0),
+        lambda lr: coterie.fixbn(lr=lr, local_epochs=1, batch_size=BATCH, momentum=MOMENTUM, freeze_after=0),
         "batch",
     ),
     "FedAvg with GroupNorm": (fedavg, "group"),
 }
 """Method -> its recipe, and the normalisation of the model. `centralised` trains one client that holds all data."""
+
+
+ONE_STEP = ("FBN", "FBN from the weights' statistics")
+"""The methods of which a round is one step."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ class Row:
     split: str
     lr: float
     rng_seed: int = 0
-    rounds: int = ROUNDS
+    epochs: int = EPOCHS
     per_client: int = PER_CLIENT
     validates: bool = False
 
@@ -161,7 +168,7 @@ def train_supervised(norm: str, rounds: int) -> Mapping[str, Tensor]:
 def run(row: Row) -> dict[str, Any]:
     """Run a row; return its accuracies, the last loss, the processor's seconds, and the weights' checksum."""
     recipe, norm = METHODS[row.method]
-    begin = weights(row.start, norm, 10 if row.rounds > 2 else 1)
+    begin = weights(row.start, norm, 10 if row.epochs > 2 else 1)
     model = build("resnet20", [3, 32, 32], 5, row.rng_seed, norm=norm)
     if begin is not None:
         load_weights(model, begin, row.start)
@@ -172,25 +179,26 @@ def run(row: Row) -> dict[str, Any]:
     if row.method == "centralised":
         clients = {"all": pool_examples(clients.values())}
     began, curve, loss = time.process_time(), {}, None
+    per_epoch = STEPS if row.method in ONE_STEP else 1
     for each in coterie.federate(
         recipe(row.lr),
         model,
         clients,
-        rounds=row.rounds,
+        rounds=row.epochs * per_epoch,
         rng_seed=row.rng_seed,
         test=source.test,
-        evaluate_every=5,
+        evaluate_every=5 * per_epoch,
         num_classes=5,
-        engine=Sequential(precision="bf16"),
+        engine=Sequential(precision="bf16", compile=True),
     ):
         loss = each.train_loss
         if each.test_accuracy is not None:
-            curve[str(each.round)] = round(each.test_accuracy, 4)
-        if loss is None or loss != loss:  # it diverged, so later rounds say nothing
+            curve[str(each.round // per_epoch)] = round(each.test_accuracy, 4)
+        if each.round > 1 and (loss is None or loss != loss):  # it diverged, so later rounds say nothing
             break
     diverged = loss is None or loss != loss
     return {
-        "accuracy": 0.2 if diverged else curve[str(row.rounds)],
+        "accuracy": 0.2 if diverged else curve[str(row.epochs)],
         "curve": curve,
         "loss": None if diverged else round(loss, 4),
         "seconds": round(time.process_time() - began, 1),
@@ -210,7 +218,7 @@ def read_results() -> Results:
 def trial(cell: Row) -> Row:
     """Return the row on which a cell's rate is found, without the rate."""
     split = "iid" if cell.method == "centralised" else "dirichlet 0.1"
-    return replace(cell, split=split, lr=0.0, rng_seed=0, rounds=TRIAL_ROUNDS, validates=True)
+    return replace(cell, split=split, lr=0.0, rng_seed=0, epochs=TRIAL_EPOCHS, validates=True)
 
 
 def tried(cell: Row, results: Results) -> dict[float, float]:
@@ -249,6 +257,7 @@ SETS = {
         "FedAvg, frozen statistics",
         "FedAvg with GroupNorm",
     ),
+    "steps": ("FBN", "FBN, one epoch a round"),
 }
 
 
@@ -289,7 +298,7 @@ def _text(cell: Row, results: Results) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sets", nargs="*", default=list(SETS), help=" ".join(SETS))
+    parser.add_argument("sets", nargs="*", default=["starts", "norms"], help=" ".join(SETS))
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no new row after this many minutes")
     parser.add_argument("--start", action="append", choices=STARTS, help="run this start only, or these")
     parser.add_argument("--method", action="append", choices=METHODS, help="run this method only, or these")
@@ -303,7 +312,7 @@ def main() -> None:
         return
     if chosen.quick:
         for method in METHODS:
-            row = Row(method, "fps", "iid", lr=0.05, rounds=2, per_client=20, validates=True)
+            row = Row(method, "fps", "iid", lr=0.05, epochs=2, per_client=20, validates=True)
             print(method, run(row), flush=True)
         return
     for name in chosen.sets:

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 import coterie
-from coterie import Mistake
+from coterie import Mistake, plan
 from coterie.algorithms.batchnorm.centring import take_out_means
 from coterie.algorithms.batchnorm.variants import complete_variant
 from coterie.algorithms.optimizers import muon, orthogonalise
 from coterie.models.kernels_before_norms import kernels_before_norms
 from coterie.models.registry import build
-from tests.algorithms.normed import MODELS, every_engine, every_model, one_label_each, run, together
+from tests.algorithms.normed import MODELS, dense, every_engine, every_model, one_label_each, run, together
 from tests.federations import distance, ragged
 
 STEP: dict[str, Any] = {"lr": 0.05, "batch_size": "full", "local_steps": 1}
@@ -195,3 +195,20 @@ def test_what_is_given_says_which_variant_is_meant(given: dict[str, Any], varian
 def test_what_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(Mistake, match=message):
         coterie.fbn(lr=0.1, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "warns"),
+    [
+        ({"local_steps": 1}, False),
+        ({"local_epochs": 1, "batch_size": "full"}, False),
+        ({"local_steps": 2, "batch_size": "full"}, True),
+        ({"local_epochs": 2, "batch_size": "full"}, True),
+        ({"local_epochs": 1, "batch_size": 4}, True),
+    ],
+)
+@pytest.mark.parametrize("variant", ["recommended", "paper"])
+def test_a_round_of_several_steps_is_warned_of(variant: Any, options: dict[str, Any], warns: bool) -> None:
+    recipe = coterie.fbn(lr=0.1, variant=variant, **options)
+    warnings = plan(recipe, dense(), ragged(), rounds=10).algorithm.warnings(10)
+    assert any("local_steps = 1" in warning for warning in warnings) == warns

@@ -182,6 +182,12 @@ def fbn(
     require("sends", sends, sendable, '"batch", or, with local_steps, "moved"')
     require("robust", robust, robust in ("all", "statistics"), '"all" or "statistics"')
 
+    is_one_step = local.options["local_steps"] == 1 or (
+        local.options["local_steps"] is None
+        and local.options["local_epochs"] == 1
+        and local.options["batch_size"] == "full"
+    )  # as far as the options say
+
     def optimizer(round: int) -> Optimizer:
         """Return the server's optimiser of a round; a kernel's step shrinks as the clients' learning rate does."""
         if chosen["server"] == "sgd":
@@ -260,8 +266,13 @@ def fbn(
             return {f"drift.{layer}": d for layer, d in statistics.layer_distances(new, old).items()}
 
         def warnings(rounds: int) -> list[str]:
-            """Return a warning if every round only measures, so that none trains, and one if nothing is centred."""
+            """Return warnings: of a round of several steps, if nothing is centred, and if every round only measures."""
             found = [] if unread is None else [f"{unread}, so gradients are not centred (algorithm.centre = false)"]
+            if not is_one_step:
+                found.append(
+                    "fbn normalises by statistics as old as the round, so with several steps in it a small network "
+                    "learns less and a deep one may learn nothing; give algorithm.local_steps = 1 and more rounds"
+                )
             if warm < rounds:
                 return found
             measures = f"algorithm.warm_start = {toml_text(chosen['warm_start'])} with rounds = {rounds}"
