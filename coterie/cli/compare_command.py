@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from coterie.cli.text_table import print_table
 if TYPE_CHECKING:
     from coterie.report.comparison import Comparison
 
+STANDARD_OUTPUT = Path("-")
 COMPARISON_WIDTH = 400
 """Characters in a line of a comparison where the output is not a terminal: enough that no line is broken."""
 
@@ -26,12 +28,14 @@ def compare_folders(
 ) -> None:
     """Compare runs, print their tables and the paths of the files that are written.
 
+    Where `csv` or `latex` is "-", that text alone is printed, for another program; paths go to standard error.
+
     Args:
         folders: run folders, or those of sweeps.
         out: the page to write.
         target: the accuracy to count rounds to.
         baseline: the run that speed-ups refer to.
-        csv, latex: further files to write.
+        csv, latex: further files to write; "-" is standard output.
 
     Raises:
         Mistake: the folders cannot be compared, or a file cannot be written.
@@ -42,6 +46,21 @@ def compare_folders(
 
     with mistakes_in_options():
         comparison = compare_runs(folders, target, baseline)
+    texts = {"csv": lambda: format_csv(comparison_rows(comparison)), "latex": lambda: format_latex(comparison)}
+    chosen = {"csv": csv, "latex": latex}
+    if STANDARD_OUTPUT not in chosen.values():
+        _print_tables(comparison)
+    paths = sys.stderr if STANDARD_OUTPUT in chosen.values() else sys.stdout
+    for name, path in chosen.items():
+        if path == STANDARD_OUTPUT:
+            print(texts[name](), end="")
+        elif path is not None:
+            print(write_chosen(path, texts[name](), name), file=paths)
+    print(write_comparison(comparison, out), file=paths)
+
+
+def _print_tables(comparison: Comparison) -> None:
+    """Print the settings and results of each run, the means over rng seeds, and what speed-ups are over."""
     head, *rows = comparison.table()
     print_table(head, rows, COMPARISON_WIDTH, overflow="fold")
     means = comparison.table_of_means()
@@ -49,11 +68,6 @@ def compare_folders(
         print()
         print_table(means[0], means[1:], COMPARISON_WIDTH, overflow="fold")
     print_speed_ups(comparison)
-    if csv is not None:
-        print(write_chosen(csv, format_csv(comparison_rows(comparison)), "csv"))
-    if latex is not None:
-        print(write_chosen(latex, format_latex(comparison), "latex"))
-    print(write_comparison(comparison, out))
 
 
 def print_speed_ups(comparison: Comparison) -> None:

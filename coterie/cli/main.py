@@ -187,8 +187,12 @@ def compare(
     baseline: Annotated[
         str | None, typer.Option(help="The run that speed-ups refer to, by its name. [default: the first]")
     ] = None,
-    csv: Annotated[Path | None, typer.Option("--csv", help="Also write a row for each run as CSV.")] = None,
-    latex: Annotated[Path | None, typer.Option("--latex", help="Also write a LaTeX table with booktabs.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="Also write a row for each run as CSV; - prints it.")
+    ] = None,
+    latex: Annotated[
+        Path | None, typer.Option("--latex", help="Also write a LaTeX table with booktabs; - prints it.")
+    ] = None,
 ) -> None:
     """Compare the settings and results of runs, or of a sweep."""
     from coterie.cli.compare_command import compare_folders

@@ -51,7 +51,7 @@ def write_predictions(folder: Path, file: Path, client: str | None, out: Path, t
     labelled = [pair for pair in zip(predictions, examples.labels, strict=True) if pair[1] in set(classes)]
     if labelled:
         accuracy = sum(prediction == label for prediction, label in labelled) / len(labelled)
-        print(f"accuracy {accuracy:.2%} on the {len(labelled):,} examples whose class the file gives")
+        print(f"accuracy {100 * accuracy:.2f} % on the {len(labelled):,} examples whose class the file gives")
     print(out)
 
 

@@ -1,5 +1,6 @@
 """The command as a user types it: its output and its exit status."""
 
+import csv
 import os
 import re
 import subprocess
@@ -138,6 +139,11 @@ def test_reports_and_comparisons(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[1].split() == ["algorithm.lr", "0.1", "0.2"]
     assert lines[-1] == "compare.html"
     assert Path("compare.html").exists()
+    assert exit_status("compare", "0.1", "0.2", "--csv", "-", "--latex", "table.tex") == 0
+    said = capsys.readouterr()
+    assert [row["algorithm.lr"] for row in csv.DictReader(said.out.splitlines())] == ["0.1", "0.2"]
+    assert said.err.split() == ["table.tex", "compare.html"]
+    assert not Path("-").exists()
 
 
 def test_help_reports_and_comparisons_need_no_pytorch() -> None:
