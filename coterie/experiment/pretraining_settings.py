@@ -93,7 +93,7 @@ def load_pretraining(path: Path, overrides: Sequence[str] = ()) -> Pretraining:
     """
     written = read_toml(path)
     raw, changed = apply_overrides(written, overrides)
-    if {"data", "algorithm"} & raw.keys():
+    if {"data", "algorithm", "stage"} & raw.keys():
         raise Mistake(f"{path}: is an experiment, not a pre-training; `coterie run` runs it")
     folders = search_folders(path, raw)
     keep_overridden(raw, changed, "pretrain", "minutes", "steps")

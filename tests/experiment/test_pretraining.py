@@ -337,6 +337,8 @@ def test_a_mistake_is_status_2_and_nothing_is_written(
 def test_an_experiment_s_file_is_refused_and_minutes_and_steps_replace_one_another(tmp_path: Path) -> None:
     with pytest.raises(Mistake, match="is an experiment, not a pre-training; `coterie run` runs it"):
         load_pretraining(written(tmp_path, DIGITS))
+    with pytest.raises(Mistake, match="is an experiment, not a pre-training; `coterie run` runs it"):
+        load_pretraining(written(tmp_path, '[[stage]]\nname = "fractals"\n'))
     with pytest.raises(Mistake, match="is a pre-training, not an experiment; `coterie pretrain` runs it"):
         settings.load_settings(written(tmp_path, FILE))
     path = written(tmp_path, FILE)
