@@ -107,7 +107,7 @@ def test_the_command_writes_a_row_for_each_example(
         main(["predict", "run", str(held_out(tmp_path / "wards.csv"))])
     assert status.value.code == 0
     said = capsys.readouterr().out
-    assert f"accuracy {accuracy:.2%} on the 30 examples whose class the file gives" in said
+    assert f"accuracy {100 * accuracy:.2f} % on the 30 examples whose class the file gives" in said
     assert said.splitlines()[-1] == "predictions.csv"
     with (tmp_path / "predictions.csv").open(newline="") as file:
         head, *rows = csv.reader(file)
