@@ -48,13 +48,12 @@ def aggregate_of_all(team: Team, own: Accumulator, taken: Sequence[Taken]) -> Tr
         weight = sum(weight for each in taken for _, weight in each.weights)
         return tree.map(lambda t: t / weight, sum_parts(team, own.total, like, device))
     assert isinstance(own, AllUpdates), "there are two kinds of accumulators"
-    rows = _rows(own, like, device)
     places = [[place for place, _ in each.weights] for each in taken]
     weights = [weight for _, weight in sorted(pair for each in taken for pair in each.weights)]
     if own.aggregator.needs_whole_updates:
-        whole = gather_rows(team, rows, places, whole=True)
+        whole = gather_rows(team, _rows(own, like, device), places, whole=True)
         return own.aggregator.combine([unflatten_like(row, like) for row in whole], weights, own.key)
-    columns = gather_rows(team, rows, places, whole=False)
+    columns = gather_rows(team, _rows(own, like, device), places, whole=False)
     return unflatten_like(gather_columns(team, own.aggregator.reduce(columns, weights, own.key, team.sum)), like)
 
 

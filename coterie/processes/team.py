@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from coterie.core import rng, tree
+from coterie.core.aggregators import block_columns
 from coterie.core.packing import pack, unpack
 from coterie.core.tree import Tree
 
@@ -204,14 +205,20 @@ def _device(t: Tree) -> str:
 def gather_rows(team: Team, own: Tensor, places: Sequence[Sequence[int]], whole: bool) -> Tensor:
     """Return all processes' rows [n_r, d] in the order of `places`: whole, or only this process's share of the columns.
 
-    They have all columns [n, d] if `whole`, else this process's share of the columns [n, d / size]. Collective: every
-    process calls it.
+    They have all columns [n, d] if `whole`, else this process's share of the columns [n, d / size]. Some columns travel
+    at a time, so that little lies in memory twice. Collective: every process calls it.
     """
-    parcels = [own] * team.size if whole else torch.tensor_split(own, team.size, dim=1)
-    width = parcels[team.rank].shape[1]
-    received = team.exchange([parcel.reshape(-1) for parcel in parcels])
-    rows = torch.cat([part.reshape(len(at), width) for part, at in zip(received, places, strict=True)])
-    return rows[torch.tensor([place for at in places for place in at]).argsort().to(rows.device)]
+    shares = [own] * team.size if whole else torch.tensor_split(own, team.size, dim=1)
+    order = torch.tensor([place for at in places for place in at]).argsort().argsort()  # which row each becomes
+    at_ranks = [at.to(own.device) for at in torch.split(order, [len(each) for each in places])]
+    rows = own.new_empty(len(order), shares[team.rank].shape[1])
+    columns = block_columns(len(order))
+    for start in range(0, max(share.shape[1] for share in shares), columns):
+        received = team.exchange([share[:, start : start + columns].reshape(-1) for share in shares])
+        width = rows[:, start : start + columns].shape[1]  # 0 where other processes have a column more
+        for at, part in zip(at_ranks, received, strict=True):
+            rows[at, start : start + width] = part.reshape(len(at), width)
+    return rows
 
 
 def gather_columns(team: Team, own: Tensor) -> Tensor:

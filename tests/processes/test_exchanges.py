@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +15,8 @@ from coterie.core import tree
 from coterie.core.algorithm import Recipe
 from coterie.data import deal, load
 from coterie.models.registry import build
-from coterie.processes.team import ALONE, Team
+from coterie.processes import team as module
+from coterie.processes.team import ALONE, Team, gather_rows
 
 
 @dataclass
@@ -87,3 +89,22 @@ def test_states_travel_from_the_round_after_the_first_that_made_some() -> None:
     torch.testing.assert_close(
         weights, run(coterie.scaffold(lr=0.1, batch_size=5), ALONE, build("mlp", (60,), 10, 0))[1]
     )
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("places", [((4, 0, 7), (1, 5)), ((), (3, 2, 1, 9, 0)), ((0, 1, 2, 3, 4), ())])
+@pytest.mark.parametrize("columns", [1, 2, 3, 7, 8])
+def test_rows_of_two_processes_come_in_the_order_of_the_cohort(places, whole, columns, monkeypatch) -> None:
+    """Update k holds 10 k to 10 k + 6. The first process has four of the columns, the second three."""
+    monkeypatch.setattr(module, "block_columns", lambda n: columns)
+    barrier, values = threading.Barrier(2), [None, None]
+
+    def rows(rank: int) -> Tensor:
+        own = torch.tensor([[10.0 * k + j for j in range(7)] for k in places[rank]]).reshape(-1, 7)
+        return gather_rows(Thread(rank, barrier, values), own, places, whole)
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(rows, (0, 1)))
+    expected = torch.tensor([[10.0 * k + j for j in range(7)] for k in sorted((*places[0], *places[1]))])
+    for part, share in zip(found, [expected] * 2 if whole else [expected[:, :4], expected[:, 4:]], strict=True):
+        assert torch.equal(part, share)
