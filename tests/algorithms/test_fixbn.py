@@ -102,7 +102,7 @@ def test_the_only_stage_is_the_algorithm_itself(recipe: Recipe) -> None:
 
 def test_a_later_stage_counts_its_rounds_from_its_own_first() -> None:
     """FBN's warm start after two rounds of FedAvg: the third round measures, so parameters stay; the fourth trains."""
-    recipe = stages([(coterie.fedavg(**OPTIONS), 2), (coterie.fbn(**OPTIONS, warm_start=1), None)])
+    recipe = stages([(coterie.fedavg(**OPTIONS), 2), (coterie.fbn(**OPTIONS | {"local_steps": 1}, warm_start=1), None)])
     weights = {k: run(recipe, dense(), ragged(), rounds=k).weights() for k in (2, 3, 4)}
     moved = {k: {name for name in weights[2] if not torch.equal(weights[2][name], weights[k][name])} for k in (3, 4)}
     assert moved[3] == {name for name in weights[2] if "running" in name or "tracked" in name}
