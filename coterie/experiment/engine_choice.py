@@ -25,8 +25,8 @@ CHUNK_MEMORY_DIVISOR = 16
 """A chunk of clients may take one part in this many of the memory."""
 PROCESS_BYTES = 2**29
 """Bytes that a process takes besides its data."""
-MIN_SHARED_SECONDS = 60.0
-"""Seconds of work from which on more processes are started, each of which takes some seconds to start."""
+MIN_SHARED_SECONDS, MIN_COPIED_SECONDS = 60.0, 15.0
+"""Seconds of work from which on more processes are started, which takes some seconds for each, or one for a copy."""
 MIN_THREADED_FLOPS = 5e8
 """Floating-point operations of a step from which on several threads are faster than one. Where they are slower or as
 fast, one thread leaves the other cores to others."""
@@ -43,6 +43,7 @@ class Machine:
         compiler: whether there is a C++ compiler.
         threads: with how many PyTorch computes unless it is told otherwise; None: as many as there are cores.
         threads_are_set: whether the user's environment says so, as OMP_NUM_THREADS does.
+        copies: whether a further process starts as a copy of the first, which has everything loaded and shares it.
     """
 
     cores: int
@@ -51,6 +52,7 @@ class Machine:
     compiler: bool
     threads: int | None = None
     threads_are_set: bool = False
+    copies: bool = False
 
     def __str__(self) -> str:
         compiler = "a C++ compiler" if self.compiler else "no C++ compiler"
@@ -126,8 +128,8 @@ def choose_engine(work: Work, machine: Machine) -> EngineChoice:
     )
     compiled, why_compiled = _choose_compilation(work, machine)
     seconds = work.seconds * (1 - COMPILED_GAIN if compiled else 1)
-    shared = machine.device == "cpu" and seconds >= MIN_SHARED_SECONDS
-    room = machine.memory // 2 // (PROCESS_BYTES + work.data)
+    shared = machine.device == "cpu" and seconds >= (MIN_COPIED_SECONDS if machine.copies else MIN_SHARED_SECONDS)
+    room = machine.memory // 2 // (PROCESS_BYTES + (0 if machine.copies else work.data))
     workers = max(1, min(machine.cores, work.cohort, room)) if shared else 1
     name: Literal["sequential", "vectorised"] = "vectorised" if batched else "sequential"
     return EngineChoice(name, chunk, compiled, workers, order, f"steps {why_compiled}", choose_threads(work, machine))

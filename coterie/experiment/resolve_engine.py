@@ -18,6 +18,7 @@ from coterie.engines.sequential import Sequential
 from coterie.engines.vectorised import Vectorised
 from coterie.experiment.engine_choice import EngineChoice, Machine, Work, choose_engine, max_chunk
 from coterie.experiment.tables import Engine
+from coterie.processes.copies import are_copies_likely
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -27,7 +28,13 @@ def this_machine() -> Machine:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return Machine(
-        cores, memory_bytes(), device, cpp_compiler() is not None, threads_by_default(), are_threads_chosen()
+        cores,
+        memory_bytes(),
+        device,
+        compiler=cpp_compiler() is not None,
+        threads=threads_by_default(),
+        threads_are_set=are_threads_chosen(),
+        copies=are_copies_likely(),
     )
 
 

@@ -26,12 +26,17 @@ SECONDS_TO_END = 0.2
 PAUSE_HARD = 2  # omp_pause_hard in <omp.h>: give back everything, threads included
 
 
+def are_copies_likely() -> bool:
+    """Return whether nothing that lasts keeps this process from being copied: the system, a GPU, a second thread."""
+    return sys.platform.startswith("linux") and not torch.cuda.is_available() and threading.active_count() == 1
+
+
 def can_be_copied() -> bool:
     """Return whether a copy of this process lacks nothing and disturbs nothing. True on Linux alone.
 
     Threads of OpenMP and OpenBLAS that wait for work end here; their libraries start them again when there is some.
     """
-    if not sys.platform.startswith("linux") or torch.cuda.is_available() or threading.active_count() > 1:
+    if not are_copies_likely():
         return False
     if any(map(_is_shared_place, _open_files())):
         return False

@@ -57,10 +57,11 @@ def check_points(points: Sequence[Point], folder: Path, progress: Callable[[int,
     """
     left = [point for point in points if not _is_finished(point, folder)]
     settings = {_without_seed(point.settings): point for point in reversed(left)}
+    machine = replace(this_machine(), copies=False)  # a run of a sweep has a second thread, so it cannot be copied
     needs = []
     for number, point in enumerate(reversed(settings.values()), 1):
         try:
-            needs.append(_measure(point.settings, this_machine(), RunFolder(folder / RUNS / point.name).start))
+            needs.append(_measure(point.settings, machine, RunFolder(folder / RUNS / point.name).start))
         except Mistake as mistake:
             raise Mistake(f"{mistake} (in the run {point.name})") from mistake
         progress(number, len(settings))

@@ -17,6 +17,9 @@ LONG = Work(cohort=10, steps=600_000, flops=1.2e7, layers=6)
     [
         (LONG, LAPTOP, ("sequential", True, 2)),
         (replace(LONG, steps=6_000), LAPTOP, ("sequential", False, 1)),
+        (replace(LONG, steps=60_000), replace(LAPTOP, compiler=False), ("sequential", False, 1)),
+        (replace(LONG, steps=60_000), replace(LAPTOP, compiler=False, copies=True), ("sequential", False, 2)),
+        (replace(LONG, steps=6_000), replace(LAPTOP, copies=True), ("sequential", False, 1)),
         (LONG, replace(LAPTOP, compiler=False), ("sequential", False, 2)),
         (LONG, replace(LAPTOP, cores=16), ("sequential", True, 10)),
         (replace(LONG, cohort=1), LAPTOP, ("sequential", True, 1)),
@@ -25,6 +28,11 @@ LONG = Work(cohort=10, steps=600_000, flops=1.2e7, layers=6)
             replace(LONG, data=3 * PROCESS_BYTES),
             replace(LAPTOP, cores=16, memory=2 * 8 * PROCESS_BYTES),
             ("sequential", True, 2),
+        ),
+        (
+            replace(LONG, data=3 * PROCESS_BYTES),
+            replace(LAPTOP, cores=16, memory=2 * 8 * PROCESS_BYTES, copies=True),
+            ("sequential", True, 8),
         ),
         (LONG, replace(LAPTOP, memory=1), ("sequential", True, 1)),
         (replace(LONG, layers=200), LAPTOP, ("sequential", False, 2)),
