@@ -554,6 +554,8 @@ def test_a_truncated_file_of_mnist_is_named(start: Start, tmp_path: Path, monkey
 
 @pytest.mark.parametrize(("warm_start", "said"), [(2, []), (3, ["algorithm.warm_start = 3 with rounds = 3"])])
 def test_a_run_that_would_only_measure_says_so(tmp_path: Path, warm_start: int, said: list[str]) -> None:
-    text = DIGITS.replace('"fedavg"', f'"fbn"\nlocal_steps = 1\nwarm_start = {warm_start}').replace('"mlp"\nhidden = [16]', '"resnet20"')
+    text = DIGITS.replace('"fedavg"', f'"fbn"\nlocal_steps = 1\nwarm_start = {warm_start}').replace(
+        '"mlp"\nhidden = [16]', '"resnet20"'
+    )
     remarks = build_experiment(load_settings(written(tmp_path, text)), this_machine()).remarks
     assert [sentence.split(":")[0] for sentence in remarks] == said
